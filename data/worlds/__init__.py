@@ -1,0 +1,1 @@
+"""Rendered worlds: a seed in, a clip with its caption out."""

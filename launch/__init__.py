@@ -1,0 +1,1 @@
+"""On which machines, and what it will cost."""

@@ -1,0 +1,1 @@
+"""What is computed: one device, no clock, no files."""

@@ -1,0 +1,1 @@
+"""Which question: many runs in, one law out."""

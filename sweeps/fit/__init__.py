@@ -1,0 +1,1 @@
+"""Tables of runs in, laws with their uncertainty out."""

@@ -1,0 +1,1 @@
+"""When, and laid out how: every job that runs models over data."""

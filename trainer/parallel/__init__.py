@@ -1,0 +1,1 @@
+"""How one model is laid out over processes; the only place that touches DeepSpeed."""
