@@ -1,0 +1,91 @@
+"""One transformer block: modulated self-attention, cross-attention to the caption, modulated MLP."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from models.attention import Attend
+from models.config import ModelConfig
+from models.rope import rotate
+
+
+def modulate(
+    x: Float[Tensor, "S D"], shift: Float[Tensor, "S D"], scale: Float[Tensor, "S D"]
+) -> Float[Tensor, "S D"]:
+    """Normalise without learned scale, then shift and scale by the condition (adaLN)."""
+    normed = nn.functional.rms_norm(x, x.shape[-1:], eps=1e-6)
+    return torch.addcmul(shift, normed, 1 + scale)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention within each segment, RMS-normed queries and keys, rotary positions."""
+
+    def __init__(self, config: ModelConfig, attend: Attend) -> None:
+        super().__init__()
+        self.num_heads, self.attend = config.num_heads, attend
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=1e-6)
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=1e-6)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], lengths: list[int]) -> Tensor:
+        """Attend over (S, D) within segments of the given lengths."""
+        q, k, v = self.qkv(x).view(x.shape[0], 3, self.num_heads, -1).unbind(1)  # (S, N, E)
+        q = rotate(self.q_norm(q), *rotation)
+        k = rotate(self.k_norm(k), *rotation)
+        return self.out(self.attend(q, k, v, lengths, lengths).flatten(1))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from video tokens to the caption of their own segment."""
+
+    def __init__(self, config: ModelConfig, attend: Attend) -> None:
+        super().__init__()
+        self.num_heads, self.attend = config.num_heads, attend
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.q = nn.Linear(config.width, config.width, bias=False)
+        self.kv = nn.Linear(config.width, 2 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=1e-6)
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=1e-6)
+
+    def forward(
+        self, x: Tensor, caption: Tensor, lengths: list[int], caption_lengths: list[int]
+    ) -> Tensor:
+        """Attend from (S, D) to (K, D), segment by segment."""
+        q = self.q(self.norm(x)).view(x.shape[0], self.num_heads, -1)  # (S, N, E)
+        k, v = self.kv(caption).view(caption.shape[0], 2, self.num_heads, -1).unbind(1)
+        out = self.attend(self.q_norm(q), self.k_norm(k), v, lengths, caption_lengths)
+        return self.out(out.flatten(1))
+
+
+class Block(nn.Module):
+    """adaLN-zero block; its modulation is the shared projection plus an offset of its own."""
+
+    def __init__(self, config: ModelConfig, attend: Attend) -> None:
+        super().__init__()
+        width, hidden = config.width, config.mlp_ratio * config.width
+        self.offset = nn.Parameter(torch.zeros(6 * width))
+        self.self_attention = SelfAttention(config, attend)
+        self.cross_attention = CrossAttention(config, attend)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "S D"],
+        modulation: Float[Tensor, "M 6*D"],
+        segment: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        caption: Float[Tensor, "K D"],
+        lengths: list[int],
+        caption_lengths: list[int],
+    ) -> Float[Tensor, "S D"]:
+        """Map the residual stream through the block."""
+        per_token = (modulation + self.offset).index_select(0, segment)  # (S, 6 D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = per_token.chunk(6, dim=-1)
+        attended = self.self_attention(modulate(x, shift1, scale1), rotation, lengths)
+        x = torch.addcmul(x, gate1, attended)
+        x = x + self.cross_attention(x, caption, lengths, caption_lengths)
+        return torch.addcmul(x, gate2, self.mlp(modulate(x, shift2, scale2)))

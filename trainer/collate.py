@@ -1,0 +1,118 @@
+"""From decoded samples to the flat buffer a model sees, with the noise and times of its step."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from data.batch import Sample
+from models.config import CodecConfig, TextConfig
+from models.embed import patchify, position_features, token_positions
+from models.pack import TokenPack
+from models.text import TextEncoder, build_text_encoder
+from models.wavelet import WaveletCodec
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A sample as the network needs it: tokens (S, V), its latent size, caption states (L, D)."""
+
+    sample: Sample
+    tokens: Float[Tensor, "S V"]
+    size: tuple[int, int, int]
+    caption: Float[Tensor, "L D"]
+
+    @property
+    def key(self) -> str:
+        """The sample's key."""
+        return self.sample.info.key
+
+
+class Collator:
+    """Encode samples (latents pass through) and lay them side by side in a pack."""
+
+    def __init__(self, codec: CodecConfig, text: TextConfig) -> None:
+        self._codec, self._text = codec, text
+        self.codec = WaveletCodec(codec)
+        self._encoder: TextEncoder | None = None
+        self._captions: dict[str, Tensor] = {}
+        self._geometry = lru_cache(maxsize=512)(self._geometry_of)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Turn one sample into tokens and caption states."""
+        if sample.latent is not None:
+            latent = sample.latent.to(torch.float32)
+        else:
+            assert sample.frames is not None
+            latent = self.codec.encode(sample.frames)
+        caption = sample.caption_states
+        if caption is None:
+            caption = self.caption(sample.info.caption)
+        _, f, h, w = latent.shape
+        return Encoded(sample, patchify(latent), (f, h, w), caption.to(torch.float32))
+
+    def caption(self, text: str) -> Float[Tensor, "L D"]:
+        """Encode a caption; equal captions are encoded once."""
+        if text not in self._captions:
+            if self._encoder is None:
+                self._encoder = build_text_encoder(self._text)
+            self._captions[text] = self._encoder.encode([text])[0]
+        return self._captions[text]
+
+    def pack(
+        self, encoded: list[Encoded], with_caption: list[bool], pad_to: int | None = None
+    ) -> TokenPack:
+        """Lay samples side by side; ``pad_to`` rows gives static shapes for accelerators."""
+        geometry = [
+            self._geometry(
+                e.size, e.sample.info.num_frames, e.sample.info.height, e.sample.info.width
+            )
+            for e in encoded
+        ]
+        lengths = [len(e.tokens) for e in encoded]
+        captions = [
+            e.caption if keep else e.caption[:0]
+            for e, keep in zip(encoded, with_caption, strict=True)
+        ]
+        segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+        pack = TokenPack(
+            latent=torch.cat([e.tokens for e in encoded]),
+            valid=torch.cat([valid for valid, _, _ in geometry]),
+            positions=torch.cat([positions for _, positions, _ in geometry]),
+            place=torch.cat([place for _, _, place in geometry]),
+            segment=segment,
+            lengths=lengths,
+            fps=torch.tensor([float(e.sample.info.fps) for e in encoded]),
+            caption=torch.cat(captions),
+            caption_lengths=[len(c) for c in captions],
+        )
+        return pack if pad_to is None else _pad(pack, pad_to)
+
+    def _geometry_of(
+        self, size: tuple[int, int, int], num_frames: int, height: int, width: int
+    ) -> tuple[Bool[Tensor, "S V"], Int[Tensor, "S 3"], Float[Tensor, "S P"]]:
+        """Return what depends on a sample's size alone: valid mask, positions, place."""
+        valid = patchify(self.codec.valid(num_frames, height, width).to(torch.float32)) > 0
+        positions = token_positions(*size)
+        extent = (self._codec.stride[0] + 1, size[1] // 2, size[2] // 2)
+        return valid, positions, position_features(positions, extent)
+
+
+def _pad(pack: TokenPack, rows: int) -> TokenPack:
+    """Append padding rows up to ``rows``; they carry no loss and nobody attends to them."""
+    extra = rows - len(pack.latent)
+    if extra < 0:
+        raise ValueError(
+            f"data.pack_tokens={rows}: holds {len(pack.latent)} tokens. Raise data.pack_tokens."
+        )
+
+    def grow(tensor: Tensor) -> Tensor:
+        return torch.cat([tensor, tensor.new_zeros(extra, *tensor.shape[1:])])
+
+    fields = dict(vars(pack))
+    for name in ("latent", "valid", "positions", "place"):
+        fields[name] = grow(fields[name])
+    last = pack.segment[-1:].expand(extra)
+    return TokenPack(**{**fields, "segment": torch.cat([pack.segment, last])})

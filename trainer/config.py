@@ -1,0 +1,291 @@
+"""Schema of a run, and the one place that composes it; torch-free.
+
+A run is composed once by Hydra, frozen to ``RUN/config.yaml``, and only loaded from there by ranks.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data.config import DataConfig
+from models.config import CodecConfig, ModelConfig, TextConfig
+
+CONF_DIR = Path(__file__).parent / "conf"
+
+
+class WandbMode(StrEnum):
+    """Where metrics are mirrored to besides ``metrics.jsonl``."""
+
+    disabled = "disabled"
+    offline = "offline"
+    online = "online"
+
+
+class Precision(StrEnum):
+    """Arithmetic of forward and backward; master weights are always fp32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+@dataclass
+class ObjectiveConfig:
+    """Rectified flow.
+
+    caption_dropout: share of samples trained without their caption.
+    shift_tokens: clips longer than this many tokens train at noisier times; see models/flow.py.
+    """
+
+    caption_dropout: float = 0.1
+    shift_tokens: float = 512.0
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with warm-up, constant and decay phases.
+
+    lr: peak learning rate at ``model.base_width``.
+    warmup, decay: shares of the run spent rising linearly from 0 and falling linearly to 0.
+    ema_sigma: width of the power-function EMA as a share of the run (EDM2, Karras et al. 2024).
+    clip: largest global gradient norm; 0 turns clipping off.
+    """
+
+    lr: float = 5e-3
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    decay: float = 0.3
+    clip: float = 1.0
+    ema_sigma: float = 0.04
+
+
+@dataclass
+class HorizonConfig:
+    """How long a run is: exactly one of the three is positive.
+
+    flops: exact training FLOPs (models/count.py); tokens: video tokens; steps: optimizer steps.
+    """
+
+    flops: float = 0.0
+    tokens: float = 0.0
+    steps: int = 0
+
+
+@dataclass
+class ValidationConfig:
+    """A quiet y-axis: fixed clips, fixed noise, stratified times.
+
+    splits: the first is the run's loss, the others stand beside it.
+    samples: clips per split; times: strata of t in (0, 1), each clip is seen at all of them.
+    curve_points: shorter validations during the run, for its curve; curve_samples clips each.
+    noise_seed: seed of the fixed noise, the same for all runs of a study.
+    """
+
+    splits: list[str] = field(default_factory=lambda: ["val_worlds", "val_real"])
+    samples: int = 96
+    times: int = 8
+    curve_points: int = 5
+    curve_samples: int = 24
+    noise_seed: int = 1234
+
+
+@dataclass
+class ParallelConfig:
+    """How a run is laid out over processes; never changes what it computes.
+
+    processes: data-parallel ranks. zero_stage: DeepSpeed ZeRO 0, 1, 2 or 3.
+    device: "auto" takes CUDA where there is one.
+    """
+
+    processes: int = 1
+    zero_stage: int = 0
+    device: str = "auto"
+    precision: Precision = Precision.fp32
+    timeout_seconds: float = 300.0
+
+
+@dataclass
+class CheckpointConfig:
+    """When to save: every ``seconds`` and on a signal; ``keep`` good ones stay on disk."""
+
+    seconds: float = 60.0
+    steps: int = 0
+    keep: int = 2
+
+
+@dataclass
+class LogConfig:
+    """What to log: every ``every`` steps to metrics.jsonl, mirrored to W&B."""
+
+    every: int = 10
+    wandb: WandbMode = WandbMode.offline
+    project: str = "kinescale"
+    group: str = ""
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RunConfig:
+    """Everything that defines a run and how it is carried out.
+
+    The first block is the experiment and enters its hash; the second is the attempt.
+    """
+
+    name: str = "run"
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    horizon: HorizonConfig = field(default_factory=HorizonConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    run_root: str = "runs"
+
+    @property
+    def cell(self) -> tuple[int, int, int]:
+        """Source pixels of one token as (frames, height, width): codec stride times patch."""
+        frames, height, width = self.codec.stride
+        return frames, 2 * height, 2 * width
+
+    @property
+    def batch_tokens(self) -> int:
+        """Token budget of one optimizer step over all ranks."""
+        return self.data.pack_tokens * self.data.packs_per_step
+
+    def check(self) -> None:
+        """Raise ValueError on values that cannot work together."""
+        self.model.check()
+        if self.model.values_per_token != 4 * self.codec.channels:
+            raise ValueError(
+                f"model.values_per_token={self.model.values_per_token}: must be 4 x codec.channels"
+                f"={self.codec.channels}. Use {4 * self.codec.channels}."
+            )
+        if self.model.text_width != self.text.width:
+            raise ValueError(
+                f"model.text_width={self.model.text_width}: must equal text.width"
+                f"={self.text.width}. Use {self.text.width}."
+            )
+        horizon = [self.horizon.flops, self.horizon.tokens, self.horizon.steps]
+        if sum(value > 0 for value in horizon) != 1 or min(horizon) < 0:
+            raise ValueError(
+                f"horizon.flops,tokens,steps={horizon}: exactly one must be positive. "
+                "Set for example horizon.flops=1e12."
+            )
+        _require("optim.lr", self.optim.lr, self.optim.lr > 0, "be positive", "5e-3")
+        phases = self.optim.warmup + self.optim.decay
+        _require("optim.warmup+decay", phases, 0 <= phases <= 1, "lie in [0, 1]", "0.05 and 0.3")
+        _require(
+            "objective.caption_dropout",
+            self.objective.caption_dropout,
+            0 <= self.objective.caption_dropout <= 1,
+            "lie in [0, 1]",
+            "0.1",
+        )
+        self._check_layout()
+
+    def _check_layout(self) -> None:
+        parallel, packs = self.parallel, self.data.packs_per_step
+        stage = parallel.zero_stage
+        _require("parallel.zero_stage", stage, stage in (0, 1, 2, 3), "be 0, 1, 2 or 3", "1")
+        _require("parallel.processes", parallel.processes, parallel.processes > 0, "be > 0", "1")
+        if packs % parallel.processes:
+            raise ValueError(
+                f"data.packs_per_step={packs}: must be divisible by parallel.processes="
+                f"{parallel.processes}. Use {parallel.processes * max(1, packs // 2)}."
+            )
+        if parallel.precision is Precision.bf16 and stage == 0:
+            raise ValueError(
+                "parallel.precision=bf16: ZeRO 0 gets the first update wrong in bf16. "
+                "Use parallel.zero_stage=1 or parallel.precision=fp32."
+            )
+
+
+def _require(key: str, value: object, ok: bool, rule: str, remedy: str) -> None:
+    if not ok:
+        raise ValueError(f"{key}={value}: must {rule}. Use {remedy}.")
+
+
+def compose_run(overrides: list[str]) -> RunConfig:
+    """Compose a run from ``trainer/conf`` and Hydra overrides; raise ValueError with the remedy."""
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
+        try:
+            return _to_run(compose(config_name="run", overrides=overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(_explain(error)) from error
+
+
+def _to_run(config: DictConfig) -> RunConfig:
+    run = OmegaConf.to_object(config)
+    assert isinstance(run, RunConfig)
+    run.check()
+    return run
+
+
+def _explain(error: Exception) -> str:
+    """Shorten a composer's error and say which keys there are."""
+    causes = [error, error.__cause__, error.__context__]
+    text = max((str(cause) for cause in causes if cause), key=len).strip()
+    keys = ", ".join(sorted(RunConfig.__dataclass_fields__))
+    return f"{text}\nTop-level keys: {keys}. See python -m trainer.train --help."
+
+
+def identity(run: RunConfig) -> dict[str, Any]:
+    """Return what defines the experiment, whatever machine carries it out."""
+    config = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
+    assert isinstance(config, dict)
+    experiment = ("model", "codec", "text", "objective", "optim", "horizon", "validation", "seed")
+    chosen = {str(key): config[key] for key in experiment}
+    planning = ("train_split", "pack_tokens", "packs_per_step", "max_segments", "pool")
+    chosen["data"] = {key: config["data"][key] for key in planning}
+    chosen["data"]["name"] = "/".join(Path(run.data.root).parts[-2:])
+    return chosen
+
+
+def run_name(run: RunConfig) -> str:
+    """Return the folder name: a readable prefix and the hash of the experiment; never parsed."""
+    text = json.dumps(identity(run), sort_keys=True)
+    return f"{run.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def freeze(run: RunConfig, folder: Path) -> None:
+    """Write ``config.yaml`` into a run folder, or check that the one there is the same experiment."""
+    path = folder / "config.yaml"
+    if path.exists() and identity(load_run(folder)) != identity(run):
+        raise ValueError(
+            f"run={folder}: holds another experiment. Choose another name or delete the folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "config.yaml.tmp"
+    temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(run)))
+    temporary.replace(path)
+
+
+def load_run(folder: Path) -> RunConfig:
+    """Load the frozen config of a run folder and check it."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"run={folder}: has no config.yaml. Give a run folder made by a launch.")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
+        assert isinstance(merged, DictConfig)
+        return _to_run(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {_explain(error)}") from error

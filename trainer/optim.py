@@ -1,0 +1,16 @@
+"""The learning-rate schedule: linear warm-up, constant, linear decay to zero.
+
+Warm-up-stable-decay (Hu et al. 2024): the constant phase can be extended, and the decay is short.
+"""
+
+from trainer.config import OptimConfig
+
+
+def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
+    """Return the rate of optimizer step ``step`` in 0 .. ``total_steps`` - 1."""
+    position = step + 0.5
+    warmup = max(optim.warmup * total_steps, 1e-9)
+    decay = max(optim.decay * total_steps, 1e-9)
+    rising = min(1.0, position / warmup)
+    falling = min(1.0, (total_steps - position) / decay)
+    return optim.lr * min(rising, falling)

@@ -1,0 +1,80 @@
+"""Which rank does what: today data-parallel ranks only, the seam for tensor, context and pipeline."""
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from trainer.config import ParallelConfig
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One process's place.
+
+    rank, world: of the data-parallel group; device: where this process computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks to people."""
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """Sum fp64 values over all ranks."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if self.world > 1:
+            dist.all_reduce(total)
+        return total.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether any rank raises the flag."""
+        return self.sum(float(flag))[0] > 0
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def start_layout(config: ParallelConfig) -> Layout:
+    """Join the process group that the environment describes (torchrun's, or one process alone)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world != config.processes:
+        raise ValueError(
+            f"parallel.processes={config.processes}: must equal the started processes={world}. "
+            "Start the run with python -m trainer.train, which starts the right number."
+        )
+    for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
+        os.environ.setdefault(key, value)
+    if world == 1 and "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(_free_port())
+    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    local = int(os.environ["LOCAL_RANK"])
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", timeout=timedelta(seconds=config.timeout_seconds)
+    )
+    return Layout(rank=dist.get_rank(), world=world, device=device)
+
+
+def stop_layout() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

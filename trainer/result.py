@@ -1,0 +1,122 @@
+"""What a finished run hands to ``sweeps``: result.json and curve.csv."""
+
+import csv
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from models.count import count_params
+from trainer.config import RunConfig
+from trainer.evaluate import Validation
+from trainer.loop import Progress
+from trainer.metrics import read_metrics
+
+_PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "av", "hydra-core", "wandb", "numpy")
+
+
+def summarise(
+    run: RunConfig,
+    folder: Path,
+    progress: Progress,
+    validations: dict[str, Validation],
+    accounting: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the flat record of a finished run; ``loss`` is that of the first validation split."""
+    params = count_params(run.model)
+    first, *others = run.validation.splits
+    main = validations[first]
+    return {
+        "name": folder.name,
+        "status": "finished",
+        "params": params.total,
+        "params_detail": asdict(params),
+        "tokens": progress.tokens,
+        "samples": progress.samples,
+        "steps": progress.step,
+        "flops": progress.flops,
+        "flops_6nd": 6 * params.total * progress.tokens,
+        "loss": main.loss,
+        "loss_noise": main.noise,
+        "loss_by_time": main.by_time,
+        "loss_real": validations[others[0]].loss if others else None,
+        "loss_real_noise": validations[others[0]].noise if others else None,
+        "validation": {split: asdict(value) for split, value in validations.items()},
+        "real_token_share": progress.real_tokens / progress.tokens,
+        "padding_share": accounting["padding_share"],
+        "lr": run.optim.lr,
+        "batch_tokens": run.batch_tokens,
+        "width": run.model.width,
+        "depth": run.model.depth,
+        "seed": run.seed,
+        "seconds": progress.seconds,
+        "attempts": progress.attempts,
+        "world_size": run.parallel.processes,
+        "zero_stage": run.parallel.zero_stage,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "accounting": accounting,
+    }
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """Write curve.csv, then result.json, whose existence marks the run as finished."""
+    columns = ["step", "tokens", "flops", "loss", "train_loss"]
+    temporary = folder / "curve.csv.tmp"
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
+        writer.writeheader()
+        writer.writerows(read_metrics(folder / "metrics.jsonl"))
+    temporary.replace(folder / "curve.csv")
+    write_json(folder / "result.json", result)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON atomically; a nan becomes null."""
+    temporary = path.with_suffix(".json.tmp")
+    text = json.dumps(value, indent=1, default=str)
+    temporary.write_text(text.replace(": NaN", ": null"))
+    temporary.replace(path)
+
+
+def environment() -> dict[str, Any]:
+    """Describe where a run happens, for the record; no host name, no user, no variables."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "git": _git_revision(),
+        "argv": sys.argv[1:],
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git_revision() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,118 @@
+"""Train one run.
+
+usage: python -m trainer.train [key=value ...]      compose a run, freeze it, train it
+       python -m trainer.train --run FOLDER         start or resume a frozen run
+
+examples:
+  python -m trainer.train experiment=cpu_smoke data.root=datasets/demo/latents
+  python -m trainer.train model=w64d2 horizon.flops=1e12 optim.lr=5e-3
+  python -m trainer.train model=w64d2 horizon.steps=200 data.packs_per_step=2 \\
+      parallel.processes=2 parallel.zero_stage=1
+
+The command line is Hydra's: group=choice selects a file under trainer/conf, key=value sets a value.
+--cfg prints the composed run and stops. Keys and their meaning: trainer/config.py.
+A run is a folder (run_root/name-hash); the same command resumes it, a finished run is not repeated.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+
+from trainer.config import RunConfig, compose_run, freeze, load_run, run_name
+
+log = logging.getLogger("trainer")
+STOPPED = 75  # exit status of a run that was asked to stop and saved: start it again (EX_TEMPFAIL)
+
+
+def main(argv: list[str]) -> int:
+    """Parse the command line and train; return the exit status."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        print("groups: " + _groups())
+        return 0
+    try:
+        if argv[0] == "--run":
+            if len(argv) != 2:
+                raise ValueError(f"--run {argv[1:]}: takes one run folder. See --help.")
+            return _train_here(Path(argv[1]))
+        if argv[0] == "--cfg":
+            from omegaconf import OmegaConf
+
+            print(OmegaConf.to_yaml(OmegaConf.structured(compose_run(argv[1:]))))
+            return 0
+        return _launch(compose_run(argv))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _groups() -> str:
+    conf = Path(__file__).parent / "conf"
+    found = {
+        group.name: sorted(file.stem for file in group.glob("*.yaml"))
+        for group in sorted(conf.iterdir())
+        if group.is_dir()
+    }
+    return "; ".join(f"{group}={'|'.join(names)}" for group, names in found.items())
+
+
+def _launch(run: RunConfig) -> int:
+    """Freeze a composed run and train it here, or in as many processes as it asks for."""
+    folder = Path(run.run_root) / run_name(run)
+    freeze(run, folder)
+    print(f"run folder: {folder}", flush=True)
+    if run.parallel.processes == 1 or "WORLD_SIZE" in os.environ:
+        return _train_here(folder)
+    return subprocess.run(start_command(run, folder), check=False).returncode
+
+
+def start_command(run: RunConfig, folder: Path) -> list[str]:
+    """Return the command that trains a frozen run with its number of processes."""
+    module = ["-m", "trainer.train", "--run", str(folder)]
+    if run.parallel.processes == 1:
+        return [sys.executable, *module]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    return [sys.executable, *torchrun, str(run.parallel.processes), *module]
+
+
+class StopFlag:
+    """Raised by SIGTERM, SIGINT or SIGUSR1; the loop polls it, saves and leaves."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._raise)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.raised = True
+
+    def __call__(self) -> bool:
+        """Tell whether a signal arrived."""
+        return self.raised
+
+
+def _train_here(folder: Path) -> int:
+    """Train a frozen run in this process, one rank of it."""
+    stop = StopFlag()
+    run = load_run(folder)
+    if (folder / "result.json").exists():
+        print(f"{folder}: is finished (result.json exists).")
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # torch 2.13 renamed collectives that deepspeed 0.19 still calls by their old names.
+    warnings.filterwarnings("ignore", message=r".*is deprecated. Please use.*")
+    from trainer.session import train_run
+
+    finished = train_run(run, folder, stop)
+    if not finished:
+        log.info("stopped by a signal, saved; run the same command to continue")
+    return 0 if finished else STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
