@@ -39,7 +39,7 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
     finally:
         if loader is not None:
             loader.close()
-        stop_layout()
+        stop_layout(layout)
 
 
 def _train(

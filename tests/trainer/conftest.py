@@ -1,11 +1,15 @@
 """A tiny latent data set: drifting blobs, clips and images of several sizes, two splits."""
 
 import json
+import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import save
 
 from data.shards import ShardWriter, write_manifest
@@ -60,6 +64,21 @@ def write_latents(root: Path, samples: int = 60) -> Path:
 def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the tiny latent data set."""
     return write_latents(tmp_path_factory.mktemp("blobs"))
+
+
+@pytest.fixture(scope="session")
+def group() -> Iterator[None]:
+    """Join a process group of one for the session: DeepSpeed keeps the first one it sees."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    dist.init_process_group("gloo")
+    yield
+    dist.destroy_process_group()
+    for key in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        del os.environ[key]
 
 
 def read_json(path: Path) -> dict:

@@ -16,11 +16,13 @@ class Layout:
     """One process's place.
 
     rank, world: of the data-parallel group; device: where this process computes.
+    owns_group: whether this layout started the process group, and so ends it.
     """
 
     rank: int
     world: int
     device: torch.device
+    owns_group: bool = True
 
     @property
     def is_main(self) -> bool:
@@ -45,7 +47,10 @@ class Layout:
 
 
 def start_layout(config: ParallelConfig) -> Layout:
-    """Join the process group that the environment describes (torchrun's, or one process alone)."""
+    """Join the process group that the environment describes (torchrun's, or one process alone).
+
+    A group that this process has joined already is used and left open.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != config.processes:
         raise ValueError(
@@ -62,15 +67,16 @@ def start_layout(config: ParallelConfig) -> Layout:
     if cuda:
         torch.cuda.set_device(device)
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    dist.init_process_group(
-        "nccl" if cuda else "gloo", timeout=timedelta(seconds=config.timeout_seconds)
-    )
-    return Layout(rank=dist.get_rank(), world=world, device=device)
+    owns = not dist.is_initialized()
+    if owns:
+        timeout = timedelta(seconds=config.timeout_seconds)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
+    return Layout(rank=dist.get_rank(), world=world, device=device, owns_group=owns)
 
 
-def stop_layout() -> None:
-    """Leave the process group."""
-    if dist.is_initialized():
+def stop_layout(layout: Layout) -> None:
+    """Leave the process group if this layout started it."""
+    if layout.owns_group:
         dist.destroy_process_group()
 
 

@@ -1,0 +1,133 @@
+"""Run jobs in child processes that can be killed: hostile media must not take the parent along."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+Job = TypeVar("Job")
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Job]):
+    """What became of one job: its value, or what killed the child that ran it."""
+
+    job: Job
+    value: Any = None
+    death: str = ""
+
+
+class ChildError(RuntimeError):
+    """A job raised something it does not handle: our own bug, shown with the child's traceback."""
+
+
+def serve(function: Callable[[Any], Any], pipe: Connection, memory_bytes: int) -> None:
+    """Answer jobs until the pipe closes (which also happens when the parent dies)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    if memory_bytes:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            job = pipe.recv()
+            try:
+                answer = (True, function(job))
+            except Exception:  # noqa: BLE001 - carried to the parent, which raises it
+                answer = (False, traceback.format_exc())
+            pipe.send(answer)
+
+
+@dataclass
+class Child(Generic[Job]):
+    """One child process and the job it is on."""
+
+    process: BaseProcess
+    pipe: Connection
+    job: Job | None = None
+    started: float = 0.0
+
+    def kill(self) -> None:
+        """End the child at once and wait for it."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def run_in_children(
+    function: Callable[[Job], Any],
+    jobs: Sequence[Job],
+    num_workers: int,
+    timeout_seconds: float,
+    memory_bytes: int = 0,
+    on_wait: Callable[[], None] = lambda: None,
+) -> Iterator[Outcome[Job]]:
+    """Yield outcomes as jobs finish; ``function`` and jobs must be picklable.
+
+    A job over ``timeout_seconds`` or whose child dies is reported in ``Outcome.death`` and the
+    child is replaced; children get ``memory_bytes`` of address space (0: no limit). Raises
+    ChildError if the function itself raises. ``on_wait`` is called at least twice a second.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = deque(jobs)
+    children: list[Child[Job]] = []
+
+    def start() -> Child[Job]:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(function, theirs, memory_bytes), daemon=True)
+        process.start()
+        theirs.close()
+        return Child(process, ours)
+
+    try:
+        while waiting or any(child.job is not None for child in children):
+            while waiting and len(children) < num_workers:
+                children.append(start())
+            for child in children:
+                if child.job is None and waiting:
+                    child.job, child.started = waiting.popleft(), time.monotonic()
+                    child.pipe.send(child.job)
+            busy = [child for child in children if child.job is not None]
+            ready = wait([child.pipe for child in busy], timeout=POLL_SECONDS)
+            on_wait()
+            for child in busy:
+                outcome = collect(child, child.pipe in ready, timeout_seconds)
+                if outcome is None:
+                    continue
+                if outcome.death:
+                    child.kill()
+                    children.remove(child)
+                yield outcome
+    finally:
+        for child in children:
+            child.kill()
+
+
+def collect(child: Child[Job], ready: bool, timeout_seconds: float) -> Outcome[Job] | None:
+    """Take a child's answer if there is one; None while it is still at work."""
+    job = child.job
+    assert job is not None
+    if ready:
+        try:
+            fine, value = child.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            child.process.join(5)
+            return Outcome(job, death=f"the decoder died (exit code {child.process.exitcode})")
+        if not fine:
+            raise ChildError(f"{job}\n{value}")
+        child.job = None
+        return Outcome(job, value)
+    if time.monotonic() - child.started > timeout_seconds:
+        return Outcome(job, death=f"not read within timeout_seconds={timeout_seconds:g}")
+    return None

@@ -1,0 +1,136 @@
+"""Make the demo dataset: ``python -m data.demo root=datasets/demo [tiny=true]``.
+
+Real clips and pictures that registry packages carry, plus worlds rendered on the spot, become
+``ROOT/video`` with the splits train, val_worlds (rendered, unseen seeds and maps) and val_real
+(held-out real sources). It may be interrupted and started again; finished work is kept.
+"""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from data.config import DemoConfig
+from data.h264 import encode_h264
+from data.ingest import check, help_text, parse
+from data.media import MediaFile
+from data.packages import fetch_all
+from data.parts import Notes, Source, build_dataset, digest_of
+from data.progress import Progress
+from data.report import print_report
+from data.shards import read_manifest
+from data.worlds.plan import plan_worlds
+
+TINY_TRAIN, TINY_VAL = 48, 12
+MAKER = "data.demo"
+
+
+def made_files(folder: Path) -> list[MediaFile]:
+    """Write a few small videos and a picture that stand in for real files, without downloads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[0:144, 0:256]
+    shapes = {"waves": ("train", 40, 144, 256), "tall": ("train", 23, 240, 136)}
+    shapes["rings"] = ("val_real", 30, 160, 160)
+    files: list[MediaFile] = []
+    for name, (split, num_frames, height, width) in shapes.items():
+        y, x = np.mgrid[0:height, 0:width]
+        t = np.arange(num_frames)[:, None, None]
+        planes = [np.sin(x / 9 + t / 3), np.sin(y / 7 - t / 4), np.sin(np.hypot(x, y) / 11 + t / 5)]
+        frames = ((np.stack(np.broadcast_arrays(*planes), -1) + 1) * 127).astype(np.uint8)
+        path = folder / f"{name}.mp4"
+        path.write_bytes(encode_h264(frames, 25.0))
+        caption = f"Coloured {name} of light move across a {width} by {height} test picture"
+        files.append(MediaFile(path.name, split, path, "made here", caption))
+    picture = folder / "still.png"
+    Image.fromarray(frames[0]).save(picture)
+    files.append(MediaFile(picture.name, "train", picture, "made here", "Coloured rings of light"))
+    return [
+        dataclasses.replace(f, path=f.path.absolute(), nbytes=f.path.stat().st_size) for f in files
+    ]
+
+
+def real_files(config: DemoConfig, console: Console, notes: Notes) -> list[MediaFile]:
+    """Get the files that were not rendered here; what cannot be had becomes a warning."""
+    root = Path(config.root)
+    if config.tiny:
+        return made_files(root / "cache" / "made")
+    if not config.real:
+        return []
+    with Progress("download", console) as progress:
+        files, warnings = fetch_all(
+            root / "cache", config.download_timeout_seconds, progress.update
+        )
+    for warning in warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False)
+    notes.warnings += warnings
+    return files
+
+
+def build(config: DemoConfig, console: Console) -> dict[str, Any]:
+    """Build the demo dataset, or find it finished, and return its manifest."""
+    check(config.ingest)
+    if config.num_train_clips < 1 or config.num_val_clips < 1 or not 0 <= config.doom_share <= 1:
+        raise ValueError(
+            "num_train_clips, num_val_clips: must be at least 1, doom_share in [0, 1]. "
+            "Use the defaults."
+        )
+    root = Path(config.root) / "video"
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "root"}
+    settings["libraries"] = [av.__version__, np.__version__]
+    digest = digest_of(settings)
+    overwrite = config.ingest.overwrite
+    if (root / "manifest.json").is_file():
+        manifest = read_manifest(root)
+        ours = manifest.get("maker") == MAKER
+        if ours and manifest.get("demo_digest") == digest and not manifest["packages_missing"]:
+            return manifest
+        overwrite = overwrite or ours  # the demo may replace its own work
+    notes = Notes()
+    started = time.monotonic()
+    sources: list[Source] = [*real_files(config, console, notes)]
+    downloaded = time.monotonic() - started
+    counts = (
+        (TINY_TRAIN, TINY_VAL) if config.tiny else (config.num_train_clips, config.num_val_clips)
+    )
+    sources += plan_worlds(config, *counts)
+    extra = {
+        "maker": MAKER,
+        "demo_digest": digest,
+        "packages_missing": list(notes.warnings),
+        "download_seconds": round(downloaded, 1),
+    }
+    ingest = dataclasses.replace(config.ingest, overwrite=overwrite)
+    with Progress("render and ingest", console) as progress:
+        return build_dataset(root, sources, ingest, notes, progress.update, extra)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return the exit status."""
+    console = Console()
+    if {"-h", "--help", "help"} & set(arguments):
+        print(f"{__doc__}\nKeys:\n{help_text(DemoConfig)}\n    ingest.KEY: see data.ingest --help")
+        return 0
+    started = time.monotonic()
+    try:
+        config = parse(DemoConfig, arguments)
+        manifest = build(config, console)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: finished parts are kept; run the same command again", file=sys.stderr)
+        return 130
+    print_report(manifest, console)
+    seconds = time.monotonic() - started
+    console.print(f"dataset: {Path(config.root) / 'video'} ({seconds:.0f} s)", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,314 @@
+"""From a planned step to decoded packs on this rank, one step ahead of the trainer."""
+
+import hashlib
+import json
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load
+
+from data.batch import Pack, Sample, Step
+from data.config import BadSamplePolicy, DataConfig
+from data.decode import Decoded, DecodeError, DecoderPool
+from data.pack import Accounting, Cell, PackPlanner, Planned, deal, pack_cost
+from data.shards import SampleInfo, read_index, read_payload
+
+log = logging.getLogger(__name__)
+
+STATE_VERSION = 1
+
+
+@dataclass
+class _Ready:
+    """A decoded step and the planner's state right after that step was planned."""
+
+    step: Step
+    planner_state: dict[str, Any]
+
+
+class SampleReader:
+    """Read planned samples of one split: payload bytes, then latents here or frames by decoders."""
+
+    def __init__(self, config: DataConfig, split: str, infos: list[SampleInfo]) -> None:
+        has_video = any(info.media == "video" for info in infos)
+        if has_video and config.decode_workers < 1:
+            raise ValueError(
+                f"data.decode_workers={config.decode_workers}: must be at least 1 where the split "
+                f"({split}) holds video. Use 1."
+            )
+        self.root = config.root
+        self.split = split
+        workers = config.decode_workers if has_video else 0
+        self.pool = DecoderPool(workers, config.decode_timeout_seconds)
+
+    def read(self, planned: list[tuple[SampleInfo, int]]) -> list[Sample | DecodeError]:
+        """Read samples in order; one that cannot be read leaves its error in its place."""
+        started = [(info, visit, self._start(info)) for info, visit in planned]
+        return [self._finish(info, visit, found) for info, visit, found in started]
+
+    def _start(self, info: SampleInfo) -> bytes | Future[Decoded] | DecodeError:
+        try:
+            payload = read_payload(self.root, self.split, info)
+        except (ValueError, OSError) as error:
+            return DecodeError(info.key, str(error))
+        return payload if info.media == "latent" else self.pool.submit(info, payload)
+
+    def _finish(
+        self, info: SampleInfo, visit: int, found: bytes | Future[Decoded] | DecodeError
+    ) -> Sample | DecodeError:
+        if isinstance(found, DecodeError):
+            return found
+        try:
+            if isinstance(found, bytes):
+                latent, caption = parse_latent(info, found)
+                return Sample(info, visit, None, latent, caption, "safetensors")
+            decoded = found.result()
+        except DecodeError as error:
+            return error
+        frames = torch.from_numpy(decoded.frames)  # (F, H, W, 3)
+        return Sample(info, visit, frames, None, None, decoded.decoder)
+
+    def close(self) -> None:
+        """End the decoder processes."""
+        self.pool.close()
+
+
+def parse_latent(info: SampleInfo, payload: bytes) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return ``latent`` (C, F, H, W) and ``caption`` (L, D) or None of a safetensors payload.
+
+    Raises DecodeError where the payload is no safetensors or its tensors have other shapes.
+    """
+    try:
+        tensors = load(payload)
+    except safetensors.SafetensorError as error:
+        raise DecodeError(info.key, f"no safetensors: {error}") from error
+    latent, caption = tensors.get("latent"), tensors.get("caption")
+    if latent is None or latent.dim() != 4 or not latent.is_floating_point():
+        raise DecodeError(info.key, "holds no floating-point 'latent' (C, F, H, W)")
+    if caption is not None and (caption.dim() != 2 or caption.shape[0] != info.caption_tokens):
+        shape = tuple(caption.shape)
+        raise DecodeError(
+            info.key, f"'caption' has shape {shape}, not ({info.caption_tokens}, D) of the index"
+        )
+    return latent, caption
+
+
+class Loader:
+    """Yield planned optimizer steps with this rank's packs decoded.
+
+    ``rank`` of ``world`` data-parallel ranks decodes its share of each step's packs. The state
+    ignores rank, world and workers, so any layout continues any other. A background thread prepares
+    one step ahead.
+
+    Raises ValueError for a split without index, samples larger than a pack, and numbers of packs
+    that the ranks cannot share.
+    """
+
+    def __init__(
+        self, config: DataConfig, split: str, cell: Cell, seed: int, rank: int, world: int
+    ) -> None:
+        assert 0 <= rank < world
+        check_divisible(config.packs_per_step, world)
+        self.config = config
+        self.cell = cell
+        self.rank = rank
+        self.world = world
+        self.infos = read_index(config.root, split)
+        self._digest = index_digest(self.infos)
+        self._planner = PackPlanner(
+            self.infos,
+            cell,
+            config.pack_tokens,
+            config.packs_per_step,
+            config.max_segments,
+            config.pool,
+            seed,
+        )
+        self._reader = SampleReader(config, split, self.infos)
+        self._accounting = Accounting(samples_in_split=len(self.infos))
+        self._next_index = 0
+        self._planner_state = self._planner.state_dict()
+        self._thread = ThreadPoolExecutor(1, "prefetch")
+        self._ahead: Future[_Ready] | None = None
+
+    def next_step(self) -> Step:
+        """Return the next step; the one after it is prepared meanwhile.
+
+        Raises DecodeError for an unreadable sample if data.on_bad_sample is ``error``; the state
+        then still points at this step, which a later call tries again.
+        """
+        if self._ahead is None:
+            self._ahead = self._thread.submit(self._prepare, self._next_index)
+        try:
+            ready = self._ahead.result()
+        except DecodeError:
+            self._ahead = None
+            self._planner.load_state_dict(self._planner_state)
+            raise
+        self._planner_state = ready.planner_state
+        self._next_index += 1
+        self._count(ready.step)
+        self._ahead = self._thread.submit(self._prepare, self._next_index)
+        return ready.step
+
+    def _prepare(self, index: int) -> _Ready:
+        packs = self._planner.next_step()
+        state = self._planner.state_dict()
+        lengths = self._planner.lengths
+        costs = [pack_cost([lengths[p.index] for p in pack]) for pack in packs]
+        mine = deal(costs, self.world)[self.rank]
+        plan = [[(self.infos[p.index], p.visit) for p in pack] for pack in packs]
+        return _Ready(Step(index, plan, self._read_packs([packs[i] for i in mine])), state)
+
+    def _read_packs(self, packs: list[list[Planned]]) -> list[Pack]:
+        # All packs are handed over at once, so that the decoders never wait between two packs.
+        flat = [(self.infos[p.index], p.visit) for pack in packs for p in pack]
+        found = iter(self._reader.read(flat))
+        made = []
+        for pack in packs:
+            samples: list[Sample] = []
+            dropped: list[tuple[str, str]] = []
+            for _ in pack:
+                sample = next(found)
+                if isinstance(sample, Sample):
+                    samples.append(sample)
+                elif self.config.on_bad_sample == BadSamplePolicy.error:
+                    raise sample
+                else:
+                    log.warning("dropped %s: %s", sample.key, sample.reason)
+                    dropped.append((sample.key, sample.reason))
+            made.append(Pack(samples, self.config.pack_tokens, dropped))
+        return made
+
+    def _count(self, step: Step) -> None:
+        self._accounting.add_plan(step.plan, self.config.pack_tokens, self.cell)
+        decoders = self._accounting.decoders
+        for pack in step.packs:
+            self._accounting.dropped += pack.dropped
+            for sample in pack.samples:
+                decoders[sample.decoder] = decoders.get(sample.decoder, 0) + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the JSON-serialisable state after the last step that ``next_step`` returned.
+
+        It is the same on every rank, and does not contain what the prefetch has planned since.
+        """
+        counts = self._accounting.to_dict() | {"decoders": {}, "dropped": []}
+        return {
+            "version": STATE_VERSION,
+            "next_index": self._next_index,
+            "dataset": self._digest,
+            "cell": list(self.cell),
+            "parameters": self._planner.parameters(),
+            "planner": self._planner_state,
+            "accounting": json.loads(json.dumps(counts)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the step at which ``state_dict`` was taken, on any layout.
+
+        Raises ValueError if the dataset or a planning parameter is another one: the remaining
+        samples of the epoch could then not be told.
+        """
+        mine = {
+            "version": STATE_VERSION,
+            "dataset": self._digest,
+            "cell": list(self.cell),
+            **{f"data.{k}": v for k, v in self._planner.parameters().items()},
+        }
+        saved = {k: state.get(k) for k in ("version", "dataset", "cell")}
+        saved |= {f"data.{k}": v for k, v in state.get("parameters", {}).items()}
+        for name, value in mine.items():
+            if saved.get(name) != value:
+                raise ValueError(
+                    f"{name}={value}: must equal the saved loader state's {saved.get(name)}. "
+                    f"Use {name}={saved.get(name)}, or start a new run."
+                )
+        if self._ahead is not None:
+            if not self._ahead.cancel():
+                # Wait for the planner; whatever the step failed with, it is planned again.
+                self._ahead.exception()
+            self._ahead = None
+        self._planner.load_state_dict(state["planner"])
+        self._planner_state = self._planner.state_dict()
+        self._next_index = int(state["next_index"])
+        self._accounting = Accounting.from_dict(state["accounting"])
+
+    def accounting(self) -> Accounting:
+        """Return the accounting of all steps returned so far, also before a resume."""
+        return self._accounting
+
+    def close(self) -> None:
+        """Stop the prefetch thread and the decoder processes."""
+        self._thread.shutdown(cancel_futures=True)
+        self._reader.close()
+
+
+def check_divisible(packs_per_step: int, world: int) -> None:
+    """Raise ValueError unless the ranks can share the packs of a step equally."""
+    if packs_per_step % world:
+        below = packs_per_step // world * world
+        choices = f"{below} or {below + world}" if below else f"{world}"
+        raise ValueError(
+            f"data.packs_per_step={packs_per_step}: must be divisible by the number of "
+            f"data-parallel ranks={world}. Use {choices}."
+        )
+
+
+def index_digest(infos: list[SampleInfo]) -> str:
+    """Return a SHA-256 over what a plan depends on: keys, payload digests, sizes, order."""
+    digest = hashlib.sha256()
+    for i in infos:
+        digest.update(f"{i.key} {i.sha256} {i.num_frames} {i.height} {i.width}\n".encode())
+    return digest.hexdigest()
+
+
+def load_fixed(config: DataConfig, split: str, limit: int) -> list[Sample]:
+    """Return the first ``limit`` samples of a fixed, stratified order (0: all), for validation.
+
+    Each stratum (source, still or moving, orientation) is ordered by the SHA-256 of its keys and
+    spread evenly over the whole order, so that every prefix has about the split's mixture, and a
+    larger limit only adds samples. Raises DecodeError for an unreadable sample under either policy:
+    a validation set that shrinks would move the loss.
+    """
+    if limit < 0:
+        raise ValueError(f"limit={limit}: must be at least 0. Use 0 for all samples.")
+    infos = fixed_order(read_index(config.root, split))
+    infos = infos[:limit] if limit else infos
+    reader = SampleReader(config, split, infos)
+    try:
+        samples: list[Sample] = []
+        for found in reader.read([(info, 0) for info in infos]):
+            if isinstance(found, DecodeError):
+                raise found
+            samples.append(found)
+        return samples
+    finally:
+        reader.close()
+
+
+def fixed_order(infos: list[SampleInfo]) -> list[SampleInfo]:
+    """Order samples so that every prefix is a stratified sample; see :func:`load_fixed`."""
+    strata: dict[str, list[tuple[str, SampleInfo]]] = {}
+    for info in infos:
+        shape = (info.width > info.height) - (info.width < info.height)
+        name = f"{info.source}|{info.num_frames == 1}|{shape}"
+        strata.setdefault(name, []).append((sha256_text(info.key), info))
+    placed: list[tuple[float, str, SampleInfo]] = []
+    for name, members in strata.items():
+        members.sort(key=lambda member: member[0])
+        # A start of its own for each stratum: otherwise all small strata would come late together.
+        start = int(sha256_text(name)[:8], 16) / 2**32
+        for place, (digest, info) in enumerate(members):
+            placed.append(((place + start) / len(members), digest, info))
+    placed.sort(key=lambda entry: entry[:2])
+    return [info for _, _, info in placed]
+
+
+def sha256_text(text: str) -> str:
+    """Return the hexadecimal SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()

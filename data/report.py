@@ -1,0 +1,161 @@
+"""Account for a dataset: what went in, at what size, and what was left out, as dict and tables."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data.config import IngestConfig
+from data.pack import Cell, tokens
+
+RATIO_EDGES = (("portrait", 0.0), ("square", 0.9), ("landscape", 1.12), ("wide", 1.9))
+TOKEN_EDGES = (64, 128, 192, 256, 320, 384, 448, 512)
+
+
+def cell_of(config: IngestConfig) -> Cell:
+    """Return the token cell as the tuple that packing wants."""
+    frames, height, width = config.cell
+    return frames, height, width
+
+
+def ratio_name(height: int, width: int) -> str:
+    """Name the class of an aspect ratio (width over height)."""
+    return [name for name, least in RATIO_EDGES if width / height >= least][-1]
+
+
+def histogram(values: Iterable[Any]) -> dict[str, int]:
+    """Count values, in ascending order."""
+    return {str(value): count for value, count in sorted(Counter(values).items())}
+
+
+def token_bin(value: int) -> str:
+    """Return the upper edge of a token count's bin."""
+    return f"<={next((edge for edge in TOKEN_EDGES if value <= edge), value):04d}"
+
+
+def summarise_split(metas: list[dict[str, Any]], config: IngestConfig) -> dict[str, Any]:
+    """Count one split: clips, frames, tokens, bytes, shapes, durations, scaling, sources."""
+    cell = cell_of(config)
+    counts = [tokens(m["num_frames"], m["height"], m["width"], cell) for m in metas]
+    kept = [m["num_frames"] * m["height"] * m["width"] for m in metas]
+    scaled = [m for m in metas if m["original"]["scale"] < 0.999]
+    native = sum(m["num_frames"] * m["original"]["height"] * m["original"]["width"] for m in metas)
+    covered = sum(counts) * math.prod(cell[1:])
+    filled = sum(
+        (1 + -(-(m["num_frames"] - 1) // cell[0])) * m["height"] * m["width"] for m in metas
+    )
+    real = [c for c, m in zip(counts, metas, strict=True) if not m["rendered"]]
+    sources: dict[str, dict[str, Any]] = {}
+    for m, count in zip(metas, counts, strict=True):
+        entry = sources.setdefault(
+            m["source"], {"licence": m["licence"], "samples": 0, "tokens": 0}
+        )
+        entry["samples"] += 1
+        entry["tokens"] += count
+    return {
+        "samples": len(metas),
+        "clips": sum(m["media"] == "video" for m in metas),
+        "images": sum(m["media"] == "image" for m in metas),
+        "frames": sum(m["num_frames"] for m in metas),
+        "tokens": sum(counts),
+        "tokens_real": sum(real),
+        "tokens_smallest": min(counts),
+        "tokens_largest": max(counts),
+        "bytes": sum(m["nbytes"] for m in metas),
+        "seconds": round(sum(m["duration_seconds"] for m in metas), 3),
+        "edge_padding_share": round(1 - filled / covered, 5),
+        "downscale": {
+            "clips_scaled": len(scaled),
+            "clips": len(metas),
+            "source_pixels": native,
+            "kept_pixels": sum(kept),
+            "smallest_scale": min(m["original"]["scale"] for m in metas),
+        },
+        "histograms": {
+            "size": histogram(f"{m['width']}x{m['height']}" for m in metas),
+            "num_frames": histogram(m["num_frames"] for m in metas),
+            "duration_seconds": histogram(round(m["duration_seconds"], 1) for m in metas),
+            "aspect_ratio": histogram(ratio_name(m["height"], m["width"]) for m in metas),
+            "tokens": histogram(token_bin(count) for count in counts),
+        },
+        "sources": sources,
+    }
+
+
+def summarise(
+    samples: dict[str, list[dict[str, Any]]],
+    rejects: list[dict[str, str]],
+    warnings: list[str],
+    config: IngestConfig,
+) -> dict[str, Any]:
+    """Return the manifest's account of all splits, what was left out, and the settings."""
+    return {
+        "cell": list(config.cell),
+        "token_cap": config.token_cap,
+        "max_frames": config.max_frames,
+        "splits": {name: summarise_split(metas, config) for name, metas in samples.items()},
+        "rejects": rejects,
+        "warnings": warnings,
+    }
+
+
+def print_report(manifest: dict[str, Any], console: Console) -> None:
+    """Print the account of a dataset, and a table of what was left out."""
+    table = Table(title="Dataset", title_justify="left")
+    for column in ("", *manifest["splits"]):
+        table.add_column(column, justify="left" if not column else "right")
+    for label, values in report_rows(manifest):
+        table.add_row(label, *values)
+    console.print(table)
+    for warning in manifest["warnings"]:
+        console.print(f"note: {warning}", markup=False, highlight=False)
+    if manifest["rejects"]:
+        rejects = Table(title=f"Left out: {len(manifest['rejects'])}", title_justify="left")
+        for column in ("file", "reason", "remedy"):
+            rejects.add_column(column, overflow="fold")
+        for entry in manifest["rejects"]:
+            # Names come from foreign files: shown as text, never as markup or control characters.
+            rejects.add_row(*(printable(entry[name]) for name in ("file", "reason", "remedy")))
+        console.print(rejects)
+
+
+def printable(text: str, most: int = 160) -> Any:
+    """Return text that cannot steer a terminal."""
+    from rich.text import Text
+
+    return Text("".join(c if c.isprintable() else "?" for c in text)[:most])
+
+
+def report_rows(manifest: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return (label, one cell per split) for the dataset table."""
+    splits = list(manifest["splits"].values())
+
+    def top(split: dict[str, Any], name: str, most: int = 6) -> str:
+        counts = split["histograms"][name]
+        shown = list(counts.items())[:most]
+        more = [f"+{len(counts) - most} more"] if len(counts) > most else []
+        return "\n".join([f"{value}: {count}" for value, count in shown] + more)
+
+    def scaling(split: dict[str, Any]) -> str:
+        down = split["downscale"]
+        share = down["kept_pixels"] / max(1, down["source_pixels"])
+        return f"{down['clips_scaled']} clips\n{share:.1%} of pixels kept"
+
+    return [
+        ("sources", [str(len(s["sources"])) for s in splits]),
+        ("video clips", [f"{s['clips']:,}" for s in splits]),
+        ("images", [f"{s['images']:,}" for s in splits]),
+        ("frames", [f"{s['frames']:,}" for s in splits]),
+        ("tokens", [f"{s['tokens']:,}" for s in splits]),
+        ("tokens, real", [f"{s['tokens_real'] / s['tokens']:.1%}" for s in splits]),
+        ("tokens a clip", [f"{s['tokens_smallest']}-{s['tokens_largest']}" for s in splits]),
+        ("seconds", [f"{s['seconds']:,.0f}" for s in splits]),
+        ("MB", [f"{s['bytes'] / 1e6:.1f}" for s in splits]),
+        ("aspect", [top(s, "aspect_ratio") for s in splits]),
+        ("frames a clip", [top(s, "num_frames") for s in splits]),
+        (f"scaled to token_cap={manifest['token_cap']}", [scaling(s) for s in splits]),
+        ("edge padding", [f"{s['edge_padding_share']:.1%}" for s in splits]),
+    ]

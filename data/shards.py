@@ -1,0 +1,402 @@
+"""Shards on disk: webdataset tars beside an index that says where each payload lies.
+
+The tars stay plain webdataset, so any reader of that format can use them; the index lets this
+project read any sample with one ``pread``, in any order, and verify it. Nothing here imports torch
+before a shard is written, so planners can read an index cheaply.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+MEDIA = ("video", "image", "latent")
+INDEX_NAME = "index.jsonl"
+MANIFEST_NAME = "manifest.json"
+# Marks a split whose writer has not closed: its shards may be overwritten by the next attempt.
+WRITING_NAME = ".writing"
+TAR_BLOCK_BYTES = 512
+# webdataset splits member names at the first dot and ustar names end at 100 bytes.
+KEY_PATTERN = re.compile(r"[A-Za-z0-9_+=@#~-]{1,80}")
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What is known of one sample without opening its payload.
+
+    ``num_frames``, ``height`` and ``width`` are source frames and pixels, also for latents;
+    ``duration_seconds`` and ``fps`` (frames per second, 0 for stills) describe the clip, and
+    ``original`` the file it was cut from. ``offset`` and ``nbytes`` locate the payload in
+    ``shard``, a file name inside the split's folder. ``caption_tokens`` is 0 where the caption is
+    only text.
+    """
+
+    key: str
+    media: str
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    duration_seconds: float
+    caption: str
+    source: str
+    licence: str
+    rendered: bool
+    sha256: str
+    original: dict[str, Any] = field(hash=False)
+    shard: str
+    offset: int
+    nbytes: int
+    caption_tokens: int = 0
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Build from a decoded JSON object; unknown keys are ignored.
+
+        Raises ValueError as ``key=value: rule. remedy.`` where a value is missing, has the wrong
+        type or is out of range.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"sample={values!r}: must be a JSON object. Rebuild the index.")
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        taken: dict[str, Any] = {}
+        for name, spec in fields.items():
+            if name in values:
+                taken[name] = values[name]
+            elif spec.default is dataclasses.MISSING:
+                raise ValueError(
+                    f"{name}=(missing): every sample needs it (sample {values.get('key')!r}). "
+                    "Rebuild the shards or add it to the sample's JSON."
+                )
+        info = cls(**taken)
+        info._check()
+        # JSON writes 24.0 as 24 in some tools; one type keeps digests of the index stable.
+        return dataclasses.replace(
+            info, fps=float(info.fps), duration_seconds=float(info.duration_seconds)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a JSON-serialisable dict, in declaration order."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def _check(self) -> None:
+        still = self.num_frames == 1
+        rules: list[tuple[str, bool, str]] = [
+            ("key", is_key(self.key), "must be 1-80 of A-Z a-z 0-9 _ + = @ # ~ -"),
+            ("media", self.media in MEDIA, f"must be one of {', '.join(MEDIA)}"),
+            ("num_frames", is_count(self.num_frames, 1), "must be an integer of at least 1"),
+            ("height", is_count(self.height, 1), "must be an integer of at least 1 pixel"),
+            ("width", is_count(self.width, 1), "must be an integer of at least 1 pixel"),
+            ("fps", is_real(self.fps) and (self.fps > 0 or still), "must be a positive number"),
+            ("duration_seconds", is_real(self.duration_seconds), "must be a number of at least 0"),
+            ("caption", isinstance(self.caption, str), "must be text"),
+            ("source", isinstance(self.source, str), "must be text"),
+            ("licence", isinstance(self.licence, str), "must be text"),
+            ("rendered", isinstance(self.rendered, bool), "must be true or false"),
+            ("sha256", is_sha256(self.sha256), "must be 64 hexadecimal digits"),
+            ("original", isinstance(self.original, dict), "must be a JSON object"),
+            ("shard", is_file_name(self.shard), "must be a file name without folders"),
+            ("offset", is_count(self.offset, 0), "must be an integer of at least 0 bytes"),
+            ("nbytes", is_count(self.nbytes, 1), "must be an integer of at least 1 byte"),
+            ("caption_tokens", is_count(self.caption_tokens, 0), "must be an integer >= 0"),
+            ("num_frames", self.media != "image" or still, "must be 1 for media=image"),
+        ]
+        for name, holds, rule in rules:
+            if not holds:
+                value = repr(getattr(self, name))[:80]
+                raise ValueError(
+                    f"{name}={value}: {rule} (sample {str(self.key)[:80]!r}). "
+                    "Correct the sample's JSON and rebuild the index."
+                )
+
+
+def is_key(value: object) -> bool:
+    """Say whether a value can be a sample key: no folders, no dots, fits a ustar name."""
+    return isinstance(value, str) and KEY_PATTERN.fullmatch(value) is not None
+
+
+def is_count(value: object, least: int) -> bool:
+    """Say whether a value is an integer (not a bool) of at least ``least``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_real(value: object) -> bool:
+    """Say whether a value is a finite number of at least 0."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= 0
+    )
+
+
+def is_sha256(value: object) -> bool:
+    """Say whether a value is a hexadecimal SHA-256 digest."""
+    return isinstance(value, str) and SHA256_PATTERN.fullmatch(value) is not None
+
+
+def is_file_name(value: object) -> bool:
+    """Say whether a value names a file directly inside a folder."""
+    return isinstance(value, str) and value not in ("", ".", "..") and Path(value).name == value
+
+
+class ShardWriter:
+    """Write one split of a dataset: webdataset tars, then the index, each appearing whole or not.
+
+    A shard is closed once it holds more than ``shard_bytes``. The same samples in the same order
+    give the same bytes. Use it as a context manager: leaving by an exception removes the unfinished
+    shard and writes no index, and the next writer on that split starts again.
+
+    Raises ValueError if the split already holds shards that no interrupted writer left.
+    """
+
+    def __init__(self, root: Path, split: str, shard_bytes: int) -> None:
+        if shard_bytes < 1:
+            raise ValueError(f"shard_bytes={shard_bytes}: must be at least 1. Use 32000000.")
+        if not is_file_name(split):
+            raise ValueError(f"split={split!r}: must be a folder name. Use train or val_real.")
+        self.folder = Path(root) / split
+        self.shard_bytes = shard_bytes
+        self.infos: list[SampleInfo] = []
+        self._keys: set[str] = set()
+        self._num_shards = 0
+        self._stream: IO[bytes] | None = None
+        self._tar: Any = None
+        self._prepare_folder()
+
+    def _prepare_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark = self.folder / WRITING_NAME
+        found = sorted(self.folder.glob("*.tar"))
+        index = self.folder / INDEX_NAME
+        if (found or index.exists()) and not mark.exists():
+            raise ValueError(
+                f"split={self.folder.name}: {self.folder} already holds {len(found)} shards. "
+                "Delete that folder or write to another root."
+            )
+        mark.touch()
+        for leftover in [*found, *self.folder.glob("*.tmp"), index]:
+            leftover.unlink(missing_ok=True)
+
+    def write(self, meta: dict[str, Any], payload: bytes, extension: str) -> SampleInfo:
+        """Append one sample and return where it lies.
+
+        ``meta`` holds the fields of :class:`SampleInfo` except ``sha256``, ``shard``, ``offset``
+        and ``nbytes``, which are worked out here; ``extension`` is mp4, png or safetensors.
+        Raises ValueError on an unusable or repeated key and on values out of range; then nothing
+        was written.
+        """
+        if not is_key(extension.replace(".", "_")) or extension == "json":
+            raise ValueError(f"extension={extension!r}: must name the payload. Use mp4 or png.")
+        key = meta.get("key")
+        if key in self._keys:
+            raise ValueError(f"key={key!r}: is already in this split. Make keys unique.")
+        located = {
+            "sha256": hashlib.sha256(payload).hexdigest(),
+            "shard": f"shard-{self._num_shards:06d}.tar",
+            "offset": 0,
+            "nbytes": len(payload),
+        }
+        info = SampleInfo.from_json({**meta, **located})
+        if self._tar is None:
+            self._open()
+        stored = {k: v for k, v in info.to_json().items() if k not in ("shard", "offset", "nbytes")}
+        text = json.dumps(stored, ensure_ascii=False)
+        # Two calls, because the payload must come last: its offset is counted back from the end.
+        self._tar.write({"__key__": info.key, "json": text.encode()})
+        self._tar.write({"__key__": info.key, extension: payload})
+        padded = -(-len(payload) // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
+        end = int(self._tar.tarstream.offset)
+        info = dataclasses.replace(info, offset=end - padded)
+        self.infos.append(info)
+        self._keys.add(info.key)
+        if end > self.shard_bytes:
+            self._close_shard()
+        return info
+
+    def close(self) -> None:
+        """Finish the last shard and write the index, atomically."""
+        self._close_shard()
+        write_index(self.folder, self.infos)
+        (self.folder / WRITING_NAME).unlink(missing_ok=True)
+
+    def abort(self) -> None:
+        """Drop the unfinished shard and write no index."""
+        if self._stream is not None:
+            self._stream.close()
+            Path(self._stream.name).unlink(missing_ok=True)
+        self._stream = self._tar = None
+
+    def _open(self) -> None:
+        from webdataset import TarWriter  # imports torch: only writers pay for it
+
+        path = self.folder / f"shard-{self._num_shards:06d}.tar.tmp"
+        self._stream = open(path, "wb")  # noqa: SIM115 - closed by _close_shard or abort
+        self._tar = TarWriter(self._stream, encoder=False, mtime=0)
+
+    def _close_shard(self) -> None:
+        if self._stream is None:
+            return
+        self._tar.close()
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        os.replace(self._stream.name, self._stream.name.removesuffix(".tmp"))
+        sync_folder(self.folder)
+        self._stream = self._tar = None
+        self._num_shards += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def write_atomically(path: Path, write: Callable[[IO[str]], object]) -> None:
+    """Write a text file so that it appears whole or not at all, even through a power cut."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_index(folder: Path, infos: list[SampleInfo]) -> None:
+    """Write ``index.jsonl`` of a split's folder atomically, one sample a line."""
+
+    def lines(stream: IO[str]) -> None:
+        for info in infos:
+            stream.write(json.dumps(info.to_json(), ensure_ascii=False) + "\n")
+
+    write_atomically(folder / INDEX_NAME, lines)
+
+
+def read_index(root: Path | str, split: str) -> list[SampleInfo]:
+    """Read the samples of a split, in the order in which they were written.
+
+    Raises ValueError naming the line where the index is missing, damaged, empty or repeats a key.
+    """
+    path = Path(root) / split / INDEX_NAME
+    if not path.is_file():
+        raise ValueError(
+            f"split={split}: {path} is missing. Ingest the dataset, or index foreign webdataset "
+            f"shards with: python -m data.index {root} {split}"
+        )
+    infos: list[SampleInfo] = []
+    keys: set[str] = set()
+    remedy = f"Rebuild it with: python -m data.index {root} {split}"
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                info = SampleInfo.from_json(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: {error} {remedy}") from error
+            if info.key in keys:
+                raise ValueError(f"{path}:{number}: key={info.key!r}: must be unique. {remedy}")
+            keys.add(info.key)
+            infos.append(info)
+    if not infos:
+        raise ValueError(f"split={split}: {path} lists no samples. {remedy}")
+    return infos
+
+
+@lru_cache(maxsize=64)
+def _open_shard(path: str, inode: int, nbytes: int) -> "OpenShard":
+    return OpenShard(path)
+
+
+class OpenShard:
+    """A shard held open for positional reads; closed when the cache lets go of it."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+def read_payload(root: Path | str, split: str, info: SampleInfo, verify: bool = True) -> bytes:
+    """Return the payload bytes of one sample by one positional read.
+
+    Raises ValueError if the shard is missing or shorter than the index says, or, with ``verify``,
+    if the bytes are not those that were indexed (damaged files often decode without an error).
+    """
+    path = os.path.join(root, split, info.shard)
+    remedy = f"Restore {path} from its source, or ingest the dataset again."
+    try:
+        status = os.stat(path)
+        shard = _open_shard(path, status.st_ino, status.st_size)
+    except FileNotFoundError as error:
+        raise ValueError(f"shard={info.shard}: holds {info.key!r} but is missing. {remedy}") from (
+            error
+        )
+    payload = os.pread(shard.descriptor, info.nbytes, info.offset)
+    if len(payload) != info.nbytes:
+        raise ValueError(
+            f"shard={info.shard}: ends inside {info.key!r} ({len(payload)} of {info.nbytes} "
+            f"bytes). {remedy}"
+        )
+    if verify and hashlib.sha256(payload).hexdigest() != info.sha256:
+        raise ValueError(
+            f"sha256={info.sha256[:12]}…: the bytes of {info.key!r} in shard {info.shard} do not "
+            f"match it. {remedy}"
+        )
+    return payload
+
+
+def write_manifest(root: Path | str, manifest: dict[str, Any]) -> None:
+    """Write ``manifest.json`` atomically, adding ``shards``: bytes and SHA-256 of every shard."""
+    shards: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in sorted(Path(root).glob("*/*.tar")):
+        with open(path, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        entry = {"sha256": digest, "nbytes": path.stat().st_size}
+        shards.setdefault(path.parent.name, {})[path.name] = entry
+    text = json.dumps({**manifest, "shards": shards}, indent=2, ensure_ascii=False)
+    Path(root).mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(root) / MANIFEST_NAME, lambda stream: stream.write(text + "\n"))
+
+
+def read_manifest(root: Path | str) -> dict[str, Any]:
+    """Return the manifest of a dataset. Raises ValueError if it is missing or not a JSON object."""
+    path = Path(root) / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"root={root}: {path} is missing. Ingest the dataset, or point data.root at one."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"root={root}: {path} is no JSON. Ingest the dataset again.") from error
+    if not isinstance(manifest, dict):
+        raise ValueError(f"root={root}: {path} must hold an object. Ingest the dataset again.")
+    return manifest

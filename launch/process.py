@@ -1,0 +1,222 @@
+"""One job as a child process: started in its own session, tagged, and never left behind."""
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+LOG_FILE = "log.txt"
+METRICS_FILE = "metrics.jsonl"
+# Every process of a job inherits this variable, so workers whose parent died (torchrun gives each
+# its own session, out of reach of a group kill) are still found.
+TAG = "KINESCALE_RUN_DIR"
+# Runs before the job's own program: asks the kernel for SIGTERM when the launcher dies, then
+# replaces itself. A preexec_fn would do the same but is unsafe beside threads (rich starts one).
+_GUARD = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15, 0, 0, 0); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit('the launcher died'); "
+    "os.execvp(sys.argv[2], sys.argv[2:])"
+)
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_TAIL_BYTES = 65536
+_LEFTOVER_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Describe one run to start.
+
+    name: how it is called in messages.
+    run_dir: its folder; gets ``log.txt``, and is expected to get ``metrics.jsonl``.
+    argv: program and arguments.
+    num_processes: slots it takes.
+    cost: FLOPs of the whole run; orders the queue and weighs progress.
+    done_marker: file whose existence means the job has finished.
+    """
+
+    name: str
+    run_dir: Path
+    argv: list[str]
+    num_processes: int
+    cost: float
+    done_marker: Path
+
+
+class RunLocked(RuntimeError):
+    """Another living launcher runs this job."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: its affinity, capped by its cgroup's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+    except (OSError, ValueError):
+        return cores  # no cgroup v2 here, so no quota to respect
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+
+
+def tail_text(path: Path, num_lines: int = 30) -> str:
+    """Return the last lines of a text file, or '' if there is none."""
+    return "\n".join(_tail(path).splitlines()[-num_lines:])
+
+
+def read_flops(run_dir: Path) -> float:
+    """Return the cumulative FLOPs that the last usable line of ``metrics.jsonl`` states, or 0.
+
+    The last line may be half written, and not every line carries ``flops``.
+    """
+    for line in reversed(_tail(run_dir / METRICS_FILE).splitlines()):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        flops = record.get("flops") if isinstance(record, dict) else None
+        if isinstance(flops, int | float) and flops >= 0:
+            return float(flops)
+    return 0.0
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            return file.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+class Child:
+    """Run one attempt of a job in a new session.
+
+    ``log.txt`` receives stdout and stderr, appended. Raises :class:`RunLocked` if another launcher
+    holds the run folder. Processes an earlier, killed launcher left in it are ended first: two
+    writers in one run folder would mix two histories.
+    """
+
+    def __init__(
+        self, job: Job, env: Mapping[str, str], threads: int, attempt: int, grace_seconds: float
+    ) -> None:
+        self.job = job
+        self._leftover_seconds = _LEFTOVER_SECONDS
+        self._tag = str(job.run_dir.resolve())
+        job.run_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(job.run_dir)
+        with (job.run_dir / LOG_FILE).open("ab") as log:
+            num_orphans = end_processes(self._tag, grace_seconds)
+            if num_orphans:
+                log.write(f"[launch] ended {num_orphans} processes of a dead launcher\n".encode())
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            log.write(f"[launch] {stamp} attempt {attempt}: {job.argv}\n".encode())
+            log.flush()
+            try:
+                self._process = self._start(env, threads, log)
+            except OSError:
+                self._lock.close()
+                raise
+
+    def _start(
+        self, env: Mapping[str, str], threads: int, log: IO[bytes]
+    ) -> "subprocess.Popen[bytes]":
+        settings = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        guarded = self.job.argv
+        if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "prctl"):
+            # -S -E: the guard needs neither site-packages nor PYTHON* and starts in 10 ms.
+            guarded = [sys.executable, "-S", "-E", "-c", _GUARD, str(os.getpid()), *self.job.argv]
+        return subprocess.Popen(
+            guarded,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **settings, **env, TAG: self._tag},
+            start_new_session=True,
+        )
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs; after the end nothing of the job lives."""
+        code = self._process.poll()
+        if code is not None and not self._lock.closed:
+            # A logger's background process may still be flushing: wait before killing.
+            psutil.wait_procs(_tagged(self._tag), timeout=self._leftover_seconds)
+            end_processes(self._tag, grace_seconds=0.0)
+            self._lock.close()
+        return code
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the leader only.
+
+        The trainer must save a checkpoint, so its decoder workers have to live on; torchrun
+        forwards the signal to its ranks.
+        """
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to everything that belongs to the job and reap the leader."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._leftover_seconds = 0.0
+        self.poll()
+
+
+def _lock(run_dir: Path) -> IO[bytes]:
+    # The kernel drops the lock with the launcher, however it dies.
+    file = (run_dir / ".launch.lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RunLocked(
+            f"run_dir={run_dir}: another launcher is running it. Wait for that one or stop it."
+        ) from None
+    return file
+
+
+def end_processes(tag: str, grace_seconds: float) -> int:
+    """End every process that carries ``tag``, by SIGTERM, then by SIGKILL; return their number."""
+    found = _tagged(tag)
+    if grace_seconds > 0 and found:
+        for process in found:
+            _signal(process, signal.SIGTERM)
+        psutil.wait_procs(found, timeout=grace_seconds)
+    # Scanned again: a process may have forked since, and a killed one forks no more.
+    num_found, deadline = len(found), time.monotonic() + 10.0
+    while (found := _tagged(tag)) and time.monotonic() < deadline:
+        for process in found:
+            _signal(process, signal.SIGKILL)
+        psutil.wait_procs(found, timeout=1.0)
+    return num_found
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _tagged(tag: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.environ().get(TAG) == tag:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            # Gone meanwhile, or another user's: not ours.
+            continue
+    return found

@@ -1,0 +1,223 @@
+"""A finished study in, one self-contained page out: no request leaves it, it opens offline."""
+
+import base64
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from sweeps.report import tables, wording
+from sweeps.report.figures import Drawing, draw_all, save_picture
+from sweeps.report.inputs import Inputs, Json, file_inside, mapping, read_inputs, records, to_number
+from sweeps.report.svg import budget_palette, file_svg, inline_svg
+from sweeps.report.video import video_data_uri
+
+_HERE = Path(__file__).parent
+_ENVIRONMENT_FIRST = ("python", "torch", "cpu", "gpu", "cores", "memory", "git")
+
+
+@dataclass(frozen=True)
+class Video:
+    """A cell of the ladder: ``uri`` is None where the file is missing."""
+
+    uri: str | None
+    label: str
+
+
+@dataclass(frozen=True)
+class LadderRow:
+    """A prompt with its videos, one per column, and its held-out real clip if there is one."""
+
+    text: str
+    shape: str
+    videos: list[Video]
+    reference: Video | None
+
+
+def build_report(study_dir: Path | str) -> Path:
+    """Write ``report/index.html``, ``report/figures/*.svg`` and ``law.png`` from a study's files.
+
+    Reads files only. A missing or broken part becomes a note on the page. Returns the page's path;
+    raises ValueError if ``study_dir`` is no folder.
+    """
+    inputs = read_inputs(Path(study_dir))
+    report = inputs.study_dir / "report"
+    (report / "figures").mkdir(parents=True, exist_ok=True)
+    drawings = draw_all(inputs)
+    for drawing in drawings.values():
+        path = report / "figures" / f"{drawing.name}.svg"
+        path.write_text(file_svg(drawing.wide), encoding="utf-8")
+    if drawings:
+        save_picture(inputs, report / "figures" / "law.png")
+    page = report / "index.html"
+    page.write_text(render_page(inputs, drawings), encoding="utf-8")
+    return page
+
+
+def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
+    """Return the page; every value from a file is escaped by the template."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["typeset"] = typeset
+    palette = budget_palette(len(inputs.budgets))
+    ladder = _ladder_rows(inputs)
+    return environment.get_template("page.html").render(
+        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        palettes={"light": palette, "dark": budget_palette(len(inputs.budgets), dark=True)},
+        title=str(inputs.study.get("name") or inputs.study_dir.resolve().name),
+        question=str(inputs.study.get("question") or ""),
+        facts=_facts(inputs),
+        finding=wording.finding(inputs),
+        warnings=wording.warnings_of(inputs),
+        law_caption=wording.law_caption(inputs),
+        verdict=wording.held_out_verdict(inputs),
+        figures={name: _figure(drawing, palette) for name, drawing in drawings.items()},
+        tables=_tables(inputs),
+        data=[table for key, value in inputs.data.items()
+              for table in tables.tabulate(key.replace("_", " "), value)],
+        columns=_ladder_columns(inputs),
+        ladder=ladder,
+        noise=_noise_text(inputs),
+        study=_study_texts(inputs),
+        runs_uri="data:text/csv;base64," + base64.b64encode(inputs.runs_csv).decode("ascii"),
+        notes=inputs.notes,
+    )  # fmt: skip
+
+
+def typeset(text: str) -> Markup:
+    """Return escaped text with ``x^y`` raised and no line break before ``%``."""
+    safe = str(escape(text)).replace(" %", "\u00a0%")
+    return Markup(re.sub(r"\^(-?[\d.]*\d|alpha|beta)", r"<sup>\1</sup>", safe))
+
+
+def _figure(drawing: Drawing, palette: list[str]) -> dict[str, Markup]:
+    # Safe by construction: matplotlib escapes text, inline_svg the accessible name.
+    return {
+        "wide": Markup(inline_svg(drawing.wide, drawing.alt, palette)),
+        "narrow": Markup(inline_svg(drawing.narrow, drawing.alt, palette)),
+    }
+
+
+def _facts(inputs: Inputs) -> list[str]:
+    """Return the line under the title: what was run, for how long, when."""
+    num_excluded = sum(run.excluded for run in inputs.runs)
+    facts = [wording.plural(len(inputs.runs), "run")] if inputs.runs else []
+    if num_excluded:
+        facts.append(f"{num_excluded} excluded")
+    if budgets := inputs.budgets:
+        ends = f"{wording.format_flops(budgets[0])} to {wording.format_flops(budgets[-1])} FLOPs"
+        facts.append(f"{wording.plural(len(budgets), 'budget')}, {ends}")
+    seconds = to_number(inputs.study.get("seconds"))
+    if math.isfinite(seconds):
+        facts.append(f"{wording.format_seconds(seconds)} of wall time")
+    if finished := inputs.study.get("finished"):
+        facts.append(f"finished {finished}")
+    return facts
+
+
+def _tables(inputs: Inputs) -> dict[str, tables.Table | None]:
+    twin = mapping(inputs.study.get("twin"))
+    env = mapping(inputs.study.get("env"))
+    known = [(key, tables.show_value(env[key])) for key in _ENVIRONMENT_FIRST if key in env]
+    rest = [(k, tables.show_value(v)) for k, v in env.items() if k not in _ENVIRONMENT_FIRST
+            and not isinstance(v, dict)]  # fmt: skip
+    nested = [(f"{k} · {name}", tables.show_value(item)) for k, v in env.items()
+              if isinstance(v, dict) for name, item in v.items()]  # fmt: skip
+    rows = [(key.replace("_", " "), value) for key, value in [*known, *rest, *nested]]
+    twin_rows = [(str(k).replace("_", " "), tables.show_value(v)) for k, v in twin.items()]
+    return {
+        "held_out": tables.held_out_table(inputs),
+        "held_out_runs": tables.held_out_runs_table(inputs),
+        "coefficients": tables.coefficient_table(inputs),
+        "isoflop": tables.isoflop_table(inputs),
+        "real": tables.real_table(inputs),
+        "excluded": tables.excluded_table(inputs),
+        "runs": tables.runs_table(inputs),
+        "environment": tables.pairs_table("Environment", rows) if rows else None,
+        "twin": tables.pairs_table("The twin check", twin_rows) if twin_rows else None,
+    }
+
+
+def _noise_text(inputs: Inputs) -> str:
+    noise = mapping(inputs.study.get("seeds_noise"))
+    mean, deviation = to_number(noise.get("mean")), to_number(noise.get("std"))
+    if not math.isfinite(mean + deviation) or mean == 0:
+        return ""
+    count = to_number(noise.get("n"))
+    seeds = f" over {count:.0f} seeds" if math.isfinite(count) else ""
+    return (
+        f"The loss of one and the same run{seeds} is {wording.format_value(mean)} ± "
+        f"{wording.format_value(deviation, 2)} ({wording.format_percent(deviation / mean, 2)}): "
+        "smaller differences than about twice that are noise."
+    )
+
+
+def _study_texts(inputs: Inputs) -> dict[str, str]:
+    config = inputs.study.get("config")
+    return {
+        "command": str(inputs.study.get("command") or ""),
+        "recipe": _text(inputs.study.get("recipe")),
+        "pilot": _text(inputs.study.get("pilot")),
+        "config": json.dumps(config, indent=2, ensure_ascii=False, default=str) if config else "",
+    }
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _ladder_columns(inputs: Inputs) -> list[dict[str, Any]]:
+    columns = []
+    for column in records(inputs.ladder.get("columns")):
+        budget = inputs.nearest_budget(to_number(column.get("budget")))
+        columns.append(
+            {
+                "title": wording.format_flops(to_number(column.get("budget"))),
+                "detail": f"{wording.format_count(to_number(column.get('params')))} parameters",
+                "loss": f"loss {wording.format_value(to_number(column.get('loss')))}",
+                "run": str(column.get("run") or ""),
+                "color": inputs.budgets.index(budget) if math.isfinite(budget) else None,
+            }
+        )
+    return columns
+
+
+def _ladder_rows(inputs: Inputs) -> list[LadderRow]:
+    files, references = (mapping(inputs.ladder.get(key)) for key in ("files", "reference"))
+    columns = _ladder_columns(inputs)
+    rows = []
+    for prompt in records(inputs.ladder.get("prompts")):
+        key, text = str(prompt.get("id")), str(prompt.get("text") or prompt.get("id"))
+        named = files.get(key)
+        names = list(named) if isinstance(named, list) else []
+        names += [None] * (len(columns) - len(names))
+        videos = [
+            _video(inputs, name, f"{text}, sampled at {column['title']} FLOPs")
+            for name, column in zip(names, columns, strict=False)
+        ]
+        name = references.get(key)
+        real = _video(inputs, name, f"{text}, held-out clip") if name else None
+        rows.append(LadderRow(text, _shape(prompt), videos, real))
+    return rows
+
+
+def _shape(prompt: Json) -> str:
+    shape = prompt.get("shape")
+    return "×".join(map(str, shape)) if isinstance(shape, list) else str(shape or "")
+
+
+def _video(inputs: Inputs, name: object, label: str) -> Video:
+    path = file_inside(inputs.study_dir, name)
+    if path is None:
+        inputs.notes.append(f"The video {name!r} is missing or outside the study's folder.")
+        return Video(None, label)
+    return Video(video_data_uri(path), label)

@@ -1,0 +1,259 @@
+"""What is drawn on one pair of axes."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from sweeps.report.inputs import (
+    SAME_BUDGET,
+    Inputs,
+    Json,
+    Run,
+    interval,
+    interval_of,
+    mapping,
+    records,
+    to_number,
+)
+from sweeps.report.svg import (
+    ACCENT,
+    INK,
+    MUTED,
+    PAPER,
+    budget_palette,
+)
+from sweeps.report.wording import format_count, format_flops, format_signed_percent, level_text
+
+
+def budget_colors(inputs: Inputs) -> dict[float, str]:
+    """Return the colour of each budget."""
+    return dict(zip(inputs.budgets, budget_palette(len(inputs.budgets)), strict=True))
+
+
+def plot_law(axes: Axes, inputs: Inputs, compact: bool) -> None:
+    """Draw loss against compute: runs, isoFLOP minima, frontier, held-out test."""
+    colors = budget_colors(inputs)
+    for run in inputs.grid_runs:
+        points = np.array(inputs.curves.get(run.name, []))
+        if len(points):
+            axes.plot(
+                points[:, 0], points[:, 1], color=colors.get(run.budget, MUTED), lw=0.9, alpha=0.5
+            )
+    _plot_frontier_loss(axes, inputs)
+    for point in isoflop_points(inputs):
+        budget = inputs.nearest_budget(to_number(point.get("budget")))
+        axes.plot(
+            budget,
+            to_number(point.get("loss")), "o", ms=8, mfc=colors.get(budget, MUTED),
+            mec=PAPER, mew=1.2, ls="", zorder=4,
+        )  # fmt: skip
+    _plot_held_out(axes, inputs, compact)
+    axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="validation loss")
+    _limit_law(axes, inputs)
+    tick_flops(axes)
+    _tick_loss(axes)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left" if compact else "upper right", handlelength=1.8)
+
+
+def _limit_law(axes: Axes, inputs: Inputs) -> None:
+    """Show the budgets and what leads to them, not the first steps after initialisation."""
+    budgets, losses = inputs.budgets, [run.loss for run in inputs.grid_runs]
+    band = [x for point in frontier(inputs) for x in interval_of(point, "loss")]
+    low = min([*losses, *(x for x in band if x > 0)])
+    # Room above the worst run, but never the untrained loss of 1 and more that all share.
+    high = max(losses) * 1.35
+    axes.set_ylim(low * 0.88, high)
+    right = max([budgets[-1], *(to_number(p.get("flops")) for p in frontier(inputs))])
+    axes.set_xlim(budgets[0] / 12, min(right, budgets[-1] * 10) * 1.6)
+
+
+def _plot_frontier_loss(axes: Axes, inputs: Inputs) -> None:
+    points = [p for p in frontier(inputs) if to_number(p.get("loss")) > 0]
+    if not points:
+        return
+    flops, loss = column(points, "flops"), column(points, "loss")
+    low, high = intervals(points, "loss")
+    axes.fill_between(
+        flops, low, high, color=INK, alpha=0.13, lw=0, zorder=2,
+        label=f"{level_text(inputs)} bootstrap band",
+    )  # fmt: skip
+    # The dashed part starts where the solid one ends.
+    last = max(int(np.sum(flops <= _last_fitted_budget(inputs) * SAME_BUDGET)), 1)
+    axes.plot(flops[:last], loss[:last], color=INK, lw=2, zorder=3, label="fitted frontier")
+    if last < len(flops):
+        axes.plot(
+            flops[last - 1 :], loss[last - 1 :], color=INK, lw=1.6, ls=(0, (4, 3)), zorder=3,
+            label="extrapolated",
+        )  # fmt: skip
+
+
+def _plot_held_out(axes: Axes, inputs: Inputs, compact: bool) -> None:
+    held_out = mapping(inputs.law.get("held_out"))
+    budget, predicted = inputs.held_out_budget, to_number(held_out.get("predicted"))
+    actual = to_number(held_out.get("actual"))
+    if math.isfinite(budget + predicted):
+        low, high = interval(held_out.get("interval"))
+        if math.isfinite(low + high):
+            error = [[predicted - low], [high - predicted]]
+            axes.errorbar(budget, predicted, error, color=ACCENT, lw=1.6, capsize=5, zorder=5)
+        axes.plot(
+            budget, predicted, "D", ms=8, mfc=PAPER, mec=ACCENT, mew=1.8, ls="", zorder=6,
+            label=f"held out: predicted, {level_text(inputs)} interval",
+        )  # fmt: skip
+    if math.isfinite(budget + actual):
+        # Beside the prediction, not on it: the two often differ by less than a marker.
+        shift = 1.16 if compact else 1.07
+        axes.plot(
+            budget * shift, actual, "*", ms=12, mfc=ACCENT, mec=PAPER, mew=0.6, ls="", zorder=7,
+            label="held out: measured",
+        )  # fmt: skip
+    if math.isfinite(budget + predicted + actual) and not compact:
+        error_text = format_signed_percent(to_number(held_out.get("relative_error")))
+        axes.annotate(
+            f"predicted {predicted:.4g}\nmeasured {actual:.4g}\nerror {error_text}",
+            (budget, min(predicted, actual)), (-16, -14), textcoords="offset points",
+            ha="right", va="top", fontsize=11, color=ACCENT, linespacing=1.35,
+        )  # fmt: skip
+
+
+def plot_isoflop(axes: Axes, inputs: Inputs, compact: bool) -> None:
+    """Draw loss against parameters at each budget."""
+    colors = budget_colors(inputs)
+    minima = {
+        inputs.nearest_budget(to_number(point.get("budget"))): point
+        for point in isoflop_points(inputs)
+    }
+    for budget, color in colors.items():
+        runs = sorted(
+            (run for run in inputs.grid_runs if run.budget == budget), key=lambda run: run.params
+        )
+        label = format_flops(budget)
+        if budget == inputs.held_out_budget and not inputs.held_out_in_fit:
+            label += " (held out)"
+        axes.plot(
+            [run.params for run in runs], [run.loss for run in runs], "o", ms=6, color=color,
+            mec=PAPER, mew=0.8, ls="", label=label, zorder=3,
+        )  # fmt: skip
+        _plot_parabola(axes, runs, color)
+        _plot_isoflop_minimum(axes, minima.get(budget, {}))
+    axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel="validation loss")
+    tick_counts(axes)
+    _tick_loss(axes)
+    axes.margins(y=0.08)
+    if compact:
+        axes.legend(
+            title="FLOPs", loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2,
+            handletextpad=0.2, columnspacing=1.0,
+        )  # fmt: skip
+    else:
+        axes.legend(title="FLOPs", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
+
+
+def _plot_parabola(axes: Axes, runs: Sequence[Run], color: str) -> None:
+    """Draw the parabola of log L in log N, as the fit's approach 2 does."""
+    x, y = (np.log([getattr(run, key) for run in runs]) for key in ("params", "loss"))
+    if len(np.unique(x)) < 3:
+        return
+    center = x.mean()
+    coefficients = np.polyfit(x - center, y, 2)
+    at = np.linspace(x.min(), x.max(), 60)
+    style = "-" if coefficients[0] > 0 else ":"
+    axes.plot(np.exp(at), np.exp(np.polyval(coefficients, at - center)), color=color, lw=1.6,
+              ls=style, zorder=2)  # fmt: skip
+
+
+def _plot_isoflop_minimum(axes: Axes, point: Json) -> None:
+    best, loss = to_number(point.get("params")), to_number(point.get("loss"))
+    if not math.isfinite(best + loss):
+        return
+    low, high = interval_of(point, "params")
+    if math.isfinite(low + high):
+        axes.hlines(loss, low, high, color=INK, lw=1.4, zorder=4)
+    interior = point.get("interior") is not False
+    axes.plot(best, loss, "v", ms=8, mfc=INK if interior else PAPER, mec=INK, ls="", zorder=5)
+
+
+def plot_minimum(axes: Axes, inputs: Inputs, point: Json, key: str) -> None:
+    """Draw one isoFLOP minimum of ``key`` (params or tokens) against compute."""
+    budget = inputs.nearest_budget(to_number(point.get("budget")))
+    value, colors = to_number(point.get(key)), budget_colors(inputs)
+    if not (math.isfinite(budget) and value > 0):
+        return
+    color = colors.get(budget, MUTED)
+    low, high = interval_of(point, key)
+    if math.isfinite(low + high):
+        axes.vlines(budget, low, high, color=color, lw=2)
+    interior = point.get("interior") is not False
+    axes.plot(budget, value, "o", ms=8, mfc=color if interior else PAPER, mec=color, ls="")
+
+
+def residuals(inputs: Inputs) -> list[tuple[float, float, float]]:
+    """Return (params, log residual, budget) of each fitted run that the law states one for."""
+    stated = inputs.law.get("residuals")
+    by_name: dict[str, float] = {}
+    for item in records(stated):
+        # The law's residual is log(predicted) - log(measured).
+        by_name[str(item.get("name"))] = -to_number(item.get("log_residual"))
+    return [
+        (run.params, by_name[run.name], run.budget)
+        for run in inputs.runs
+        if math.isfinite(by_name.get(run.name, math.nan)) and run.params > 0
+    ]
+
+
+def isoflop_points(inputs: Inputs) -> list[Json]:
+    """Return the law's isoFLOP minima, refused ones too."""
+    return [p for p in records(inputs.law.get("isoflop")) if to_number(p.get("budget")) > 0]
+
+
+def frontier(inputs: Inputs) -> list[Json]:
+    """Return the law's frontier points in rising compute."""
+    points = records(inputs.law.get("frontier"))
+    return sorted(
+        (p for p in points if to_number(p.get("flops")) > 0), key=lambda p: to_number(p["flops"])
+    )
+
+
+def _last_fitted_budget(inputs: Inputs) -> float:
+    unseen = math.nan if inputs.held_out_in_fit else inputs.held_out_budget
+    fitted = [budget for budget in inputs.budgets if budget != unseen]
+    return fitted[-1] if fitted else math.inf
+
+
+def column(points: Sequence[Json], key: str) -> np.ndarray:
+    """Return one quantity of each point."""
+    return np.array([to_number(point.get(key)) for point in points])
+
+
+def intervals(points: Sequence[Json], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper ends of a quantity of each point."""
+    pairs = np.array([interval_of(point, key) for point in points])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def tick_flops(axes: Axes) -> None:
+    """Label compute in powers of ten."""
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_flops(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def tick_counts(axes: Axes, which: str = "x") -> None:
+    """Label a logarithmic axis in k, M, B."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def _tick_loss(axes: Axes) -> None:
+    # Losses rarely span a decade: evenly spaced plain numbers read better than powers of ten.
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())

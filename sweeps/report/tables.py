@@ -1,0 +1,324 @@
+"""The tables of a study's page: rows of plain text, each cell with the value it sorts by."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.report.inputs import (
+    Inputs,
+    Json,
+    Run,
+    interval,
+    interval_of,
+    mapping,
+    records,
+    to_number,
+)
+from sweeps.report.wording import (
+    NONE,
+    exponents,
+    format_count,
+    format_flops,
+    format_interval,
+    format_percent,
+    format_seconds,
+    format_signed_percent,
+    format_value,
+    level_text,
+)
+
+_MAX_DEPTH = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell's text and, where it is a number, the value to sort by."""
+
+    text: str
+    value: float | None = None
+
+    @property
+    def short(self) -> bool:
+        """Return whether the text should stay on one line."""
+        return len(self.text) <= 26
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: ``numeric`` columns are right-aligned; the first column heads its row."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    numeric: frozenset[int] = field(default_factory=frozenset)
+
+
+def number_cell(value: float, text: str | None = None) -> Cell:
+    """Return a cell that sorts by ``value``; the text defaults to four digits."""
+    shown = format_value(value) if text is None else text
+    return Cell(shown, value) if math.isfinite(value) else Cell(NONE)
+
+
+def make_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
+    """Return a table whose numeric columns are those where some cell has a value."""
+    numeric = frozenset(
+        i for i in range(len(columns)) if any(i < len(row) and row[i].value is not None
+                                              for row in rows)
+    )  # fmt: skip
+    return Table(caption, columns, rows, numeric)
+
+
+def pairs_table(caption: str, pairs: Sequence[tuple[str, str]]) -> Table:
+    """Return a two-column table without a heading row."""
+    return Table(caption, (), [(Cell(key), Cell(value)) for key, value in pairs])
+
+
+def held_out_table(inputs: Inputs) -> Table | None:
+    """Return the held-out test, None if the law has none."""
+    held_out = mapping(inputs.law.get("held_out"))
+    if not held_out:
+        return None
+    get = {key: to_number(value) for key, value in held_out.items()}
+    low, high = interval(held_out.get("interval"))
+    factor = get.get("extrapolation_factor", math.nan)
+    skill = get.get("skill", math.nan)
+    reason = str(held_out.get("skill_reason") or NONE)
+    skill_text = format_value(skill, 3) if math.isfinite(skill) else reason
+    error = get.get("relative_error", math.nan)
+    pairs = [
+        ("Budget left out", f"{format_flops(inputs.held_out_budget)} FLOPs"),
+        ("Extrapolation", f"{factor:.3g}× the largest fitted budget"),
+        ("Predicted loss", format_value(get.get("predicted", math.nan), 5)),
+        ("Measured loss", format_value(get.get("actual", math.nan), 5)),
+        ("Error, predicted against measured", format_signed_percent(error)),
+        (f"{level_text(inputs)} interval of the prediction", format_interval(low, high, 4)),
+        ("Measured loss inside it", show_value(held_out.get("inside"))),
+        ("Noise floor of a loss", format_percent(get.get("noise_floor", math.nan), 2)),
+        ("Skill against “nothing improves”", skill_text),
+    ]  # fmt: skip
+    return pairs_table("Held-out test", pairs)
+
+
+def held_out_runs_table(inputs: Inputs) -> Table | None:
+    """Return measured against predicted loss of each held-out run."""
+    rows = []
+    for run in records(mapping(inputs.law.get("held_out")).get("runs")):
+        params, error = to_number(run.get("params")), to_number(run.get("relative_error"))
+        rows.append(
+            (
+                Cell(str(run.get("name") or NONE)),
+                number_cell(params, format_count(params)),
+                number_cell(to_number(run.get("predicted"))),
+                number_cell(to_number(run.get("actual"))),
+                number_cell(error, format_signed_percent(error)),
+                Cell(show_value(run.get("inside"))),
+            )
+        )
+    columns = ("run", "params", "predicted", "measured", "error", "inside")
+    return make_table("Each held-out run", columns, rows) if rows else None
+
+
+def coefficient_table(inputs: Inputs) -> Table | None:
+    """Return coefficients and exponents with intervals and whether they are identified."""
+    values = mapping(inputs.law.get("coefficients"))
+    if not values:
+        return None
+    intervals = mapping(inputs.law.get("intervals"))
+    identified = mapping(inputs.law.get("identified"))
+    rows = []
+    for name, value in values.items():
+        verdict = mapping(identified.get(name))
+        text = show_value(verdict.get("ok"))
+        reason = str(verdict.get("reason") or "")
+        rows.append(
+            (
+                Cell(str(name)),
+                number_cell(to_number(value)),
+                Cell(format_interval(*interval(intervals.get(name)))),
+                Cell(f"{text}: {reason}" if reason else text),
+            )
+        )
+    for symbol, (value, low, high), source in exponents(inputs):
+        label = f"exponent of {symbol}"
+        rows.append(
+            (Cell(label), number_cell(value), Cell(format_interval(low, high)), Cell(source))
+        )
+    columns = ("coefficient", "value", f"{level_text(inputs)} interval", "identified")
+    return make_table("Coefficients of L(N, D) = E + A/N^alpha + B/D^beta", columns, rows)
+
+
+def isoflop_table(inputs: Inputs) -> Table | None:
+    """Return the minimum of each isoFLOP curve, or why there is none."""
+    points = records(inputs.law.get("isoflop"))
+    if not points:
+        return None
+    rows = []
+    for point in points:
+        budget, params = to_number(point.get("budget")), to_number(point.get("params"))
+        low, high = interval_of(point, "params")
+        bounds = f"{format_count(low)} to {format_count(high)}" if math.isfinite(low) else NONE
+        tokens = to_number(point.get("tokens"))
+        rows.append(
+            (
+                number_cell(budget, format_flops(budget)),
+                number_cell(params, format_count(params)),
+                Cell(bounds),
+                number_cell(tokens, format_count(tokens)),
+                number_cell(to_number(point.get("loss"))),
+                Cell(str(point.get("reason") or "interior")),
+            )
+        )
+    columns = ("budget", "N*", f"{level_text(inputs)} interval", "D*", "loss", "minimum")
+    return make_table("Minima of the isoFLOP curves", columns, rows)
+
+
+def real_table(inputs: Inputs) -> Table | None:
+    """Return the best run of each budget with its loss on rendered and on held-out real video."""
+    rows = []
+    for budget in inputs.budgets:
+        best = min(
+            (run for run in inputs.grid_runs if run.budget == budget), key=lambda run: run.loss
+        )
+        if math.isfinite(best.number("loss_real")) or math.isfinite(
+            best.number("real_token_share")
+        ):
+            share = best.number("real_token_share")
+            rows.append(
+                (
+                    number_cell(budget, format_flops(budget)),
+                    Cell(best.name),
+                    number_cell(best.loss),
+                    number_cell(best.number("loss_real")),
+                    number_cell(share, format_percent(share)),
+                )
+            )
+    columns = ("budget", "best run", "loss, rendered", "loss, real", "real tokens in training")
+    return make_table("Rendered and real video", columns, rows) if rows else None
+
+
+def excluded_table(inputs: Inputs) -> Table | None:
+    """Return every excluded run with the reason, from the runs and from the law."""
+    reasons = {run.name: run.reason for run in inputs.runs if run.excluded}
+    for item in records(inputs.law.get("excluded")):
+        reasons.setdefault(str(item.get("name")), str(item.get("reason") or ""))
+    rows = [(Cell(name), Cell(reason or "no reason given")) for name, reason in reasons.items()]
+    return Table("Excluded from the fit", ("run", "reason"), rows) if rows else None
+
+
+def runs_table(inputs: Inputs) -> Table | None:
+    """Return all runs, in the order of the file."""
+    if not inputs.runs:
+        return None
+    columns = ("run", "phase", "budget", "params", "tokens", "FLOPs", "6ND / FLOPs", "loss",
+               "± noise", "loss, real", "learning rate", "batch tokens", "steps", "time",
+               "excluded")  # fmt: skip
+    return make_table("All runs", columns, [_run_row(run) for run in inputs.runs])
+
+
+def _run_row(run: Run) -> Sequence[Cell]:
+    ratio = run.number("flops_6nd") / run.flops if run.flops else math.nan
+    seconds = run.number("seconds")
+    return (
+        Cell(run.name),
+        Cell(run.phase or NONE),
+        number_cell(run.budget, format_flops(run.budget)),
+        number_cell(run.params, format_count(run.params)),
+        number_cell(run.tokens, format_count(run.tokens)),
+        number_cell(run.flops, format_flops(run.flops)),
+        number_cell(ratio, format_value(ratio, 3)),
+        number_cell(run.loss),
+        number_cell(run.number("loss_noise"), format_value(run.number("loss_noise"), 2)),
+        number_cell(run.number("loss_real")),
+        number_cell(run.number("lr"), f"{run.number('lr'):.3g}"),
+        number_cell(run.number("batch_tokens"), format_count(run.number("batch_tokens"))),
+        number_cell(run.number("steps"), f"{run.number('steps'):.0f}"),
+        number_cell(seconds, format_seconds(seconds)),
+        Cell(run.reason or "yes") if run.excluded else Cell(""),
+    )
+
+
+def tabulate(title: str, value: Any) -> list[Table]:
+    """Return tables for any JSON value: rows of like objects side by side, the rest as pairs.
+
+    Used where the writer of a file, not this page, decides what to account for.
+    """
+    tables: list[Table] = []
+    _tabulate(title, value, 0, tables)
+    return tables
+
+
+def _tabulate(title: str, value: Any, depth: int, tables: list[Table]) -> None:
+    rows = _like_rows(value)
+    if rows is not None:
+        tables.append(_records_table(title, rows))
+    elif isinstance(value, dict):
+        nested = {k: v for k, v in value.items() if _is_nested(v)}
+        plain = [(_label(k), show_value(v)) for k, v in value.items() if k not in nested]
+        if plain:
+            tables.append(pairs_table(title, plain))
+        for key, item in nested.items():
+            name = f"{title} · {_label(key)}" if title else _label(key)
+            if depth < _MAX_DEPTH:
+                _tabulate(name, item, depth + 1, tables)
+            else:
+                tables.append(pairs_table(name, [(name, show_value(item))]))
+    elif value not in (None, [], ""):
+        tables.append(pairs_table(title, [(title, show_value(value))]))
+
+
+def _is_nested(value: object) -> bool:
+    if isinstance(value, dict):
+        return bool(value)
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _like_rows(value: Any) -> list[tuple[str, Json]] | None:
+    """Return (row name, row) pairs if ``value`` is a list or mapping of flat objects."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return [("", item) for item in value]
+    if isinstance(value, dict) and len(value) > 1:
+        items = list(value.values())
+        flat = all(isinstance(i, dict) and i and not any(_is_nested(v) for v in i.values())
+                   for i in items)  # fmt: skip
+        if flat and any(set(items[0]) & set(item) for item in items[1:]):
+            return [(str(key), item) for key, item in value.items()]
+    return None
+
+
+def _records_table(title: str, rows: Sequence[tuple[str, Json]]) -> Table:
+    keys = list(dict.fromkeys(key for _, row in rows for key in row))
+    named = any(name for name, _ in rows)
+    cells = [
+        [Cell(name)] * named
+        + [
+            Cell(show_value(row.get(key)), float(row[key]))
+            if isinstance(row.get(key), int | float) and not isinstance(row[key], bool)
+            else Cell(show_value(row.get(key)))
+            for key in keys
+        ]
+        for name, row in rows
+    ]
+    return make_table(title, [""] * named + [_label(key) for key in keys], cells)
+
+
+def _label(key: object) -> str:
+    return str(key).replace("_", " ")
+
+
+def show_value(value: object) -> str:
+    """Return any JSON value as short text."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+        return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return format_value(value)
+    if isinstance(value, list):
+        return ", ".join(show_value(item) for item in value) or NONE
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {show_value(item)}" for key, item in value.items()) or NONE
+    return str(value)

@@ -1,0 +1,218 @@
+"""Runs in, a law with its frontier, held-out test and warnings out."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from sweeps.fit.__main__ import describe, main, write_json
+from sweeps.fit.law import (
+    Run,
+    fit_law,
+    fit_table,
+    group_budgets,
+    interpolated_flops_per_token,
+    noise_floor,
+)
+
+TRUE = {"E": 0.25, "A": 30.0, "alpha": 0.42, "B": 900.0, "beta": 0.45}
+FEW = {"resamples": 100}
+
+
+def exact(params):
+    return 6 * np.asarray(params) + 4e3 * np.sqrt(params)
+
+
+def true_loss(params, tokens):
+    return TRUE["E"] + TRUE["A"] / params ** TRUE["alpha"] + TRUE["B"] / tokens ** TRUE["beta"]
+
+
+def some_runs(noise=0.004, budgets=4, sizes=5, loss_noise=0.005):
+    rng = np.random.default_rng(3)
+    runs = []
+    for i, flops in enumerate(3e11 * 3.0 ** np.arange(budgets)):
+        for params in 5.7e3 * 1.83**i * np.geomspace(0.25, 4, sizes):
+            tokens = flops / float(exact(params))
+            loss = true_loss(params, tokens) * float(np.exp(noise * rng.standard_normal()))
+            runs.append(
+                Run(f"b{i}-n{params:.0f}", params, tokens, flops, loss, loss_noise and 0.005 * loss)
+            )
+    return runs
+
+
+@pytest.fixture(scope="module")
+def law():
+    return fit_law(some_runs(), **FEW)
+
+
+def test_frontier_lies_on_the_exact_iso_flop_line(law):
+    for point in law.frontier:
+        assert point.params * float(exact(point.params)) / point.params * point.tokens == (
+            pytest.approx(point.flops, rel=2e-3)
+        )
+        for name in ("params", "tokens", "loss"):
+            low, high = point.intervals[name]
+            assert low <= getattr(point, name) <= high
+        assert point.textbook["params"] * point.textbook["tokens"] * 6 == pytest.approx(point.flops)
+
+
+def test_given_flops_per_token_is_used_as_it_is():
+    law = fit_law(some_runs(), exact, flops=[1e13], **FEW)
+    (point,) = law.frontier
+    assert float(exact(point.params)) * point.tokens == pytest.approx(1e13, rel=1e-9)
+    assert point.extrapolation_factor == pytest.approx(1e13 / 8.1e12)
+
+
+def test_planted_loss_on_the_frontier_is_in_its_interval(law):
+    for point in law.frontier[:-1]:
+        low, high = point.intervals["loss"]
+        assert 0.99 * low < true_loss(point.params, point.tokens) < 1.01 * high
+
+
+def test_minima_are_interior_and_near_the_frontier(law):
+    assert [m.interior for m in law.isoflop] == [True] * 4
+    for minimum, point in zip(law.isoflop, law.frontier, strict=False):
+        assert minimum.params == pytest.approx(point.params, rel=0.35)
+    assert 0.3 < law.exponents["approach_2"]["params"] < 0.8
+
+
+def test_held_out_budget_is_predicted_without_being_seen(law):
+    held = law.held_out
+    assert held.budget == pytest.approx(8.1e12)
+    assert held.extrapolation_factor == pytest.approx(3)
+    assert held.inside
+    assert abs(held.relative_error) < 0.02
+    assert held.relative_error == pytest.approx(held.predicted / held.actual - 1)
+    assert held.skill > 0.9
+    assert held.noise_floor == pytest.approx(0.005)
+    runs = [r for r in some_runs() if r.flops < 8e12]
+    spoiled = [
+        Run(r.name, r.params, r.tokens, r.flops, 1.2 * r.loss, r.loss_noise)
+        for r in some_runs()
+        if r.flops > 8e12
+    ]
+    other = fit_law(runs + spoiled, **FEW).held_out
+    assert other.predicted == pytest.approx(held.predicted, rel=1e-9)
+    assert other.relative_error == pytest.approx((1 + held.relative_error) / 1.2 - 1)
+    assert not other.inside
+
+
+def test_skill_is_undefined_where_nothing_improves_beyond_the_noise():
+    runs = [
+        Run(r.name, r.params, r.tokens, r.flops, 1.0 + 1e-4 * r.loss, 0.01) for r in some_runs()
+    ]
+    held = fit_law(runs, **FEW).held_out
+    assert held.skill is None
+    assert "noise floor" in held.skill_reason
+
+
+def test_held_out_is_null_with_a_reason_where_too_little_is_left():
+    law = fit_law(some_runs(budgets=2, sizes=4), **FEW)
+    assert law.held_out is None
+    assert "at least 6 runs" in law.held_out_reason
+    assert any("No held-out test" in w for w in law.warnings)
+
+
+def test_noise_floor_comes_from_replicates_where_larger():
+    runs = [Run("a", 1, 1, 6, 1.0, 0.001, "p"), Run("b", 1, 1, 6, math.exp(0.02), 0.001, "p")]
+    assert noise_floor(runs) == pytest.approx(0.02 / math.sqrt(2))
+    assert noise_floor(runs[:1]) == pytest.approx(0.001)
+    assert noise_floor([Run("a", 1, 1, 6, 1.0)]) is None
+
+
+def test_budgets_group_by_flops_up_to_rounding():
+    rng = np.random.default_rng(0)
+    runs = [
+        Run(r.name, r.params, r.tokens, r.flops * rng.uniform(0.97, 1.03), r.loss)
+        for r in some_runs()
+    ]
+    assert [len(g) for _, g in group_budgets(runs)] == [5, 5, 5, 5]
+    scattered = [Run(str(i), 1, 1, 1.1**i, 1.0) for i in range(30)]
+    assert group_budgets(scattered) == []
+
+
+def test_flops_per_token_is_interpolated_between_sizes_and_continued():
+    cost = interpolated_flops_per_token(some_runs())
+    sizes = np.array(sorted({r.params for r in some_runs()}))
+    np.testing.assert_allclose(cost(sizes), exact(sizes), rtol=1e-12)
+    for beyond in (sizes[0] / 3, 3 * sizes[-1]):
+        np.testing.assert_allclose(cost(np.array([beyond])), exact(beyond), rtol=0.1)
+
+
+def write_table(path, runs, header="name,params,tokens,flops,loss,loss_noise", extra=()):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header.split(","))
+        for r in runs:
+            writer.writerow([r.name, r.params, r.tokens, r.flops, r.loss, r.loss_noise])
+        writer.writerows(extra)
+    return path
+
+
+def test_a_table_gives_the_same_law_as_its_runs(law, tmp_path):
+    path = write_table(tmp_path / "runs.csv", some_runs())
+    found = fit_table(path, **FEW)
+    assert found["coefficients"] == pytest.approx(law.fit.coefficients, rel=1e-9)
+    keys = "form coefficients objective intervals starts identified frontier isoflop held_out"
+    assert set((keys + " residuals warnings excluded").split()) <= set(found)
+
+
+def test_command_writes_json_and_prints_a_table(tmp_path, capsys):
+    path = write_table(tmp_path / "runs.csv", some_runs())
+    out = tmp_path / "deep" / "law.json"
+    arguments = [f"table={path}", "form=chinchilla", f"out={out}", "flops=[1e13,2e13]"]
+    assert main([*arguments, "resamples=60", "level=.8"]) == 0
+    law = json.loads(out.read_text())
+    assert [p["flops"] for p in law["frontier"]] == [1e13, 2e13]
+    assert law["level"] == 0.8
+    assert list(out.parent.iterdir()) == [out]
+    printed = capsys.readouterr().out
+    assert "80 % interval" in printed
+    assert "Held-out budget 8.1e+12" in printed
+
+
+def test_columns_are_mapped_and_excluded_rows_listed(tmp_path):
+    extra = [["late", "1e4", "1e7", "6e11", "", "", "true", "killed by hand"]]
+    header = "name,N,D,flops,val,loss_noise,excluded,reason"
+    path = write_table(tmp_path / "t.csv", some_runs(), header, extra)
+    found = fit_table(path, params="N", tokens="D", loss="val", **FEW)
+    assert found["excluded"] == [{"name": "late", "reason": "killed by hand"}]
+    assert len(found["residuals"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["form=chinchilla"], "table=: is required"),
+        (["table=x.csv", "colour=red"], "must be key=value"),
+        (["table=x.csv", "seed=a"], "cannot be read"),
+        (["table=x.csv", "seed=1", "seed=2"], "given twice"),
+        (["table=no.csv"], "is not a file"),
+        (["table=no.csv", "form=__import__('os')"], "is not known"),
+    ],
+)
+def test_wrong_arguments_are_named_and_nothing_is_written(arguments, said, capsys):
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_teaches_with_an_example(capsys):
+    assert main(["--help"]) == 0
+    assert "python -m sweeps.fit table=" in capsys.readouterr().out
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "law.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_description_holds_for_a_law_with_nothing_known(tmp_path):
+    runs = [Run(r.name, r.params, r.tokens, r.flops, r.loss) for r in some_runs(budgets=2)]
+    text = describe(fit_law(runs, **FEW).to_dict())
+    assert "Held-out test: none" in text

@@ -1,0 +1,109 @@
+"""One run end to end on one process: golden steps, bitwise resume, bad input."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.checkpoint import load_latest
+from trainer.config import RunConfig, compose_run, freeze
+from trainer.metrics import read_metrics
+from trainer.session import train_run
+
+from .conftest import read_json
+
+
+def smoke(latents: Path, *overrides: str) -> RunConfig:
+    """Compose the smoke run on the tiny data set."""
+    fixed = ["experiment=cpu_smoke", f"data.root={latents}", "log.wandb=disabled"]
+    return compose_run([*fixed, *overrides])
+
+
+def train(run: RunConfig, folder: Path, stop_after: int | None = None) -> bool:
+    """Train in this process; stop as a signal would, after some polls of the flag."""
+    freeze(run, folder)
+    polls = iter(range(10**9))
+    return train_run(run, folder, lambda: stop_after is not None and next(polls) >= stop_after)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
+@pytest.mark.filterwarnings("ignore:torch.jit.*:DeprecationWarning")
+@pytest.mark.usefixtures("group")
+class TestRun:
+    """Tests that train."""
+
+    def test_three_golden_steps_do_not_move(self, latents: Path, tmp_path: Path) -> None:
+        assert train(smoke(latents, "horizon.steps=3"), tmp_path)
+        records = read_metrics(tmp_path / "metrics.jsonl")
+        losses = [r["train_loss"] for r in records if "train_loss" in r]
+        assert losses == pytest.approx(GOLDEN, rel=1e-5)
+
+    def test_resume_is_bitwise(self, latents: Path, tmp_path: Path) -> None:
+        run = smoke(latents, "horizon.steps=8")
+        whole, broken = tmp_path / "whole", tmp_path / "broken"
+        assert train(run, whole)
+        assert not train(run, broken, stop_after=2)
+        assert not train(run, broken, stop_after=2)
+        assert train(run, broken)
+        a, b = load_latest(whole / "checkpoints"), load_latest(broken / "checkpoints")
+        assert a is not None and b is not None
+        assert a.index["files"] == b.index["files"]  # checksums of all tensors
+        assert a.state["loader"] == b.state["loader"]
+        drop = ("seconds", "tokens_per_second")
+        first, second = (
+            [{k: v for k, v in r.items() if k not in drop} for r in read_metrics(f)]
+            for f in (whole / "metrics.jsonl", broken / "metrics.jsonl")
+        )
+        assert first == second
+        assert read_json(broken / "result.json")["attempts"] == 3
+
+    def test_result_says_what_was_done(self, latents: Path, tmp_path: Path) -> None:
+        run = smoke(latents)
+        assert train(run, tmp_path)
+        result = read_json(tmp_path / "result.json")
+        assert result["steps"] == 6
+        assert result["flops"] == pytest.approx(result["flops_6nd"], rel=0.5)
+        assert 0 < result["padding_share"] < 0.04
+        assert result["loss_noise"] < result["loss"]
+        assert 0 < result["real_token_share"] < 1
+        accounting = result["accounting"]
+        assert accounting["tokens"] == result["tokens"]
+        assert accounting["dropped"] == []
+        with (tmp_path / "curve.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert float(rows[-1]["loss"]) == pytest.approx(result["loss"])
+
+    def test_the_horizon_in_flops_is_met(self, latents: Path, tmp_path: Path) -> None:
+        run = smoke(latents, "horizon.steps=0", "horizon.flops=1.5e10")
+        assert train(run, tmp_path)
+        assert read_json(tmp_path / "result.json")["flops"] == pytest.approx(1.5e10, rel=0.03)
+
+    def test_learning_happens(self, latents: Path, tmp_path: Path) -> None:
+        assert train(smoke(latents, "horizon.steps=80"), tmp_path)
+        assert read_json(tmp_path / "result.json")["loss"] < 0.8
+
+    def test_a_finished_run_with_another_config_is_refused(
+        self, latents: Path, tmp_path: Path
+    ) -> None:
+        freeze(smoke(latents), tmp_path)
+        with pytest.raises(ValueError, match="another experiment"):
+            freeze(smoke(latents, "optim.lr=1e-4"), tmp_path)
+
+
+GOLDEN = [1.3789708633199114, 1.2496411525362174, 1.2851623757502575]
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    from models.config import ModelConfig
+    from models.dit import DiT
+    from trainer.loop import _init_generator
+
+    models = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed + 7)
+        model = DiT(ModelConfig())
+        model.reset_parameters(_init_generator(seed))
+        models.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.equal(models[0], models[1])
+    assert not torch.equal(models[0], models[2])

@@ -1,0 +1,214 @@
+"""Generate clips and images of any shape from a trained run.
+
+usage: python -m trainer.generate run=FOLDER prompt=TEXT out=FILE.mp4 [key=value ...]
+       python -m trainer.generate run=FOLDER requests=FILE.json
+
+examples:
+  python -m trainer.generate run=runs/demo/runs/grid-... prompt="a red cube on a green floor" \\
+      out=cube.mp4 num_frames=17 height=128 width=128
+keys: num_frames=17 height=128 width=128 fps=12 seed=0 steps=16 guidance=2.0 shift=2.0
+A request file is a list of such settings, each with its own ``out``; they are sampled side by side
+in one pack. ``reference: {root, split, key}`` writes a stored clip through the codec instead, which
+is the best that any model on this codec can show. One frame writes a PNG. The noise depends on
+(seed, prompt, shape) alone, so two runs given the same request start from the same noise.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data.batch import Sample
+from data.h264 import encode_h264, encode_png
+from data.loader import SampleReader
+from data.shards import SampleInfo, read_index
+from models.config import TextConfig
+from models.dit import DiT
+from models.embed import unpatchify
+from models.flow import sample
+from trainer.checkpoint import load_latest
+from trainer.collate import Collator, Encoded
+from trainer.config import RunConfig, load_run
+from trainer.rng import normal
+
+
+@dataclass
+class Request:
+    """One clip to make; see the module's help."""
+
+    out: str = ""
+    prompt: str = ""
+    num_frames: int = 17
+    height: int = 128
+    width: int = 128
+    fps: float = 12.0
+    seed: int = 0
+    steps: int = 16
+    guidance: float = 2.0
+    shift: float = 2.0
+    reference: dict[str, str] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise ValueError on values that cannot be sampled."""
+        rules = {
+            "out": (bool(self.out), "name a file"),
+            "num_frames": (self.num_frames > 0, "be positive"),
+            "height": (self.height > 1 and self.height % 2 == 0, "be even and positive"),
+            "width": (self.width > 1 and self.width % 2 == 0, "be even and positive"),
+            "fps": (0 < self.fps <= 120, "lie in (0, 120]"),
+            "steps": (0 < self.steps <= 1000, "lie in 1..1000"),
+        }
+        for key, (ok, rule) in rules.items():
+            if not ok:
+                raise ValueError(f"{key}={getattr(self, key)}: must {rule}. See --help.")
+
+
+def load_model(folder: Path) -> tuple[RunConfig, DiT]:
+    """Load a run's config and its averaged weights from its newest good checkpoint."""
+    run = load_run(folder)
+    loaded = load_latest(folder / "checkpoints")
+    if loaded is None:
+        raise ValueError(f"run={folder}: has no checkpoint. Train it first.")
+    model = DiT(run.model).requires_grad_(False)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    model.load_state_dict(loaded.tensors("ema", shapes))
+    return run, model
+
+
+def generate(run: RunConfig, model: DiT, requests: list[Request]) -> list[np.ndarray]:
+    """Sample all requests side by side; return uint8 frames (F, H, W, 3) for each.
+
+    Requests that are sampled together must agree on steps, guidance and shift.
+    """
+    settings = {(r.steps, r.guidance, r.shift) for r in requests}
+    if len(settings) != 1:
+        raise ValueError(
+            f"steps,guidance,shift={sorted(settings)}: must agree within a request file. Split it."
+        )
+    (steps, guidance, shift), collator = settings.pop(), Collator(run.codec, run.text)
+    encoded = [_blank(run, collator, request) for request in requests]
+    pack = collator.pack(encoded, [True] * len(encoded))
+    noise = [
+        normal(tuple(e.tokens.shape), r.seed, "generate", f"{r.prompt}/{e.size}", 0)
+        for e, r in zip(encoded, requests, strict=True)
+    ]
+    x_1 = sample(model, pack, torch.cat(noise), steps, guidance, shift)
+    clips = []
+    for e, r, tokens in zip(encoded, requests, torch.split(x_1, pack.lengths), strict=True):
+        frames = collator.codec.decode(unpatchify(tokens, *e.size), r.height, r.width)
+        clips.append(frames.numpy())
+    return clips
+
+
+def _blank(run: RunConfig, collator: Collator, request: Request) -> Encoded:
+    """Make the empty sample of a request's shape with its prompt encoded."""
+    size = run.codec.latent_shape(request.num_frames, request.height, request.width)
+    info = SampleInfo(
+        key="request",
+        media="video" if request.num_frames > 1 else "image",
+        num_frames=request.num_frames,
+        height=request.height,
+        width=request.width,
+        fps=request.fps if request.num_frames > 1 else 0.0,
+        duration_seconds=request.num_frames / request.fps if request.num_frames > 1 else 0.0,
+        caption=request.prompt,
+        source="request",
+        licence="",
+        rendered=False,
+        sha256="0" * 64,
+        original={},
+        shard="",
+        offset=0,
+        nbytes=0,
+    )
+    rows = size[0] * (size[1] // 2) * (size[2] // 2)
+    blank = Sample(info, 0, None, torch.zeros(run.codec.channels, *size), None, "none")
+    tokens = torch.zeros(rows, run.model.values_per_token)
+    return Encoded(blank, tokens, size, collator.caption(request.prompt))
+
+
+def write_reference(run: RunConfig, request: Request) -> np.ndarray:
+    """Return a stored clip through the codec and back, uint8 (F, H, W, 3)."""
+    where = request.reference
+    infos = [i for i in read_index(where["root"], where["split"]) if i.key == where["key"]]
+    if not infos:
+        raise ValueError(f"reference.key={where['key']}: is not in {where['split']}.")
+    reader = SampleReader(run.data, where["split"], infos)
+    reader.root = where["root"]
+    try:
+        found = reader.read([(infos[0], 0)])[0]
+    finally:
+        reader.close()
+    if not isinstance(found, Sample):
+        raise found
+    encoded = Collator(run.codec, TextConfig()).codec
+    latent = found.latent
+    if latent is None:
+        assert found.frames is not None
+        latent = encoded.encode(found.frames)
+    return encoded.decode(latent.float(), infos[0].height, infos[0].width).numpy()
+
+
+def write_clip(path: Path, frames: np.ndarray, fps: float) -> None:
+    """Write frames as MP4, or one frame as PNG."""
+    payload = encode_png(frames[0]) if len(frames) == 1 else encode_h264(frames, fps)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(payload)
+    temporary.replace(path)
+
+
+def parse(argv: list[str]) -> tuple[Path, list[Request]]:
+    """Parse key=value arguments into a run folder and requests."""
+    given = OmegaConf.to_container(OmegaConf.from_dotlist(argv))
+    assert isinstance(given, dict)
+    folder = given.pop("run", None)
+    if not folder:
+        raise ValueError("run=: must name a run folder. See --help.")
+    file = given.pop("requests", None)
+    entries = json.loads(Path(file).read_text()) if file else [given]
+    requests = [_request(entry) for entry in entries]
+    return Path(folder), requests
+
+
+def _request(entry: dict[str, Any]) -> Request:
+    try:
+        request = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Request), entry))
+    except OmegaConfBaseException as error:
+        known = ", ".join(f.name for f in fields(Request))
+        raise ValueError(f"{str(error).splitlines()[0]}. Keys: {known}.") from error
+    assert isinstance(request, Request)
+    request.check()
+    return request
+
+
+def main(argv: list[str]) -> int:
+    """Parse the command line, sample and write; print what was written."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    try:
+        folder, requests = parse(argv)
+        run, model = load_model(folder)
+        clips = {id(r): write_reference(run, r) for r in requests if r.reference}
+        wanted = [r for r in requests if not r.reference]
+        if wanted:
+            made = generate(run, model, wanted)
+            clips |= {id(r): c for r, c in zip(wanted, made, strict=True)}
+        for request in requests:
+            write_clip(Path(request.out), clips[id(request)], request.fps)
+            print(request.out)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
