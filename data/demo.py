@@ -20,12 +20,12 @@ from data.config import DemoConfig
 from data.h264 import encode_h264
 from data.ingest import check, help_text, parse
 from data.media import MediaFile
-from data.packages import fetch_all
+from data.packages import TABLE, fetch_all
 from data.parts import Notes, Source, build_dataset, digest_of
 from data.progress import Progress
 from data.report import print_report
 from data.shards import read_manifest
-from data.worlds.plan import plan_worlds
+from data.worlds.plan import RECIPE, plan_worlds
 
 TINY_TRAIN, TINY_VAL = 48, 12
 MAKER = "data.demo"
@@ -82,6 +82,8 @@ def build(config: DemoConfig, console: Console) -> dict[str, Any]:
         )
     root = Path(config.root) / "video"
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "root"}
+    settings["table"] = TABLE.read_text(encoding="utf-8")
+    settings["recipe"] = RECIPE
     settings["libraries"] = [av.__version__, np.__version__]
     digest = digest_of(settings)
     overwrite = config.ingest.overwrite

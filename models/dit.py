@@ -1,7 +1,7 @@
 """The diffusion transformer over packs of native-resolution clips and images.
 
-DiT (Peebles and Xie 2023) with one shared modulation projection and per-block offsets (PixArt-alpha,
-Chen et al. 2023), RMS-normed queries and keys, and rotary positions on three axes.
+DiT (Peebles and Xie 2023) with one shared modulation projection and per-block offsets
+(PixArt-alpha, Chen et al. 2023), normed queries and keys, and rotary positions on three axes.
 """
 
 import torch
@@ -15,7 +15,7 @@ from models.count import POSITION_FEATURES
 from models.embed import sinusoids
 from models.pack import TokenPack
 from models.roles import Role, role_of
-from models.rope import rope_angles
+from models.rope import rope_rotation
 
 FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
 
@@ -50,7 +50,7 @@ class DiT(nn.Module):
                     parameter.zero_()
                 elif role in (Role.matrix, Role.embedding):
                     parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
-                elif name.endswith("norm.weight"):
+                elif name.endswith(("norm.weight", "temperature")):
                     parameter.fill_(1.0)
                 elif name == "null_caption":
                     parameter.normal_(0.0, 1.0, generator=generator)
@@ -60,19 +60,31 @@ class DiT(nn.Module):
     def forward(
         self, pack: TokenPack, x_t: Float[Tensor, "S V"], t: Float[Tensor, " M"]
     ) -> Float[Tensor, "S V"]:
-        """Predict the velocity at ``x_t``; ``t`` in [0, 1] is each segment's time, 1 is data."""
+        """Predict the velocity at ``x_t``; ``t`` in [0, 1] is each segment's time, 1 is data.
+
+        The network itself sees and predicts unit-variance values, as in EDM (Karras et al. 2022,
+        equation 7), for data of unit variance on the rectified-flow path:
+
+            velocity = (2 t - 1) / s x_t + network(x_t / sqrt(s), t) / sqrt(s),  s = t^2 + (1 - t)^2
+
+        The first term is the best guess that is linear in x_t, so a run starts at a loss of
+        pi / 2 instead of 2, and noise need not pass through the network's output.
+        """
+        clock = t.index_select(0, pack.segment).unsqueeze(-1)  # (S, 1)
+        variance = clock.square() + (1 - clock).square()
+        out = self._network(pack, x_t * variance.rsqrt(), t)
+        return torch.addcmul(out * variance.rsqrt(), x_t, (2 * clock - 1) / variance)
+
+    def _network(self, pack: TokenPack, x: Tensor, t: Tensor) -> Tensor:
         time = sinusoids(t, self.config.time_features)
         fps = sinusoids(pack.fps / FPS_UNIT, self.config.time_features)
         condition = nn.functional.silu(self.condition(torch.cat([time, fps], dim=-1)))  # (M, D)
         modulation = self.modulation(condition)  # (M, 6 D)
-        angles = rope_angles(self.config, pack.positions)
-        rotation = (angles.cos(), angles.sin())
+        rotation = rope_rotation(self.config, pack.positions)
         caption, caption_lengths = self._captions(pack)
-        x = self.patch_in(x_t) + self.place_in(pack.place)  # (S, D)
+        x = self.patch_in(x) + self.place_in(pack.place)  # (S, D)
         for block in self.blocks:
-            x = block(
-                x, modulation, pack.segment, rotation, caption, pack.lengths, caption_lengths
-            )
+            x = block(x, modulation, pack.segment, rotation, caption, pack.lengths, caption_lengths)
         per_token = self.head_modulation(condition).index_select(0, pack.segment)
         shift, scale = per_token.chunk(2, dim=-1)
         return self.head(modulate(x, shift, scale))

@@ -6,6 +6,7 @@ x_0 is noise, x_1 data, t = 0 noise and t = 1 data:
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -87,7 +88,7 @@ def sample(
     grid = torch.linspace(0.0, 1.0, num_steps + 1)
     times = (grid / (grid + shift * (1.0 - grid))).tolist()
     x = x_0
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         v = velocity(x, now)
         ahead = x + (then - now) * v
         if then < 1.0:

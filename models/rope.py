@@ -4,27 +4,29 @@ RoFormer (Su et al. 2021), with the head split into one group of pairs an axis.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from models.config import ModelConfig
 
 
-def rope_angles(model: ModelConfig, positions: Int[Tensor, "S 3"]) -> Float[Tensor, "S 1 E/2"]:
-    """Return the rotation angle of each token and rotary pair, in radians."""
+def rope_rotation(model: ModelConfig, positions: Int[Tensor, "S 3"]) -> Complex[Tensor, "S 1 E/2"]:
+    """Return the unit complex number that turns each rotary pair of each token."""
     angles = []
     for axis, pairs in enumerate(model.rope_pairs()):
         exponent = torch.arange(pairs, device=positions.device) / max(pairs, 1)
         frequency = model.rope_theta**-exponent
         angles.append(positions[:, axis : axis + 1].to(torch.float32) * frequency)
-    return torch.cat(angles, dim=-1).unsqueeze(1)
+    angle = torch.cat(angles, dim=-1).unsqueeze(1)  # (S, 1, E / 2)
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def rotate(
-    x: Float[Tensor, "S N E"],
-    cosine: Float[Tensor, "S 1 E/2"],
-    sine: Float[Tensor, "S 1 E/2"],
-) -> Float[Tensor, "S N E"]:
-    """Rotate the pairs (x_i, x_{i + E/2}) by their angles."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
+    x: Float[Tensor, "S *any E"], rotation: Complex[Tensor, "S *any E/2"]
+) -> Float[Tensor, "S *any E"]:
+    """Rotate neighbouring pairs of the last dimension, as one complex product.
+
+    On CPU three to four times faster than sines, cosines and a concatenation (docs/log.md).
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)

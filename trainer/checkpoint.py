@@ -25,7 +25,7 @@ from trainer.parallel.engine import Fragment
 from trainer.parallel.layout import Layout
 
 log = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):
@@ -84,10 +84,12 @@ def save_checkpoint(
     checkpoint stays. Collective: all ranks call it.
     """
     final, temporary = folder / f"step-{step:08d}", folder / f".unfinished-step-{step:08d}"
+    error = None
     if layout.is_main:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True, exist_ok=True)
-    layout.barrier()
+        error = _attempt(lambda: temporary.mkdir(parents=True, exist_ok=True))
+    if layout.any(error is not None):  # a barrier too: nobody writes before the folder is there
+        return _give_up(layout, temporary, step, error)
     error = _attempt(lambda: _write_rank(temporary, layout.rank, fragments))
     if layout.any(error is not None):
         return _give_up(layout, temporary, step, error)
@@ -122,9 +124,12 @@ def verify(checkpoint: Path) -> Loaded:
     """Check format and checksums of a checkpoint; raise CheckpointError naming the file."""
     try:
         index = json.loads((checkpoint / "index.json").read_text())
-        files, form = dict(index["files"]), index["format"]
+        form = index["format"]
+        digest, files = index.pop("sha256"), dict(index["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{checkpoint}/index.json: cannot be read ({error}).") from error
+    if digest != _sha256_text(json.dumps(index)):
+        raise CheckpointError(f"{checkpoint}/index.json: is damaged (checksum differs).")
     if form != FORMAT:
         raise CheckpointError(f"{checkpoint}: format={form}: must be {FORMAT}.")
     for name, digest in files.items():
@@ -169,7 +174,8 @@ def _publish(temporary: Path, final: Path, step: int, world: int, state: dict[st
         entries += listing["entries"]
         path.unlink()
     index = {"format": FORMAT, "step": step, "files": files, "fragments": entries, "state": state}
-    _write_text(temporary / "index.json", json.dumps(index))
+    digest = _sha256_text(json.dumps(index))
+    _write_text(temporary / "index.json", json.dumps(index | {"sha256": digest}))
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     _sync(final.parent)
@@ -179,7 +185,7 @@ def _publish(temporary: Path, final: Path, step: int, world: int, state: dict[st
     _sync(final.parent)
 
 
-def _attempt(write: Any) -> OSError | None:  # noqa: ANN401
+def _attempt(write: Any) -> OSError | None:
     try:
         write()
     except OSError as error:
@@ -218,6 +224,10 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

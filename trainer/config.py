@@ -5,6 +5,7 @@ A run is composed once by Hydra, frozen to ``RUN/config.yaml``, and only loaded 
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -198,6 +199,13 @@ class RunConfig:
             "lie in [0, 1]",
             "0.1",
         )
+        sigma = self.optim.ema_sigma
+        _require("optim.ema_sigma", sigma, 0 < sigma < 0.28, "lie in (0, 0.28)", "0.04")
+        _require("seed", self.seed, self.seed >= 0, "be at least 0", "0")
+        _require("log.every", self.log.every, self.log.every > 0, "be at least 1", "10")
+        validation = self.validation
+        _require("validation.times", validation.times, validation.times > 0, "be at least 1", "8")
+        _require("validation.splits", validation.splits, validation.splits, "not be empty", "[val]")
         self._check_layout()
 
     def _check_layout(self) -> None:
@@ -205,6 +213,9 @@ class RunConfig:
         stage = parallel.zero_stage
         _require("parallel.zero_stage", stage, stage in (0, 1, 2, 3), "be 0, 1, 2 or 3", "1")
         _require("parallel.processes", parallel.processes, parallel.processes > 0, "be > 0", "1")
+        devices = ("auto", "cpu", "cuda")
+        known = parallel.device in devices
+        _require("parallel.device", parallel.device, known, f"be one of {devices}", "auto")
         if packs % parallel.processes:
             raise ValueError(
                 f"data.packs_per_step={packs}: must be divisible by parallel.processes="
@@ -217,7 +228,7 @@ class RunConfig:
             )
 
 
-def _require(key: str, value: object, ok: bool, rule: str, remedy: str) -> None:
+def _require(key: str, value: object, ok: object, rule: str, remedy: str) -> None:
     if not ok:
         raise ValueError(f"{key}={value}: must {rule}. Use {remedy}.")
 
@@ -233,18 +244,53 @@ def compose_run(overrides: list[str]) -> RunConfig:
 
 
 def _to_run(config: DictConfig) -> RunConfig:
+    # Hydra's "+key=value" adds any key, which to_object would drop without a word.
+    _refuse_unknown(config, OmegaConf.structured(RunConfig), "")
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
     run.check()
     return run
 
 
-def _explain(error: Exception) -> str:
-    """Shorten a composer's error and say which keys there are."""
-    causes = [error, error.__cause__, error.__context__]
-    text = max((str(cause) for cause in causes if cause), key=len).strip()
-    keys = ", ".join(sorted(RunConfig.__dataclass_fields__))
-    return f"{text}\nTop-level keys: {keys}. See python -m trainer.train --help."
+def _refuse_unknown(config: DictConfig, schema: DictConfig, prefix: str) -> None:
+    for key in config:
+        if key not in schema:
+            raise ValueError(_unknown_key(f"{prefix}{key}", schema))
+        known = OmegaConf.is_dict(schema[key]) and OmegaConf.is_dict(config[key])
+        if known:
+            _refuse_unknown(config[key], schema[key], f"{prefix}{key}.")
+
+
+def _unknown_key(key: str, level: Iterable[Any]) -> str:
+    return f"{key}: unknown key. Allowed: {', '.join(sorted(map(str, level)))}."
+
+
+def _explain(error: BaseException) -> str:
+    """Say in one line what a composer's error is about and what is allowed there."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
+            group, _, choice = str(cause.missing_cfg_file).rpartition("/")
+            choices = ", ".join(cause.options or [])
+            return f"{group}={choice}: unknown choice. Allowed: {choices}."
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return _explain_key(cause)
+        cause = cause.__cause__ or cause.__context__
+    lines = [line for line in str(error).splitlines() if line and "http" not in line]
+    return f"{': '.join(lines)}. Write key=value or group=choice, see --help."
+
+
+def _explain_key(error: OmegaConfBaseException) -> str:
+    """Explain an error about one key: unknown, or with a value of the wrong type."""
+    key, schema = str(error.full_key).split("[")[0], OmegaConf.structured(RunConfig)
+    *path, last = key.split(".")
+    level = OmegaConf.select(schema, ".".join(path)) if path else schema
+    if OmegaConf.is_dict(level) and last not in level:
+        return _unknown_key(key, level)
+    if OmegaConf.is_dict(level) and OmegaConf.is_dict(level[last]):
+        inner = ", ".join(f"{key}.{name}" for name in sorted(map(str, level[last])))
+        return f"{key}: holds keys, not a value. Allowed: {inner}."
+    return f"{key}: {str(error).splitlines()[0]}."
 
 
 def identity(run: RunConfig) -> dict[str, Any]:
@@ -266,7 +312,7 @@ def run_name(run: RunConfig) -> str:
 
 
 def freeze(run: RunConfig, folder: Path) -> None:
-    """Write ``config.yaml`` into a run folder, or check that the one there is the same experiment."""
+    """Write ``config.yaml`` into a run folder, or check that what it holds is this experiment."""
     path = folder / "config.yaml"
     if path.exists() and identity(load_run(folder)) != identity(run):
         raise ValueError(

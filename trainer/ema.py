@@ -31,9 +31,7 @@ class PowerEma:
     def update(self, step: int) -> None:
         """Move toward the weights after optimizer step ``step`` (the first is 1)."""
         decay = (1.0 - 1.0 / step) ** (self._gamma + 1.0)
-        torch._foreach_lerp_(
-            list(self.average.values()), list(self._masters.values()), 1.0 - decay
-        )
+        torch._foreach_lerp_(list(self.average.values()), list(self._masters.values()), 1.0 - decay)
 
     def pieces(self) -> dict[str, tuple[int, Tensor]]:
         """Return (start, flat tensor) by parameter name."""

@@ -27,7 +27,8 @@ from torch import Tensor
 from data.batch import Sample
 from data.loader import SampleReader, index_digest
 from data.progress import Progress
-from data.shards import SampleInfo, ShardWriter, read_index, read_manifest, write_manifest
+from data.sample import SampleInfo
+from data.shards import ShardWriter, read_index, read_manifest, write_manifest
 from models.text import build_text_encoder
 from models.wavelet import WaveletCodec
 from trainer.config import RunConfig, compose_run

@@ -27,7 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from data.batch import Sample
 from data.h264 import encode_h264, encode_png
 from data.loader import SampleReader
-from data.shards import SampleInfo, read_index
+from data.sample import SampleInfo
+from data.shards import read_index
 from models.config import TextConfig
 from models.dit import DiT
 from models.embed import unpatchify

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.pack import PackPlanner, tokens
-from data.shards import SampleInfo
+from data.sample import SampleInfo
 from models.count import count_flops
 from trainer.config import RunConfig
 

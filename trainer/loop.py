@@ -113,19 +113,21 @@ class Training:
         total = self.horizon.steps
         curve_steps = self._curve_steps()
         while self.progress.step < total:
-            stop, norm, lr = self._step(should_stop)
+            stop, save, norm, lr = self._step(should_stop)
             step = self.progress.step
             if step % self.run_config.log.every == 0 or step == total:
                 self._log(metrics, mirror, norm, lr)
             if step in curve_steps:
                 self._log_curve(metrics)
-            if stop and step < total:
+            if (stop or save) and step < total:
+                # After the logging: what a checkpoint holds and what metrics.jsonl says agree.
                 self.save()
+            if stop and step < total:
                 return False
         return True
 
-    def _step(self, should_stop: Callable[[], bool]) -> tuple[bool, float, float]:
-        """Do one optimizer step; return the agreed stop flag, gradient norm and learning rate."""
+    def _step(self, should_stop: Callable[[], bool]) -> tuple[bool, bool, float, float]:
+        """Do one optimizer step; return the agreed flags (stop, save), gradient norm and rate."""
         started, progress = time.monotonic(), self.progress
         planned = self.loader.next_step()
         batches = [
@@ -146,9 +148,7 @@ class Training:
         self._window.error += error
         self._window.values += values / self.layout.world
         self._count(planned.plan, int(flops), time.monotonic() - started)
-        if save and progress.step < self.horizon.steps:
-            self.save()
-        return bool(stop), norm, lr
+        return bool(stop), bool(save), norm, lr
 
     def _agree(self, batches: list[MicroBatch], stop: bool) -> list[float]:
         """Sum the loss denominator, FLOPs and flags over ranks before the first backward."""
@@ -249,7 +249,6 @@ class Training:
             self.run_config.checkpoint.keep,
         )
         self._last_save = time.monotonic()
-
 
 
 def _init_generator(seed: int) -> torch.Generator:

@@ -96,7 +96,7 @@ def start_wandb(
     group: str,
     tags: list[str],
     config: dict[str, Any],
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Start a W&B run whose x-axis is our own ``step``; nothing of the machine is collected."""
     os.environ.setdefault("WANDB_SILENT", "true")
     # The default flush of 15 s loses all of it when the process is killed.

@@ -56,9 +56,7 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, device: torch.device
 
 
 def _times(run: RunConfig, encoded: list[Encoded], visits: list[int]) -> Tensor:
-    draws = [
-        normal((1,), run.seed, "time", e.key, v) for e, v in zip(encoded, visits, strict=True)
-    ]
+    draws = [normal((1,), run.seed, "time", e.key, v) for e, v in zip(encoded, visits, strict=True)]
     lengths = torch.tensor([float(len(e.tokens)) for e in encoded])
     return logit_normal_times(torch.cat(draws), lengths, run.objective.shift_tokens)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 from data.loader import Loader
 from trainer.config import RunConfig
 from trainer.evaluate import Validation
@@ -127,5 +126,3 @@ class ReportingMetrics(MetricsFile):
             file=sys.stderr,
             flush=True,
         )
-
-

@@ -10,6 +10,8 @@ from data.h264 import encode_h264
 from data.parts import Notes, Sample
 from data.worlds.clip import Clip
 
+# Raise it when a change to the worlds changes pixels or captions: finished datasets then rebuild.
+RECIPE = 1
 ROOMS_PER_PART = 50
 TAKES = 2
 VAL_MAPS = 8
@@ -71,6 +73,7 @@ class RoomsPart:
     first_seed: int
     num_clips: int
     takes: int = TAKES
+    recipe: int = RECIPE
 
     @property
     def name(self) -> str:
@@ -106,6 +109,7 @@ class DoomPart:
     num_clips: int
     height: int
     width: int
+    recipe: int = RECIPE
 
     @property
     def name(self) -> str:

@@ -89,7 +89,10 @@ def cone() -> Geom:
 def box() -> Geom:
     """A cube of side 1.7 standing on z = 0."""
     half = 0.85
-    corners, normals, uv, faces = [], [], [], []
+    corners: list[np.ndarray] = []
+    normals: list[np.ndarray] = []
+    uv: list[list[float]] = []
+    faces: list[list[int]] = []
     for axis in range(3):
         for sign in (-1, 1):
             normal = np.zeros(3)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,48 +17,17 @@ from sweeps.fit.bootstrap import (
     isoflop_minima,
     percentile_interval,
 )
-from sweeps.fit.forms import Array, FlopsPerToken, Points, Rows, compute_optimal, predict
+from sweeps.fit.forms import Array, FlopsPerToken, Points, Rows, predict
+from sweeps.fit.held_out import HeldOut, hold_out
+from sweeps.fit.runs import (
+    Run,
+    clusters_of,
+    group_budgets,
+    interpolated_flops_per_token,
+    noise_floor,
+    points_of,
+)
 from sweeps.fit.solve import Fit, fit_points
-
-# Runs of one budget differ by the rounding of tokens to whole steps; budgets differ by more.
-SAME_BUDGET = 1.15
-
-
-@dataclass(frozen=True)
-class Run:
-    """Hold one finished run: a row of the table a law is fitted to.
-
-    `flops` are the run's exact training FLOPs; `loss_noise` the standard deviation of `loss` over
-    repeats, in the loss's unit; runs of one `cluster` (the seeds of one point) are resampled
-    together; `budget` is the nominal FLOPs it belongs to (grouped by `flops` where absent).
-    """
-
-    name: str
-    params: float
-    tokens: float
-    flops: float
-    loss: float
-    loss_noise: float | None = None
-    cluster: str | None = None
-    budget: float | None = None
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Hold the prediction of the largest budget by a law that has not seen it."""
-
-    budget: float
-    runs: list[dict[str, Any]]
-    predicted: float
-    actual: float
-    relative_error: float
-    interval: Interval
-    inside: bool
-    noise_floor: float | None
-    skill: float | None
-    skill_reason: str | None
-    extrapolation_factor: float
-    predicted_frontier: float
 
 
 @dataclass(frozen=True)
@@ -146,181 +114,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-def interpolated_flops_per_token(runs: Sequence[Run]) -> FlopsPerToken:
-    """Return flops/tokens as a function of params: log-log linear between the runs' sizes.
-
-    Beyond the sizes it continues from the last one with the log-log slope of the three sizes
-    nearest that end (1 for a single size). Runs of one size that differ count by their mean log.
-    """
-    groups: dict[float, list[float]] = {}
-    for run in runs:
-        groups.setdefault(run.params, []).append(float(np.log(run.flops / run.tokens)))
-    sizes = np.log(sorted(groups))
-    costs = np.array([np.mean(groups[size]) for size in sorted(groups)])
-    alone = len(sizes) == 1
-    below = 1.0 if alone else float(np.polyfit(sizes[:3], costs[:3], 1)[0])
-    above = 1.0 if alone else float(np.polyfit(sizes[-3:], costs[-3:], 1)[0])
-
-    def flops_per_token(params: Array) -> Array:
-        x = np.log(params)
-        inside = np.interp(x, sizes, costs)
-        outside = below * np.minimum(x - sizes[0], 0) + above * np.maximum(x - sizes[-1], 0)
-        return np.asarray(np.exp(inside + outside))
-
-    return flops_per_token
-
-
-def group_budgets(runs: Sequence[Run]) -> list[tuple[float, Rows]]:
-    """Return (FLOPs, run indices) of each compute budget, ascending.
-
-    By `Run.budget` where every run has one; else runs whose sorted FLOPs are within 15 % of the
-    next. No budgets (an empty list) where such a chain drifts over more than a factor 1.5: the
-    runs are then not an isoFLOP table. Runs alone at their compute form no budget.
-    """
-    nominal = all(r.budget is not None for r in runs)
-    flops = np.array([r.budget if nominal else r.flops for r in runs], dtype=float)
-    order = np.argsort(flops, kind="stable")
-    limit = 1e-9 if nominal else np.log(SAME_BUDGET)
-    cuts = np.flatnonzero(np.diff(np.log(flops[order])) > limit) + 1
-    groups = [g for g in np.split(order, cuts) if nominal or len(g) > 1]
-    if any(flops[g].max() > 1.5 * flops[g].min() for g in groups):
-        return []
-    return [(float(np.exp(np.mean(np.log(flops[g])))), g) for g in groups]
-
-
 def residual_scatter(fit: Fit) -> float:
     """Return the root mean square of log residuals, for the degrees of freedom left."""
     left = max(len(fit.residuals) - len(fit.theta), 1)
     return float(np.sqrt(np.sum(fit.residuals**2) / left))
-
-
-def noise_floor(runs: Sequence[Run]) -> float | None:
-    """Return the relative noise of a loss: the larger of the stated and the replicates' own.
-
-    Stated: the median of loss_noise / loss. Replicates: the pooled standard deviation of log loss
-    within clusters of several runs. None where neither is known.
-    """
-    found = []
-    stated = [r.loss_noise / r.loss for r in runs if r.loss_noise is not None]
-    if stated:
-        found.append(float(np.median(stated)))
-    clusters: dict[str, list[float]] = {}
-    for run in runs:
-        if run.cluster is not None:
-            clusters.setdefault(run.cluster, []).append(float(np.log(run.loss)))
-    repeats = [np.array(v) for v in clusters.values() if len(v) > 1]
-    if repeats:
-        squares = sum(float(np.sum((v - v.mean()) ** 2)) for v in repeats)
-        found.append(float(np.sqrt(squares / sum(len(v) - 1 for v in repeats))))
-    return max(found) if found else None
-
-
-def _points(runs: Sequence[Run]) -> Points:
-    """Return the fitted columns of `runs`."""
-    columns = ([r.params for r in runs], [r.tokens for r in runs], [r.loss for r in runs])
-    return Points(*(np.array(c, dtype=float) for c in columns))
-
-
-def _clusters(runs: Sequence[Run]) -> list[Any]:
-    """Return what is resampled together: a run's cluster, or the run alone."""
-    return [r.cluster if r.cluster is not None else i for i, r in enumerate(runs)]
-
-
-def hold_out(
-    runs: Sequence[Run],
-    budgets: Sequence[tuple[float, Rows]],
-    cost: FlopsPerToken,
-    level: float = 0.9,
-    resamples: int = 1000,
-    seed: int = 0,
-    delta: float = 1e-3,
-) -> tuple[HeldOut | None, str | None]:
-    """Fit without the largest budget and predict each of its runs and its best loss.
-
-    `predicted` is the least of the predictions at the budget's own (N, D), `actual` its least
-    loss, `predicted_frontier` the law's L*(C) there. The prediction interval of a run is the
-    central `level` of draws  L_hat_k exp(u + v):  L_hat_k one bootstrap refit, u one residual of
-    the fit drawn with replacement and widened by sqrt(R / (R - 5)) for the degrees of freedom
-    spent, v Gaussian with the noise floor. For the best loss it is that of the least of the runs'
-    draws. (u already holds the noise of the fitted runs: adding v errs on the wide side.)
-    skill = 1 - |predicted - actual| / |best fitted loss of the last fitted budget - actual|.
-    Returns the test, or None and the reason.
-    """
-    if len(budgets) < 2:
-        return None, f"{len(budgets)} compute budgets, at least 2 are needed"
-    top, test_rows = budgets[-1]
-    least = min(runs[i].flops for i in test_rows)
-    train = [r for i, r in enumerate(runs) if i not in test_rows and r.flops < least]
-    test = [runs[i] for i in test_rows]
-    points = _points(train)
-    try:
-        diagnose.check_points(points)
-    except ValueError as error:
-        return None, f"without the largest budget {error}"
-    fit = fit_points(points, delta)
-    boot = bootstrap_fit(fit, points, _clusters(train), resamples, level, seed, delta)
-    if not len(boot.theta):
-        return None, "no bootstrap resample without the largest budget could be fitted"
-    floor = noise_floor(runs)
-    draws = _prediction_draws(fit, boot, test, floor or 0.0, seed)
-    held = _points(test)
-    predicted = predict(fit.form, fit.theta, held.params, held.tokens)[0]
-    rows = [
-        _judged(float(p), r.loss, percentile_interval(d, level))
-        | {"name": r.name, "params": r.params, "tokens": r.tokens, "flops": r.flops}
-        for r, p, d in zip(test, predicted, draws.T, strict=True)
-    ]
-    actual = float(held.loss.min())
-    whole = _judged(float(predicted.min()), actual, percentile_interval(draws.min(axis=1), level))
-    last = min(runs[i].loss for i in budgets[-2][1])
-    skill, why = _skill(whole["predicted"], actual, last, floor)
-    return HeldOut(
-        budget=top,
-        runs=rows,
-        noise_floor=floor,
-        skill=skill,
-        skill_reason=why,
-        extrapolation_factor=top / max(r.flops for r in train),
-        predicted_frontier=float(compute_optimal(fit.form, fit.theta, top, cost)[2][0]),
-        **whole,
-    ), None
-
-
-def _prediction_draws(
-    fit: Fit, boot: Bootstrap, test: Sequence[Run], floor: float, seed: int
-) -> Array:
-    """Return draws of the test runs' losses, `(K, R)`, as `hold_out` describes."""
-    rng = np.random.default_rng((seed, 1))
-    held = _points(test)
-    law = predict(fit.form, boot.theta, held.params, held.tokens)
-    count = len(fit.residuals)
-    widen = np.sqrt(count / max(count - len(fit.theta), 1))
-    misfit = -widen * rng.choice(fit.residuals, size=law.shape)
-    return np.asarray(law * np.exp(misfit + floor * rng.standard_normal(law.shape)))
-
-
-def _judged(predicted: float, actual: float, interval: Interval) -> dict[str, Any]:
-    """Return a prediction beside what happened."""
-    return {
-        "predicted": predicted,
-        "actual": actual,
-        "relative_error": predicted / actual - 1,
-        "interval": interval,
-        "inside": bool(interval[0] <= actual <= interval[1]),
-    }
-
-
-def _skill(
-    predicted: float, actual: float, last: float, floor: float | None
-) -> tuple[float | None, str | None]:
-    """Return the skill against "nothing improves", or None and why it is undefined."""
-    gain = abs(last - actual)
-    if gain <= 2 * (floor or 0.0) * actual:
-        return None, (
-            f"the loss changed by {gain:.3g} from the last fitted budget to the held-out one, "
-            "which is not above twice the noise floor"
-        )
-    return 1 - abs(predicted - actual) / gain, None
 
 
 def fit_law(
@@ -346,18 +143,18 @@ def fit_law(
         ValueError: the table cannot make a law, or an option is out of range.
     """
     _check_options(level, resamples, delta, flops)
-    columns = _points(runs)
+    columns = points_of(runs)
     reasons = diagnose.excluded_reasons(columns.params, columns.tokens, columns.loss)
     excluded = [
         {"name": r.name, "reason": why} for r, why in zip(runs, reasons, strict=True) if why
     ]
     runs = [r for r, why in zip(runs, reasons, strict=True) if not why]
-    points = _points(runs)
+    points = points_of(runs)
     diagnose.check_points(points)
     cost = flops_of or interpolated_flops_per_token(runs)
     budgets = group_budgets(runs)
     fit = fit_points(points, delta)
-    boot = bootstrap_fit(fit, points, _clusters(runs), resamples, level, seed, delta)
+    boot = bootstrap_fit(fit, points, clusters_of(runs), resamples, level, seed, delta)
     targets = list(flops) or default_targets(runs, budgets)
     floor = noise_floor(runs)
     tables = [(c, points.params[g], points.loss[g]) for c, g in budgets]
@@ -430,61 +227,3 @@ def _exponents(
     slopes = np.polyfit(x - x.mean(), whole, 1)[0]
     two = {"params": slope, "interval": percentile_interval(slopes, boot.level)}
     return {"approach_3": three, "approach_2": two}
-
-
-def fit_table(
-    path: str | Path,
-    *,
-    form: str = "chinchilla",
-    params: str = "params",
-    tokens: str = "tokens",
-    loss: str = "loss",
-    flops: Sequence[float] = (),
-    level: float = 0.9,
-    resamples: int = 1000,
-    seed: int = 0,
-    delta: float = 1e-3,
-    flops_of: FlopsPerToken | None = None,
-) -> dict[str, Any]:
-    """Fit a csv of runs and return the law's JSON as a dict; see `fit_law` for the options.
-
-    `params`, `tokens` and `loss` name the columns. Optional columns: `name`, `flops` (6 N D when
-    absent), `budget`, `loss_noise`, `cluster`, `excluded` (with `reason`).
-
-    Raises:
-        ValueError: naming the column, the line, the rule and the remedy.
-    """
-    if form != "chinchilla":
-        raise ValueError(f"form={form}: is not known. Use chinchilla.")
-    rows = diagnose.read_rows(Path(path), {"params": params, "tokens": tokens, "loss": loss})
-    runs, excluded = [], []
-    for line, row in enumerate(rows, start=2):
-        name = row.get("name", "").strip() or f"line {line}"
-        if diagnose.truth(row, "excluded", line):
-            why = row.get("reason", "").strip() or "marked excluded in the table"
-            excluded.append({"name": name, "reason": why})
-        else:
-            runs.append(_run(row, name, line))
-    law = fit_law(
-        runs, flops_of, flops=flops, level=level, resamples=resamples, seed=seed, delta=delta
-    )
-    return replace(law, excluded=excluded + law.excluded).to_dict()
-
-
-def _run(row: dict[str, str], name: str, line: int) -> Run:
-    """Return one csv row as a run."""
-    params, tokens, loss = (diagnose.number(row, c, line) for c in ("params", "tokens", "loss"))
-
-    def optional(column: str) -> float | None:
-        return diagnose.number(row, column, line) if row.get(column, "").strip() else None
-
-    return Run(
-        name=name,
-        params=params,
-        tokens=tokens,
-        flops=optional("flops") or 6 * params * tokens,
-        loss=loss,
-        loss_noise=optional("loss_noise"),
-        cluster=row.get("cluster", "").strip() or None,
-        budget=optional("budget"),
-    )

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from data.shards import SampleInfo, ShardWriter
+from data.sample import SampleInfo
+from data.shards import ShardWriter
 
 
 def paint(num_frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:

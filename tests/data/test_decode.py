@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from data.decode import DecodeError, DecoderPool, decode
+from data.decode import decode
+from data.decoder_pool import DecodeError, DecoderPool
 from tests.data.conftest import encode, info_of, paint, png
 
 SHAPE = (9, 48, 64)
@@ -150,7 +151,7 @@ def test_images_over_the_pixel_limit_and_broken_images_are_refused(monkeypatch):
 
 def test_the_child_imports_neither_torch_nor_webdataset():
     code = (
-        "import sys, numpy, av, decord, data.decode;"
+        "import sys, numpy, av, decord, data.decoder_child;"
         "print({'torch', 'webdataset'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

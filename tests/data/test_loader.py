@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.config import BadSamplePolicy, DataConfig
-from data.decode import DecodeError
+from data.decoder_pool import DecodeError
 from data.loader import Loader, fixed_order, load_fixed
 from data.pack import tokens
 from data.shards import ShardWriter, read_index

@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.pack import Accounting, PackPlanner, Planned, deal, pack_cost, tokens
+from data.accounting import Accounting
+from data.pack import PackPlanner, Planned, deal, pack_cost, tokens
 from tests.data.conftest import info_of
 
 CELL = (4, 16, 16)

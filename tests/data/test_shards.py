@@ -10,8 +10,8 @@ import pytest
 from webdataset import tariterators
 
 from data.index import index_shards, main
+from data.sample import SampleInfo
 from data.shards import (
-    SampleInfo,
     ShardWriter,
     read_index,
     read_manifest,

@@ -10,7 +10,7 @@ import pytest
 
 from data.config import DemoConfig
 from data.pack import tokens
-from data.worlds import rooms
+from data.worlds import rooms, scenery
 from data.worlds.doom import film as film_doom
 from data.worlds.doom import map_names
 from data.worlds.plan import DoomPart, RoomsPart, plan_worlds
@@ -55,10 +55,10 @@ def test_rooms_do_not_depend_on_the_process_or_on_what_was_filmed_before():
 def test_a_room_caption_names_objects_that_are_really_drawn():
     """A seen object's colour fills pixels; take it away and only its pixels change."""
     for seed in range(4):
-        room = rooms.design_room(seed)
+        room = scenery.design_room(seed)
         clip = rooms.film(seed, 0, 1, 128, 128)
         scene = rooms.Scene(seed)
-        path = rooms.design_path(seed, 0)
+        path = scenery.design_path(seed, 0)
         for thing in room.things:
             if thing.words() not in clip.caption.lower():
                 continue
@@ -72,15 +72,15 @@ def test_a_room_caption_names_objects_that_are_really_drawn():
 
 
 def test_frames_stand_upright_and_in_red_green_blue():
-    room = rooms.design_room(0)
+    room = scenery.design_room(0)
     clip = rooms.film(0, 0, 1, 96, 96)
-    sky = np.array(rooms.SKIES[room.sky]) * 255
+    sky = np.array(scenery.SKIES[room.sky]) * 255
     assert np.abs(clip.frames[0, 0].mean(0) - sky).max() < 60 or room.height > 4
 
 
 def test_camera_to_the_right_moves_the_picture_to_the_left():
     room = rooms.Scene(2)
-    path = rooms.CameraPath("pan", 1, 0.3, 0.4, 5.5, 2.0)
+    path = scenery.CameraPath("pan", 1, 0.3, 0.4, 5.5, 2.0)
     frames, _ = rooms.studio().render(room, path, 2, 96, 96, 1e9)
     rows = frames.astype(np.float64).mean((1, 3))
     rows -= rows.mean(1, keepdims=True)

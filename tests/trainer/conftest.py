@@ -13,6 +13,7 @@ import torch.distributed as dist
 from safetensors.torch import save
 
 from data.shards import ShardWriter, write_manifest
+from trainer.config import RunConfig, compose_run
 
 SIZES = [(17, 64, 96), (9, 96, 64), (5, 64, 64), (1, 128, 96), (13, 72, 56), (1, 64, 64)]
 
@@ -84,3 +85,28 @@ def group() -> Iterator[None]:
 def read_json(path: Path) -> dict:
     """Read a JSON file."""
     return json.loads(path.read_text())
+
+
+def compose_smoke(latents: Path, *overrides: str) -> RunConfig:
+    """Compose the smallest run on the tiny data set."""
+    fixed = ["experiment=cpu_smoke", f"data.root={latents}", "log.wandb=disabled"]
+    return compose_run([*fixed, *overrides])
+
+
+@pytest.fixture(scope="session")
+def trained(latents: Path, group: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished smoke run."""
+    import warnings
+
+    from trainer.config import freeze
+    from trainer.session import train_run
+
+    folder = tmp_path_factory.mktemp("trained")
+    run = compose_smoke(latents, "horizon.steps=3")
+    freeze(run, folder)
+    with warnings.catch_warnings():
+        # torch 2.13 renamed collectives that deepspeed 0.19 still calls by their old names.
+        warnings.filterwarnings("ignore", ".*is deprecated. Please use", FutureWarning)
+        warnings.filterwarnings("ignore", "torch.jit", DeprecationWarning)
+        assert train_run(run, folder, lambda: False)
+    return folder

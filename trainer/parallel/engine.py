@@ -209,7 +209,7 @@ def _deepspeed_config(optim: OptimConfig, parallel: ParallelConfig) -> dict[str,
 
 def _initialize(
     model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, object], layout: Layout
-) -> "deepspeed.DeepSpeedEngine":  # noqa: F821
+) -> "deepspeed.DeepSpeedEngine":
     os.environ.setdefault("DS_ACCELERATOR", layout.device.type)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed

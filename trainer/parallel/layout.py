@@ -1,4 +1,4 @@
-"""Which rank does what: today data-parallel ranks only, the seam for tensor, context and pipeline."""
+"""Which rank does what: data-parallel ranks; the seam for tensor, context and pipeline axes."""
 
 import os
 import socket

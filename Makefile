@@ -1,0 +1,99 @@
+# Every command of this project; `make help` lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Tiny models scale over runs, not over threads; the launcher sets each run's threads itself.
+OMP_NUM_THREADS ?= 1
+ARGS ?=
+export OMP_NUM_THREADS
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+# Packages show their progress on a terminal and stay quiet in a log.
+PIP_QUIET := $(if $(MAKE_TERMOUT),,--quiet)
+CACHES := .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+SYSTEM_PACKAGES := chromium ffmpeg
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-system demo report test test-dist check format clean clean-venv clean-data
+
+help: ## List the targets
+	@echo "kinescale: scaling laws for video diffusion transformers"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
+	  | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@echo
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) OMP_NUM_THREADS=$(OMP_NUM_THREADS)"
+	@echo 'and ARGS for the programs behind demo, report, test and test-dist: make test ARGS="-k fit -x"'
+
+setup: $(STAMP) ## Create the environment in VENV and install the pinned packages (no root needed)
+
+# Redone when the pins or the project change; the stamp comes last, so a broken setup starts again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	  f"PYTHON=$(PYTHON): is Python {v[0]}.{v[1]} but must be 3.11 or later. Use PYTHON=python3.11.")'
+	@test -x $(BIN)/python || { echo "setup: creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || { \
+	  echo "setup: $(PYTHON) cannot make environments. On Debian: apt-get install python3-venv" >&2; \
+	  rm -rf $(VENV); exit 1; }
+	@echo "setup: installing the packages of constraints.txt (2.3 GB with the CPU wheel of torch; minutes)"
+	@$(BIN)/python -m pip install --no-input --disable-pip-version-check $(PIP_QUIET) \
+	  --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+	@echo "setup: done, $$($(BIN)/python -c 'import torch; print("torch", torch.__version__, \
+	  "with CUDA" if torch.cuda.is_available() else "on CPU")')"
+
+setup-system: ## Install Chromium and ffmpeg for the page tests (root on Debian)
+	@if command -v chromium >/dev/null && command -v ffmpeg >/dev/null; then \
+	  echo "setup-system: chromium and ffmpeg are there already"; \
+	elif ! command -v apt-get >/dev/null; then \
+	  echo "setup-system: needs Debian's apt-get. Install by hand: $(SYSTEM_PACKAGES)" >&2; exit 1; \
+	elif [ "$$(id -u)" != 0 ]; then \
+	  echo "setup-system: needs root. Run: sudo make setup-system" >&2; exit 1; \
+	else \
+	  echo "setup-system: installing $(SYSTEM_PACKAGES)"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && \
+	  apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null && \
+	  echo "setup-system: done"; \
+	fi
+
+demo: setup ## From real clips to a fitted law in runs/demo (20 minutes; safe to interrupt)
+	@$(BIN)/python -m sweeps.demo $(ARGS)
+
+report: setup ## Write the report of runs/demo again
+	@$(BIN)/python -m sweeps.report runs/demo $(ARGS)
+
+test: setup ## Run all tests (a missing program or device skips its tests, with the reason)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-dist: setup ## Run only the tests that start several training processes
+	@$(BIN)/python -m pytest -m dist $(ARGS)
+
+check: setup ## Lint, format, types and the contracts between the rooms
+	@echo "check: ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@echo "check: mypy"
+	@$(BIN)/mypy
+	@echo "check: import-linter"
+	@$(BIN)/lint-imports --no-logo
+
+format: setup ## Format the code and sort the imports
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+clean: ## Remove the tools' caches
+	rm -rf $(CACHES)
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+clean-venv: clean ## Remove the caches and the environment
+	@test ! -e $(VENV) || test -f $(VENV)/pyvenv.cfg || { \
+	  echo "VENV=$(VENV): must be a Python environment; nothing was removed." >&2; exit 1; }
+	rm -rf $(VENV) kinescale.egg-info
+
+clean-data: ## Remove all runs and data sets (asks for SURE=yes)
+	@du -sh runs datasets 2>/dev/null || true
+	@test "$(SURE)" = yes || { \
+	  echo "clean-data: would remove the folders above. Run: make clean-data SURE=yes" >&2; exit 1; }
+	rm -rf runs datasets

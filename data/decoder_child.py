@@ -1,0 +1,169 @@
+"""One decoder process that can be killed: its main, the socket to it, and the parent's handle.
+
+decord can crash on damaged files and can loop for ever while it holds the interpreter lock, where
+no signal handler runs; so videos are decoded in child processes with a time limit. A child runs
+this file, which therefore imports nothing heavier than numpy; it speaks length-prefixed JSON and
+raw bytes over one socket, so nothing is ever unpickled.
+
+data/children.py also runs children that can be killed, but is no use here, nor this there. There a
+job is a whole file at ingest: few, pickled, under a memory limit, one loop hands them out. Here it
+is one clip of a training step: tens of megabytes of pixels are received in place, a child that
+imports only numpy starts and restarts in a fraction of a second, and threads wait on several.
+"""
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.decode import decode_by_first, probe_video
+
+START_TIMEOUT_SECONDS = 60.0
+HEADER = struct.Struct("<QQ")
+
+
+def receive(channel: socket.socket, view: memoryview, deadline: float | None = None) -> None:
+    """Fill ``view`` from a socket. Raises EOFError when it closes, TimeoutError at the deadline."""
+    filled = 0
+    while filled < len(view):
+        if deadline is not None:
+            channel.settimeout(max(deadline - time.monotonic(), 1e-6))
+        count = channel.recv_into(view[filled:])
+        if count == 0:
+            raise EOFError("the other side closed")
+        filled += count
+
+
+def receive_head(channel: socket.socket, deadline: float | None = None) -> tuple[Any, int]:
+    """Read one message's JSON; return it and the number of raw bytes that follow."""
+    prefix = bytearray(HEADER.size)
+    receive(channel, memoryview(prefix), deadline)
+    json_bytes, body_bytes = HEADER.unpack(prefix)
+    text = bytearray(json_bytes)
+    receive(channel, memoryview(text), deadline)
+    return json.loads(text.decode()), body_bytes
+
+
+def send(channel: socket.socket, head: dict[str, Any], body: memoryview) -> None:
+    """Send one message; a timeout set on the socket covers each of its two parts."""
+    text = json.dumps(head).encode()
+    channel.sendall(HEADER.pack(len(text), body.nbytes) + text)
+    channel.sendall(body)
+
+
+def serve(descriptor: int) -> None:
+    """Answer requests on an inherited socket until the parent closes it (a child's main)."""
+    channel = socket.socket(fileno=descriptor)
+    import av  # noqa: F401 - paid once, before the first clip's time limit runs
+    import decord  # noqa: F401
+
+    # decord prints whatever its log level; from here on every reason travels over the socket.
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    send(channel, {"ready": True}, memoryview(b""))
+    while True:
+        try:
+            request, body_bytes = receive_head(channel)
+            payload = bytearray(body_bytes)
+            receive(channel, memoryview(payload))
+        except (EOFError, ConnectionError):
+            return
+        # If the parent dies while a decoder spins, the kernel ends this process: no handler needed.
+        signal.setitimer(signal.ITIMER_REAL, 2 * request["timeout_seconds"] + 5)
+        head, body = answer(request, bytes(payload))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            send(channel, head, body)
+        except ConnectionError:
+            return
+
+
+def answer(request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Carry out one request in the child: ``probe`` or ``decode``."""
+    nothing = memoryview(b"")
+    if request["verb"] == "probe":
+        try:
+            return {"probe": probe_video(payload)}, nothing
+        except (ValueError, OSError, EOFError, RuntimeError) as error:
+            return {"reasons": [f"{type(error).__name__}: {error}"[:300]]}, nothing
+    expected = tuple(request["expected"])
+    frames, name, reasons = decode_by_first(payload, request["decoders"], expected)
+    if frames is None:
+        return {"reasons": reasons}, nothing
+    return {"decoder": name, "reasons": reasons}, np.ascontiguousarray(frames).data.cast("B")
+
+
+class ChildFailure(Exception):
+    """A child crashed or ran out of time; it has been killed."""
+
+
+class DecoderChild:
+    """One decoder process and the socket to it. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.channel, theirs = socket.socketpair()
+        root = str(Path(__file__).resolve().parents[1])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        with theirs:
+            # A plain subprocess: multiprocessing's spawn would import the parent's main module,
+            # and with it torch and DeepSpeed.
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "data.decoder_child", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+        try:
+            receive_head(self.channel, time.monotonic() + START_TIMEOUT_SECONDS)
+        except (OSError, EOFError) as error:
+            raise ChildFailure(f"decoder process did not start: {self.kill()}") from error
+
+    def ask(
+        self, request: dict[str, Any], payload: bytes, timeout_seconds: float
+    ) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
+        """Send a request, return the reply's head and frames (None if it carries none).
+
+        Raises ChildFailure after killing the child if it dies or exceeds the time limit.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            self.channel.settimeout(timeout_seconds)
+            send(self.channel, {**request, "timeout_seconds": timeout_seconds}, memoryview(payload))
+            head, body_bytes = receive_head(self.channel, deadline)
+            if not body_bytes:
+                return head, None
+            frames = np.empty((*request["expected"], 3), np.uint8)
+            assert frames.nbytes == body_bytes
+            receive(self.channel, frames.data.cast("B"), deadline)
+            return head, frames
+        except TimeoutError as error:
+            self.kill()
+            raise ChildFailure(f"exceeded {timeout_seconds} s and was killed") from error
+        except (ConnectionError, EOFError) as error:
+            raise ChildFailure(f"decoder process ended by {self.kill()}") from error
+
+    def kill(self) -> str:
+        """End the process, collect it and say how it ended."""
+        # A process that crashed by itself may not be reaped yet; its own status is the better one.
+        try:
+            status = self.process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        self.channel.close()
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

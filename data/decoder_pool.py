@@ -1,0 +1,160 @@
+"""Decode many samples in decoder processes that can be killed, each owned by one thread."""
+
+import logging
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.decode import Shape, decode_by_first
+from data.decoder_child import ChildFailure, DecoderChild, answer
+from data.sample import SampleInfo
+
+log = logging.getLogger(__name__)
+
+
+class DecodeError(ValueError):
+    """A sample that no decoder could read; carries the ``key`` and the ``reason``."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(
+            f"key={key}: cannot be decoded ({reason}). "
+            "Ingest it again, or set data.on_bad_sample=drop."
+        )
+        self.key = key
+        self.reason = reason
+
+
+@dataclass
+class Decoded:
+    """Frames (F, H, W, 3) uint8, the decoder that read them, and why earlier attempts failed."""
+
+    frames: NDArray[np.uint8]
+    decoder: str
+    reasons: list[str]
+
+
+class DecoderPool:
+    """Decode samples in killable child processes, each owned by one thread.
+
+    Order of attempts for a video: decord, then PyAV in the same child; if the child crashes or
+    exceeds ``timeout_seconds`` it is killed and replaced, and PyAV tries once more in the fresh
+    one. Frame count and size must equal those of the index. Images are decoded in this process by
+    Pillow. With ``workers=0`` there are no children and no time limits: for images and latents.
+    """
+
+    def __init__(self, workers: int, timeout_seconds: float) -> None:
+        if workers < 0 or timeout_seconds <= 0:
+            raise ValueError(
+                f"data.decode_workers={workers}, data.decode_timeout_seconds={timeout_seconds}: "
+                "must be at least 0 and above 0. Use 1 and 20."
+            )
+        self.timeout_seconds = timeout_seconds
+        self._threads = ThreadPoolExecutor(workers, "decode") if workers else None
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._children: set[DecoderChild] = set()
+
+    def submit(self, info: SampleInfo, payload: bytes) -> Future[Decoded]:
+        """Start decoding; the future's result raises DecodeError where nothing could read it."""
+        if self._threads is not None:
+            return self._threads.submit(self.decode, info, payload)
+        future: Future[Decoded] = Future()
+        try:
+            future.set_result(self.decode(info, payload))
+        except DecodeError as error:
+            future.set_exception(error)
+        return future
+
+    def decode_many(self, items: Iterable[tuple[SampleInfo, bytes]]) -> list[Decoded | DecodeError]:
+        """Decode all, in the given order; a failure stands in the place of its sample."""
+        results: list[Decoded | DecodeError] = []
+        for future in [self.submit(info, payload) for info, payload in items]:
+            try:
+                results.append(future.result())
+            except DecodeError as error:
+                results.append(error)
+        return results
+
+    def decode(self, info: SampleInfo, payload: bytes) -> Decoded:
+        """Decode one sample in the calling thread. Raises DecodeError."""
+        expected = (info.num_frames, info.height, info.width)
+        if info.media == "latent":
+            raise DecodeError(info.key, "is a latent, not a clip")
+        if info.media == "image" or self._threads is None:
+            names = ["pillow"] if info.media == "image" else ["decord", "pyav"]
+            frames, name, reasons = decode_by_first(payload, names, expected)
+        else:
+            frames, name, reasons = self._decode_in_child(payload, expected)
+        if frames is None:
+            raise DecodeError(info.key, "; ".join(reasons))
+        if reasons:
+            log.warning("%s: read by %s after: %s", info.key, name, "; ".join(reasons))
+        return Decoded(frames, name, reasons)
+
+    def probe(self, key: str, payload: bytes) -> dict[str, Any]:
+        """Return ``num_frames, height, width, fps`` of a video. Raises DecodeError."""
+        request = {"verb": "probe"}
+        run = self._threads.submit(self._ask, request, payload) if self._threads else None
+        try:
+            head, _ = run.result() if run else (answer(request, payload)[0], None)
+        except ChildFailure as error:
+            raise DecodeError(key, str(error)) from error
+        if "probe" not in head:
+            raise DecodeError(key, "; ".join(head["reasons"]))
+        found: dict[str, Any] = head["probe"]
+        return found
+
+    def _decode_in_child(
+        self, payload: bytes, expected: Shape
+    ) -> tuple[NDArray[np.uint8] | None, str, list[str]]:
+        reasons: list[str] = []
+        for names in (["decord", "pyav"], ["pyav"]):
+            request = {"verb": "decode", "decoders": names, "expected": expected}
+            try:
+                head, frames = self._ask(request, payload)
+            except ChildFailure as failure:
+                reasons.append(f"{names[0]}: {failure}")
+                continue
+            return frames, head.get("decoder", ""), reasons + head["reasons"]
+        return None, "", reasons
+
+    def _ask(
+        self, request: dict[str, Any], payload: bytes
+    ) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
+        child: DecoderChild | None = getattr(self._local, "child", None)
+        if child is None:
+            child = self._local.child = DecoderChild()
+            with self._lock:
+                self._children.add(child)
+        try:
+            return child.ask(request, payload, self.timeout_seconds)
+        except ChildFailure:
+            self._local.child = None
+            with self._lock:
+                self._children.discard(child)
+            raise
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the living children."""
+        with self._lock:
+            return sorted(child.process.pid for child in self._children)
+
+    def close(self) -> None:
+        """Wait for what was submitted, then end the children."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        for child in self._children:
+            child.process.kill()
+            child.kill()
+        self._children.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

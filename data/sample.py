@@ -1,0 +1,133 @@
+"""What is known of one sample without opening its payload: a line of the index."""
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+MEDIA = ("video", "image", "latent")
+# webdataset splits member names at the first dot and ustar names end at 100 bytes.
+KEY_PATTERN = re.compile(r"[A-Za-z0-9_+=@#~-]{1,80}")
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What is known of one sample without opening its payload.
+
+    ``num_frames``, ``height`` and ``width`` are source frames and pixels, also for latents;
+    ``duration_seconds`` and ``fps`` (frames per second, 0 for stills) describe the clip, and
+    ``original`` the file it was cut from. ``offset`` and ``nbytes`` locate the payload in
+    ``shard``, a file name inside the split's folder. ``caption_tokens`` is 0 where the caption is
+    only text.
+    """
+
+    key: str
+    media: str
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    duration_seconds: float
+    caption: str
+    source: str
+    licence: str
+    rendered: bool
+    sha256: str
+    original: dict[str, Any] = field(hash=False)
+    shard: str
+    offset: int
+    nbytes: int
+    caption_tokens: int = 0
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Build from a decoded JSON object; unknown keys are ignored.
+
+        Raises ValueError as ``key=value: rule. remedy.`` where a value is missing, has the wrong
+        type or is out of range.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"sample={values!r}: must be a JSON object. Rebuild the index.")
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        taken: dict[str, Any] = {}
+        for name, spec in fields.items():
+            if name in values:
+                taken[name] = values[name]
+            elif spec.default is dataclasses.MISSING:
+                raise ValueError(
+                    f"{name}=(missing): every sample needs it (sample {values.get('key')!r}). "
+                    "Rebuild the shards or add it to the sample's JSON."
+                )
+        info = cls(**taken)
+        info._check()
+        # JSON writes 24.0 as 24 in some tools; one type keeps digests of the index stable.
+        return dataclasses.replace(
+            info, fps=float(info.fps), duration_seconds=float(info.duration_seconds)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a JSON-serialisable dict, in declaration order."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def _check(self) -> None:
+        still = self.num_frames == 1
+        rules: list[tuple[str, bool, str]] = [
+            ("key", is_key(self.key), "must be 1-80 of A-Z a-z 0-9 _ + = @ # ~ -"),
+            ("media", self.media in MEDIA, f"must be one of {', '.join(MEDIA)}"),
+            ("num_frames", is_count(self.num_frames, 1), "must be an integer of at least 1"),
+            ("height", is_count(self.height, 1), "must be an integer of at least 1 pixel"),
+            ("width", is_count(self.width, 1), "must be an integer of at least 1 pixel"),
+            ("fps", is_real(self.fps) and (self.fps > 0 or still), "must be a positive number"),
+            ("duration_seconds", is_real(self.duration_seconds), "must be a number of at least 0"),
+            ("caption", isinstance(self.caption, str), "must be text"),
+            ("source", isinstance(self.source, str), "must be text"),
+            ("licence", isinstance(self.licence, str), "must be text"),
+            ("rendered", isinstance(self.rendered, bool), "must be true or false"),
+            ("sha256", is_sha256(self.sha256), "must be 64 hexadecimal digits"),
+            ("original", isinstance(self.original, dict), "must be a JSON object"),
+            ("shard", is_file_name(self.shard), "must be a file name without folders"),
+            ("offset", is_count(self.offset, 0), "must be an integer of at least 0 bytes"),
+            ("nbytes", is_count(self.nbytes, 1), "must be an integer of at least 1 byte"),
+            ("caption_tokens", is_count(self.caption_tokens, 0), "must be an integer >= 0"),
+            ("num_frames", self.media != "image" or still, "must be 1 for media=image"),
+        ]
+        for name, holds, rule in rules:
+            if not holds:
+                value = repr(getattr(self, name))[:80]
+                raise ValueError(
+                    f"{name}={value}: {rule} (sample {str(self.key)[:80]!r}). "
+                    "Correct the sample's JSON and rebuild the index."
+                )
+
+
+def is_key(value: object) -> bool:
+    """Say whether a value can be a sample key: no folders, no dots, fits a ustar name."""
+    return isinstance(value, str) and KEY_PATTERN.fullmatch(value) is not None
+
+
+def is_count(value: object, least: int) -> bool:
+    """Say whether a value is an integer (not a bool) of at least ``least``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_real(value: object) -> bool:
+    """Say whether a value is a finite number of at least 0."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= 0
+    )
+
+
+def is_sha256(value: object) -> bool:
+    """Say whether a value is a hexadecimal SHA-256 digest."""
+    return isinstance(value, str) and SHA256_PATTERN.fullmatch(value) is not None
+
+
+def is_file_name(value: object) -> bool:
+    """Say whether a value names a file directly inside a folder."""
+    return isinstance(value, str) and value not in ("", ".", "..") and Path(value).name == value

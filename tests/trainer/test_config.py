@@ -1,0 +1,175 @@
+"""The composer: every YAML composes, every error says what is allowed, names do not drift."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trainer.config import (
+    CONF_DIR,
+    RunConfig,
+    compose_run,
+    freeze,
+    identity,
+    load_run,
+    run_name,
+)
+
+FILES = sorted(p.relative_to(CONF_DIR) for p in CONF_DIR.rglob("*.yaml"))
+GROUPS = [file for file in FILES if file.parent != Path()]
+
+
+@pytest.mark.parametrize("file", GROUPS, ids=str)
+def test_every_yaml_composes(file: Path) -> None:
+    choice = f"{file.parent}={file.stem}"
+    horizon = [] if file.parent.name == "experiment" else ["horizon.steps=1"]
+    run = compose_run([choice, *horizon])
+    assert isinstance(run, RunConfig)
+
+
+def test_every_yaml_of_the_run_itself_is_known() -> None:
+    assert [str(file) for file in FILES if file.parent == Path()] == ["run.yaml"]
+
+
+ERRORS = {
+    "bad=1": r"^bad: unknown key\. Allowed: checkpoint, codec, .*validation\.$",
+    "+bad=1": r"^bad: unknown key\. Allowed: checkpoint, codec",
+    "horizon.flop=1": r"^horizon.flop: unknown key\. Allowed: flops, steps, tokens\.$",
+    "+horizon.flop=1": r"^horizon.flop: unknown key\. Allowed: flops, steps, tokens\.$",
+    "model=huge": r"^model=huge: unknown choice\. Allowed: w128d5, .*w96d4\.$",
+    "experiment=none": r"^experiment=none: unknown choice\. Allowed: .*cpu_smoke",
+    "optim=adam": r"^optim: holds keys, not a value\. Allowed: optim.beta1, .*optim.weight_decay\.$",
+    "optim.lr=fast": r"^optim.lr: Value 'fast' .*could not be converted to Float\.$",
+    "parallel.precision=fp8": r"^parallel.precision: Invalid value 'fp8', .*\[fp32, bf16\]\.$",
+    "log.wandb=yes": r"^log.wandb: Invalid value .*\[disabled, offline, online\]",
+    "horizon.steps": r"^Error parsing override 'horizon.steps'.* Write key=value",
+    "optim.lr=0": r"^optim.lr=0.0: must be positive\. Use 5e-3\.$",
+    "optim.warmup=0.9": r"^optim.warmup\+decay=1.2: must lie in \[0, 1\]",
+    "objective.caption_dropout=2": r"^objective.caption_dropout=2.0: must lie in \[0, 1\]",
+    "horizon.tokens=5": r"^horizon.flops,tokens,steps=\[0.0, 5.0, 1\]: exactly one must be positive",
+    "parallel.zero_stage=4": r"^parallel.zero_stage=4: must be 0, 1, 2 or 3\. Use 1\.$",
+    "parallel.processes=2": r"^data.packs_per_step=1: must be divisible by .*=2\. Use 2\.$",
+    "parallel.precision=bf16": r"^parallel.precision=bf16: ZeRO 0 .* Use parallel.zero_stage=1",
+    "parallel.device=tpu": r"^parallel.device=tpu: must be one of .*Use auto",
+    "model.text_width=8": r"^model.text_width=8: must equal text.width=384\. Use 384\.$",
+    "model.values_per_token=20": r"^model.values_per_token=20: must be 4 x codec.channels=6\. Use 24",
+    "model.width=72": r"^model.width=72: must be a multiple of model.head_dim=16\. Use 64\.$",
+    "seed=-1": r"^seed=-1: must be at least 0\. Use 0\.$",
+    "log.every=0": r"^log.every=0: must be at least 1",
+    "validation.times=0": r"^validation.times=0: must be at least 1",
+    "validation.splits=[]": r"^validation.splits=\[\]: must not be empty",
+}
+
+
+@pytest.mark.parametrize("override", ERRORS)
+def test_a_wrong_key_or_value_says_what_is_allowed(override: str) -> None:
+    with pytest.raises(ValueError, match=ERRORS[override]) as caught:
+        compose_run(["horizon.steps=1", override])
+    assert "\n" not in str(caught.value)
+
+
+def test_no_horizon_is_refused() -> None:
+    with pytest.raises(ValueError, match="exactly one must be positive. Set for example horizon"):
+        compose_run([])
+
+
+def test_layout_paths_and_logs_do_not_change_the_experiment() -> None:
+    run = compose_run(["horizon.steps=5", "data.packs_per_step=4", "data.root=a/demo/latents"])
+    moved = compose_run(
+        [
+            "horizon.steps=5",
+            "data.packs_per_step=4",
+            "data.root=/elsewhere/demo/latents",
+            "data.decode_workers=3",
+            "parallel.processes=2",
+            "parallel.zero_stage=2",
+            "parallel.device=cpu",
+            "run_root=/elsewhere",
+            "checkpoint.seconds=1",
+            "log.every=3",
+            "log.wandb=disabled",
+        ]
+    )
+    assert identity(run) == identity(moved)
+    assert run_name(run) == run_name(moved)
+
+
+CHANGES = [
+    "seed=1", "model=w32d2", "optim.lr=1e-3", "horizon.steps=6", "objective.shift_tokens=64",
+    "data.pack_tokens=2048", "data.packs_per_step=2", "data.pool=8", "validation.samples=5",
+    "codec.mean=[0,0,0,0,0,1]", "text.max_tokens=4", "data.root=other/clips",
+]  # fmt: skip
+
+
+def test_what_defines_the_experiment_changes_its_name() -> None:
+    names = [run_name(compose_run(["horizon.steps=5", *extra])) for extra in ([], *([c] for c in CHANGES))]  # noqa: E501
+    assert len(set(names)) == len(names)
+
+
+def test_the_name_of_a_run_is_stable_and_readable() -> None:
+    first, second = (compose_run(["horizon.steps=5", "name=pilot"]) for _ in range(2))
+    assert run_name(first) == run_name(second)
+    assert run_name(first).startswith("pilot-")
+    json.dumps(identity(first))  # plain values only
+
+
+def test_a_frozen_run_is_loaded_as_it_was(tmp_path: Path) -> None:
+    run = compose_run(["experiment=cpu_smoke", "optim.lr=1e-3", "log.tags=[a,b]"])
+    freeze(run, tmp_path)
+    assert dataclasses.asdict(load_run(tmp_path)) == dataclasses.asdict(run)
+    freeze(run, tmp_path)  # the same experiment may be frozen again
+
+
+def test_a_frozen_run_with_a_foreign_key_is_refused(tmp_path: Path) -> None:
+    freeze(compose_run(["horizon.steps=1"]), tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("  lr:", "  rate:"))
+    with pytest.raises(ValueError, match=r"config.yaml: optim.rate: unknown key\. Allowed: beta1"):
+        load_run(tmp_path)
+
+
+def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no config.yaml. Give a run folder"):
+        load_run(tmp_path)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run python -m trainer.train and list the heavy modules it imported."""
+    code = (
+        "import runpy, sys\n"
+        "try:\n"
+        "    runpy.run_module('trainer.train', run_name='__main__', alter_sys=True)\n"
+        "finally:\n"
+        "    heavy = {'torch', 'deepspeed', 'wandb', 'transformers'} & set(sys.modules)\n"
+        "    print('imported:', sorted(heavy))\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    started = time.monotonic()
+    done = command("--help")
+    assert time.monotonic() - started < 3
+    assert done.returncode == 0, done.stderr
+    assert "imported: []" in done.stdout
+    assert "usage: python -m trainer.train" in done.stdout
+    assert "experiment=" in done.stdout
+    assert "w64d2" in done.stdout
+
+
+def test_a_wrong_key_on_the_command_line_exits_2_with_one_message() -> None:
+    done = command("bad=1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: bad: unknown key. Allowed: checkpoint")
+    assert len(done.stderr.splitlines()) == 1
+    assert "imported: []" in done.stdout

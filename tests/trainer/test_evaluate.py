@@ -1,0 +1,101 @@
+"""The quiet y-axis: repeatable, shared by any ranks, with a noise estimate that can be trusted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.dit import DiT
+from trainer.collate import Collator
+from trainer.config import RunConfig
+from trainer.evaluate import Validator
+from trainer.parallel.layout import Layout
+
+from .conftest import compose_smoke
+
+ALONE = Layout(0, 1, torch.device("cpu"), owns_group=False)
+
+
+def build(run: RunConfig, samples: int, split: str = "train") -> Validator:
+    return Validator(run, split, Collator(run.codec, run.text), ALONE, samples)
+
+
+@pytest.fixture(scope="module")
+def model(latents: Path) -> DiT:
+    """Return a model with random weights everywhere."""
+    model = DiT(compose_smoke(latents).model).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.normal_(0.0, 0.1, generator=generator)
+    return model
+
+
+def test_measuring_twice_gives_the_same_bits(latents: Path, model: DiT) -> None:
+    run = compose_smoke(latents)
+    validator = build(run, 6, "val_worlds")
+    first, second = validator.measure(model), validator.measure(model)
+    again = build(run, 6, "val_worlds").measure(model)
+    assert first == second == again
+    assert first.clips == 6
+
+
+def test_training_seed_and_packing_do_not_move_the_validation(latents: Path, model: DiT) -> None:
+    plain = build(compose_smoke(latents), 6).measure(model)
+    other = compose_smoke(latents, "seed=5", "data.pack_tokens=256", "objective.shift_tokens=9")
+    assert build(other, 6).measure(model) == plain
+    noise = compose_smoke(latents, "validation.noise_seed=5")
+    assert build(noise, 6).measure(model) != plain
+
+
+def test_strata_average_to_the_loss(latents: Path, model: DiT) -> None:
+    result = build(compose_smoke(latents, "validation.times=5"), 8).measure(model)
+    assert len(result.by_time) == 5
+    assert np.mean(result.by_time) == pytest.approx(result.loss, rel=1e-12)
+    assert len(set(result.by_time)) == 5
+
+
+def test_the_loss_of_a_silent_model_is_that_of_the_data(latents: Path) -> None:
+    # A velocity of 0 leaves E|x_1 - x_0|^2 a value: the mean square of the data plus 1 for noise.
+    run = compose_smoke(latents)
+    silent = DiT(run.model).requires_grad_(False)
+    silent.reset_parameters(torch.Generator().manual_seed(0))
+    validator = build(run, 60)
+    packs = {item.clip: item.pack for item in validator._items}.values()
+    squares = sum((p.latent.double().square() * p.valid).sum() for p in packs)
+    expected = 1 + float(squares / sum(p.valid.sum() for p in packs))
+    result = validator.measure(silent)
+    assert result.loss == pytest.approx(expected, abs=4 * result.noise)
+
+
+def test_one_draw_has_no_noise_estimate(latents: Path, model: DiT) -> None:
+    assert np.isnan(build(compose_smoke(latents), 3).measure(model, draws=1).noise)
+
+
+def test_the_noise_estimate_shrinks_with_the_square_root_of_the_clips(
+    latents: Path, model: DiT
+) -> None:
+    def noise(samples: int) -> float:
+        squares = []
+        for seed in range(6):
+            run = compose_smoke(latents, f"validation.noise_seed={seed}")
+            squares.append(build(run, samples).measure(model).noise ** 2)
+        return float(np.sqrt(np.mean(squares)))
+
+    assert noise(6) / noise(54) == pytest.approx(3, rel=0.25)
+
+
+def test_the_noise_estimate_is_the_spread_over_noise_seeds(latents: Path, model: DiT) -> None:
+    results = []
+    for seed in range(24):
+        run = compose_smoke(latents, f"validation.noise_seed={seed}")
+        results.append(build(run, 6).measure(model))
+    spread = np.std([r.loss for r in results], ddof=1)
+    # Stratified times share part of a draw's offset, so the two draws differ by that too.
+    estimate = np.sqrt(np.mean([r.noise**2 for r in results]))
+    assert estimate == pytest.approx(spread, rel=0.4)
+
+
+def test_an_unknown_split_is_named(latents: Path) -> None:
+    with pytest.raises(ValueError, match=r"split=val_moon: .* is missing"):
+        build(compose_smoke(latents), 3, "val_moon")

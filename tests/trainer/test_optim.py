@@ -1,0 +1,78 @@
+"""The learning-rate schedule and the averaged weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.dit import DiT
+from models.roles import role_groups
+from trainer.config import OptimConfig
+from trainer.ema import PowerEma, gamma_of
+from trainer.optim import learning_rate
+from trainer.parallel.engine import Engine
+from trainer.parallel.layout import Layout
+
+from .conftest import compose_smoke
+
+OPTIM = OptimConfig(lr=2e-3, warmup=0.1, decay=0.3)
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    rates = [learning_rate(OPTIM, step, 200) for step in range(200)]
+    assert rates[:20] == pytest.approx([2e-3 * (i + 0.5) / 20 for i in range(20)])
+    assert set(rates[20:140]) == {2e-3}
+    assert rates[140:] == pytest.approx([2e-3 * (59.5 - i) / 60 for i in range(60)])
+
+
+def test_the_schedule_has_the_same_area_at_any_length() -> None:
+    areas = [sum(learning_rate(OPTIM, s, n) for s in range(n)) / n for n in (60, 200, 1000)]
+    assert areas == pytest.approx([2e-3 * (1 - 0.05 - 0.15)] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(("warmup", "decay"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+def test_phases_may_be_empty(warmup: float, decay: float) -> None:
+    optim = OptimConfig(lr=1.0, warmup=warmup, decay=decay)
+    rates = [learning_rate(optim, step, 7) for step in range(7)]
+    assert all(0 < rate <= 1 for rate in rates)
+    assert (rates == [1.0] * 7) == (warmup == decay == 0)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.04, 0.1, 0.2])
+def test_gamma_gives_a_power_profile_of_the_asked_width(sigma: float) -> None:
+    # The profile of the average over time u in (0, 1] is u^gamma; its width is its deviation.
+    u = (np.arange(200_000) + 0.5) / 200_000
+    weight = u ** gamma_of(sigma)
+    weight /= weight.sum()
+    mean = (weight * u).sum()
+    assert np.sqrt((weight * (u - mean) ** 2).sum()) == pytest.approx(sigma, rel=1e-3)
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
+@pytest.mark.filterwarnings("ignore:torch.jit.*:DeprecationWarning")
+def test_the_average_weighs_steps_by_that_profile(latents: Path) -> None:
+    run = compose_smoke(latents)
+    model = DiT(run.model)
+    layout = Layout(0, 1, torch.device("cpu"), owns_group=False)
+    engine = Engine(model, role_groups(model, run.model), run.optim, run.parallel, layout)
+    ema = PowerEma(engine, sigma=0.1)
+    masters = {f.name: f.tensors["param"] for f in engine.fragments()}
+    master, steps = masters["patch_in.weight"], 500
+    assert master.numel() >= steps
+    for step in range(1, steps + 1):  # weights that say which step they are of
+        master.zero_()
+        master[step - 1] = 1.0
+        ema.update(step)
+    profile = ema.average["patch_in.weight"][:steps].double().numpy()
+    u = (np.arange(steps) + 0.5) / steps
+    assert profile.sum() == pytest.approx(1, rel=1e-4)
+    mean = (profile * u).sum()
+    width = np.sqrt((profile * (u - mean) ** 2).sum())
+    assert width == pytest.approx(0.1, rel=0.01)
+
+
+def test_widths_out_of_range_are_refused(latents: Path) -> None:
+    with pytest.raises(ValueError, match=r"optim.ema_sigma=0.5: must lie in \(0, 0.28\). Use 0.04"):
+        compose_smoke(latents, "optim.ema_sigma=0.5")
