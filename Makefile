@@ -28,6 +28,7 @@ help: ## List the targets
 	@echo 'and ARGS for the programs behind demo, report, test and test-dist: make test ARGS="-k fit -x"'
 
 setup: $(STAMP) ## Create the environment in VENV and install the pinned packages (no root needed)
+	@echo "setup: $(VENV) is ready"
 
 # Redone when the pins or the project change; the stamp comes last, so a broken setup starts again.
 $(STAMP): pyproject.toml constraints.txt
@@ -58,28 +59,28 @@ setup-system: ## Install Chromium and ffmpeg for the page tests (root on Debian)
 	  echo "setup-system: done"; \
 	fi
 
-demo: setup ## From real clips to a fitted law in runs/demo (20 minutes; safe to interrupt)
+demo: $(STAMP) ## From real clips to a fitted law in runs/demo (20 minutes; safe to interrupt)
 	@$(BIN)/python -m sweeps.demo $(ARGS)
 
-report: setup ## Write the report of runs/demo again
+report: $(STAMP) ## Write the report of runs/demo again
 	@$(BIN)/python -m sweeps.report runs/demo $(ARGS)
 
-test: setup ## Run all tests (a missing program or device skips its tests, with the reason)
+test: $(STAMP) ## Run all tests (a missing program or device skips its tests, with the reason)
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-dist: setup ## Run only the tests that start several training processes
+test-dist: $(STAMP) ## Run only the tests that start several training processes
 	@$(BIN)/python -m pytest -m dist $(ARGS)
 
-check: setup ## Lint, format, types and the contracts between the rooms
+check: $(STAMP) ## Lint, format, types and the contracts between the rooms
 	@echo "check: ruff"
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/ruff format --quiet --check .
 	@echo "check: mypy"
 	@$(BIN)/mypy
 	@echo "check: import-linter"
 	@$(BIN)/lint-imports --no-logo
 
-format: setup ## Format the code and sort the imports
+format: $(STAMP) ## Format the code and sort the imports
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format .
 

@@ -108,9 +108,9 @@ class DemoConfig:
     root: str = "datasets/demo"
     tiny: bool = False
     real: bool = True
-    num_train_clips: int = 4000
+    num_train_clips: int = 4800
     num_val_clips: int = 192
-    doom_share: float = 0.45
+    doom_share: float = 0.4
     seed: int = 0
     download_timeout_seconds: float = 120.0
     ingest: IngestConfig = field(

@@ -30,8 +30,10 @@ def attend_segments(
     v_parts = torch.split(v, [*k_lengths, v.shape[0] - sum(k_lengths)])
     outputs = []
     for start, stop in _equal_runs(q_lengths, k_lengths):
-        batch = [torch.stack(parts[start:stop]) for parts in (q_parts, k_parts, v_parts)]
-        out = scaled_dot_product_attention(*(part.transpose(1, 2) for part in batch))
+        queries, keys, values = (
+            torch.stack(parts[start:stop]).transpose(1, 2) for parts in (q_parts, k_parts, v_parts)
+        )
+        out = scaled_dot_product_attention(queries, keys, values)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     outputs.append(torch.zeros_like(q_parts[-1]))
     return torch.cat(outputs)

@@ -25,15 +25,19 @@ class CodecConfig:
     stride: source pixels of one latent value as (frames, height, width); the first frame of a clip
         is coded alone, so a clip has 1 + k * stride[0] frames.
     channels: latent channels.
-    mean, std: per-channel statistics that bring latents to zero mean and unit variance, measured
-        on the training split (``docs/log.md``).
+    mean, scale: latents are (raw - mean) / scale. The scale is one number, so that the detail
+        channels keep their natural size and the loss is that of pixels; a network that wants unit
+        variance divides by ``spread`` itself.
+    spread: standard deviation of each scaled channel. All three are measured on the training split
+        (``docs/log.md``).
     """
 
     kind: CodecKind = CodecKind.wavelet
     stride: list[int] = field(default_factory=lambda: [4, 8, 8])
     channels: int = 6
     mean: list[float] = field(default_factory=lambda: [0.0] * 6)
-    std: list[float] = field(default_factory=lambda: [1.0] * 6)
+    scale: float = 1.0
+    spread: list[float] = field(default_factory=lambda: [1.0] * 6)
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Return the latent size (F, H, W), H and W even: padded to whole 1x2x2 patches."""
@@ -70,6 +74,7 @@ class ModelConfig:
     mlp_ratio: hidden size of the MLP over D.
     values_per_token: channels of the latent times the 1x2x2 patch; must not exceed ``width``,
         else the rank of the output layer limits the loss (measured: docs/log.md).
+    spread: standard deviation of each latent channel, for preconditioning (models/precondition.py).
     text_width: size of a caption token state.
     time_features: sinusoids that embed the timestep, and as many the frame rate.
     rope_theta: base of the rotary frequencies.
@@ -81,6 +86,7 @@ class ModelConfig:
     head_dim: int = 16
     mlp_ratio: int = 4
     values_per_token: int = 24
+    spread: list[float] = field(default_factory=lambda: [1.0] * 6)
     text_width: int = 384
     time_features: int = 64
     rope_theta: float = 100.0
@@ -105,7 +111,12 @@ class ModelConfig:
             )
         if self.depth < 1:
             raise ValueError(f"model.depth={self.depth}: must be at least 1. Use 2 or more.")
-        if self.values_per_token > self.width:
+        if len(self.spread) * 4 != self.values_per_token or min(self.spread) <= 0:
+            raise ValueError(
+                f"model.spread={self.spread}: must hold values_per_token / 4 = "
+                f"{self.values_per_token // 4} positive numbers. Use the codec's."
+            )
+        if self.values_per_token > 2 * self.width:
             raise ValueError(
                 f"model.width={self.width}: must be at least model.values_per_token="
                 f"{self.values_per_token}, else the rank of the output layer limits the loss. "

@@ -14,6 +14,7 @@ from models.config import ModelConfig
 from models.count import POSITION_FEATURES
 from models.embed import sinusoids
 from models.pack import TokenPack
+from models.precondition import coefficients, value_spread
 from models.roles import Role, role_of
 from models.rope import rope_rotation
 
@@ -22,6 +23,8 @@ FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
 
 class DiT(nn.Module):
     """Predict the velocity x_1 - x_0 of every token of a pack."""
+
+    sigma: Tensor
 
     def __init__(self, config: ModelConfig, attend: Attend = attend_segments) -> None:
         super().__init__()
@@ -39,10 +42,15 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, attend) for _ in range(config.depth))
         self.head_modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, config.values_per_token)
+        self.register_buffer("sigma", value_spread(config.spread), persistent=False)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Initialise by role: matrices at 1/sqrt(fan_in), output layers and modulation at zero."""
-        zero = ("modulation.", "head_modulation.", "head.")
+        """Initialise by role: matrices at 1/sqrt(fan_in), output layers and modulation at zero.
+
+        The gates of the residual branches start at one, not at zero as in adaLN-zero: with a zero
+        head the output is zero all the same, and short runs learn faster (docs/log.md).
+        """
+        zero = ("modulation.weight", "head_modulation.", "head.")
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 role = role_of(name, parameter)
@@ -50,6 +58,10 @@ class DiT(nn.Module):
                     parameter.zero_()
                 elif role in (Role.matrix, Role.embedding):
                     parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
+                elif name == "modulation.bias":
+                    parameter.copy_(
+                        torch.tensor([0.0, 0, 1, 0, 0, 1]).repeat_interleave(self.config.width)
+                    )
                 elif name.endswith(("norm.weight", "temperature")):
                     parameter.fill_(1.0)
                 elif name == "null_caption":
@@ -60,20 +72,10 @@ class DiT(nn.Module):
     def forward(
         self, pack: TokenPack, x_t: Float[Tensor, "S V"], t: Float[Tensor, " M"]
     ) -> Float[Tensor, "S V"]:
-        """Predict the velocity at ``x_t``; ``t`` in [0, 1] is each segment's time, 1 is data.
-
-        The network itself sees and predicts unit-variance values, as in EDM (Karras et al. 2022,
-        equation 7), for data of unit variance on the rectified-flow path:
-
-            velocity = (2 t - 1) / s x_t + network(x_t / sqrt(s), t) / sqrt(s),  s = t^2 + (1 - t)^2
-
-        The first term is the best guess that is linear in x_t, so a run starts at a loss of
-        pi / 2 instead of 2, and noise need not pass through the network's output.
-        """
+        """Predict the velocity at ``x_t``; ``t`` in [0, 1] is each segment's time, 1 is data."""
         clock = t.index_select(0, pack.segment).unsqueeze(-1)  # (S, 1)
-        variance = clock.square() + (1 - clock).square()
-        out = self._network(pack, x_t * variance.rsqrt(), t)
-        return torch.addcmul(out * variance.rsqrt(), x_t, (2 * clock - 1) / variance)
+        c_in, c_skip, c_out = coefficients(clock, self.sigma)
+        return torch.addcmul(c_skip * x_t, c_out, self._network(pack, c_in * x_t, t))
 
     def _network(self, pack: TokenPack, x: Tensor, t: Tensor) -> Tensor:
         time = sinusoids(t, self.config.time_features)
@@ -94,4 +96,6 @@ class DiT(nn.Module):
         null = self.null_caption.unsqueeze(0)
         parts = torch.split(pack.caption, pack.caption_lengths)
         parts = tuple(part if len(part) else null for part in parts)
-        return self.caption_in(torch.cat(parts)), [len(part) for part in parts]
+        # The empty slice gives the null caption a gradient, of zeros, where nobody uses it: ZeRO
+        # reduces what arrives, so all ranks must have gradients of the same parameters.
+        return self.caption_in(torch.cat([*parts, null[:0]])), [len(part) for part in parts]

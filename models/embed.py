@@ -45,8 +45,8 @@ def position_features(
 
 
 def sinusoids(value: Float[Tensor, " M"], num_features: int) -> Float[Tensor, "M T"]:
-    """Embed a scalar in [0, 1] by ``num_features`` sines and cosines from 1 to 1,000 radians."""
+    """Embed a scalar in [0, 1] by ``num_features`` sines and cosines from 1 to 30 radians."""
     half = num_features // 2
-    frequency = 1000.0 ** (torch.arange(half, device=value.device) / max(half - 1, 1))
+    frequency = 30.0 ** (torch.arange(half, device=value.device) / max(half - 1, 1))
     angle = value.to(torch.float32).unsqueeze(-1) * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)

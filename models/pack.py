@@ -1,6 +1,7 @@
 """The flat buffer a network sees: many clips and images of any size, side by side."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,5 +40,6 @@ class TokenPack:
 
     def to(self, device: torch.device) -> "TokenPack":
         """Return the pack with its tensors on ``device``."""
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return TokenPack(**moved)
+        tensors = ((k, v) for k, v in vars(self).items() if isinstance(v, Tensor))
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors}
+        return replace(self, **moved)

@@ -9,6 +9,7 @@ it keeps. The trained video compression network will stand behind the same two m
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
 
 from models.config import CodecConfig
 
@@ -34,31 +35,29 @@ class WaveletCodec:
             )
         self.config = config
         self._mean = torch.tensor(config.mean).view(-1, 1, 1, 1)
-        self._std = torch.tensor(config.std).view(-1, 1, 1, 1)
         self._rgb = torch.linalg.inv(_COLOUR)
 
     def encode(self, frames: UInt8[Tensor, "F H W 3"]) -> Float[Tensor, "C f h w"]:
         """Encode a clip of 1 + 4k frames; sizes off the 16-pixel grid are edge-padded."""
         num_frames, height, width, _ = frames.shape
         f, h, w = self.config.latent_shape(num_frames, height, width)
-        pixels = frames.to(torch.float32) / 127.5 - 1.0
-        pixels = torch.einsum("cd,fhwd->cfhw", _COLOUR.to(pixels), pixels)  # (3, F, H, W)
-        pixels = torch.nn.functional.pad(
-            pixels, (0, w * 8 - width, 0, h * 8 - height), mode="replicate"
-        )
+        pixels = frames.permute(3, 0, 1, 2).to(torch.float32)  # (3, F, H, W)
+        pixels = pad(pixels, (0, w * 8 - width, 0, h * 8 - height), mode="replicate")
+        pixels = avg_pool2d(pixels, 4)  # all that follows is linear, so shrink first
+        pixels = torch.einsum("cd,dfhw->cfhw", _COLOUR.to(pixels), pixels / 127.5 - 1.0)
         pixels = torch.cat([pixels[:, :1].expand(-1, 3, -1, -1), pixels], dim=1)
-        halves = pixels.reshape(3, f, 2, 2, h, 2, 4, w, 2, 4).mean(dim=(3, 6, 9))
+        halves = pixels.reshape(3, f, 2, 2, h, 2, w, 2).mean(dim=3)
         # halves: (3, f, 2, h, 2, w, 2), the mean of each eighth of a block
         mean = halves.mean(dim=(2, 4, 6))
         details = [(halves[0] * sign).mean(dim=(1, 3, 5)) for sign in _signs(halves)]
         latent = torch.cat([mean, torch.stack(details)])  # (6, f, h, w)
-        return (latent - self._mean.to(latent)) / self._std.to(latent)
+        return (latent - self._mean.to(latent)) / self.config.scale
 
     def decode(
         self, latent: Float[Tensor, "C f h w"], height: int, width: int
     ) -> UInt8[Tensor, "F H W 3"]:
         """Decode latents to 1 + 4 (f - 1) frames, trimmed to ``height`` x ``width`` pixels."""
-        latent = latent * self._std.to(latent) + self._mean.to(latent)
+        latent = latent * self.config.scale + self._mean.to(latent)
         _, f, h, w = latent.shape
         luma = latent[0].view(f, 1, h, 1, w, 1)
         for detail, sign in zip(latent[3:], _signs(latent), strict=True):

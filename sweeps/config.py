@@ -174,4 +174,3 @@ def _science(text: str) -> dict:
     assert isinstance(config, dict)
     free = ("cluster", "level", "resamples", "samples", "question", "root")
     return {key: value for key, value in config.items() if key not in free}
-

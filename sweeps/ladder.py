@@ -13,6 +13,7 @@ from models.config import ModelConfig
 from models.count import count_params
 
 _MAX_WIDTH, _MAX_DEPTH = 12288, 96
+_STEP, _NARROW = 8, 128  # widths go up in steps of 8 to 128, then in whole heads
 _ASPECT_WEIGHT = 0.15  # how much a factor in aspect counts against one in parameters
 
 
@@ -22,22 +23,32 @@ class Rung:
 
     width: int
     depth: int
+    head_dim: int
     params: int
 
 
 def aspect(width: int) -> float:
-    """Return the preferred width / depth: 24 at width 64, 69 at DiT-XL's 1152, 127 at 6144.
+    """Return the preferred width / depth.
 
-    Wide models of published ladders are shallower for their width than small ones; the power is
-    fitted by eye between this project's tiny models and 30B video models.
+    41 at DiT-XL (1152 x 28, Peebles and Xie 2023), 128 at Wan 14B (5120 x 40, 2025); tiny models
+    keep the 40, which also suits them (docs/log.md).
     """
-    return 24.0 * (width / 64) ** 0.365
+    return 40.0 * max(1.0, width / 1152) ** 0.78
 
 
-def shape_for(params: float, base: ModelConfig, min_depth: int = 2) -> Rung:
+def head_size(width: int, target: int) -> int:
+    """Return the even head size closest to ``target`` that divides ``width`` into whole heads.
+
+    On CPU the cost of attention grows with the number of heads, so narrow models have one.
+    """
+    sizes = [size for size in range(6, width + 1) if width % size == 0 and size % 2 == 0]
+    return min(sizes, key=lambda size: abs(log(size / target)))
+
+
+def shape_for(params: float, base: ModelConfig, min_depth: int = 1) -> Rung:
     """Return the feasible shape closest to ``params`` parameters.
 
-    base: gives head size, token and text widths; widths are whole heads and hold a token's values.
+    base: gives the head size to aim at and the token and text widths.
     Raises ValueError if the closest shape misses the target by more than a factor of 1.6.
     """
     if not params > 0:
@@ -58,12 +69,18 @@ def shape_for(params: float, base: ModelConfig, min_depth: int = 2) -> Rung:
 
 def _candidates(params: float, base: ModelConfig, min_depth: int) -> Iterator[Rung]:
     """Yield, for every width, the shapes whose depth brings them near ``params``."""
-    for width in range(base.head_dim, _MAX_WIDTH + 1, base.head_dim):
-        if width < base.values_per_token:
+    narrow = range(_STEP, _NARROW + 1, _STEP)
+    wide = range(_NARROW + base.head_dim, _MAX_WIDTH + 1, base.head_dim)
+    for width in (*narrow, *wide):
+        if base.values_per_token > 2 * width:
             continue
-        one = count_params(replace(base, width=width, depth=1)).total
-        block = count_params(replace(base, width=width, depth=2)).total - one
+        size = head_size(width, base.head_dim) if width <= _NARROW else base.head_dim
+        if width % size:
+            continue
+        shape = replace(base, width=width, head_dim=size)
+        one = count_params(replace(shape, depth=1)).total
+        block = count_params(replace(shape, depth=2)).total - one
         middle = round((params - one) / block) + 1
-        for depth in {min_depth, middle - 1, middle, middle + 1}:
+        for depth in sorted({min_depth, middle - 1, middle, middle + 1}):
             if min_depth <= depth <= _MAX_DEPTH:
-                yield Rung(width, depth, one + (depth - 1) * block)
+                yield Rung(width, depth, size, one + (depth - 1) * block)

@@ -89,14 +89,17 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         error = _attempt(lambda: temporary.mkdir(parents=True, exist_ok=True))
     if layout.any(error is not None):  # a barrier too: nobody writes before the folder is there
-        return _give_up(layout, temporary, step, error)
+        _give_up(layout, temporary, step, error)
+        return None
     error = _attempt(lambda: _write_rank(temporary, layout.rank, fragments))
     if layout.any(error is not None):
-        return _give_up(layout, temporary, step, error)
+        _give_up(layout, temporary, step, error)
+        return None
     if layout.is_main:
         error = _attempt(lambda: _publish(temporary, final, step, layout.world, state))
     if layout.any(error is not None):
-        return _give_up(layout, temporary, step, error)
+        _give_up(layout, temporary, step, error)
+        return None
     if layout.is_main:
         _prune(folder, keep)
     return final

@@ -183,6 +183,11 @@ class RunConfig:
                 f"model.text_width={self.model.text_width}: must equal text.width"
                 f"={self.text.width}. Use {self.text.width}."
             )
+        if list(self.model.spread) != list(self.codec.spread):
+            raise ValueError(
+                f"model.spread={self.model.spread}: must equal codec.spread={self.codec.spread}. "
+                "Leave it to the codec's file."
+            )
         horizon = [self.horizon.flops, self.horizon.tokens, self.horizon.steps]
         if sum(value > 0 for value in horizon) != 1 or min(horizon) < 0:
             raise ValueError(
@@ -253,7 +258,7 @@ def _to_run(config: DictConfig) -> RunConfig:
 
 
 def _refuse_unknown(config: DictConfig, schema: DictConfig, prefix: str) -> None:
-    for key in config:
+    for key in map(str, config):
         if key not in schema:
             raise ValueError(_unknown_key(f"{prefix}{key}", schema))
         known = OmegaConf.is_dict(schema[key]) and OmegaConf.is_dict(config[key])

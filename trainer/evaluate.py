@@ -12,8 +12,9 @@ from models.pack import TokenPack
 from trainer.collate import Collator, Encoded
 from trainer.config import RunConfig
 from trainer.parallel.layout import Layout
-from trainer.rng import normal, uniform
+from trainer.rng import normal
 
+_GOLDEN = (5**0.5 - 1) / 2
 NOISE_DRAWS = 2  # independent draws of the noise; their difference measures the noise of the loss
 
 
@@ -66,7 +67,9 @@ class Validator:
         """Lay one clip side by side with itself, once a stratum of time."""
         seed, strata = self._run.validation.noise_seed, self._times
         pack = collator.pack([clip] * strata, [True] * strata)
-        offset = uniform(seed, f"val-time-{draw}", clip.key, 0)
+        # Golden-ratio offsets spread the times of all clips evenly over (0, 1): a fixed
+        # quadrature, so that only the noise x_0 differs between draws.
+        offset = index * _GOLDEN % 1.0
         noise = [
             normal(tuple(clip.tokens.shape), seed, f"val-noise-{draw}", clip.key, j)
             for j in range(strata)

@@ -38,6 +38,9 @@ from trainer.collate import Collator, Encoded
 from trainer.config import RunConfig, load_run
 from trainer.rng import normal
 
+_TEXT_KEYS = ("run", "requests", "out", "prompt")
+_STORED = {"root", "split", "key"}
+
 
 @dataclass
 class Request:
@@ -64,6 +67,7 @@ class Request:
             "width": (self.width > 1 and self.width % 2 == 0, "be even and positive"),
             "fps": (0 < self.fps <= 120, "lie in (0, 120]"),
             "steps": (0 < self.steps <= 1000, "lie in 1..1000"),
+            "reference": (set(self.reference) in (set(), _STORED), "hold root, split and key"),
         }
         for key, (ok, rule) in rules.items():
             if not ok:
@@ -167,8 +171,12 @@ def write_clip(path: Path, frames: np.ndarray, fps: float) -> None:
 
 def parse(argv: list[str]) -> tuple[Path, list[Request]]:
     """Parse key=value arguments into a run folder and requests."""
-    given = OmegaConf.to_container(OmegaConf.from_dotlist(argv))
-    assert isinstance(given, dict)
+    pairs = [argument.partition("=") for argument in argv]
+    # Text is taken as it stands: "a cube: red" is a prompt, not YAML.
+    given: dict[str, Any] = {key: value for key, _, value in pairs if key in _TEXT_KEYS}
+    others = [argument for argument in argv if argument.partition("=")[0] not in _TEXT_KEYS]
+    parsed = OmegaConf.to_container(OmegaConf.from_dotlist(others))
+    given |= {str(key): value for key, value in dict(parsed).items()}  # type: ignore[arg-type]
     folder = given.pop("run", None)
     if not folder:
         raise ValueError("run=: must name a run folder. See --help.")
@@ -179,12 +187,18 @@ def parse(argv: list[str]) -> tuple[Path, list[Request]]:
 
 
 def _request(entry: dict[str, Any]) -> Request:
+    entry = dict(entry)
+    prompt = entry.pop("prompt", "")
+    if not isinstance(prompt, str):
+        raise ValueError(f"prompt={prompt}: must be text. See --help.")
     try:
         request = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Request), entry))
     except OmegaConfBaseException as error:
         known = ", ".join(f.name for f in fields(Request))
-        raise ValueError(f"{str(error).splitlines()[0]}. Keys: {known}.") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{error.full_key}: {reason}. Keys: {known}.") from error
     assert isinstance(request, Request)
+    request.prompt = prompt
     request.check()
     return request
 

@@ -135,9 +135,15 @@ class Training:
             for pack in planned.packs
             if pack.samples
         ]
-        values, flops, stop, save = self._agree(batches, should_stop())
-        if values == 0:
-            raise ValueError("data: a whole step of samples could not be read. Check the shards.")
+        values, flops, stop, save, lost = self._agree(
+            batches, should_stop(), len(planned.packs) - len(batches)
+        )
+        if lost:
+            # ZeRO reduces every backward: ranks with fewer micro-batches would wait for ever.
+            raise ValueError(
+                f"step {progress.step}: no sample of {lost:.0f} pack(s) could be read. "
+                "Check the shards; data.on_bad_sample=drop covers single samples."
+            )
         error = accumulate(self.engine, batches, values)
         lr = learning_rate(self.run_config.optim, progress.step, self.horizon.steps)
         norm = self.engine.step(lr)
@@ -150,7 +156,7 @@ class Training:
         self._count(planned.plan, int(flops), time.monotonic() - started)
         return bool(stop), bool(save), norm, lr
 
-    def _agree(self, batches: list[MicroBatch], stop: bool) -> list[float]:
+    def _agree(self, batches: list[MicroBatch], stop: bool, lost: int) -> list[float]:
         """Sum the loss denominator, FLOPs and flags over ranks before the first backward."""
         checkpoint = self.run_config.checkpoint
         due = checkpoint.seconds and time.monotonic() - self._last_save > checkpoint.seconds
@@ -161,6 +167,7 @@ class Training:
             float(sum(batch.flops for batch in batches)),
             float(stop),
             float(save),
+            float(lost),
         ]
         return self.layout.sum(*local) if self.layout.world > 1 else local
 

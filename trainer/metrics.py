@@ -113,7 +113,9 @@ def start_wandb(
         mode=mode.value,
         resume="allow" if mode is WandbMode.online else None,
         config=config,
-        settings=wandb.Settings(console="off", x_disable_stats=True, disable_git=True),
+        settings=wandb.Settings(
+            console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, host="-"
+        ),
     )
     run.define_metric("*", step_metric="step")
     return run

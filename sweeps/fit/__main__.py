@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.fit.table import fit_table
+from sweeps.fit.law import fit_table
 
 HELP = """\
 Fit a scaling law to a table of runs:  L(N, D) = E + A / N^alpha + B / D^beta

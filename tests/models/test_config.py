@@ -15,8 +15,13 @@ BAD = {
     r"model.width=32: must be at least model.values_per_token=48, .*rank.* Use a wider": {
         "width": 32,
         "values_per_token": 48,
+        "spread": [1.0] * 12,
     },
     r"model.width=0: must be at least": {"width": 0},
+    r"model.spread=\[1.0\]: must hold values_per_token / 4 = 6 .* Use the codec's": {
+        "spread": [1.0]
+    },
+    r"model.spread=.*0.0.*: must hold .* positive numbers": {"spread": [1.0] * 5 + [0.0]},
 }
 
 

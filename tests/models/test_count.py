@@ -13,9 +13,17 @@ from models.pack import TokenPack
 
 CONFIGS = [
     ModelConfig(width=32, depth=1, text_width=8, time_features=10),
-    ModelConfig(width=48, depth=3, head_dim=8, mlp_ratio=2, values_per_token=16, text_width=12),
+    ModelConfig(
+        width=48,
+        depth=3,
+        head_dim=8,
+        mlp_ratio=2,
+        values_per_token=16,
+        text_width=12,
+        spread=[1.0] * 4,
+    ),
     ModelConfig(),
-    ModelConfig(width=96, depth=4, head_dim=32, values_per_token=48),
+    ModelConfig(width=96, depth=4, head_dim=32, values_per_token=48, spread=[0.5] * 12),
 ]
 # (video tokens, caption tokens) of each segment; 0 caption tokens is "no caption".
 PACKS = [
@@ -96,11 +104,12 @@ class TestCount:
 
 def test_training_skips_only_the_gradient_of_the_inputs() -> None:
     # "Backward costs twice the forward" counts the gradient with respect to the network's inputs,
-    # which training does not need: the convention overstates by the first layers alone.
+    # which training does not need: the convention overstates by the first layers alone (but for
+    # the captions' layer, whose inputs hold the learned null caption).
     config, shapes = ModelConfig(), [(16, 4), (40, 11)]
-    tokens, captions, segments = 56, 15, 2
+    tokens, segments = 56, 2
     first_layers = tokens * (config.values_per_token + POSITION_FEATURES)
-    first_layers += captions * config.text_width + segments * 2 * config.time_features
+    first_layers += segments * 2 * config.time_features
     ours = count_flops(config, [16, 40], [4, 11]).total
     really = counted(config, shapes, backward=True, inputs=False)
     assert ours - really == 2 * first_layers * config.width

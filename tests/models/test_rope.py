@@ -26,7 +26,9 @@ def test_attention_depends_on_distances_alone(head_dim: int) -> None:
     for axis in range(3):  # every axis is told apart
         moved = positions.clone()
         moved[0, axis] += 1
-        assert not torch.allclose(scores(config, q, k, moved), near, rtol=0, atol=1e-3), f"axis {axis}"
+        assert not torch.allclose(scores(config, q, k, moved), near, rtol=0, atol=1e-3), (
+            f"axis {axis}"
+        )
 
 
 @pytest.mark.parametrize("head_dim", [6, 8, 10, 12, 14, 16, 32, 64, 128])

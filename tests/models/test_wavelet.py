@@ -1,5 +1,7 @@
 """The wavelet codec: a projection with orthogonal rows, for any size."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ PLAIN = WaveletCodec(CodecConfig())
 SCALED = WaveletCodec(
     CodecConfig(
         mean=[-0.4446, -0.0404, 0.0430, 0.0, 0.0, 0.0],
-        std=[0.4136, 0.1789, 0.1657, 0.0610, 0.0658, 0.0429],
+        scale=0.4136,
     )
 )
 
@@ -86,12 +88,7 @@ def test_rows_of_the_transform_are_orthogonal() -> None:
     base = torch.zeros(5, 8, 8, 3, dtype=torch.uint8)
     zero = PLAIN.encode(base)[:, 1, 0, 0]
     columns = []
-    for frame, row, column in [(1, 0, 0), (1, 0, 7), (1, 7, 0), (1, 7, 7)] + [
-        (4, 0, 0),
-        (4, 0, 7),
-        (4, 7, 0),
-        (4, 7, 7),
-    ]:
+    for frame, row, column in product((1, 4), (0, 7), (0, 7)):
         for colour in range(3):
             probe = base.clone()
             probe[frame, row, column, colour] = 255
@@ -107,8 +104,7 @@ def test_rows_of_the_transform_are_orthogonal() -> None:
 def test_statistics_only_shift_and_scale() -> None:
     clip = smooth_clip(5, 32, 32)
     mean = torch.tensor(SCALED.config.mean).view(-1, 1, 1, 1)
-    std = torch.tensor(SCALED.config.std).view(-1, 1, 1, 1)
-    torch.testing.assert_close(SCALED.encode(clip) * std + mean, PLAIN.encode(clip))
+    torch.testing.assert_close(SCALED.encode(clip) * 0.4136 + mean, PLAIN.encode(clip))
 
 
 def test_other_strides_are_refused() -> None:

@@ -5,9 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from sweeps.fit.law import fit_law
+from sweeps.fit.law import fit_law, fit_table
 from sweeps.fit.runs import Run
-from sweeps.fit.table import fit_table
 
 FEW = {"resamples": 60}
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from sweeps.fit.__main__ import describe, main, write_json
-from sweeps.fit.law import fit_law
+from sweeps.fit.law import fit_law, fit_table
 from sweeps.fit.runs import Run, group_budgets, interpolated_flops_per_token, noise_floor
-from sweeps.fit.table import fit_table
 
 TRUE = {"E": 0.25, "A": 30.0, "alpha": 0.42, "B": 900.0, "beta": 0.45}
 FEW = {"resamples": 100}

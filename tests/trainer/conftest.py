@@ -107,6 +107,6 @@ def trained(latents: Path, group: None, tmp_path_factory: pytest.TempPathFactory
     with warnings.catch_warnings():
         # torch 2.13 renamed collectives that deepspeed 0.19 still calls by their old names.
         warnings.filterwarnings("ignore", ".*is deprecated. Please use", FutureWarning)
-        warnings.filterwarnings("ignore", "torch.jit", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit", DeprecationWarning)
         assert train_run(run, folder, lambda: False)
     return folder

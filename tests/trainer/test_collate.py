@@ -52,18 +52,18 @@ def test_every_sample_keeps_its_own_rows(
             assert torch.equal(getattr(pack, name)[rows], getattr(alone, name)), name
         assert pack.fps[i] == e.sample.info.fps
         start = rows.stop
-    assert pack.caption_lengths == [len(e.caption) if i not in (1, 4) else 0 for i, e in enumerate(encoded)]  # noqa: E501
+    kept = [0 if i in (1, 4) else len(e.caption) for i, e in enumerate(encoded)]
+    assert pack.caption_lengths == kept
     assert torch.equal(pack.caption, torch.cat([encoded[i].caption for i in (0, 2, 3, 5)]))
     assert not pack.valid[start:].any()
     assert (pack.segment[start:] == len(encoded) - 1).all()
 
 
-def test_edge_padding_is_masked_at_the_resolution_of_the_latent(
-    run: RunConfig, encoded: list[Encoded]
-) -> None:
+def test_edge_padding_is_masked_at_the_resolution_of_the_latent(run: RunConfig) -> None:
     # 72 rows are 9 of 10 latent rows, 56 columns 7 of 8; the first frame has no temporal detail.
-    odd = next(e for e in encoded if e.sample.info.height == 72)
-    pack = Collator(run.codec, run.text).pack([odd], [True])
+    collator = Collator(run.codec, run.text)
+    odd = next(s for s in load_fixed(run.data, "train", 0) if s.info.height == 72)
+    pack = collator.pack([collator.encode(odd)], [True])
     assert int(pack.valid.sum()) == (6 * 4 - 1) * 9 * 7
 
 

@@ -26,7 +26,7 @@ GROUPS = [file for file in FILES if file.parent != Path()]
 @pytest.mark.parametrize("file", GROUPS, ids=str)
 def test_every_yaml_composes(file: Path) -> None:
     choice = f"{file.parent}={file.stem}"
-    horizon = [] if file.parent.name == "experiment" else ["horizon.steps=1"]
+    horizon = [] if "horizon:" in (CONF_DIR / file).read_text() else ["horizon.steps=1"]
     run = compose_run([choice, *horizon])
     assert isinstance(run, RunConfig)
 
@@ -42,7 +42,7 @@ ERRORS = {
     "+horizon.flop=1": r"^horizon.flop: unknown key\. Allowed: flops, steps, tokens\.$",
     "model=huge": r"^model=huge: unknown choice\. Allowed: w128d5, .*w96d4\.$",
     "experiment=none": r"^experiment=none: unknown choice\. Allowed: .*cpu_smoke",
-    "optim=adam": r"^optim: holds keys, not a value\. Allowed: optim.beta1, .*optim.weight_decay\.$",
+    "optim=adam": r"^optim: holds keys, not a value\. Allowed: optim.beta1, .*\.$",
     "optim.lr=fast": r"^optim.lr: Value 'fast' .*could not be converted to Float\.$",
     "parallel.precision=fp8": r"^parallel.precision: Invalid value 'fp8', .*\[fp32, bf16\]\.$",
     "log.wandb=yes": r"^log.wandb: Invalid value .*\[disabled, offline, online\]",
@@ -50,13 +50,13 @@ ERRORS = {
     "optim.lr=0": r"^optim.lr=0.0: must be positive\. Use 5e-3\.$",
     "optim.warmup=0.9": r"^optim.warmup\+decay=1.2: must lie in \[0, 1\]",
     "objective.caption_dropout=2": r"^objective.caption_dropout=2.0: must lie in \[0, 1\]",
-    "horizon.tokens=5": r"^horizon.flops,tokens,steps=\[0.0, 5.0, 1\]: exactly one must be positive",
+    "horizon.tokens=5": r"^horizon.flops,tokens,steps=\[0.0, 5.0, 1\]: exactly one must",
     "parallel.zero_stage=4": r"^parallel.zero_stage=4: must be 0, 1, 2 or 3\. Use 1\.$",
     "parallel.processes=2": r"^data.packs_per_step=1: must be divisible by .*=2\. Use 2\.$",
     "parallel.precision=bf16": r"^parallel.precision=bf16: ZeRO 0 .* Use parallel.zero_stage=1",
     "parallel.device=tpu": r"^parallel.device=tpu: must be one of .*Use auto",
     "model.text_width=8": r"^model.text_width=8: must equal text.width=384\. Use 384\.$",
-    "model.values_per_token=20": r"^model.values_per_token=20: must be 4 x codec.channels=6\. Use 24",
+    "model.values_per_token=20": r"^model.spread=.*: must hold values_per_token / 4 = 5 positive",
     "model.width=72": r"^model.width=72: must be a multiple of model.head_dim=16\. Use 64\.$",
     "seed=-1": r"^seed=-1: must be at least 0\. Use 0\.$",
     "log.every=0": r"^log.every=0: must be at least 1",
@@ -73,7 +73,7 @@ def test_a_wrong_key_or_value_says_what_is_allowed(override: str) -> None:
 
 
 def test_no_horizon_is_refused() -> None:
-    with pytest.raises(ValueError, match="exactly one must be positive. Set for example horizon"):
+    with pytest.raises(ValueError, match=r"exactly one must be positive\. Set for example horizon"):
         compose_run([])
 
 
@@ -106,7 +106,7 @@ CHANGES = [
 
 
 def test_what_defines_the_experiment_changes_its_name() -> None:
-    names = [run_name(compose_run(["horizon.steps=5", *extra])) for extra in ([], *([c] for c in CHANGES))]  # noqa: E501
+    names = [run_name(compose_run(["horizon.steps=5", *[c][: c != ""]])) for c in ("", *CHANGES)]
     assert len(set(names)) == len(names)
 
 

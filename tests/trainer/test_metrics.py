@@ -1,6 +1,9 @@
 """metrics.jsonl is the truth; W&B mirrors it on our own step axis."""
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,31 +55,12 @@ def test_no_file_has_no_records(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
-def read_wandb(folder: Path) -> dict[str, Any]:
-    """Read a run's offline W&B file: history rows, metric definitions, summary and config keys."""
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
+def read_wandb(folder: Path) -> list[dict[str, Any]]:
+    """Read the records of a run's offline W&B file."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(path))
-    found: dict[str, Any] = {"history": [], "metrics": [], "summary": {}, "config": {}}
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        kind = record.WhichOneof("record_type")
-        if kind == "history":
-            row = {(i.key or i.nested_key[0]): json.loads(i.value_json) for i in record.history.item}
-            found["history"].append(row)
-        elif kind == "metric":
-            found["metrics"].append(record.metric)
-        elif kind == "summary":
-            for item in record.summary.update:
-                found["summary"][item.key or item.nested_key[0]] = json.loads(item.value_json)
-        elif kind == "run":
-            found["id"] = record.run.run_id
-            found["config"] |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
-    return found
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb's and protobuf's own
@@ -92,15 +76,22 @@ def test_wandb_offline_holds_the_history_on_our_step_axis(latents: Path, tmp_pat
     assert not (folder / "wandb").exists()  # offline is written once, at the end
     write(path, 3, range(4, 7), loss=0.5)  # a rollback repeats steps 4 and 5
     mirror.finish({"loss": 0.25, "name": "text is left out", "nan": float("nan")})
-    found = read_wandb(folder)
-    steps = [row["step"] for row in found["history"]]
-    assert steps == [1, 2, 3, 4, 5, 6]
-    assert [row["train_loss"] for row in found["history"]] == [1.0] * 3 + [0.5] * 3
-    assert any(m.glob_name == "*" and m.step_metric == "step" for m in found["metrics"])
-    assert found["summary"]["loss"] == 0.25
-    assert "nan" not in found["summary"]
-    assert found["id"] == folder.name
-    assert found["config"]["optim"]["lr"] == run.optim.lr
+    records = read_wandb(folder)
+    history = [r["history"]["item"] for r in records if r["type"] == "history"]
+    assert [row["step"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert [row["train_loss"] for row in history] == [1.0] * 3 + [0.5] * 3
+    metrics = [r["metric"] for r in records if r["type"] == "metric"]
+    assert any(m["glob_name"] == "*" and m["step_metric"] == "step" for m in metrics)
+    summary: dict[str, Any] = {}
+    for record in records:
+        summary |= record.get("summary", {}).get("update", {})
+    assert summary["loss"] == 0.25
+    assert "nan" not in summary
+    assert "name" not in summary
+    (started,) = [r["run"] for r in records if r["type"] == "run"]
+    assert (started["run_id"], started["run_group"]) == (folder.name, "study")
+    assert started["config"]["update"]["optim"]["lr"] == run.optim.lr
+    assert socket.gethostname() not in [r.get("environment", {}).get("host") for r in records]
 
 
 def test_wandb_disabled_writes_nothing(latents: Path, tmp_path: Path) -> None:

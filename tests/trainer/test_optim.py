@@ -51,7 +51,7 @@ def test_gamma_gives_a_power_profile_of_the_asked_width(sigma: float) -> None:
 
 @pytest.mark.usefixtures("group")
 @pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
-@pytest.mark.filterwarnings("ignore:torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_the_average_weighs_steps_by_that_profile(latents: Path) -> None:
     run = compose_smoke(latents)
     model = DiT(run.model)

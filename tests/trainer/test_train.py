@@ -47,7 +47,8 @@ class TestRun:
         assert not train(run, broken, stop_after=2)
         assert train(run, broken)
         a, b = load_latest(whole / "checkpoints"), load_latest(broken / "checkpoints")
-        assert a is not None and b is not None
+        assert a is not None
+        assert b is not None
         assert a.index["files"] == b.index["files"]  # checksums of all tensors
         assert a.state["loader"] == b.state["loader"]
         drop = ("seconds", "tokens_per_second")
@@ -91,7 +92,7 @@ class TestRun:
             freeze(smoke(latents, "optim.lr=1e-4"), tmp_path)
 
 
-GOLDEN = [1.3789708633199114, 1.2496411525362174, 1.2851623757502575]
+GOLDEN = [1.4290243027, 1.2741332911, 1.4203717389]
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:

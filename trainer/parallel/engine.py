@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -184,7 +185,7 @@ def _build_optimizer(
         lr=optim.lr,
         betas=(optim.beta1, optim.beta2),
         eps=optim.eps,
-        foreach=True,
+        fused=True,
     )
 
 
@@ -209,7 +210,7 @@ def _deepspeed_config(optim: OptimConfig, parallel: ParallelConfig) -> dict[str,
 
 def _initialize(
     model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, object], layout: Layout
-) -> "deepspeed.DeepSpeedEngine":
+) -> Any:
     os.environ.setdefault("DS_ACCELERATOR", layout.device.type)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed

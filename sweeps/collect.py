@@ -1,0 +1,107 @@
+"""From run folders to one table: runs.csv, a row a run, with what was excluded and why."""
+
+import csv
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweeps.study import Spec
+
+COLUMNS = (
+    "name", "params", "tokens", "flops", "flops_6nd", "loss", "loss_noise", "lr", "batch_tokens",
+    "excluded", "reason", "budget", "phase", "width", "depth", "steps", "seed", "loss_real",
+    "real_token_share", "seconds", "world_size", "zero_stage", "padding_share",
+)  # fmt: skip
+EXCLUDED_PHASES = {
+    "pilot": "pilot: chose the grids",
+    "replicate": "replicate: measures the noise floor",
+    "twin": "twin: shows that the layout is invisible",
+}
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """Spread of the loss over seeds of one point.
+
+    mean, std: over ``num`` runs; relative: std / mean, taken as the noise of every run.
+    """
+
+    mean: float
+    std: float
+    num: int
+
+    @property
+    def relative(self) -> float:
+        """Standard deviation over mean."""
+        return self.std / self.mean if self.num > 1 else 0.0
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Read a run's result, or None while there is none."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    assert isinstance(result, dict)
+    return result
+
+
+def collect(
+    specs: Sequence[Spec], folders: dict[str, Path], noise: SeedNoise | None
+) -> list[dict[str, Any]]:
+    """Return a row for every run of a study, also for those that failed or diverged.
+
+    ``loss_noise`` joins the run's own noise of validation draws with the spread over seeds.
+    """
+    rows = []
+    for spec in specs:
+        result = read_result(folders[spec.name]) or {"status": "missing"}
+        row: dict[str, Any] = {key: result.get(key) for key in COLUMNS}
+        row |= {"name": folders[spec.name].name, "phase": spec.phase, "budget": spec.budget}
+        reason = EXCLUDED_PHASES.get(spec.phase, "")
+        if result["status"] != "finished":
+            reason = f"{result['status']}: {result.get('reason', 'no result.json')}"
+        elif noise is not None:
+            draws = result.get("loss_noise") or 0.0
+            row["loss_noise"] = (draws**2 + (noise.relative * result["loss"]) ** 2) ** 0.5
+        row |= {"excluded": int(bool(reason)), "reason": reason}
+        rows.append(row)
+    return rows
+
+
+def seed_noise(losses: Sequence[float]) -> SeedNoise | None:
+    """Return the spread over seeds, or None with fewer than two."""
+    if len(losses) < 2:
+        return None
+    return SeedNoise(statistics.mean(losses), statistics.stdev(losses), len(losses))
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write runs.csv atomically; a missing value is an empty field."""
+    temporary = path.with_suffix(".csv.tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    temporary.replace(path)
+
+
+def compare_twins(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Compare the one-process run with its two-process twin."""
+    if len(results) != 2:
+        return None
+    one, two = results
+    keys = ("loss", "loss_real")
+    differences = {key: abs(one[key] - two[key]) / abs(one[key]) for key in keys if one.get(key)}
+    return {
+        "names": [one["name"], two["name"]],
+        "losses": [one["loss"], two["loss"]],
+        "world_sizes": [one["world_size"], two["world_size"]],
+        "zero_stages": [one["zero_stage"], two["zero_stage"]],
+        "steps": one["steps"],
+        "max_relative_difference": max(differences.values()),
+        "equal_tokens": one["tokens"] == two["tokens"] and one["flops"] == two["flops"],
+    }

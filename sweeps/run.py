@@ -1,0 +1,299 @@
+"""Run a study: expand it, train what is missing, fit the law, draw the samples, write the report.
+
+usage: python -m sweeps.run study=NAME [key=value ...]
+
+examples:
+  python -m sweeps.run study=demo
+  python -m sweeps.run study=demo name=demo-lr4 recipe.lr=4e-3
+  python -m sweeps.run study=demo cluster.slots=1
+
+The command line is Hydra's: study=NAME selects sweeps/conf/study/NAME.yaml, key=value sets a value
+(keys: sweeps/config.py). Safe to interrupt: the same command continues, finished runs stay.
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.shards import read_manifest
+from launch.local import Outcome, ProgressPrinter, Status, describe_failures, run_jobs
+from launch.process import Job, available_cores
+from sweeps import recipe as recipes
+from sweeps.collect import (
+    SeedNoise,
+    collect,
+    compare_twins,
+    read_result,
+    seed_noise,
+    write_rows,
+)
+from sweeps.config import StudyConfig, compose_study, freeze_study
+from sweeps.fit.law import fit_table
+from sweeps.ladder import Rung
+from sweeps.report.page import build_report
+from sweeps.samples import plan_samples
+from sweeps.study import Spec, StudyPlan, save_plan
+from sweeps.summary import log_summary
+
+INTERRUPTED = 130
+
+
+class Interrupted(RuntimeError):
+    """A signal stopped the launcher; what runs saved is kept."""
+
+
+class StudyRunner:
+    """Carry a study through its phases; every phase skips what is done."""
+
+    def __init__(self, study: StudyConfig, argv: Sequence[str]) -> None:
+        self.study, self.argv = study, list(argv)
+        self.plan = StudyPlan(study)
+        self.specs: list[Spec] = []
+        self.folders: dict[str, Path] = {}
+        self.failures: list[str] = []
+
+    def run(self) -> Path:
+        """Run everything; return the report's path."""
+        started = time.time()
+        freeze_study(self.study)
+        self._train("pilot", self.plan.pilot())
+        centre, pilot_text = self._pilot_minimum()
+        grid = self.plan.grid(centre)
+        middle = self._middle_rung(grid, self.study.replicates.budget)
+        replicates = self.plan.replicates(middle) if middle else []
+        self._train("grid", [*grid, *replicates, *self.plan.twins()])
+        for _ in range(self.study.grid.max_extensions):
+            more = self._extensions()
+            if not more:
+                break
+            self._train("extend", more)
+        rows, noise = self._table()
+        law = self._fit()
+        self._sample(rows)
+        self._describe(rows, noise, pilot_text, started)
+        report = build_report(self.study.folder)
+        log_summary(self.study, self.plan.base.log.project, rows, law, report)
+        return report
+
+    def _train(self, phase: str, specs: list[Spec]) -> None:
+        """Train the runs of a phase that have no result yet."""
+        jobs = []
+        for spec in specs:
+            job = self.plan.job(spec)
+            self.specs.append(spec)
+            self.folders[spec.name] = job.run_dir
+            jobs.append(job)
+        save_plan(self.study.folder, self.specs, {k: v.name for k, v in self.folders.items()})
+        self._launch(f"{self.study.name}: {phase}", jobs)
+
+    def _launch(self, title: str, jobs: list[Job]) -> None:
+        cluster = self.study.cluster
+        with ProgressPrinter(title) as printer:
+            outcomes = run_jobs(
+                jobs,
+                cluster.slots,
+                printer,
+                threads_per_process=cluster.threads_per_process,
+                grace_seconds=cluster.grace_seconds,
+                retries=cluster.retries,
+            )
+        self._check(outcomes)
+
+    def _check(self, outcomes: list[Outcome]) -> None:
+        stopped = (Status.interrupted, Status.not_started)
+        if any(outcome.status in stopped for outcome in outcomes):
+            raise Interrupted
+        text = describe_failures(outcomes)
+        if text:
+            print(text, file=sys.stderr)
+            self.failures.append(text)
+
+    def _results(self, phases: Sequence[str], budget: float | None = None) -> list[dict[str, Any]]:
+        found = []
+        for spec in self.specs:
+            if spec.phase in phases and budget in (None, spec.budget):
+                result = read_result(self.folders[spec.name])
+                if result is not None and result["status"] == "finished":
+                    found.append(result)
+        return found
+
+    def _pilot_minimum(self) -> tuple[float, str]:
+        """Return the pilot's best number of parameters, by a parabola where it has a minimum."""
+        results = self._results(["pilot"])
+        if not results:
+            raise ValueError("pilot: no run finished. See the log.txt of its runs.")
+        params = np.log([r["params"] for r in results])
+        losses = np.log([r["loss"] for r in results])
+        best = params[int(np.argmin(losses))]
+        how = "the best size, for want of an interior minimum"
+        if len(results) >= 3:
+            curve, slope, _ = np.polyfit(params, losses, 2)
+            vertex = -slope / (2 * curve) if curve > 0 else np.inf
+            if params.min() < vertex < params.max():
+                best, how = vertex, "the vertex of a parabola in log N"
+        centre = float(np.exp(best))
+        pilot = self.study.pilot
+        return centre, (
+            f"{len(results)} sizes at {pilot.flops:.3g} FLOPs; its minimum, {how}, is at "
+            f"N = {centre:.3g}. A grid of budget C is centred at that times "
+            f"(C / {pilot.flops:.3g})^{pilot.exponent:g}."
+        )
+
+    def _middle_rung(self, grid: list[Spec], budget: float) -> Rung | None:
+        """Return the middle size of a budget's grid."""
+        members = [spec for spec in grid if spec.budget == budget]
+        if not members:
+            return None
+        run = self.plan.compose(members[len(members) // 2])
+        return Rung(run.model.width, run.model.depth, run.model.head_dim, 0)
+
+    def _extensions(self) -> list[Spec]:
+        """Return one more size for each budget whose best run is at an edge of its grid."""
+        specs = []
+        for budget in self.study.budgets:
+            results = self._results(["grid", "extend"], budget)
+            if not results:
+                continue
+            sizes = [r["params"] for r in results]
+            best = min(results, key=lambda r: r["loss"])["params"]
+            if best in (min(sizes), max(sizes)):
+                spec = self.plan.extension(budget, sizes, upward=best == max(sizes))
+                specs += [spec] if spec else []
+        return specs
+
+    def _table(self) -> tuple[list[dict[str, Any]], SeedNoise | None]:
+        """Write runs.csv."""
+        replicates = self._results(["replicate"])
+        losses = [r["loss"] for r in replicates]
+        if replicates:
+            budget, width = self.study.replicates.budget, replicates[0]["width"]
+            same = [r for r in self._results(["grid"], budget) if r["width"] == width]
+            depth = replicates[0]["depth"]
+            losses += [r["loss"] for r in same if r["depth"] == depth]
+        noise = seed_noise(losses)
+        rows = collect(self.specs, self.folders, noise)
+        write_rows(self.study.folder / "runs.csv", rows)
+        return rows, noise
+
+    def _fit(self) -> dict[str, Any]:
+        """Fit runs.csv as it lies on disk, so that anyone can refit it, and write law.json."""
+        table = self.study.folder / "runs.csv"
+        law = fit_table(table, level=self.study.level, resamples=self.study.resamples)
+        _write_json(self.study.folder / "law.json", law)
+        return law
+
+    def _sample(self, rows: list[dict[str, Any]]) -> None:
+        """Draw the compute ladder from the best included run of each budget."""
+        best = []
+        for budget in self.study.budgets:
+            members = [r for r in rows if r["budget"] == budget and not r["excluded"]]
+            best += [min(members, key=lambda r: r["loss"])] if members else []
+        if not best or not self.study.samples.prompts:
+            return
+        run = self.plan.base
+        jobs, ladder = plan_samples(self.study, best, run.data.root, run.validation.splits[0])
+        self._launch(f"{self.study.name}: samples", jobs)
+        _write_json(self.study.folder / "samples" / "ladder.json", ladder)
+
+    def _describe(
+        self,
+        rows: list[dict[str, Any]],
+        noise: SeedNoise | None,
+        pilot: str,
+        started: float,
+    ) -> None:
+        """Write study.json and data.json for the report."""
+        folder, study = self.study.folder, self.study
+        first = folder / "started.txt"
+        if not first.exists():
+            first.write_text(datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"))
+        twins = self._results(["twin"])
+        finished = [r for r in rows if r["seconds"] is not None]
+        _write_json(
+            folder / "study.json",
+            {
+                "name": study.name,
+                "question": study.question,
+                "command": "python -m sweeps.run " + " ".join(self.argv),
+                "config": json.loads(_as_json(study)),
+                "recipe": recipes.describe(study.recipe),
+                "pilot": pilot,
+                "started": first.read_text(),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": sum(r["seconds"] for r in finished),
+                "seconds_meaning": "training time summed over runs, one thread a process",
+                "env": self._environment(rows),
+                "seeds_noise": None
+                if noise is None
+                else {"mean": noise.mean, "std": noise.std, "n": noise.num},
+                "twin": compare_twins(twins),
+                "failures": self.failures,
+            },
+        )
+        largest = max(self._results(["grid", "extend"]), key=lambda r: r["flops"])
+        manifest = read_manifest(self.plan.base.data.root)
+        accounting = {"run": largest["name"], **largest["accounting"]}
+        accounting["padding_share"] = largest["padding_share"]
+        _write_json(folder / "data.json", manifest | {"accounting": accounting})
+
+    def _environment(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        for row in rows:
+            path = self.study.folder / "runs" / row["name"] / "env.json"
+            if path.exists():
+                env = json.loads(path.read_text())
+                env.pop("argv", None)
+                memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+                return env | {"cores": available_cores(), "memory": f"{memory:.0f} GiB"}
+        return {"python": platform.python_version()}
+
+
+def _as_json(study: StudyConfig) -> str:
+    from omegaconf import OmegaConf
+
+    return json.dumps(OmegaConf.to_container(OmegaConf.structured(study), enum_to_str=True))
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1))
+    temporary.replace(path)
+
+
+def run_study(study: StudyConfig, argv: Sequence[str]) -> int:
+    """Run a study and say where its report is; return the exit status."""
+    try:
+        runner = StudyRunner(study, argv)
+        report = runner.run()
+    except Interrupted:
+        print("interrupted: runs saved what they had; the same command continues.")
+        return INTERRUPTED
+    print(f"law:    {study.folder / 'law.json'}")
+    print(f"runs:   {study.folder / 'runs.csv'}")
+    print(f"report: {report}")
+    return 1 if runner.failures else 0
+
+
+def main(argv: list[str]) -> int:
+    """Parse the command line and run the study."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        names = sorted(path.stem for path in (Path(__file__).parent / "conf/study").glob("*.yaml"))
+        print("studies: " + ", ".join(names))
+        return 0
+    try:
+        return run_study(compose_study(argv), argv)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

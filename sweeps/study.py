@@ -1,0 +1,185 @@
+"""A study as a list of runs: the pilot, the grids it centres, replicates and the twin.
+
+IsoFLOP points are computed, not listed: a run's tokens follow from its budget and size, its batch
+and learning rate from its tokens.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from data.shards import SampleInfo, read_index
+from launch.process import Job
+from sweeps.config import StudyConfig
+from sweeps.ladder import Rung, shape_for
+from sweeps.recipe import Recipe, recipe_for
+from trainer.config import RunConfig, compose_run, freeze, run_name
+from trainer.horizon import flops_per_token
+from trainer.train import start_command
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run of a study.
+
+    phase: pilot, grid, extend, replicate or twin; budget: nominal FLOPs.
+    overrides: what makes it differ from the study's base.
+    """
+
+    name: str
+    phase: str
+    budget: float
+    overrides: list[str] = field(default_factory=list)
+
+
+class StudyPlan:
+    """Turn a study's questions into specs, and specs into run folders and jobs."""
+
+    def __init__(self, study: StudyConfig) -> None:
+        self.study = study
+        self.base = compose_run([*study.base, "horizon.flops=1"])
+
+    @cached_property
+    def index(self) -> list[SampleInfo]:
+        """The training split's index: FLOPs a token depend on its clips."""
+        return read_index(self.base.data.root, self.base.data.train_split)
+
+    @cached_property
+    def _sampled_index(self) -> list[SampleInfo]:
+        """Every fourth clip: enough to know FLOPs a token to a per cent."""
+        return self.index[::4] if len(self.index) > 400 else self.index
+
+    def rung(self, params: float) -> Rung:
+        """Return the ladder's shape near a number of parameters."""
+        return shape_for(max(params, self.study.grid.min_params), self.base.model)
+
+    def tokens_for(self, rung: Rung, flops: float) -> float:
+        """Return the training tokens that a budget buys at a size."""
+        return flops / self.flops_per_token(rung)
+
+    def flops_per_token(self, rung: Rung) -> float:
+        """Return training FLOPs a video token of a shape on this data set."""
+        model = replace(self.base.model, width=rung.width, depth=rung.depth, head_dim=rung.head_dim)
+        return flops_per_token(replace(self.base, model=model), self._sampled_index)
+
+    def recipe(self, rung: Rung, flops: float) -> Recipe:
+        """Return learning rate and batch of a point."""
+        return recipe_for(self.study.recipe, self.tokens_for(rung, flops))
+
+    def point(self, phase: str, flops: float, rung: Rung, seed: int = 0) -> Spec:
+        """Return the spec of one isoFLOP point."""
+        recipe = self.recipe(rung, flops)
+        name = f"{phase}-c{flops:.2g}-w{rung.width}d{rung.depth}".replace("+", "")
+        return Spec(
+            name if seed == 0 else f"{name}-s{seed}",
+            phase,
+            flops,
+            [
+                f"model.width={rung.width}",
+                f"model.depth={rung.depth}",
+                f"model.head_dim={rung.head_dim}",
+                f"horizon.flops={flops:.6g}",
+                f"seed={seed}",
+                *recipe.overrides(),
+            ],
+        )
+
+    def pilot(self) -> list[Spec]:
+        """Return the pilot's isoFLOP curve."""
+        pilot = self.study.pilot
+        return [self.point("pilot", pilot.flops, rung) for rung in self._rungs(pilot.params)]
+
+    def grid(self, pilot_params: float) -> list[Spec]:
+        """Return all grids, centred by the pilot's minimum and the stated exponent."""
+        study, specs = self.study, []
+        for budget in study.budgets:
+            centre = pilot_params * (budget / study.pilot.flops) ** study.pilot.exponent
+            specs += [self.point("grid", budget, rung) for rung in self.sizes_around(centre)]
+        return specs
+
+    def sizes_around(self, centre: float) -> list[Rung]:
+        """Return a grid of distinct rungs around a size, shifted up where it meets the smallest."""
+        grid = self.study.grid
+        lowest = max(centre * grid.spacing ** -((grid.sizes - 1) / 2), grid.min_params)
+        rungs: list[Rung] = []
+        target = lowest
+        while len(rungs) < grid.sizes:
+            rung = self.rung(target)
+            if rung not in rungs:
+                rungs.append(rung)
+            target *= grid.spacing if rung == rungs[-1] else 1.1
+        return rungs
+
+    def extension(self, budget: float, sizes: list[float], upward: bool) -> Spec | None:
+        """Return the point that continues a budget's grid on one side, if there is a shape."""
+        spacing = self.study.grid.spacing
+        edge = max(sizes) * spacing if upward else min(sizes) / spacing
+        if edge < self.study.grid.min_params * 0.95:
+            return None
+        rung = self.rung(edge)
+        known = any(abs(rung.params / size - 1) < 0.01 for size in sizes)
+        return None if known else self.point("extend", budget, rung)
+
+    def replicates(self, rung: Rung) -> list[Spec]:
+        """Return the same point with other seeds."""
+        config = self.study.replicates
+        return [self.point("replicate", config.budget, rung, seed) for seed in config.seeds]
+
+    def twins(self) -> list[Spec]:
+        """Return one run on one process, and again on two with ZeRO 1."""
+        twin = self.study.twin
+        if not twin.enabled:
+            return []
+        rung = self.rung(twin.params)
+        lr = self.study.recipe.lr
+        shared = [f"model.width={rung.width}", f"model.depth={rung.depth}"]
+        shared += [f"model.head_dim={rung.head_dim}", f"optim.lr={lr}"]
+        shared += [f"horizon.steps={twin.steps}", "data.packs_per_step=2"]
+        shared += [f"data.pack_tokens={self.study.recipe.pack_tokens}"]
+        two = ["parallel.processes=2", "parallel.zero_stage=1"]
+        return [
+            Spec("twin-one-process", "twin", 0.0, shared),
+            Spec("twin-two-processes-zero1", "twin", 0.0, [*shared, *two]),
+        ]
+
+    def _rungs(self, params: list[float]) -> list[Rung]:
+        rungs: list[Rung] = []
+        for rung in (self.rung(value) for value in params):
+            if rung not in rungs:
+                rungs.append(rung)
+        return rungs
+
+    def compose(self, spec: Spec) -> RunConfig:
+        """Compose a spec's run; it lies in the study's ``runs`` folder."""
+        root = self.study.folder / "runs"
+        fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
+        base = [o for o in self.study.base if not o.startswith("horizon.")]
+        return compose_run([*base, *spec.overrides, *fixed])
+
+    def job(self, spec: Spec) -> Job:
+        """Freeze a spec's run and return the job that trains it."""
+        run = self.compose(spec)
+        folder = Path(run.run_root) / run_name(run)
+        freeze(run, folder)
+        return Job(
+            name=spec.name,
+            run_dir=folder,
+            argv=start_command(run, folder),
+            num_processes=run.parallel.processes,
+            cost=self._cost(run, spec),
+            done_marker=folder / "result.json",
+        )
+
+    def _cost(self, run: RunConfig, spec: Spec) -> float:
+        if spec.budget:
+            return spec.budget
+        return run.horizon.steps * run.batch_tokens * flops_per_token(run, self._sampled_index)
+
+
+def save_plan(folder: Path, specs: list[Spec], folders: dict[str, str]) -> None:
+    """Write plan.json: every run of the study with its folder."""
+    rows = [asdict(spec) | {"folder": folders[spec.name]} for spec in specs]
+    temporary = folder / "plan.json.tmp"
+    temporary.write_text(json.dumps(rows, indent=1))
+    temporary.replace(folder / "plan.json")

@@ -1,0 +1,152 @@
+"""Latents computed once: equal to the codec's, kept while they are fresh, made anew when stale."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.h264 import encode_h264, encode_png
+from data.loader import SampleReader
+from data.shards import ShardWriter, read_index, write_manifest
+from models.wavelet import WaveletCodec
+from trainer.config import RunConfig, compose_run
+from trainer.encode import encode_dataset, main
+
+TEXT = ["text.kind=bytes", "text.width=32", "model.text_width=32"]
+
+
+def write_clips(root: Path) -> Path:
+    """Write two splits of real H.264 clips and a PNG."""
+    draw = np.random.default_rng(0)
+    for split, sizes in (
+        ("train", [(5, 48, 32), (9, 34, 64), (1, 32, 48)]),
+        ("val", [(5, 32, 32)]),
+    ):
+        with ShardWriter(root, split, 10**6) as writer:
+            for i, (frames, height, width) in enumerate(sizes):
+                ramp = np.linspace(0, 200, width)[None, None, :, None]
+                clip = ramp + 5 * np.arange(frames)[:, None, None, None] + draw.integers(0, 20, 3)
+                pixels = np.broadcast_to(clip, (frames, height, width, 3)).astype(np.uint8)
+                still = frames == 1
+                meta = {
+                    "key": f"{split}-{i}",
+                    "media": "image" if still else "video",
+                    "num_frames": frames,
+                    "height": height,
+                    "width": width,
+                    "fps": 0.0 if still else 12.0,
+                    "duration_seconds": 0.0 if still else frames / 12,
+                    "caption": ["a ramp", "", "a long ramp"][i],
+                    "source": f"ramp-{i}",
+                    "licence": "CC0",
+                    "rendered": True,
+                    "original": {},
+                }
+                payload = encode_png(pixels[0]) if still else encode_h264(pixels, 12.0)
+                writer.write(meta, payload, "png" if still else "mp4")
+    write_manifest(root, {"name": "ramps"})
+    return root
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the tiny clip data set."""
+    return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def run(clips: Path) -> RunConfig:
+    """Return a run on the clips."""
+    return compose_run([f"data.root={clips}", "horizon.steps=1", *TEXT])
+
+
+@pytest.fixture(scope="module")
+def encoded(run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the latents."""
+    out = tmp_path_factory.mktemp("encoded") / "latents"
+    encode_dataset(run, out)
+    return out
+
+
+def read(run: RunConfig, root: Path, split: str) -> list:
+    infos = read_index(root, split)
+    reader = SampleReader(run.data, split, infos)
+    reader.root = str(root)
+    try:
+        return reader.read([(info, 0) for info in infos])
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_latents_are_the_codecs(run: RunConfig, clips: Path, encoded: Path, split: str) -> None:
+    codec = WaveletCodec(run.codec)
+    for clip, latent in zip(read(run, clips, split), read(run, encoded, split), strict=True):
+        assert torch.equal(latent.latent, codec.encode(clip.frames).half())
+        assert latent.info.caption_tokens == len(latent.caption_states)
+        assert len(latent.caption_states) == len(clip.info.caption.encode())
+        kept = ("key", "num_frames", "height", "width", "fps", "caption", "source", "rendered")
+        assert all(getattr(clip.info, n) == getattr(latent.info, n) for n in kept)
+
+
+def test_statistics_are_those_of_the_valid_training_values(run: RunConfig, encoded: Path) -> None:
+    codec, values = WaveletCodec(run.codec), []
+    for sample in read(run, encoded, "train"):
+        mask = codec.valid(sample.info.num_frames, sample.info.height, sample.info.width)
+        values.append([sample.latent[c][mask[c]].double() for c in range(6)])
+    statistics = json.loads((encoded / "manifest.json").read_text())["latent_statistics"]
+    for c in range(6):
+        channel = torch.cat([sample[c] for sample in values])
+        assert statistics["mean"][c] == pytest.approx(channel.mean().item(), abs=1e-3)
+        assert statistics["std"][c] == pytest.approx(channel.std(correction=0).item(), abs=1e-3)
+
+
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in files}
+
+
+def test_a_fresh_result_is_kept_and_a_stale_one_is_made_anew(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "latents"
+    arguments = [f"data.root={clips}", f"out={out}", *TEXT]
+    assert main(arguments) == 0
+    assert "latent mean per channel" in capsys.readouterr().out
+    first = state(out)
+    assert main(arguments) == 0
+    assert state(out) == first
+    assert main([*arguments, "codec.mean=[0.5,0,0,0,0,0]"]) == 0
+    moved = "codec.mean=[0.5,0,0,0,0,0]"
+    changed = compose_run([f"data.root={clips}", "horizon.steps=1", *TEXT, moved])
+    sample = read(changed, out, "val")[0]
+    frames = read(changed, clips, "val")[0].frames
+    assert torch.equal(sample.latent, WaveletCodec(changed.codec).encode(frames).half())
+
+
+def test_an_interrupted_result_is_made_anew(run: RunConfig, encoded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "latents"
+    shutil.copytree(encoded, out)
+    (out / "manifest.json").unlink()
+    encode_dataset(run, out)
+    names = ["manifest.json", "train/index.jsonl", "train/shard-000000.tar"]
+    for name in names:
+        assert (out / name).read_bytes() == (encoded / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.root=nowhere"], "out=[]: must be given once. Add out=FOLDER."),
+        (["data.root=nowhere", "out=x"], "nowhere"),
+        (["out=x", "data.rot=y"], "data.rot: unknown key. Allowed:"),
+    ],
+)
+def test_bad_input_is_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
