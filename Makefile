@@ -16,7 +16,7 @@ SYSTEM_PACKAGES := chromium ffmpeg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-system demo report test test-dist check format clean clean-venv clean-data
+.PHONY: help setup setup-system demo report test test-dist bench check format clean clean-venv clean-data
 
 help: ## List the targets
 	@echo "kinescale: scaling laws for video diffusion transformers"
@@ -70,6 +70,9 @@ test: $(STAMP) ## Run all tests (a missing program or device skips its tests, wi
 
 test-dist: $(STAMP) ## Run only the tests that start several training processes
 	@$(BIN)/python -m pytest -m dist $(ARGS)
+
+bench: $(STAMP) ## Print the ratios that decisions rest on (run it on an idle machine)
+	@$(BIN)/python -m benchmarks.cpu_ops
 
 check: $(STAMP) ## Lint, format, types and the contracts between the rooms
 	@echo "check: ruff"

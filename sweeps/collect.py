@@ -89,6 +89,13 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     temporary.replace(path)
 
 
+def excluded_rows(path: Path) -> list[dict[str, str]]:
+    """Return name and reason of the excluded rows of a runs.csv."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["excluded"] == "1"]
+    return [{"name": row["name"], "reason": row["reason"]} for row in rows]
+
+
 def compare_twins(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Compare the one-process run with its two-process twin."""
     if len(results) != 2:

@@ -31,6 +31,7 @@ from sweeps.collect import (
     SeedNoise,
     collect,
     compare_twins,
+    excluded_rows,
     read_result,
     seed_noise,
     write_rows,
@@ -44,6 +45,7 @@ from sweeps.study import Spec, StudyPlan, save_plan
 from sweeps.summary import log_summary
 
 INTERRUPTED = 130
+FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
 
 
 class Interrupted(RuntimeError):
@@ -186,9 +188,27 @@ class StudyRunner:
     def _fit(self) -> dict[str, Any]:
         """Fit runs.csv as it lies on disk, so that anyone can refit it, and write law.json."""
         table = self.study.folder / "runs.csv"
-        law = fit_table(table, level=self.study.level, resamples=self.study.resamples)
+        try:
+            law = fit_table(table, level=self.study.level, resamples=self.study.resamples)
+        except ValueError as error:
+            law = unfitted(str(error), table)
+            print(f"warning: {law['warnings'][0]}", file=sys.stderr)
+        law["warnings"] += self._repetition()
         _write_json(self.study.folder / "law.json", law)
         return law
+
+    def _repetition(self) -> list[str]:
+        """Warn where runs saw their clips too often for D to mean fresh data."""
+        results = self._results(["grid", "extend"])
+        often = [r for r in results if r["accounting"].get("epochs", 0) > FREE_EPOCHS]
+        if not often:
+            return []
+        most = max(r["accounting"]["epochs"] for r in often)
+        return [
+            f"{len(often)} of {len(results)} runs saw every clip more than {FREE_EPOCHS} times (up "
+            f"to {most:.1f}): D counts tokens seen, not fresh ones, and repeats are worth less "
+            "(Muennighoff et al. 2023)."
+        ]
 
     def _sample(self, rows: list[dict[str, Any]]) -> None:
         """Draw the compute ladder from the best included run of each budget."""
@@ -238,11 +258,13 @@ class StudyRunner:
                 "failures": self.failures,
             },
         )
-        largest = max(self._results(["grid", "extend"]), key=lambda r: r["flops"])
-        manifest = read_manifest(self.plan.base.data.root)
-        accounting = {"run": largest["name"], **largest["accounting"]}
-        accounting["padding_share"] = largest["padding_share"]
-        _write_json(folder / "data.json", manifest | {"accounting": accounting})
+        data = read_manifest(self.plan.base.data.root)
+        trained = self._results(["grid", "extend"])
+        if trained:
+            largest = max(trained, key=lambda r: r["flops"])
+            data["accounting"] = {"run": largest["name"], **largest["accounting"]}
+            data["accounting"]["padding_share"] = largest["padding_share"]
+        _write_json(folder / "data.json", data)
 
     def _environment(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         for row in rows:
@@ -253,6 +275,20 @@ class StudyRunner:
                 memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
                 return env | {"cores": available_cores(), "memory": f"{memory:.0f} GiB"}
         return {"python": platform.python_version()}
+
+
+def unfitted(reason: str, table: Path) -> dict[str, Any]:
+    """Return a law.json without a law, which says why: a study must not fall over at its end."""
+    return {
+        "form": "chinchilla",
+        "coefficients": None,
+        "intervals": None,
+        "frontier": [],
+        "held_out": None,
+        "held_out_reason": "no law was fitted",
+        "warnings": [f"No law was fitted: {reason}"],
+        "excluded": excluded_rows(table),
+    }
 
 
 def _as_json(study: StudyConfig) -> str:
@@ -293,6 +329,9 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # between phases, when the launcher does not catch it
+        print("interrupted: finished runs are kept; the same command continues.")
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from trainer.config import RunConfig, compose_run, freeze, run_name
 from trainer.horizon import flops_per_token
 from trainer.train import start_command
 
+# A point sets its own horizon, whatever the base or its experiment says.
+_NO_HORIZON = ("horizon.flops=0", "horizon.tokens=0", "horizon.steps=0")
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -38,7 +41,7 @@ class StudyPlan:
 
     def __init__(self, study: StudyConfig) -> None:
         self.study = study
-        self.base = compose_run([*study.base, "horizon.flops=1"])
+        self.base = compose_run([*study.base, *_NO_HORIZON, "horizon.flops=1"])
 
     @cached_property
     def index(self) -> list[SampleInfo]:
@@ -154,8 +157,7 @@ class StudyPlan:
         """Compose a spec's run; it lies in the study's ``runs`` folder."""
         root = self.study.folder / "runs"
         fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
-        base = [o for o in self.study.base if not o.startswith("horizon.")]
-        return compose_run([*base, *spec.overrides, *fixed])
+        return compose_run([*self.study.base, *_NO_HORIZON, *spec.overrides, *fixed])
 
     def job(self, spec: Spec) -> Job:
         """Freeze a spec's run and return the job that trains it."""

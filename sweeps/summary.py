@@ -36,7 +36,7 @@ def log_summary(
     ]
     columns = ["coefficient", "value", "low", "high"]
     run.log({"step": 0, "law": wandb.Table(columns=columns, data=table)})
-    picture = report.parent / "law.png"
+    picture = report.parent / "figures" / "law.png"
     if picture.exists():
         run.log({"step": 0, "law_figure": wandb.Image(str(picture))})
     run.log({"step": 0, "report": wandb.Html(report.read_text(), inject=False)})

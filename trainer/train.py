@@ -4,9 +4,9 @@ usage: python -m trainer.train [key=value ...]      compose a run, freeze it, tr
        python -m trainer.train --run FOLDER         start or resume a frozen run
 
 examples:
-  python -m trainer.train experiment=cpu_smoke data.root=datasets/demo/latents
-  python -m trainer.train model=w64d2 horizon.flops=1e12 optim.lr=5e-3
-  python -m trainer.train model=w64d2 horizon.steps=200 data.packs_per_step=2 \\
+  python -m trainer.train experiment=cpu_smoke data.root=datasets/demo/video
+  python -m trainer.train experiment=cpu_demo horizon.flops=1e11
+  python -m trainer.train experiment=cpu_demo horizon.steps=200 data.packs_per_step=2 \\
       parallel.processes=2 parallel.zero_stage=1
 
 The command line is Hydra's: group=choice selects a file under trainer/conf, key=value sets a value.
