@@ -70,7 +70,8 @@ def shape_for(params: float, base: ModelConfig, min_depth: int = 1) -> Rung:
 def _candidates(params: float, base: ModelConfig, min_depth: int) -> Iterator[Rung]:
     """Yield, for every width, the shapes whose depth brings them near ``params``."""
     narrow = range(_STEP, _NARROW + 1, _STEP)
-    wide = range(_NARROW + base.head_dim, _MAX_WIDTH + 1, base.head_dim)
+    first = (_NARROW // base.head_dim + 1) * base.head_dim
+    wide = range(first, _MAX_WIDTH + 1, base.head_dim)
     for width in (*narrow, *wide):
         if base.values_per_token > 2 * width:
             continue

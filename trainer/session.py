@@ -4,10 +4,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data.loader import Loader
+from data.shards import read_manifest
 from trainer.config import RunConfig
 from trainer.evaluate import Validation
 from trainer.horizon import plan_horizon
@@ -22,6 +24,7 @@ _PRINT_SECONDS = 10.0
 
 def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> bool:
     """Train a frozen run to its result; return False when it was stopped before the end."""
+    check_encoding(run)
     layout = start_layout(run.parallel)
     loader: Loader | None = None
     try:
@@ -39,6 +42,21 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         if loader is not None:
             loader.close()
         stop_layout(layout)
+
+
+def check_encoding(run: RunConfig) -> None:
+    """Refuse latents that another codec or text encoder made; clips and foreign sets pass."""
+    manifest = Path(run.data.root) / "manifest.json"
+    made_by = read_manifest(run.data.root) if manifest.is_file() else {}
+    for part, wanted in (("codec", asdict(run.codec)), ("text", asdict(run.text))):
+        found = made_by.get(part) or wanted
+        wrong = [key for key in wanted if found.get(key) != wanted[key]]
+        if wrong:
+            key = wrong[0]
+            raise ValueError(
+                f"{part}.{key}={wanted[key]}: must equal {found[key]}, with which {run.data.root} "
+                f"was encoded. Use that, or encode again: python -m trainer.encode --help."
+            )
 
 
 def _train(

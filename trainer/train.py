@@ -17,7 +17,6 @@ A run is a folder (run_root/name-hash); the same command resumes it, a finished 
 import logging
 import os
 import signal
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -68,16 +67,18 @@ def _launch(run: RunConfig) -> int:
     print(f"run folder: {folder}", flush=True)
     if run.parallel.processes == 1 or "WORLD_SIZE" in os.environ:
         return _train_here(folder)
-    return subprocess.run(start_command(run, folder), check=False).returncode
+    command = start_command(run, folder)
+    os.execv(command[0], command)  # becomes torchrun, so that signals reach it
 
 
 def start_command(run: RunConfig, folder: Path) -> list[str]:
     """Return the command that trains a frozen run with its number of processes."""
-    module = ["-m", "trainer.train", "--run", str(folder)]
+    module = ["trainer.train", "--run", str(folder)]
     if run.parallel.processes == 1:
-        return [sys.executable, *module]
+        return [sys.executable, "-m", *module]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    return [sys.executable, *torchrun, str(run.parallel.processes), *module]
+    # The dashes keep torchrun from reading --run as a shortened option of its own.
+    return [sys.executable, *torchrun, str(run.parallel.processes), "-m", "--", *module]
 
 
 class StopFlag:

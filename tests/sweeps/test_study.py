@@ -1,0 +1,195 @@
+"""A study as a list of runs, its configuration and what it refuses."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from data.shards import ShardWriter, write_manifest
+from models.count import count_params
+from sweeps.config import CONF_DIR, StudyConfig, compose_study, freeze_study
+from sweeps.study import StudyPlan
+from trainer.horizon import plan_horizon
+
+SIZES = [(17, 64, 112), (9, 120, 80), (5, 96, 96), (1, 128, 96), (13, 72, 112), (17, 112, 64)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data set of which only the index is real."""
+    root = tmp_path_factory.mktemp("clips")
+    with ShardWriter(root, "train", 1_000_000) as writer:
+        for number in range(90):
+            frames, height, width = SIZES[number % len(SIZES)]
+            meta = {
+                "key": f"clip-{number}", "media": "latent", "num_frames": frames,
+                "height": height, "width": width, "fps": 12.0 if frames > 1 else 0.0,
+                "duration_seconds": frames / 12, "caption": "a clip",
+                "source": f"rooms/{number // 5}", "licence": "CC0", "rendered": True,
+                "original": {}, "caption_tokens": 5 + number % 7,
+            }  # fmt: skip
+            writer.write(meta, b"none", "safetensors")
+    write_manifest(root, {"name": "clips"})
+    return root
+
+
+@pytest.fixture
+def study(root: Path, tmp_path: Path) -> StudyConfig:
+    base = f'base=["experiment=cpu_demo","data.root={root}"]'
+    return compose_study(["study=demo", base, f"root={tmp_path}"])
+
+
+@pytest.fixture
+def plan(study: StudyConfig) -> StudyPlan:
+    return StudyPlan(study)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CONF_DIR / "study").glob("*.yaml")))
+def test_every_study_composes_and_so_does_its_base_run(name: str) -> None:
+    study = compose_study([f"study={name}"])
+    assert study.name == name
+    assert study.question.endswith("?")
+    assert StudyPlan(study).base.horizon.flops == 1
+
+
+def test_a_base_with_a_length_of_its_own_gives_way_to_the_point(root: Path) -> None:
+    base = f'base=["experiment=cpu_smoke","data.root={root}","horizon.tokens=5"]'
+    plan = StudyPlan(compose_study(["study=smoke", base]))
+    run = plan.compose(plan.pilot()[0])
+    assert (run.horizon.flops, run.horizon.tokens, run.horizon.steps) == (2e8, 0, 0)
+
+
+def test_a_grid_is_centred_and_its_sizes_are_distinct_and_rising(plan: StudyPlan) -> None:
+    grid = plan.study.grid
+    rungs = plan.sizes_around(1e5)
+    sizes = [rung.params for rung in rungs]
+    assert len(sizes) == grid.sizes
+    assert all(small < large for small, large in pairwise(sizes))
+    middle = (sizes[0] * sizes[-1]) ** 0.5
+    assert 1 / 1.35 < middle / 1e5 < 1.35
+
+
+def test_a_grid_below_the_smallest_size_is_shifted_up(plan: StudyPlan) -> None:
+    sizes = [rung.params for rung in plan.sizes_around(1e3)]
+    assert len(set(sizes)) == plan.study.grid.sizes
+    assert min(sizes) > plan.study.grid.min_params / 1.6
+
+
+def test_grids_of_all_budgets_have_runs_with_names_of_their_own(plan: StudyPlan) -> None:
+    specs = [*plan.pilot(), *plan.grid(4e4)]
+    study = plan.study
+    assert len({spec.name for spec in specs}) == len(specs)
+    grid = [spec for spec in specs if spec.phase == "grid"]
+    assert [spec.budget for spec in grid] == [
+        budget for budget in study.budgets for _ in range(study.grid.sizes)
+    ]
+    first, last = plan.compose(grid[1]), plan.compose(grid[-2])
+    grown = count_params(last.model).total / count_params(first.model).total
+    stated = (study.budgets[-1] / study.budgets[0]) ** study.pilot.exponent
+    assert 1 / 2.2 < grown / stated < 2.2
+
+
+def test_an_extension_goes_one_step_beyond_the_edge_it_is_asked_for(plan: StudyPlan) -> None:
+    sizes = [float(rung.params) for rung in plan.sizes_around(1e5)]
+    budget = plan.study.budgets[2]
+    for upward in (True, False):
+        spec = plan.extension(budget, sizes, upward)
+        assert spec is not None
+        assert (spec.phase, spec.budget) == ("extend", budget)
+        params = count_params(plan.compose(spec).model).total
+        assert params > max(sizes) if upward else params < min(sizes)
+
+
+def test_there_is_no_extension_below_the_smallest_size(plan: StudyPlan) -> None:
+    smallest = plan.study.grid.min_params
+    assert plan.extension(plan.study.budgets[0], [smallest, 4e4], upward=False) is None
+
+
+def test_replicates_differ_from_the_point_in_seed_and_name_alone(plan: StudyPlan) -> None:
+    rung = plan.rung(4e4)
+    point = plan.point("grid", plan.study.replicates.budget, rung)
+    replicates = plan.replicates(rung)
+    assert [spec.phase for spec in replicates] == ["replicate", "replicate"]
+    runs = [plan.compose(spec) for spec in (point, *replicates)]
+    assert [run.seed for run in runs] == [0, 1, 2]
+    same = [[o for o in s.overrides if not o.startswith("seed=")] for s in (point, *replicates)]
+    assert same[0] == same[1] == same[2]
+    assert len({spec.name for spec in (point, *replicates)}) == 3
+
+
+def test_twins_are_one_experiment_in_two_layouts(plan: StudyPlan) -> None:
+    one, two = (plan.compose(spec) for spec in plan.twins())
+    assert (one.parallel.processes, one.parallel.zero_stage) == (1, 0)
+    assert (two.parallel.processes, two.parallel.zero_stage) == (2, 1)
+    one.parallel, one.name = two.parallel, two.name
+    assert one == two
+    plan.study.twin.enabled = False
+    assert plan.twins() == []
+
+
+def test_tokens_of_a_budget_are_those_that_training_will_see(plan: StudyPlan) -> None:
+    for flops, params in ((5.5e11, 3e4), (2.5e12, 1.5e5)):
+        rung = plan.rung(params)
+        run = plan.compose(plan.point("grid", flops, rung))
+        horizon = plan_horizon(run, plan.index)
+        assert horizon.steps * horizon.step_tokens == pytest.approx(
+            plan.tokens_for(rung, flops), rel=0.01
+        )
+        assert horizon.steps * horizon.step_flops == pytest.approx(flops, rel=0.01)
+
+
+def test_a_job_is_frozen_and_marked_done_by_its_result(plan: StudyPlan) -> None:
+    job = plan.job(plan.pilot()[0])
+    assert (job.run_dir / "config.yaml").is_file()
+    assert job.run_dir.parent == plan.study.folder / "runs"
+    assert job.done_marker == job.run_dir / "result.json"
+    twin = plan.job(plan.twins()[1])
+    assert twin.num_processes == 2
+    assert twin.cost > 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("budgetz=1", r"^budgetz: unknown key\. Allowed: base, budgets, .*twin\.$"),
+        ("+extra=1", r"^extra: unknown key\. Allowed: base, budgets, "),
+        ("grid.size=4", r"^grid\.size: unknown key\. Allowed: max_extensions, min_params, sizes,"),
+        ("+grid.size=4", r"^grid\.size: unknown key\. Allowed: max_extensions, min_params, "),
+        ("grid.sizes=many", r"^grid\.sizes: Value 'many' .* could not be converted to Integer\.$"),
+        ("grid=3", r"^grid: holds keys, not a value\. Allowed: grid\.max_extensions, "),
+        ("study=none", r"unknown choice\. Allowed: study=demo\|smoke\.$"),
+        ("base=[seed=1]", r"cannot be read\. .* need quotes, as in 'base=\[\""),
+        ("budgets=[2e11,1e11]", r"in rising order\. Use for example"),
+        ("pilot.flops=0", r"must be positive\. Use FLOPs"),
+        ("grid.spacing=1", r"a spacing above 1\. Use 5 and 1\.6\.$"),
+        ("replicates.budget=7", r"must be one of budgets="),
+    ],
+)
+def test_a_wrong_key_or_value_is_told_what_is_allowed(override: str, message: str) -> None:
+    chosen = [] if override.startswith("study=") else ["study=demo"]
+    with pytest.raises(ValueError, match=message) as caught:
+        compose_study([*chosen, override])
+    assert "http" not in str(caught.value)
+
+
+def test_a_command_without_a_study_is_told_the_studies() -> None:
+    with pytest.raises(ValueError, match=r"^study: must be chosen\. Allowed: study=demo\|smoke"):
+        compose_study([])
+
+
+def test_a_folder_keeps_one_study_whatever_cluster_carries_it_out(
+    root: Path, tmp_path: Path
+) -> None:
+    base = f'base=["experiment=cpu_demo","data.root={root}"]'
+
+    def ask(*overrides: str) -> StudyConfig:
+        return compose_study(["study=demo", base, f"root={tmp_path}", *overrides])
+
+    freeze_study(ask())
+    freeze_study(ask("cluster.slots=1", "cluster.retries=0", "resamples=10", "samples.steps=4"))
+    frozen = (tmp_path / "demo/study.yaml").read_text()
+    for change in ("recipe.lr=1.1e-3", "pilot.flops=6.7e10", "grid.sizes=9", "twin.steps=3"):
+        with pytest.raises(ValueError, match=r"holds a study with other settings\. Choose another"):
+            freeze_study(ask(change))
+    assert (tmp_path / "demo/study.yaml").read_text() == frozen
+    freeze_study(ask("name=other", "recipe.lr=1.1e-3"))
