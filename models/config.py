@@ -72,8 +72,8 @@ class ModelConfig:
 
     width, depth, head_dim: residual width D, number of blocks, size of a head E.
     mlp_ratio: hidden size of the MLP over D.
-    values_per_token: channels of the latent times the 1x2x2 patch; must not exceed ``width``,
-        else the rank of the output layer limits the loss (measured: docs/log.md).
+    values_per_token: channels of the latent times the 1x2x2 patch; at most twice ``width``, else
+        the rank of the output layer limits the loss (docs/decisions/002).
     spread: standard deviation of each latent channel, for preconditioning (models/precondition.py).
     text_width: size of a caption token state.
     time_features: sinusoids that embed the timestep, and as many the frame rate.
@@ -118,7 +118,7 @@ class ModelConfig:
             )
         if self.values_per_token > 2 * self.width:
             raise ValueError(
-                f"model.width={self.width}: must be at least model.values_per_token="
+                f"model.width={self.width}: must be at least half of model.values_per_token="
                 f"{self.values_per_token}, else the rank of the output layer limits the loss. "
                 "Use a wider model or a codec with fewer channels."
             )

@@ -12,10 +12,10 @@ BAD = {
     r"model.head_dim=4: must be even and at least 6": {"head_dim": 4},
     r"model.head_dim=0: must be even and at least 6": {"head_dim": 0},
     r"model.depth=0: must be at least 1\. Use 2": {"depth": 0},
-    r"model.width=32: must be at least model.values_per_token=48, .*rank.* Use a wider": {
+    r"model.width=32: must be at least half of model.values_per_token=96, .*rank.* Use a wider": {
         "width": 32,
-        "values_per_token": 48,
-        "spread": [1.0] * 12,
+        "values_per_token": 96,
+        "spread": [1.0] * 24,
     },
     r"model.width=0: must be at least": {"width": 0},
     r"model.spread=\[1.0\]: must hold values_per_token / 4 = 6 .* Use the codec's": {
