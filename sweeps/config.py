@@ -5,12 +5,13 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import launch
 from launch.config import ClusterConfig
+from trainer.compose import explain, refuse_unknown
 
 CONF_DIR = Path(__file__).parent / "conf"
 CLUSTER_CONF = Path(launch.__file__).parent / "conf"
@@ -148,8 +149,7 @@ def compose_study(overrides: list[str]) -> StudyConfig:
             # Clusters are the launch room's: its conf folder joins the search path.
             search = f"hydra.searchpath=[file://{CLUSTER_CONF.resolve()}]"
             config = compose(config_name="config", overrides=[search, *overrides])
-            # Hydra's "+key=value" adds any key, which to_object would drop without a word.
-            _refuse_unknown(config, OmegaConf.structured(StudyConfig), "")
+            refuse_unknown(config, OmegaConf.structured(StudyConfig))
             study = OmegaConf.to_object(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error)) from error
@@ -158,50 +158,11 @@ def compose_study(overrides: list[str]) -> StudyConfig:
     return study
 
 
-def _refuse_unknown(config: DictConfig, schema: DictConfig, prefix: str) -> None:
-    for key in map(str, config):
-        if key not in schema:
-            raise ValueError(_unknown_key(f"{prefix}{key}", schema))
-        if OmegaConf.is_dict(schema[key]) and OmegaConf.is_dict(config[key]):
-            _refuse_unknown(config[key], schema[key], f"{prefix}{key}.")
-
-
-def _unknown_key(key: str, level: DictConfig) -> str:
-    return f"{key}: unknown key. Allowed: {', '.join(sorted(map(str, level)))}."
-
-
 def _explain(error: BaseException) -> str:
-    """Say what a composer's error is about and what is allowed there."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return _explain_key(cause)
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override}: cannot be read. Write key=value; items that hold an equals sign "
-            'need quotes, as in \'base=["experiment=cpu_demo","seed=1"]\'.'
-        )
-    names = ", ".join(sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml")))
-    if isinstance(error, MissingConfigException) or "must specify 'study'" in str(error):
-        wrong = getattr(error, "missing_cfg_file", None)
-        what = f"{wrong}: unknown choice" if wrong else "study: must be chosen"
-        return f"{what}. Allowed: study={'|'.join(names.split(', '))}."
-    lines = [line.strip() for line in str(error).splitlines() if line and "http" not in line]
-    return f"{': '.join(lines)}. Write key=value or study=NAME with a NAME of {names}."
-
-
-def _explain_key(error: OmegaConfBaseException) -> str:
-    """Explain an error about one key: unknown, or with a value of the wrong type."""
-    key, schema = str(error.full_key).split("[")[0], OmegaConf.structured(StudyConfig)
-    *path, last = key.split(".")
-    level = OmegaConf.select(schema, ".".join(path)) if path else schema
-    if OmegaConf.is_dict(level) and last not in level:
-        return _unknown_key(key, level)
-    if OmegaConf.is_dict(level) and OmegaConf.is_dict(level[last]):
-        inner = ", ".join(f"{key}.{name}" for name in sorted(map(str, level[last])))
-        return f"{key}: holds keys, not a value. Allowed: {inner}."
-    return f"{key}: {str(error).splitlines()[0]}."
+    if "must specify 'study'" in str(error):
+        names = "|".join(sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml")))
+        return f"study: must be chosen. Allowed: study={names}."
+    return explain(error, OmegaConf.structured(StudyConfig))
 
 
 def freeze_study(study: StudyConfig) -> None:

@@ -5,7 +5,6 @@ A run is composed once by Hydra, frozen to ``RUN/config.yaml``, and only loaded 
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -13,12 +12,13 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.config import DataConfig
 from models.config import CodecConfig, ModelConfig, TextConfig
+from trainer.compose import explain, refuse_unknown
 
 CONF_DIR = Path(__file__).parent / "conf"
 
@@ -245,57 +245,15 @@ def compose_run(overrides: list[str]) -> RunConfig:
         try:
             return _to_run(compose(config_name="run", overrides=overrides))
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(_explain(error)) from error
+            raise ValueError(explain(error, OmegaConf.structured(RunConfig))) from error
 
 
 def _to_run(config: DictConfig) -> RunConfig:
-    # Hydra's "+key=value" adds any key, which to_object would drop without a word.
-    _refuse_unknown(config, OmegaConf.structured(RunConfig), "")
+    refuse_unknown(config, OmegaConf.structured(RunConfig))
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
     run.check()
     return run
-
-
-def _refuse_unknown(config: DictConfig, schema: DictConfig, prefix: str) -> None:
-    for key in map(str, config):
-        if key not in schema:
-            raise ValueError(_unknown_key(f"{prefix}{key}", schema))
-        known = OmegaConf.is_dict(schema[key]) and OmegaConf.is_dict(config[key])
-        if known:
-            _refuse_unknown(config[key], schema[key], f"{prefix}{key}.")
-
-
-def _unknown_key(key: str, level: Iterable[Any]) -> str:
-    return f"{key}: unknown key. Allowed: {', '.join(sorted(map(str, level)))}."
-
-
-def _explain(error: BaseException) -> str:
-    """Say in one line what a composer's error is about and what is allowed there."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
-            group, _, choice = str(cause.missing_cfg_file).rpartition("/")
-            choices = ", ".join(cause.options or [])
-            return f"{group}={choice}: unknown choice. Allowed: {choices}."
-        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return _explain_key(cause)
-        cause = cause.__cause__ or cause.__context__
-    lines = [line for line in str(error).splitlines() if line and "http" not in line]
-    return f"{': '.join(lines)}. Write key=value or group=choice, see --help."
-
-
-def _explain_key(error: OmegaConfBaseException) -> str:
-    """Explain an error about one key: unknown, or with a value of the wrong type."""
-    key, schema = str(error.full_key).split("[")[0], OmegaConf.structured(RunConfig)
-    *path, last = key.split(".")
-    level = OmegaConf.select(schema, ".".join(path)) if path else schema
-    if OmegaConf.is_dict(level) and last not in level:
-        return _unknown_key(key, level)
-    if OmegaConf.is_dict(level) and OmegaConf.is_dict(level[last]):
-        inner = ", ".join(f"{key}.{name}" for name in sorted(map(str, level[last])))
-        return f"{key}: holds keys, not a value. Allowed: {inner}."
-    return f"{key}: {str(error).splitlines()[0]}."
 
 
 def identity(run: RunConfig) -> dict[str, Any]:
@@ -339,4 +297,5 @@ def load_run(folder: Path) -> RunConfig:
         assert isinstance(merged, DictConfig)
         return _to_run(merged)
     except OmegaConfBaseException as error:
-        raise ValueError(f"{path}: {_explain(error)}") from error
+        text = explain(error, OmegaConf.structured(RunConfig))
+        raise ValueError(f"{path}: {text}") from error

@@ -46,7 +46,7 @@ ERRORS = {
     "optim.lr=fast": r"^optim.lr: Value 'fast' .*could not be converted to Float\.$",
     "parallel.precision=fp8": r"^parallel.precision: Invalid value 'fp8', .*\[fp32, bf16\]\.$",
     "log.wandb=yes": r"^log.wandb: Invalid value .*\[disabled, offline, online\]",
-    "horizon.steps": r"^Error parsing override 'horizon.steps'.* Write key=value",
+    "horizon.steps": r"^horizon.steps: cannot be read. Write key=value",
     "optim.lr=0": r"^optim.lr=0.0: must be positive\. Use 5e-3\.$",
     "optim.warmup=0.9": r"^optim.warmup\+decay=1.2: must lie in \[0, 1\]",
     "objective.caption_dropout=2": r"^objective.caption_dropout=2.0: must lie in \[0, 1\]",
