@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from sweeps.report import tables, wording
+from sweeps.report.accounting import accounting_tables, folded
 from sweeps.report.figures import Drawing, draw_all, save_picture
 from sweeps.report.inputs import Inputs, Json, file_inside, mapping, read_inputs, records, to_number
 from sweeps.report.svg import budget_palette, file_svg, inline_svg
@@ -80,7 +81,8 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
         verdict=wording.held_out_verdict(inputs),
         figures={name: _figure(drawing, palette) for name, drawing in drawings.items()},
         tables=_tables(inputs),
-        data=[table for key, value in inputs.data.items()
+        accounting=accounting_tables(inputs),
+        data=[table for key, value in folded(inputs).items()
               for table in tables.tabulate(key.replace("_", " "), value)],
         columns=_ladder_columns(inputs),
         ladder=ladder,
@@ -116,7 +118,7 @@ def _facts(inputs: Inputs) -> list[str]:
         facts.append(f"{wording.plural(len(budgets), 'budget')}, {ends}")
     seconds = to_number(inputs.study.get("seconds"))
     if math.isfinite(seconds):
-        facts.append(f"{wording.format_seconds(seconds)} of wall time")
+        facts.append(f"{wording.format_seconds(seconds)} of training, summed over runs")
     if finished := inputs.study.get("finished"):
         facts.append(f"finished {finished}")
     return facts
