@@ -21,8 +21,8 @@ def modulate(
 class SelfAttention(nn.Module):
     """Multi-head attention within each segment, normed queries and keys, rotary positions.
 
-    Queries and keys are layer-normed over the head (Dehghani et al. 2023): torch's CPU kernel for
-    it is up to three times faster than that of the RMS norm. Each head learns its temperature.
+    Queries and keys are layer-normed over the head (Dehghani et al. 2023); torch's CPU kernel for
+    it is faster than that of the RMS norm (docs/decisions/004). Each head learns its temperature.
     """
 
     def __init__(self, config: ModelConfig, attend: Attend) -> None:
@@ -73,7 +73,7 @@ class Block(nn.Module):
         self.offset = nn.Parameter(torch.zeros(6 * width))
         self.self_attention = SelfAttention(config, attend)
         self.cross_attention = CrossAttention(config, attend)
-        # The exact GELU: on CPU its kernel is twice as fast as the tanh approximation's.
+        # The exact GELU: on CPU its kernel is faster than the tanh approximation's (decision 004).
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(

@@ -48,7 +48,7 @@ class DiT(nn.Module):
         """Initialise by role: matrices at 1/sqrt(fan_in), output layers and modulation at zero.
 
         The gates of the residual branches start at one, not at zero as in adaLN-zero: with a zero
-        head the output is zero all the same, and short runs learn faster (docs/log.md).
+        head the output is zero all the same, and short runs learn faster (decision 004).
         """
         zero = ("modulation.weight", "head_modulation.", "head.")
         with torch.no_grad():

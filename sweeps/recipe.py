@@ -1,7 +1,7 @@
 """From parameters and tokens to learning rate and batch: one stated rule for every run.
 
-Without a tuned recipe there is no law: learning rate and batch move the loss of tiny models more
-than a threefold change of compute (docs/log.md). Under the muP roles of ``models/roles.py`` the
+Without a tuned recipe there is no law: a wrong learning rate or batch moves the loss of tiny models
+by as much as doubling the compute (docs/log.md). Under the muP roles of ``models/roles.py`` the
 rate needs no width; what is left is its fall with the length of training, a power law as in Step
 Law (Li et al. 2025) and in Yin et al. 2024 for video.
 """
