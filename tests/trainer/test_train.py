@@ -82,8 +82,13 @@ class TestRun:
         assert read_json(tmp_path / "result.json")["flops"] == pytest.approx(1.5e10, rel=0.03)
 
     def test_learning_happens(self, latents: Path, tmp_path: Path) -> None:
-        assert train(smoke(latents, "horizon.steps=80"), tmp_path)
-        assert read_json(tmp_path / "result.json")["loss"] < 1.1
+        losses = {}
+        for steps in (1, 80):
+            folder = tmp_path / str(steps)
+            assert train(smoke(latents, f"horizon.steps={steps}"), folder)
+            losses[steps] = read_json(folder / "result.json")["loss"]
+        assert losses[80] < 0.8
+        assert losses[80] < 0.7 * losses[1]
 
     def test_a_finished_run_with_another_config_is_refused(
         self, latents: Path, tmp_path: Path
