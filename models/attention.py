@@ -1,29 +1,61 @@
-"""The one seam of attention over packs: parameter-free, segment by segment."""
+"""The one seam of attention over packs: parameter-free, segment by segment.
+
+A loop of batched calls for any device and dtype, and two kernels over whole packs for CUDA in half
+precision: torch's own and that of the flash-attn package (Dao 2023). The kernels have been traced
+with fake tensors and never run by the authors; ``make gpu-check`` compares all three on a GPU.
+"""
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import groupby
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
-# (queries, keys, values, query lengths, key lengths) -> (S, N, E)
-Attend = Callable[[Tensor, Tensor, Tensor, list[int], list[int]], Tensor]
+from models.pack import Ragged
+
+# (queries, keys, values, query segments, key segments) -> (S, N, E)
+Attend = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged], Tensor]
+
+# (queries, keys, values, query offsets, key offsets, longest query segment, longest key segment)
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int], Tensor]
+
+_KERNEL_DTYPES = (torch.bfloat16, torch.float16)
+
+
+def choose_attention(device: torch.device) -> Attend:
+    """Return the fastest attention of a device: the loop on CPU; on CUDA flash-attn or torch's.
+
+    The kernels hand over to :func:`attend_segments`, call by call, what they cannot take, see
+    :func:`kernel_takes`: an fp32 model on CUDA runs on the loop. Callers that log may tell by
+    ``choose_attention(device).__name__`` and the model's dtype.
+    """
+    if device.type != "cuda":
+        return attend_segments
+    return build_flash_attention() or attend_varlen
+
+
+def kernel_takes(q: Float[Tensor, "S N E"]) -> bool:
+    """Tell whether the kernels take queries: half precision, E a multiple of 8 up to 256."""
+    return q.dtype in _KERNEL_DTYPES and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
 
 
 def attend_segments(
     q: Float[Tensor, "S N E"],
     k: Float[Tensor, "K N E"],
     v: Float[Tensor, "K N E"],
-    q_lengths: list[int],
-    k_lengths: list[int],
+    q_segments: Ragged,
+    k_segments: Ragged,
 ) -> Float[Tensor, "S N E"]:
     """Attend within segments: queries of segment i see the keys of segment i only.
 
     A loop over runs of equally sized segments, each run one batched call: no mask is built and no
     score outside a segment is computed. Rows beyond the lengths are padding and come back as zeros.
     """
+    q_lengths, k_lengths = q_segments.lengths, k_segments.lengths
     q_parts = torch.split(q, [*q_lengths, q.shape[0] - sum(q_lengths)])
     k_parts = torch.split(k, [*k_lengths, k.shape[0] - sum(k_lengths)])
     v_parts = torch.split(v, [*k_lengths, v.shape[0] - sum(k_lengths)])
@@ -45,3 +77,62 @@ def _equal_runs(q_lengths: list[int], k_lengths: list[int]) -> Iterator[tuple[in
         stop = start + len(list(run))
         yield start, stop
         start = stop
+
+
+def attend_varlen(
+    q: Float[Tensor, "S N E"],
+    k: Float[Tensor, "K N E"],
+    v: Float[Tensor, "K N E"],
+    q_segments: Ragged,
+    k_segments: Ragged,
+) -> Float[Tensor, "S N E"]:
+    """Attend within segments by torch's kernel over whole packs; as :func:`attend_segments`."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return attend_by_kernel(cast(Kernel, varlen_attn), q, k, v, q_segments, k_segments)
+
+
+def build_flash_attention() -> Attend | None:
+    """Return attention by the flash-attn package's kernel; None where it is not installed."""
+    try:
+        kernel: Kernel = import_module("flash_attn").flash_attn_varlen_func
+    except ImportError:
+        return None
+
+    def attend_flash(
+        q: Tensor, k: Tensor, v: Tensor, q_segments: Ragged, k_segments: Ragged
+    ) -> Tensor:
+        return attend_by_kernel(kernel, q, k, v, q_segments, k_segments)
+
+    return attend_flash
+
+
+def attend_by_kernel(
+    kernel: Kernel,
+    q: Float[Tensor, "S N E"],
+    k: Float[Tensor, "K N E"],
+    v: Float[Tensor, "K N E"],
+    q_segments: Ragged,
+    k_segments: Ragged,
+) -> Float[Tensor, "S N E"]:
+    """Attend through a kernel that knows segments by offsets, and nothing of padding.
+
+    Kernels leave the rows beyond the last offset as they find them, in outputs and in gradients, so
+    they never see those rows: padding comes back as zeros and gets gradients of zeros.
+    """
+    if not kernel_takes(q):
+        return attend_segments(q, k, v, q_segments, k_segments)
+    rows, keys = q_segments.total, k_segments.total
+    if rows == 0 or keys == 0:  # a grid without blocks cannot be launched; gradients are zeros
+        return torch.zeros_like(q) + q[:0].sum() + k[:0].sum() + v[:0].sum()
+    out = kernel(
+        q.narrow(0, 0, rows),
+        k.narrow(0, 0, keys),
+        v.narrow(0, 0, keys),
+        q_segments.offsets,
+        k_segments.offsets,
+        max(q_segments.lengths),
+        max(k_segments.lengths),
+    )
+    padding = q.shape[0] - rows
+    return pad(out, (0, 0, 0, 0, 0, padding)) if padding else out

@@ -7,6 +7,7 @@ from torch.nn.functional import layer_norm
 
 from models.attention import Attend
 from models.config import ModelConfig
+from models.pack import Ragged
 from models.rope import rotate
 
 
@@ -32,13 +33,13 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.width, config.width, bias=False)
         self.temperature = nn.Parameter(torch.ones(config.num_heads))
 
-    def forward(self, x: Tensor, rotation: Tensor, lengths: list[int]) -> Tensor:
-        """Attend over (S, D) within segments of the given lengths."""
-        qkv = self.qkv(x).view(x.shape[0], 3, self.num_heads, self.head_dim)
+    def forward(self, x: Tensor, rotation: Tensor, segments: Ragged) -> Tensor:
+        """Attend over (S, D) within segments."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
         qk = rotate(layer_norm(qkv[:, :2], (self.head_dim,), eps=1e-6), rotation.unsqueeze(1))
         q, k = qk.unbind(1)  # (S, N, E)
         q = q * self.temperature.unsqueeze(-1)
-        return self.out(self.attend(q, k, qkv[:, 2], lengths, lengths).flatten(1))
+        return self.out(self.attend(q, k, qkv[:, 2], segments, segments).flatten(1))
 
 
 class CrossAttention(nn.Module):
@@ -54,14 +55,14 @@ class CrossAttention(nn.Module):
         self.temperature = nn.Parameter(torch.ones(config.num_heads))
 
     def forward(
-        self, x: Tensor, caption: Tensor, lengths: list[int], caption_lengths: list[int]
+        self, x: Tensor, caption: Tensor, segments: Ragged, caption_segments: Ragged
     ) -> Tensor:
         """Attend from (S, D) to (K, D), segment by segment."""
-        q = self.q(self.norm(x)).view(x.shape[0], self.num_heads, self.head_dim)
+        q = self.q(self.norm(x)).unflatten(-1, (self.num_heads, self.head_dim))
         q = layer_norm(q, (self.head_dim,), eps=1e-6) * self.temperature.unsqueeze(-1)
-        kv = self.kv(caption).view(caption.shape[0], 2, self.num_heads, self.head_dim)
+        kv = self.kv(caption).unflatten(-1, (2, self.num_heads, self.head_dim))
         k = layer_norm(kv[:, 0], (self.head_dim,), eps=1e-6)
-        return self.out(self.attend(q, k, kv[:, 1], lengths, caption_lengths).flatten(1))
+        return self.out(self.attend(q, k, kv[:, 1], segments, caption_segments).flatten(1))
 
 
 class Block(nn.Module):
@@ -83,13 +84,13 @@ class Block(nn.Module):
         segment: Tensor,
         rotation: Tensor,
         caption: Float[Tensor, "K D"],
-        lengths: list[int],
-        caption_lengths: list[int],
+        segments: Ragged,
+        caption_segments: Ragged,
     ) -> Float[Tensor, "S D"]:
         """Map the residual stream through the block."""
         per_token = (modulation + self.offset).index_select(0, segment)  # (S, 6 D)
         shift1, scale1, gate1, shift2, scale2, gate2 = per_token.chunk(6, dim=-1)
-        attended = self.self_attention(modulate(x, shift1, scale1), rotation, lengths)
+        attended = self.self_attention(modulate(x, shift1, scale1), rotation, segments)
         x = torch.addcmul(x, gate1, attended)
-        x = x + self.cross_attention(x, caption, lengths, caption_lengths)
+        x = x + self.cross_attention(x, caption, segments, caption_segments)
         return torch.addcmul(x, gate2, self.mlp(modulate(x, shift2, scale2)))

@@ -4,6 +4,9 @@ DiT (Peebles and Xie 2023) with one shared modulation projection and per-block o
 (PixArt-alpha, Chen et al. 2023), normed queries and keys, and rotary positions on three axes.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,12 +16,26 @@ from models.blocks import Block, modulate
 from models.config import ModelConfig
 from models.count import POSITION_FEATURES
 from models.embed import sinusoids
-from models.pack import TokenPack
+from models.pack import Ragged, TokenPack
 from models.precondition import coefficients, value_spread
 from models.roles import Role, role_of
 from models.rope import rope_rotation
 
 FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What flows through the blocks; a pipeline stage hands all of it to the next.
+
+    x: the residual stream. condition: embedded time and frame rate of each segment.
+    modulation: the shared projection of it. caption: caption tokens of all segments.
+    """
+
+    x: Float[Tensor, "S D"]
+    condition: Float[Tensor, "M D"]
+    modulation: Float[Tensor, "M 6*D"]
+    caption: Float[Tensor, "K D"]
 
 
 class DiT(nn.Module):
@@ -45,57 +62,101 @@ class DiT(nn.Module):
         self.register_buffer("sigma", value_spread(config.spread), persistent=False)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Initialise by role: matrices at 1/sqrt(fan_in), output layers and modulation at zero.
-
-        The gates of the residual branches start at one, not at zero as in adaLN-zero: with a zero
-        head the output is zero all the same, and short runs learn faster (decision 004).
-        """
-        zero = ("modulation.weight", "head_modulation.", "head.")
+        """Draw initial weights, see :func:`initial_values`."""
+        parameters = dict(self.named_parameters())
         with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                role = role_of(name, parameter)
-                if name.startswith(zero) or name.endswith("cross_attention.out.weight"):
-                    parameter.zero_()
-                elif role in (Role.matrix, Role.embedding):
-                    parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
-                elif name == "modulation.bias":
-                    parameter.copy_(
-                        torch.tensor([0.0, 0, 1, 0, 0, 1]).repeat_interleave(self.config.width)
-                    )
-                elif name.endswith(("norm.weight", "temperature")):
-                    parameter.fill_(1.0)
-                elif name == "null_caption":
-                    parameter.normal_(0.0, 1.0, generator=generator)
-                else:
-                    parameter.zero_()
+            for name, value in initial_values(self.config, generator):
+                parameters[name].copy_(value)
 
     def forward(
         self, pack: TokenPack, x_t: Float[Tensor, "S V"], t: Float[Tensor, " M"]
     ) -> Float[Tensor, "S V"]:
         """Predict the velocity at ``x_t``; ``t`` in [0, 1] is each segment's time, 1 is data."""
-        clock = t.index_select(0, pack.segment).unsqueeze(-1)  # (S, 1)
-        c_in, c_skip, c_out = coefficients(clock, self.sigma)
-        return torch.addcmul(c_skip * x_t, c_out, self._network(pack, c_in * x_t, t))
+        c_in, c_skip, c_out = self.precondition(pack, t)
+        stream = self.run_blocks(pack, self.embed(pack, c_in * x_t, t))
+        return torch.addcmul(c_skip * x_t, c_out, self.read_out(pack, stream))
 
-    def _network(self, pack: TokenPack, x: Tensor, t: Tensor) -> Tensor:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Arithmetic of the network; preconditioning and what it returns are always fp32."""
+        return next(self.parameters()).dtype
+
+    def precondition(self, pack: TokenPack, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (c_in, c_skip, c_out) of each row and value, see ``models.precondition``."""
+        clock = t.index_select(0, pack.segment).unsqueeze(-1)  # (S, 1)
+        return coefficients(clock, self.sigma)
+
+    def embed(self, pack: TokenPack, x: Float[Tensor, "S V"], t: Float[Tensor, " M"]) -> Stream:
+        """Turn preconditioned values, times and captions into what the blocks work on."""
         time = sinusoids(t, self.config.time_features)
         fps = sinusoids(pack.fps / FPS_UNIT, self.config.time_features)
-        condition = nn.functional.silu(self.condition(torch.cat([time, fps], dim=-1)))  # (M, D)
-        modulation = self.modulation(condition)  # (M, 6 D)
-        rotation = rope_rotation(self.config, pack.positions)
-        caption, caption_lengths = self._captions(pack)
-        x = self.patch_in(x) + self.place_in(pack.place)  # (S, D)
-        for block in self.blocks:
-            x = block(x, modulation, pack.segment, rotation, caption, pack.lengths, caption_lengths)
-        per_token = self.head_modulation(condition).index_select(0, pack.segment)
-        shift, scale = per_token.chunk(2, dim=-1)
-        return self.head(modulate(x, shift, scale))
+        features = torch.cat([time, fps], dim=-1).to(self.dtype)
+        condition = nn.functional.silu(self.condition(features))  # (M, D)
+        return Stream(
+            x=self.patch_in(x.to(self.dtype)) + self.place_in(pack.place.to(self.dtype)),  # (S, D)
+            condition=condition,
+            modulation=self.modulation(condition),  # (M, 6 D)
+            caption=self._captions(pack),
+        )
 
-    def _captions(self, pack: TokenPack) -> tuple[Tensor, list[int]]:
-        """Project caption states to (K, D); a segment without one gets the learned null caption."""
+    def run_blocks(
+        self, pack: TokenPack, stream: Stream, blocks: Sequence[int] | None = None
+    ) -> Stream:
+        """Map the residual stream through all blocks, or those of the given numbers."""
+        rotation = rope_rotation(self.config, pack.positions)
+        segments = Ragged.of(pack.lengths, pack.segment.device)
+        captions = Ragged.of([max(n, 1) for n in pack.caption_lengths], pack.segment.device)
+        x, modulation, caption = stream.x, stream.modulation, stream.caption
+        for number in range(self.config.depth) if blocks is None else blocks:
+            block = self.blocks[number]
+            x = block(x, modulation, pack.segment, rotation, caption, segments, captions)
+        return replace(stream, x=x)
+
+    def read_out(self, pack: TokenPack, stream: Stream) -> Float[Tensor, "S V"]:
+        """Turn the residual stream into the network's prediction."""
+        per_token = self.head_modulation(stream.condition).index_select(0, pack.segment)
+        shift, scale = per_token.chunk(2, dim=-1)
+        return self.head(modulate(stream.x, shift, scale)).float()
+
+    def _captions(self, pack: TokenPack) -> Float[Tensor, "K D"]:
+        """Project caption states; a segment without one gets the learned null caption."""
         null = self.null_caption.unsqueeze(0)
-        parts = torch.split(pack.caption, pack.caption_lengths)
+        parts = torch.split(pack.caption.to(null.dtype), pack.caption_lengths)
         parts = tuple(part if len(part) else null for part in parts)
         # The empty slice gives the null caption a gradient, of zeros, where nobody uses it: ZeRO
         # reduces what arrives, so all ranks must have gradients of the same parameters.
-        return self.caption_in(torch.cat([*parts, null[:0]])), [len(part) for part in parts]
+        return self.caption_in(torch.cat([*parts, null[:0]]))
+
+
+def initial_values(config: ModelConfig, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter's name and initial value, in the order of ``named_parameters``.
+
+    By role: matrices at 1/sqrt(fan_in), output layers and modulation at zero. The gates of the
+    residual branches start at one, not at zero as in adaLN-zero: with a zero head the output is
+    zero all the same, and short runs learn faster (decision 004). One stream of draws, so that
+    a process which keeps parts of a few parameters gets what the whole model would hold there.
+    """
+    with torch.device("meta"):
+        blueprint = DiT(config)
+    for name, parameter in blueprint.named_parameters():
+        yield name, _initial_value(name, parameter, config.width, generator)
+
+
+_ZERO = ("modulation.weight", "head_modulation.", "head.")
+
+
+def _initial_value(
+    name: str, parameter: nn.Parameter, width: int, generator: torch.Generator
+) -> Tensor:
+    value = torch.zeros(parameter.shape)
+    if name.startswith(_ZERO) or name.endswith("cross_attention.out.weight"):
+        return value
+    if role_of(name, parameter) in (Role.matrix, Role.embedding):
+        return value.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
+    if name == "modulation.bias":
+        return torch.tensor([0.0, 0, 1, 0, 0, 1]).repeat_interleave(width)
+    if name.endswith(("norm.weight", "temperature")):
+        return value.fill_(1.0)
+    if name == "null_caption":
+        return value.normal_(0.0, 1.0, generator=generator)
+    return value

@@ -1,11 +1,35 @@
 """The flat buffer a network sees: many clips and images of any size, side by side."""
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Where the segments of a flat buffer lie.
+
+    lengths: rows of each segment, as numbers for loops over segments.
+    offsets: their running sum (M + 1,), int32, on the device of the buffer for kernels.
+    """
+
+    lengths: list[int]
+    offsets: Int[Tensor, " M+1"]
+
+    @classmethod
+    def of(cls, lengths: list[int], device: torch.device) -> "Ragged":
+        """Lay segments of the given lengths side by side."""
+        sums = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        return cls(lengths, sums.to(device))
+
+    @property
+    def total(self) -> int:
+        """Rows of all segments; what lies beyond is padding."""
+        return sum(self.lengths)
 
 
 @dataclass
@@ -21,6 +45,9 @@ class TokenPack:
     fps: frames per second of each segment (M,); 0 for images.
     caption: caption token states of all segments (K, text width).
     caption_lengths: caption tokens of each segment; 0 means "no caption".
+
+    A rank that holds a part of the rows has its rows in every tensor but ``positions``, which cover
+    the rows its attention sees (trainer/parallel/context.py); lengths always count the whole pack.
     """
 
     latent: Float[Tensor, "S V"]
