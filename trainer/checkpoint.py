@@ -1,238 +1,247 @@
 """Checkpoints that exist or do not: fragments in safetensors, a JSON index with checksums.
 
-``checkpoints/step-00000100/`` holds one safetensors file a rank and ``index.json``. It is written
-in a temporary folder, synced and renamed; ``latest`` names it last. Loading verifies checksums and
-falls back to the previous good one. Fragments carry (parameter, start), so any number of ranks and
-any ZeRO stage can read what another wrote. Nothing is ever unpickled.
+``checkpoints/step-00000100/`` holds one safetensors file a rank and ``index.json``. Training waits
+for a copy of its tensors only; a thread of each rank writes them to a temporary folder, the main
+rank's thread waits for all and renames it. The threads speak through files alone: collectives of a
+thread would mix with those of the training step.
 """
 
-import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.parallel.engine import Fragment
-from trainer.parallel.layout import Layout
+from trainer.checkpoint_files import (
+    FORMAT,
+    CheckpointError,
+    Entry,
+    SaveFolders,
+    failure_name,
+    give_up,
+    listing_name,
+    merge_listings,
+    point_latest,
+    prune,
+    publish,
+    remove_leftovers,
+    write_atomically,
+    write_rank,
+)
+from trainer.checkpoint_read import Loaded, load_latest, verify
+from trainer.parallel.mesh import Mesh
+from trainer.parallel.plan import Fragment
+
+__all__ = ["CheckpointError", "CheckpointWriter", "Loaded", "load_latest", "verify"]
 
 log = logging.getLogger(__name__)
-FORMAT = 2
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be trusted, with the file and the reason."""
+class CheckpointWriter:
+    """Saves checkpoints of one attempt at a run, one at a time.
 
+    Every rank makes one and calls ``save`` with the same steps. keep: good checkpoints that stay.
+    background: write in a thread. token: called on the main rank right before a checkpoint is
+    published; it raises when another attempt has taken over the run. attempt: the same on all ranks
+    and larger than that of all earlier attempts at the run. timeout_seconds: how long the main rank
+    waits for the others.
 
-@dataclass(frozen=True)
-class Loaded:
-    """A verified checkpoint: its folder and its index."""
-
-    folder: Path
-    index: dict[str, Any]
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """The JSON state that was saved beside the tensors."""
-        return self.index["state"]
-
-    def tensors(self, kind: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-        """Assemble full tensors of one kind (``param``, ``exp_avg``, ``exp_avg_sq``, ``ema``)."""
-        full = {name: torch.zeros(shape).view(-1) for name, shape in shapes.items()}
-        filled = dict.fromkeys(full, 0)
-        for entry, tensor in self._entries(kind):
-            name, start = entry["name"], entry["start"]
-            if name not in full or start + len(tensor) > len(full[name]):
-                raise CheckpointError(
-                    f"{self.folder}: parameter {name} does not fit this model. "
-                    "Resume with the config in the run folder."
-                )
-            full[name][start : start + len(tensor)] = tensor
-            filled[name] += len(tensor)
-        missing = [name for name in full if filled[name] != len(full[name])]
-        if missing:
-            raise CheckpointError(f"{self.folder}: {kind} of {missing[0]} is incomplete.")
-        return {name: flat.view(shapes[name]) for name, flat in full.items()}
-
-    def _entries(self, kind: str) -> Iterator[tuple[dict[str, Any], Tensor]]:
-        for file in self.index["files"]:
-            with safe_open(self.folder / file, framework="pt") as tensors:
-                for entry in self.index["fragments"]:
-                    if entry["file"] == file and entry["kind"] == kind:
-                        yield entry, tensors.get_tensor(_tensor_key(entry))
-
-
-def save_checkpoint(
-    folder: Path,
-    layout: Layout,
-    step: int,
-    fragments: list[Fragment],
-    state: dict[str, Any],
-    keep: int,
-) -> Path | None:
-    """Save this rank's fragments; return the checkpoint, or None when any rank could not write.
-
-    A failure (a full disk, say) is logged, the unfinished folder is removed and the last good
-    checkpoint stays. Collective: all ranks call it.
+    blocked_seconds: that training waited in ``save`` and ``wait``; write_seconds: of writing.
     """
-    final, temporary = folder / f"step-{step:08d}", folder / f".unfinished-step-{step:08d}"
-    error = None
-    if layout.is_main:
-        shutil.rmtree(temporary, ignore_errors=True)
-        error = _attempt(lambda: temporary.mkdir(parents=True, exist_ok=True))
-    if layout.any(error is not None):  # a barrier too: nobody writes before the folder is there
-        _give_up(layout, temporary, step, error)
-        return None
-    error = _attempt(lambda: _write_rank(temporary, layout.rank, fragments))
-    if layout.any(error is not None):
-        _give_up(layout, temporary, step, error)
-        return None
-    if layout.is_main:
-        error = _attempt(lambda: _publish(temporary, final, step, layout.world, state))
-    if layout.any(error is not None):
-        _give_up(layout, temporary, step, error)
-        return None
-    if layout.is_main:
-        _prune(folder, keep)
-    return final
 
+    def __init__(
+        self,
+        folder: Path,
+        mesh: Mesh,
+        keep: int,
+        background: bool,
+        token: Callable[[], None] | None = None,
+        attempt: int = 0,
+        timeout_seconds: float = 600.0,
+    ) -> None:
+        self.folder, self.keep, self.attempt = folder, keep, attempt
+        self.blocked_seconds = self.write_seconds = 0.0
+        self._rank, self._world, self._is_main = mesh.rank, mesh.world, mesh.is_main
+        self._background, self._token, self._timeout = background, token, timeout_seconds
+        self._staging = _Staging()
+        self._count = 0
+        self._job: _Job | None = None
+        self._published: Path | None = None
+        remove_leftovers(folder, attempt, mesh.rank, mesh.world)
 
-def load_latest(folder: Path) -> Loaded | None:
-    """Return the newest checkpoint that verifies, or None when there is none.
+    def save(self, step: int, fragments: Iterable[Fragment], state: dict[str, Any]) -> None:
+        """Save this rank's fragments, and on the main rank the JSON ``state``.
 
-    Damaged ones are logged by file and skipped.
-    """
-    if not folder.is_dir():
+        Wait for the previous save, copy, and leave the rest to the thread. A failure (a full disk,
+        say) is logged, and :meth:`wait` returns None. What the token raises is raised here, for the
+        previous save, or in :meth:`wait`.
+        """
+        self.wait()
+        started = time.monotonic()
+        self._count += 1
+        save = SaveFolders(self.folder, step, self.attempt, self._count)
+        pieces = self._staging.copy(fragments)
+        frozen = json.loads(json.dumps(state))  # training goes on and changes it
+        self._job = _Job(save, lambda: self._write(save, pieces, frozen))
+        if self._background:
+            self._job.start()
+        else:
+            self._job.run()
+        self.blocked_seconds += time.monotonic() - started
+        if not self._background:
+            self.wait()
+
+    def wait(self) -> Path | None:
+        """Wait for the last save; return the checkpoint, or None when any rank could not write."""
+        job, self._job = self._job, None
+        if job is not None:
+            started, self._published = time.monotonic(), None
+            try:
+                self._published = self._outcome(job)
+            finally:
+                self.blocked_seconds += time.monotonic() - started
+        return self._published
+
+    def _outcome(self, job: "_Job") -> Path | None:
+        """Return the checkpoint when it was published, as the main rank decided it."""
+        if job.ident is not None:
+            job.join()
+        if job.error is not None:
+            raise job.error
+        save = job.save
+        if not job.done or self._is_main:
+            return save.final if job.done else None
+        # Longer than the main rank waits, so that it decides.
+        for _ in _polls(2 * self._timeout):
+            gone = not save.unfinished.exists()  # looked at first: it is renamed to one of the two
+            if save.failed.exists():
+                shutil.rmtree(save.unfinished, ignore_errors=True)  # we came after the decision
+                return None
+            if gone and save.final.exists():
+                return save.final
+        log.error("checkpoint of step %d: the main rank does not answer.", save.step)
         return None
-    steps = sorted((p for p in folder.iterdir() if p.name.startswith("step-")), reverse=True)
-    for candidate in steps:
+
+    def _write(
+        self, save: SaveFolders, pieces: list[tuple[Entry, Tensor]], state: dict[str, Any]
+    ) -> bool:
+        """Do this rank's part; tell whether it is done (on the main rank: published)."""
+        started = time.monotonic()
         try:
-            return verify(candidate)
-        except CheckpointError as error:
-            log.warning("%s Falling back to the previous checkpoint.", error)
-    if steps:
-        log.warning("checkpoints=%s: none verifies. Starting from step 0.", folder)
-    return None
+            save.unfinished.mkdir(parents=True, exist_ok=True)
+            write_rank(save.unfinished, self._rank, pieces)
+            if self._is_main:
+                self._finish(save, state)
+        except BaseException as error:
+            log.error("checkpoint of step %d failed: %s. The previous one stays.", save.step, error)
+            with suppress(OSError):
+                self._tell_failure(save, str(error))
+            if not isinstance(error, OSError):
+                raise
+            return False
+        finally:
+            self.write_seconds += time.monotonic() - started
+        return True
 
-
-def verify(checkpoint: Path) -> Loaded:
-    """Check format and checksums of a checkpoint; raise CheckpointError naming the file."""
-    try:
-        index = json.loads((checkpoint / "index.json").read_text())
-        form = index["format"]
-        digest, files = index.pop("sha256"), dict(index["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint}/index.json: cannot be read ({error}).") from error
-    if digest != _sha256_text(json.dumps(index)):
-        raise CheckpointError(f"{checkpoint}/index.json: is damaged (checksum differs).")
-    if form != FORMAT:
-        raise CheckpointError(f"{checkpoint}: format={form}: must be {FORMAT}.")
-    for name, digest in files.items():
-        path = checkpoint / name
-        if Path(name).name != name or not path.is_file() or _sha256(path) != digest:
-            raise CheckpointError(f"{path}: is missing or damaged (checksum differs).")
+    def _finish(self, save: SaveFolders, state: dict[str, Any]) -> None:
+        """Wait for all ranks, publish, and tidy up; on the main rank."""
+        self._await_ranks(save.unfinished)
+        merged = merge_listings(save.unfinished, self._world)
+        index = {"format": FORMAT, "step": save.step} | merged | {"state": state}
+        publish(save, self._world, index, self._token)
         try:
-            with safe_open(path, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: is not a safetensors file ({error}).") from error
-    return Loaded(checkpoint, index)
+            point_latest(save.final)
+            prune(self.folder, save.step, self.keep)
+        except OSError as error:  # it exists all the same, and other ranks may know it already
+            log.warning("checkpoint of step %d is saved, tidying up failed: %s", save.step, error)
+
+    def _await_ranks(self, folder: Path) -> None:
+        """Return when every rank has listed its file; raise OSError when one failed or is late."""
+        missing = set(range(self._world))
+        for _ in _polls(self._timeout):
+            names = set(os.listdir(folder))
+            for rank in sorted(missing):
+                if failure_name(rank) in names:
+                    reason = (folder / failure_name(rank)).read_text()
+                    raise OSError(f"rank {rank} could not write: {reason}")
+            missing = {rank for rank in missing if listing_name(rank) not in names}
+            if not missing:
+                return
+        late = ", ".join(str(rank) for rank in sorted(missing)[:16])
+        raise TimeoutError(f"no word from ranks {late} in {self._timeout:.0f} s")
+
+    def _tell_failure(self, save: SaveFolders, reason: str) -> None:
+        if self._is_main:
+            give_up(save, self._world)
+            return
+        path = save.unfinished / failure_name(self._rank)
+        try:
+            write_atomically(path, reason)
+        except OSError:
+            path.touch()  # an empty file fits on a full disk
 
 
-def _write_rank(folder: Path, rank: int, fragments: list[Fragment]) -> None:
-    """Write one rank's tensors and the list of them, both synced to disk."""
-    file = f"rank-{rank:05d}.safetensors"
-    entries, tensors = [], {}
-    for fragment in fragments:
-        for kind, tensor in fragment.tensors.items():
-            entry = {"name": fragment.name, "kind": kind, "start": fragment.start, "file": file}
-            entries.append(entry)
-            tensors[_tensor_key(entry)] = tensor.detach().to("cpu").contiguous()
-    path = folder / file
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # it wraps I/O errors too
-        raise OSError(str(error)) from error
-    _sync(path)
-    listing = {"entries": entries, "sha256": _sha256(path)}
-    _write_text(folder / f"rank-{rank:05d}.json", json.dumps(listing))
+class _Job(threading.Thread):
+    """One save in a thread, which dies with the process: an unfinished save is no loss."""
+
+    def __init__(self, save: SaveFolders, work: Callable[[], bool]) -> None:
+        super().__init__(name=f"checkpoint-{save.step}", daemon=True)
+        self.save, self._work = save, work
+        self.done = False
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work, keep its answer or what it raised."""
+        try:
+            self.done = self._work()
+        except BaseException as error:  # noqa: BLE001 - carried to wait(), which raises it
+            self.error = error
 
 
-def _publish(temporary: Path, final: Path, step: int, world: int, state: dict[str, Any]) -> None:
-    """Merge the ranks' lists into the index, rename the folder, then move ``latest``."""
-    files: dict[str, str] = {}
-    entries: list[dict[str, Any]] = []
-    for rank in range(world):
-        path = temporary / f"rank-{rank:05d}.json"
-        listing = json.loads(path.read_text())
-        files[f"rank-{rank:05d}.safetensors"] = listing["sha256"]
-        entries += listing["entries"]
-        path.unlink()
-    index = {"format": FORMAT, "step": step, "files": files, "fragments": entries, "state": state}
-    digest = _sha256_text(json.dumps(index))
-    _write_text(temporary / "index.json", json.dumps(index | {"sha256": digest}))
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    _sync(final.parent)
-    pointer = final.parent / "latest.tmp"
-    _write_text(pointer, final.name)
-    pointer.replace(final.parent / "latest")
-    _sync(final.parent)
+class _Staging:
+    """Host memory that tensors are copied to, kept from save to save; page-locked beside a GPU."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.uint8)
+
+    def copy(self, fragments: Iterable[Fragment]) -> list[tuple[Entry, Tensor]]:
+        """Copy all tensors of the fragments; return what each is, and the copy."""
+        found: list[tuple[Entry, Tensor]] = []
+        for fragment in fragments:
+            about = {"name": fragment.name, "part": fragment.part, "parts": fragment.parts}
+            for kind, tensor in fragment.tensors.items():
+                entry = about | {"kind": kind, "start": fragment.start, "length": tensor.numel()}
+                if tensor.numel():
+                    found.append((entry, tensor.detach()))
+        # The widest first: every tensor then starts at a multiple of its element's size.
+        found.sort(key=lambda item: -item[1].element_size())
+        size, on_gpu = sum(t.nbytes for _, t in found), any(t.is_cuda for _, t in found)
+        if len(self._memory) != size:
+            self._memory = torch.empty(0, dtype=torch.uint8)  # frees the old before the new
+            self._memory = torch.empty(size, dtype=torch.uint8, pin_memory=on_gpu)
+        copies, start = [], 0
+        for entry, tensor in found:
+            copy = self._memory[start : start + tensor.nbytes].view(tensor.dtype)
+            copies.append((entry, copy.copy_(tensor.reshape(-1), non_blocking=True)))
+            start += tensor.nbytes
+        if on_gpu:
+            torch.cuda.synchronize()
+        return copies
 
 
-def _attempt(write: Any) -> OSError | None:
-    try:
-        write()
-    except OSError as error:
-        return error
-    return None
-
-
-def _give_up(layout: Layout, temporary: Path, step: int, error: OSError | None) -> None:
-    if error is not None:
-        log.error("checkpoint of step %d failed: %s. The previous one stays.", step, error)
-    layout.barrier()
-    if layout.is_main:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _prune(folder: Path, keep: int) -> None:
-    steps = sorted(p for p in folder.iterdir() if p.name.startswith("step-"))
-    for old in steps[: -max(keep, 1)]:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _tensor_key(entry: dict[str, Any]) -> str:
-    return f"{entry['kind']}:{entry['name']}:{entry['start']}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256_text(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _polls(seconds: float) -> Iterator[None]:
+    """Yield now and then for a time, at last once more after it; the pauses grow to a second."""
+    end, pause = time.monotonic() + seconds, 0.01
+    while time.monotonic() < end:
+        yield
+        time.sleep(min(pause, max(end - time.monotonic(), 0)))
+        pause = min(1.5 * pause, 1.0)
+    yield

@@ -1,0 +1,354 @@
+"""Signs of life of every rank, and a watchdog that names the rank that hangs; torch-free.
+
+A rank that dies or hangs leaves the others waiting in a collective without a word. So a thread of
+each rank writes its step and phase to ``heartbeats/rank-00003.json``, and when its own rank has not
+moved for too long, it compares everybody's files, reports who holds the run up, and ends the
+process, whose main thread cannot.
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+STALLED = 76  # exit status of a rank whose watchdog ended it: find the culprit, start again
+_FOLDER = "heartbeats"
+_REPORT = "stalled.json"
+_SIGN_KEYS = {"rank", "host", "pid", "step", "phase", "beat", "time", "noticed"}
+# Everyone who lives writes once a beat; a little more than two leaves room for a slow disk.
+_WATCH_BEATS = 2.25
+# Longer than a report takes; a rank that hangs in it must still leave.
+_REPORT_BEATS = 5.0
+# A thread that slept so much too long was stopped with its process, or the machine was.
+_LATE_BEATS = 3.0
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Where the main thread is, and since when; replaced as a whole, so never half new."""
+
+    step: int
+    phase: str
+    since: float
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """The signs of life as a stalled rank first saw them; ``began`` after all were read."""
+
+    began: float
+    signs: dict[int, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A rank that holds the others up; unknown parts are empty, an unknown step is -1."""
+
+    rank: int
+    host: str
+    pid: int
+    step: int
+    phase: str
+    reason: str
+
+
+def exit_stalled() -> None:
+    """End the process at once, with status ``STALLED``: the main thread sits in a collective."""
+    os._exit(STALLED)
+
+
+class Heartbeat:
+    """Write one rank's signs of life, and report and leave when the run has stalled.
+
+    folder: the run folder. beat_seconds: how often to write; longer than a shared file system
+    hides a change from other hosts. stall_seconds: how long one phase may last; 0 turns the
+    watchdog off. on_stall: called in the watchdog's thread after the report.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        world: int,
+        beat_seconds: float,
+        stall_seconds: float,
+        on_stall: Callable[[], None] = exit_stalled,
+    ) -> None:
+        self._folder, self._rank, self._world = folder, rank, world
+        self._beat_seconds, self._stall_seconds = beat_seconds, stall_seconds
+        self._on_stall = on_stall
+        self._position = _Position(0, "start", time.monotonic())
+        self._awake_since = 0.0
+        self._watch: _Watch | None = None
+        self._beats = 0
+        self._can_write = True
+        self._old_report: int | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Write the first sign of life and begin the thread; the watchdog counts from here."""
+        (self._folder / _FOLDER).mkdir(parents=True, exist_ok=True)
+        if self._rank == 0:
+            (self._folder / _REPORT).unlink(missing_ok=True)
+        self._old_report = _identity(self._folder / _REPORT)
+        self.advance(self._position.step, self._position.phase)
+        self._beat()
+        self._thread.start()
+
+    def advance(self, step: int, phase: str) -> None:
+        """Note that the main thread entered a phase of a step; costs microseconds."""
+        self._position = _Position(step, phase, time.monotonic())
+
+    def stop(self) -> None:
+        """End the thread and leave a last sign with phase ``ended``."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(self._beat_seconds)
+        self.advance(self._position.step, "ended")
+        self._beat()
+
+    def _live(self) -> None:
+        beat_due = time.monotonic() + self._beat_seconds
+        while True:
+            # Only sleep counts as lateness, not what this thread itself was busy with.
+            due = max(min(beat_due, self._look_due()), time.monotonic())
+            if self._stopping.wait(due - time.monotonic()):
+                return
+            now = time.monotonic()
+            if now - due > _LATE_BEATS * self._beat_seconds:
+                log.warning("rank %d was itself stopped for %.1f s", self._rank, now - due)
+                # The others may have waited for this rank: give them time to move again.
+                self._awake_since, self._watch = now, None
+            if now >= beat_due:
+                self._beat()
+                beat_due = now + self._beat_seconds
+            self._look(now)
+
+    def _stalled_at(self) -> float:
+        """Return when this rank counts as stalled unless it moves before."""
+        if self._stall_seconds <= 0:
+            return float("inf")
+        return max(self._position.since, self._awake_since) + self._stall_seconds
+
+    def _look_due(self) -> float:
+        if self._watch is None:
+            return self._stalled_at()
+        return self._watch.began + _WATCH_BEATS * self._beat_seconds
+
+    def _look(self, now: float) -> None:
+        if now < self._stalled_at():
+            self._watch = None
+        elif self._watch is None:
+            signs = _signs(self._folder)
+            self._watch = _Watch(time.monotonic(), signs)
+        elif now >= self._look_due():
+            watch, self._watch, self._awake_since = self._watch, None, now
+            # The main thread may hang in the very file system or log that a report needs.
+            reporter = threading.Thread(target=self._report, args=(watch, now), daemon=True)
+            reporter.start()
+            reporter.join(_REPORT_BEATS * self._beat_seconds)
+            self._on_stall()
+
+    def _report(self, watch: _Watch, now: float) -> None:
+        position = self._position
+        # The last sign says that this rank noticed and left, so that nobody takes it for the one
+        # that hangs.
+        self._beat(noticed=True)
+        # This rank lives, even if its disk is full.
+        signs = _signs(self._folder) | {self._rank: self._sign(noticed=True) | {"written": 0.0}}
+        suspects, summary = find_suspects(watch.signs, signs, self._world)
+        stack = _main_stack()
+        report = {
+            "noticed_by": self._identity(),
+            "step": position.step,
+            "phase": position.phase,
+            "seconds": round(now - position.since, 3),
+            "time": _wall_clock(),
+            "summary": summary,
+            "suspects": [asdict(suspect) for suspect in suspects],
+            "main_thread": stack.splitlines(),
+        }
+        try:
+            self._publish(report)
+        except OSError as error:
+            log.error("%s: cannot be written (%s)", self._folder / _REPORT, error)
+        log.error(
+            "rank %d: no progress for %.0f s at step %d in %s: %s. Its main thread:\n%s",
+            *(self._rank, now - position.since, position.step, position.phase, summary, stack),
+        )
+
+    def _publish(self, report: dict[str, Any]) -> None:
+        """Write the report unless another rank did: the first saw it before anyone left."""
+        path = self._folder / _REPORT
+        temporary = path.with_name(f".{_REPORT}-{self._rank}")
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+        try:
+            if self._old_report is not None and _identity(path) == self._old_report:
+                path.unlink(missing_ok=True)
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+
+    def _identity(self) -> dict[str, Any]:
+        return {"rank": self._rank, "host": socket.gethostname(), "pid": os.getpid()}
+
+    def _sign(self, noticed: bool) -> dict[str, Any]:
+        position = self._position
+        return self._identity() | {
+            "step": position.step,
+            "phase": position.phase,
+            "beat": self._beats,
+            "time": _wall_clock(),
+            "noticed": noticed,
+        }
+
+    def _beat(self, noticed: bool = False) -> None:
+        """Rewrite this rank's file; not synced, since only the living read it."""
+        self._beats += 1
+        path = _sign_file(self._folder, self._rank)
+        temporary = path.with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(self._sign(noticed)) + "\n")
+            temporary.replace(path)
+            self._can_write = True
+        except OSError as error:
+            if self._can_write:
+                log.warning("%s: cannot be written (%s). Others may blame us.", path, error)
+            self._can_write = False
+
+
+def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
+    """Return the last sign of life of each rank of a run, by rank; unreadable ones are left out.
+
+    Ranks of an earlier, larger attempt are among them. Only a ``beat`` that changes proves life:
+    ``time`` is by the clock of the rank's host, ``written`` by that of the file server.
+    """
+    signs = []
+    for path in sorted((folder / _FOLDER).glob("rank-*.json")):
+        try:
+            sign = json.loads(path.read_text()) | {"written": path.stat().st_mtime}
+            missing = _SIGN_KEYS - sign.keys()
+            if missing:
+                raise ValueError(f"lacks {', '.join(sorted(missing))}")
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s: cannot be read (%s)", path, error)
+            continue
+        signs.append(sign)
+    return sorted(signs, key=lambda sign: sign["rank"])
+
+
+def find_suspects(
+    before: dict[int, dict[str, Any]], after: dict[int, dict[str, Any]], world: int
+) -> tuple[list[Suspect], str]:
+    """Compare two looks at the signs of life of a run that stands still; return who and why.
+
+    Ranks without a new beat, else the ranks at the lowest step, else nobody: then the summary says
+    where everybody waits. A rank whose last sign says that it noticed the stall is not silent.
+    """
+    # The file server's clock stamped all of these files, so they compare across hosts.
+    latest = max((sign["written"] for sign in after.values()), default=0.0)
+    silent = [
+        _silent(rank, after.get(rank), latest)
+        for rank in range(world)
+        if not _is_alive(before.get(rank), after.get(rank))
+    ]
+    if silent:
+        return silent, "; ".join(suspect.reason for suspect in silent)
+    signs = [after[rank] for rank in range(world)]
+    first, last = min(s["step"] for s in signs), max(s["step"] for s in signs)
+    if first == last:
+        return [], f"all ranks wait at step {last} in {_phases(signs)}"
+    behind = [_behind(sign, last) for sign in signs if sign["step"] == first]
+    return behind, "; ".join(suspect.reason for suspect in behind)
+
+
+def _is_alive(before: dict[str, Any] | None, after: dict[str, Any] | None) -> bool:
+    if after is None or after["phase"] == "ended":
+        return False
+    identity = ("host", "pid", "beat")
+    return after["noticed"] or before is None or any(before[k] != after[k] for k in identity)
+
+
+def _silent(rank: int, sign: dict[str, Any] | None, latest: float) -> Suspect:
+    if sign is None:
+        return Suspect(rank, "", 0, -1, "", f"rank {rank} never gave a sign of life")
+    seconds = max(0.0, latest - sign["written"])
+    what = f"gives no sign of life; last at step {sign['step']} in {sign['phase']}"
+    if sign["phase"] == "ended":
+        what = f"has ended at step {sign['step']}"
+    who = f"rank {rank} ({sign['host']}, {sign['pid']})"
+    return _suspect(sign, f"{who} {what}, {seconds:.0f} s ago")
+
+
+def _behind(sign: dict[str, Any], last: int) -> Suspect:
+    return _suspect(
+        sign,
+        f"rank {sign['rank']} is behind: step {sign['step']} in {sign['phase']}, others at {last}",
+    )
+
+
+def _suspect(sign: dict[str, Any], reason: str) -> Suspect:
+    known = {key: sign[key] for key in ("rank", "host", "pid", "step", "phase")}
+    return Suspect(**known, reason=reason)
+
+
+def _phases(signs: list[dict[str, Any]]) -> str:
+    """Return each phase with its ranks, the rarest first: the odd one out is often the culprit."""
+    ranks: dict[str, list[int]] = {}
+    for sign in signs:
+        ranks.setdefault(sign["phase"], []).append(sign["rank"])
+    if len(ranks) == 1:
+        return next(iter(ranks))
+    ordered = sorted(ranks.items(), key=lambda item: (len(item[1]), item[1]))
+    return ", ".join(f"{phase} (rank {_ranges(found)})" for phase, found in ordered)
+
+
+def _ranges(ranks: list[int]) -> str:
+    """Return sorted ranks as text: 0-3, 7."""
+    parts: list[list[int]] = []
+    for rank in ranks:
+        if parts and parts[-1][-1] == rank - 1:
+            parts[-1] = [parts[-1][0], rank]
+        else:
+            parts.append([rank])
+    return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def _signs(folder: Path) -> dict[int, dict[str, Any]]:
+    return {sign["rank"]: sign for sign in read_heartbeats(folder)}
+
+
+def _sign_file(folder: Path, rank: int) -> Path:
+    return folder / _FOLDER / f"rank-{rank:05d}.json"
+
+
+def _identity(path: Path) -> int | None:
+    """Return what tells a file from one that replaces it; None if there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _main_stack() -> str:
+    """Return where the main thread is, as a traceback prints it."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""
+
+
+def _wall_clock() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
