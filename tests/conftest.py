@@ -1,8 +1,63 @@
-"""Shared test settings: one thread a process, no network, offline W&B."""
+"""Shared test settings: one thread a process, no network, offline W&B; tables in the summary."""
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+AddRow = Callable[..., None]
+
+
+@dataclass
+class Table:
+    """What tests measured, printed after the run as a markdown table."""
+
+    columns: Sequence[str]
+    rows: list[tuple[object, ...]] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the table as aligned markdown."""
+        cells = [[str(value) for value in row] for row in (self.columns, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+            for row in cells
+        ]
+        return [lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]
+
+
+_TABLES = pytest.StashKey[dict[str, Table]]()
+
+
+@pytest.fixture(scope="session")
+def summary_table(pytestconfig: pytest.Config) -> Callable[[str, Sequence[str]], AddRow]:
+    """Return ``table(title, columns) -> add_row(*values)``; equal titles share one table."""
+    tables = pytestconfig.stash.setdefault(_TABLES, {})
+
+    def table(title: str, columns: Sequence[str]) -> AddRow:
+        made = tables.setdefault(title, Table(columns))
+
+        def add_row(*values: object) -> None:
+            assert len(values) == len(made.columns), f"{title}: {values} for {made.columns}"
+            made.rows.append(values)
+
+        return add_row
+
+    return table
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the tables of the tests that ran."""
+    for title, table in config.stash.get(_TABLES, {}).items():
+        if table.rows:
+            terminalreporter.section(title)
+            for line in table.lines():
+                terminalreporter.write_line(line)

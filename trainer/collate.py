@@ -88,7 +88,7 @@ class Collator:
             caption=torch.cat(captions),
             caption_lengths=[len(c) for c in captions],
         )
-        return pack if pad_to is None else _pad(pack, pad_to)
+        return pack if pad_to in (None, len(pack.latent)) else _pad(pack, pad_to)
 
     def _geometry_of(
         self, size: tuple[int, int, int], num_frames: int, height: int, width: int

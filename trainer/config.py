@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from data.config import DataConfig
 from models.config import CodecConfig, ModelConfig, TextConfig
 from trainer.compose import explain, refuse_unknown
+from trainer.parallel.config import ParallelConfig
 
 CONF_DIR = Path(__file__).parent / "conf"
 
@@ -29,13 +30,6 @@ class WandbMode(StrEnum):
     disabled = "disabled"
     offline = "offline"
     online = "online"
-
-
-class Precision(StrEnum):
-    """Arithmetic of forward and backward; master weights are always fp32."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
 
 
 @dataclass
@@ -102,34 +96,63 @@ class ValidationConfig:
 
 
 @dataclass
-class ParallelConfig:
-    """How a run is laid out over processes; never changes what it computes.
-
-    processes: data-parallel ranks. zero_stage: DeepSpeed ZeRO 0, 1, 2 or 3.
-    device: "auto" takes CUDA where there is one.
-    """
-
-    processes: int = 1
-    zero_stage: int = 0
-    device: str = "auto"
-    precision: Precision = Precision.fp32
-    timeout_seconds: float = 300.0
-
-
-@dataclass
 class CheckpointConfig:
-    """When to save: every ``seconds`` and on a signal; ``keep`` good ones stay on disk."""
+    """When to save: every ``seconds`` and on a signal; ``keep`` good ones stay on disk.
+
+    background: write in a thread, so that a step waits for the copy only.
+    """
 
     seconds: float = 60.0
     steps: int = 0
     keep: int = 2
+    background: bool = True
+
+
+class NanPolicy(StrEnum):
+    """What to do when a loss or gradient is not a number."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+class SpikePolicy(StrEnum):
+    """What to do when the loss jumps: note it, skip the update, or rewind and skip the batches."""
+
+    log = "log"
+    skip = "skip"
+    rewind = "rewind"
+
+
+@dataclass
+class FaultConfig:
+    """What a run does when something breaks; every event is counted and logged.
+
+    on_nan: stop, or skip the update and keep the optimizer state; at most ``max_skips`` in a row.
+    on_spike: see SpikePolicy; a spike is a step's loss above ``spike_factor`` times the median of
+    the last ``spike_window`` steps. max_rewinds: a run that needs more has diverged.
+    beat_seconds: how often each rank writes a sign of life. stall_seconds: a run in which no step
+    ends for so long reports the rank that hangs and exits; 0 turns it off.
+    """
+
+    on_nan: NanPolicy = NanPolicy.stop
+    max_skips: int = 10
+    on_spike: SpikePolicy = SpikePolicy.log
+    spike_factor: float = 3.0
+    spike_window: int = 64
+    max_rewinds: int = 3
+    beat_seconds: float = 5.0
+    stall_seconds: float = 600.0
 
 
 @dataclass
 class LogConfig:
-    """What to log: every ``every`` steps to metrics.jsonl, mirrored to W&B."""
+    """What to log: every ``every`` steps to metrics.jsonl, mirrored to W&B.
+
+    samples: also write the key and visit of every sample each rank trained on, to ``samples/``.
+    """
 
     every: int = 10
+    samples: bool = False
     wandb: WandbMode = WandbMode.offline
     project: str = "kinescale"
     group: str = ""
@@ -156,6 +179,7 @@ class RunConfig:
 
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    faults: FaultConfig = field(default_factory=FaultConfig)
     log: LogConfig = field(default_factory=LogConfig)
     run_root: str = "runs"
 
@@ -211,26 +235,25 @@ class RunConfig:
         validation = self.validation
         _require("validation.times", validation.times, validation.times > 0, "be at least 1", "8")
         _require("validation.splits", validation.splits, validation.splits, "not be empty", "[val]")
-        self._check_layout()
 
-    def _check_layout(self) -> None:
-        parallel, packs = self.parallel, self.data.packs_per_step
-        stage = parallel.zero_stage
-        _require("parallel.zero_stage", stage, stage in (0, 1, 2, 3), "be 0, 1, 2 or 3", "1")
-        _require("parallel.processes", parallel.processes, parallel.processes > 0, "be > 0", "1")
-        devices = ("auto", "cpu", "cuda")
-        known = parallel.device in devices
-        _require("parallel.device", parallel.device, known, f"be one of {devices}", "auto")
-        if packs % parallel.processes:
-            raise ValueError(
-                f"data.packs_per_step={packs}: must be divisible by parallel.processes="
-                f"{parallel.processes}. Use {parallel.processes * max(1, packs // 2)}."
-            )
-        if parallel.precision is Precision.bf16 and stage == 0:
-            raise ValueError(
-                "parallel.precision=bf16: ZeRO 0 gets the first update wrong in bf16. "
-                "Use parallel.zero_stage=1 or parallel.precision=fp32."
-            )
+        self.parallel.check(self.model, self.data.packs_per_step)
+        self._check_faults()
+
+    def _check_faults(self) -> None:
+        faults = self.faults
+        factor = faults.spike_factor
+        _require("faults.spike_factor", factor, factor > 1, "be above 1", "3")
+        window = faults.spike_window
+        _require("faults.spike_window", window, window >= 8, "be at least 8", "64")
+        beat, stall = faults.beat_seconds, faults.stall_seconds
+        _require("faults.beat_seconds", beat, beat > 0, "be positive", "5")
+        _require(
+            "faults.stall_seconds",
+            stall,
+            stall == 0 or stall > 2 * beat,
+            f"be 0 or more than twice faults.beat_seconds={beat}",
+            "600",
+        )
 
 
 def _require(key: str, value: object, ok: object, rule: str, remedy: str) -> None:

@@ -6,7 +6,6 @@ decay(n) = (1 - 1 / n)^(gamma + 1), with gamma set by the relative width sigma.
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trainer.parallel.engine import Engine
 
@@ -25,14 +24,9 @@ class PowerEma:
             raise ValueError(f"optim.ema_sigma={sigma}: must lie in (0, 0.28). Use 0.04.")
         self._gamma = gamma_of(sigma)
         self._masters = {f.name: f.tensors["param"] for f in engine.fragments()}
-        self._starts = {f.name: f.start for f in engine.fragments()}
         self.average = {name: master.clone() for name, master in self._masters.items()}
 
     def update(self, step: int) -> None:
         """Move toward the weights after optimizer step ``step`` (the first is 1)."""
         decay = (1.0 - 1.0 / step) ** (self._gamma + 1.0)
         torch._foreach_lerp_(list(self.average.values()), list(self._masters.values()), 1.0 - decay)
-
-    def pieces(self) -> dict[str, tuple[int, Tensor]]:
-        """Return (start, flat tensor) by parameter name."""
-        return {name: (self._starts[name], tensor) for name, tensor in self.average.items()}

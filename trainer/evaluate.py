@@ -1,17 +1,19 @@
 """The quiet y-axis: validation on fixed clips with fixed noise and stratified times."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from data.loader import load_fixed
-from models.dit import DiT
 from models.flow import flow_errors
 from models.pack import TokenPack
 from trainer.collate import Collator, Encoded
 from trainer.config import RunConfig
-from trainer.parallel.layout import Layout
+from trainer.objective_step import MicroBatch, own_noise
+from trainer.parallel.mesh import Mesh
+from trainer.parallel.rows import own_rows, padded_rows
 from trainer.rng import normal
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -20,12 +22,16 @@ NOISE_DRAWS = 2  # independent draws of the noise; their difference measures the
 
 @dataclass(frozen=True)
 class _Item:
-    pack: TokenPack
-    x_0: Tensor
-    t: Tensor
+    """One clip at all strata of time, with one draw of the noise.
+
+    counts: False where a data rank repeats a clip to keep step with the others.
+    """
+
+    batch: MicroBatch
     clip: int
     draw: int
     values: float
+    counts: bool
 
 
 @dataclass(frozen=True)
@@ -46,27 +52,31 @@ class Validation:
 
 
 class Validator:
-    """Hold the fixed clips of one split and measure a model on them."""
+    """Hold the fixed clips of one split, this rank's share, and measure a model on them."""
 
     def __init__(
-        self, run: RunConfig, split: str, collator: Collator, layout: Layout, samples: int
+        self, run: RunConfig, split: str, collator: Collator, mesh: Mesh, samples: int
     ) -> None:
-        self._run, self._layout, self._times = run, layout, run.validation.times
+        self._run, self._mesh, self._times = run, mesh, run.validation.times
         clips = [collator.encode(s) for s in load_fixed(run.data, split, samples)]
         if not clips:
             raise ValueError(
                 f"validation.splits={split}: holds no clips. Remove it or ingest some."
             )
         self.num_clips, self.num_tokens = len(clips), sum(len(c.tokens) for c in clips)
-        mine = [i for i in range(len(clips)) if i % layout.world == layout.rank]
         self._items = [
-            self._item(collator, clips[i], i, draw) for i in mine for draw in range(NOISE_DRAWS)
+            self._item(collator, clips[i], i, draw, counts)
+            for i, counts in _share(len(clips), mesh.place.dp, mesh.layout.dp)
+            for draw in range(NOISE_DRAWS)
         ]
 
-    def _item(self, collator: Collator, clip: Encoded, index: int, draw: int) -> _Item:
+    def _item(
+        self, collator: Collator, clip: Encoded, index: int, draw: int, counts: bool
+    ) -> _Item:
         """Lay one clip side by side with itself, once a stratum of time."""
-        seed, strata = self._run.validation.noise_seed, self._times
-        pack = collator.pack([clip] * strata, [True] * strata)
+        seed, strata, mesh = self._run.validation.noise_seed, self._times, self._mesh
+        rows = padded_rows(strata * len(clip.tokens), mesh.layout)
+        pack = collator.pack([clip] * strata, [True] * strata, rows)
         # Golden-ratio offsets spread the times of all clips evenly over (0, 1): a fixed
         # quadrature, so that only the noise x_0 differs between draws.
         offset = index * _GOLDEN % 1.0
@@ -76,21 +86,45 @@ class Validator:
         ]
         t = (torch.arange(strata) + offset) / strata
         values = float(pack.valid.sum()) / strata
-        return _Item(pack, torch.cat(noise), t.to(torch.float32), index, draw, values)
+        batch = MicroBatch(
+            pack=own_rows(pack, mesh.layout, mesh.rank),
+            x_0=own_noise(noise, rows, mesh),
+            t=t.to(torch.float32),
+            keys=[clip.key] * strata,
+            tokens=pack.num_tokens,
+            values=int(pack.valid.sum()),
+            flops=0,
+        )
+        return _Item(batch, index, draw, values, counts)
 
-    @torch.no_grad()
-    def measure(self, model: DiT, draws: int = NOISE_DRAWS) -> Validation:
-        """Measure a model; with one draw the noise is not known and given as nan."""
-        device, strata = self._layout.device, self._times
+    def measure(
+        self, model: Callable[[TokenPack, Tensor, Tensor], Tensor], draws: int = NOISE_DRAWS
+    ) -> Validation:
+        """Measure a whole model; with one draw the noise is not known and given as nan."""
+
+        @torch.no_grad()
+        def errors(batches: list[MicroBatch]) -> list[Tensor]:
+            return [flow_errors(model, b.pack, b.x_0, b.t) for b in batches]
+
+        return self.measure_by(errors, draws)
+
+    def measure_by(
+        self, errors_of: Callable[[list[MicroBatch]], list[Tensor]], draws: int = NOISE_DRAWS
+    ) -> Validation:
+        """Measure by a function that gives each batch's errors of own rows, or none; collective."""
+        strata, mesh = self._times, self._mesh
         errors = torch.zeros(self.num_clips, NOISE_DRAWS, strata, dtype=torch.float64)
         values = torch.zeros(self.num_clips, dtype=torch.float64)
-        for item in self._items:
-            if item.draw < draws:
-                pack = item.pack.to(device)
-                error = flow_errors(model, pack, item.x_0.to(device), item.t.to(device))
-                errors[item.clip, item.draw] = error.double().view(strata, -1).sum(1).cpu()
+        items = [item for item in self._items if item.draw < draws]
+        found = errors_of([item.batch.to(mesh.device) for item in items])
+        for item, error in zip(items, found, strict=False):  # only the last stage finds any
+            if item.counts:
+                rows = error.double().cpu()
+                errors[item.clip, item.draw].index_add_(0, item.batch.pack.segment, rows)
+        for item in items:
+            if item.counts and mesh.leads_replica:
                 values[item.clip] = item.values
-        summed = self._layout.sum(*errors.flatten().tolist(), *values.tolist())
+        summed = mesh.sum(*errors.flatten().tolist(), *values.tolist())
         errors = torch.tensor(summed[: errors.numel()], dtype=torch.float64).view_as(errors)
         values = torch.tensor(summed[errors.numel() :], dtype=torch.float64)
         return self._summarise(errors[:, :draws], values)
@@ -111,3 +145,12 @@ class Validator:
             clips=self.num_clips,
             tokens=self.num_tokens,
         )
+
+
+def _share(clips: int, rank: int, world: int) -> list[tuple[int, bool]]:
+    """Return (clip, whether it counts) of a data rank; all ranks get equally many.
+
+    ZeRO 3 gathers weights in every forward pass, so no rank may run fewer than another.
+    """
+    numbers = range(rank, -(-clips // world) * world, world)
+    return [(i if i < clips else 0, i < clips) for i in numbers]

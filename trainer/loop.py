@@ -3,157 +3,155 @@
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
+from data.batch import Step
 from data.loader import Loader
-from data.pack import tokens
-from models.dit import DiT
-from models.roles import role_groups
-from trainer.checkpoint import Loaded, load_latest, save_checkpoint
+from models.attention import choose_attention
+from models.dit import DiT, initial_values
+from trainer.checkpoint import CheckpointWriter
+from trainer.checkpoint_read import Loaded, load_latest
 from trainer.collate import Collator
 from trainer.config import RunConfig
 from trainer.ema import PowerEma
 from trainer.evaluate import Validation, Validator
+from trainer.guard import Guard, Verdict
+from trainer.heartbeat import Heartbeat
 from trainer.horizon import Horizon
-from trainer.metrics import MetricsFile, WandbMirror
-from trainer.objective_step import MicroBatch, accumulate, prepare
+from trainer.objective_step import MicroBatch, accumulate, measure, prepare
 from trainer.optim import learning_rate
-from trainer.parallel.engine import Engine, Fragment
-from trainer.parallel.layout import Layout
+from trainer.parallel.engine import Engine
+from trainer.parallel.mesh import Mesh
+from trainer.parallel.plan import Fragment
+from trainer.progress import Progress, Recorder, Window
 from trainer.rng import generator
 
 log = logging.getLogger(__name__)
 
 
 class Diverged(RuntimeError):
-    """The loss stopped being a number."""
-
-
-@dataclass
-class Progress:
-    """What a run has done so far; saved with every checkpoint.
-
-    step: optimizer steps done; tokens, flops, samples: exact counts over all ranks;
-    real_tokens: tokens from sources that were filmed, not rendered; seconds: training time.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    flops: int = 0
-    samples: int = 0
-    real_tokens: int = 0
-    seconds: float = 0.0
-    attempts: int = 1
-
-
-@dataclass
-class _Window:
-    """Loss terms since the last logged line."""
-
-    error: float = 0.0
-    values: float = 0.0
+    """The loss stopped being a number, or jumped too often."""
 
 
 class Training:
     """One run on one rank: build or resume, then :meth:`run`."""
 
     def __init__(
-        self, run: RunConfig, folder: Path, layout: Layout, loader: Loader, horizon: Horizon
+        self,
+        run: RunConfig,
+        folder: Path,
+        mesh: Mesh,
+        loader: Loader,
+        horizon: Horizon,
+        recorder: Recorder,
+        heartbeat: Heartbeat,
+        writer: CheckpointWriter,
     ) -> None:
-        self.run_config, self.folder, self.layout = run, folder, layout
-        self.loader, self.horizon = loader, horizon
+        self.run_config, self.folder, self.mesh = run, folder, mesh
+        self.loader, self.horizon, self.recorder = loader, horizon, recorder
+        self._heartbeat, self._writer = heartbeat, writer
         self.collator = Collator(run.codec, run.text)
-        self.progress = Progress()
-        self._window = _Window()
-        loaded = load_latest(folder / "checkpoints")
-        model = DiT(run.model)
-        model.reset_parameters(_init_generator(run.seed))
-        self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        self.eval_model = DiT(run.model).to(layout.device).requires_grad_(False)
-        if loaded is not None:
-            # Before DeepSpeed sees them: its masters then start from the restored weights.
-            model.load_state_dict(loaded.tensors("param", self._shapes))
-        groups = role_groups(model, run.model)
-        self.engine = Engine(model, groups, run.optim, run.parallel, layout)
+        self.progress, self._window, self._guard = Progress(), Window(), Guard(run.faults)
+        self._shapes = _shapes(run)
+        loaded = load_latest(folder / "checkpoints", mesh)
+        values = partial(_loaded_values, loaded, self._shapes, "param") if loaded else self._fresh
+        attend = choose_attention(mesh.device)
+        self.engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend)
         self.ema = PowerEma(self.engine, run.optim.ema_sigma)
         if loaded is not None:
             self._restore(loaded)
+            self.loader.load_state_dict(loaded.state["loader"])
+            self._guard = Guard.from_dict(run.faults, loaded.state["guard"])
+            if mesh.is_main:
+                log.info("resumed from %s", loaded.folder)
+        # Not one more than the checkpoint's: an attempt may have died before it saved anything.
+        self.progress.attempts = writer.attempt
+        self.recorder.open(self.progress)
         self._validators: dict[tuple[str, int], Validator] = {}
         self._last_save = time.monotonic()
+        self._saving: int | None = None  # step of a save whose outcome nobody has asked for yet
+
+    def _fresh(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+        return initial_values(self.run_config.model, _init_generator(self.run_config.seed))
 
     def _restore(self, loaded: Loaded) -> None:
-        """Copy saved optimizer state and averages into this rank's fragments."""
-        for kind in ("param", "exp_avg", "exp_avg_sq", "ema"):
-            full = loaded.tensors(kind, self._shapes)
-            for fragment in self.engine.fragments():
-                own = self.ema.average[fragment.name] if kind == "ema" else fragment.tensors[kind]
-                whole = full[fragment.name].view(-1)
-                own.copy_(whole[fragment.start : fragment.start + len(own)])
+        """Copy saved weights, optimizer state and averages into this rank's fragments."""
+        for kind in ("param", "exp_avg", "exp_avg_sq"):
+            self.engine.write(kind, partial(_loaded_values, loaded, self._shapes, kind))
+        self.engine.publish()
+        self.engine.fill(self.ema.average, partial(_loaded_values, loaded, self._shapes, "ema"))
         self.progress = Progress(**loaded.state["progress"])
-        self.progress.attempts += 1
-        self.engine.set_progress(self.progress.step)
-        self.loader.load_state_dict(loaded.state["loader"])
-        if self.layout.is_main:
-            self._window = _Window(**loaded.state["window"])
-        if self.layout.is_main:
-            log.info("resumed from %s", loaded.folder)
+        self._window = Window(**loaded.state["window"])
+        self.engine.set_progress(self.progress.updates)
 
-    def run(
-        self,
-        metrics: MetricsFile | None,
-        mirror: WandbMirror | None,
-        should_stop: Callable[[], bool],
-    ) -> bool:
+    def run(self, should_stop: Callable[[], bool]) -> bool:
         """Train to the horizon; return False when a signal stopped the run early (and saved)."""
         total = self.horizon.steps
         curve_steps = self._curve_steps()
         while self.progress.step < total:
+            rewinds = self.progress.rewinds
             stop, save, norm, lr = self._step(should_stop)
             step = self.progress.step
-            if step % self.run_config.log.every == 0 or step == total:
-                self._log(metrics, mirror, norm, lr)
-            if step in curve_steps:
-                self._log_curve(metrics)
+            if self.progress.rewinds == rewinds:  # else this step was logged before its checkpoint
+                self._log(norm, lr, curve_steps)
+            if step % self.run_config.parallel.check_every == 0:
+                self.engine.check_equal()
             if (stop or save) and step < total:
                 # After the logging: what a checkpoint holds and what metrics.jsonl says agree.
                 self.save()
             if stop and step < total:
+                self.finish_save()
                 return False
         return True
 
+    def _log(self, norm: float, lr: float, curve_steps: set[int]) -> None:
+        """Write what is due after a step."""
+        step = self.progress.step
+        if step % self.run_config.log.every == 0 or step == self.horizon.steps:
+            self.recorder.log_step(self.progress, self._window, norm, lr)
+            self._window = Window()
+        if step in curve_steps:
+            self._log_curve()
+
     def _step(self, should_stop: Callable[[], bool]) -> tuple[bool, bool, float, float]:
         """Do one optimizer step; return the agreed flags (stop, save), gradient norm and rate."""
-        started, progress = time.monotonic(), self.progress
+        started, step = time.monotonic(), self.progress.step
+        self._heartbeat.advance(step, "data")
         planned = self.loader.next_step()
         batches = [
-            prepare(pack, self.run_config, self.collator, self.layout.device)
+            prepare(pack, self.run_config, self.collator, self.mesh)
             for pack in planned.packs
             if pack.samples
         ]
+        self._heartbeat.advance(step, "forward and backward")
         values, flops, stop, save, lost = self._agree(
             batches, should_stop(), len(planned.packs) - len(batches)
         )
         if lost:
-            # ZeRO reduces every backward: ranks with fewer micro-batches would wait for ever.
+            # Peers with fewer micro-batches would wait for ever.
             raise ValueError(
-                f"step {progress.step}: no sample of {lost:.0f} pack(s) could be read. "
+                f"step {step}: no sample of {lost:.0f} pack(s) could be read. "
                 "Check the shards; data.on_bad_sample=drop covers single samples."
             )
-        error = accumulate(self.engine, batches, values)
-        lr = learning_rate(self.run_config.optim, progress.step, self.horizon.steps)
-        norm = self.engine.step(lr)
-        if not math.isfinite(norm):
-            keys = [info.key for pack in planned.plan for info, _ in pack]
-            raise Diverged(f"step {progress.step}: gradient norm is {norm}; samples {keys}")
-        self.ema.update(progress.step + 1)
-        self._window.error += error
-        self._window.values += values / self.layout.world
-        self._count(planned.plan, int(flops), time.monotonic() - started)
+        errors = accumulate(self.engine, batches, values)
+        (error,) = self.mesh.sum(sum(float(e.sum(dtype=torch.float64)) for e in errors))
+        self._heartbeat.advance(step, "update")
+        lr = learning_rate(self.run_config.optim, step, self.horizon.steps)
+        verdict, norm = self._update(error / values, lr)
+        self.recorder.note_samples(step, planned)
+        self._count(planned, int(flops), time.monotonic() - started)
+        if verdict is Verdict.update:
+            self.progress.updates += 1
+            self.ema.update(self.progress.updates)
+            self._window.add(error, values)
+        else:
+            self._handle(verdict, self._culprits(error, errors, batches, planned), planned)
         return bool(stop), bool(save), norm, lr
 
     def _agree(self, batches: list[MicroBatch], stop: bool, lost: int) -> list[float]:
@@ -161,101 +159,135 @@ class Training:
         checkpoint = self.run_config.checkpoint
         due = checkpoint.seconds and time.monotonic() - self._last_save > checkpoint.seconds
         due = due or (checkpoint.steps and (self.progress.step + 1) % checkpoint.steps == 0)
-        save = bool(due) and self.layout.is_main
+        save = bool(due) and self.mesh.is_main
+        counted = batches if self.mesh.leads_replica else []  # its peers hold the same packs
         local = [
-            float(sum(batch.values for batch in batches)),
-            float(sum(batch.flops for batch in batches)),
+            float(sum(batch.values for batch in counted)),
+            float(sum(batch.flops for batch in counted)),
             float(stop),
             float(save),
             float(lost),
         ]
-        return self.layout.sum(*local) if self.layout.world > 1 else local
+        return self.mesh.sum(*local) if self.mesh.world > 1 else local
 
-    def _count(self, plan: list[list[tuple[Any, int]]], flops: int, seconds: float) -> None:
-        progress = self.progress
-        progress.step += 1
-        progress.flops += flops
-        progress.seconds += seconds
-        for pack in plan:
-            for info, _ in pack:
-                length = tokens(info.num_frames, info.height, info.width, self.loader.cell)
-                progress.tokens += length
-                progress.real_tokens += 0 if info.rendered else length
-                progress.samples += 1
+    def _update(self, loss: float, lr: float) -> tuple[Verdict, float]:
+        """Update the weights unless the guard objects; the verdict is the same on all ranks."""
+        verdicts: list[tuple[Verdict, str]] = []
 
-    def _log(
-        self, metrics: MetricsFile | None, mirror: WandbMirror | None, norm: float, lr: float
-    ) -> None:
-        error, values = self.layout.sum(self._window.error, self._window.values)
-        self._window = _Window()
-        if metrics is None:
-            return
-        progress = self.progress
-        record = {
-            "step": progress.step,
-            "tokens": progress.tokens,
-            "flops": progress.flops,
-            "train_loss": error / values,
-            "grad_norm": norm,
-            "lr": lr,
-            "seconds": round(progress.seconds, 3),
-            "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        def decide(norm: float) -> bool:
+            verdicts.append(self._guard.judge(loss, math.isfinite(norm)))
+            return verdicts[0][0] is Verdict.update
+
+        norm = self.engine.step(lr, decide)
+        (verdict, self._reason) = verdicts[0]
+        if self._reason and verdict is Verdict.update:
+            self.recorder.note_event(self.progress, "spike", self._reason, [])
+        return verdict, norm
+
+    def _culprits(
+        self, error: float, errors: list[Tensor], batches: list[MicroBatch], planned: Step
+    ) -> list[str]:
+        """Return the keys of samples with a loss that is no number, the same on all ranks."""
+        if math.isfinite(error):
+            return []
+        order = {
+            info.key: i for i, info in enumerate(info for pack in planned.plan for info, _ in pack)
         }
-        metrics.write(record)
-        if mirror is not None:
-            mirror.catch_up()
+        bad = [0.0] * len(order)
+        for found, batch in zip(errors, batches, strict=False):
+            for number in batch.pack.segment[~found.isfinite()].unique().tolist():
+                bad[order[batch.keys[number]]] = 1.0
+        bad = self.mesh.sum(*bad)
+        return [key for key, i in order.items() if bad[i]]
+
+    def _handle(self, verdict: Verdict, keys: list[str], planned: Step) -> None:
+        """Carry out a verdict against the step that was just counted."""
+        keys = keys or [info.key for pack in planned.plan for info, _ in pack]
+        self.recorder.note_event(self.progress, verdict.value, self._reason, keys)
+        if verdict is Verdict.stop:
+            raise Diverged(f"step {self.progress.step}: {self._reason} Samples: {keys}")
+        if verdict is Verdict.rewind:
+            self._rewind()
+
+    def _rewind(self) -> None:
+        """Go back to the last checkpoint's weights but not to its data: the batches are skipped."""
+        self.finish_save()
+        loaded = load_latest(self.folder / "checkpoints", self.mesh)
+        if loaded is None:
+            raise Diverged(f"step {self.progress.step}: {self._reason} No checkpoint to rewind to.")
+        before = self.progress
+        self._restore(loaded)
+        self.progress.keep_spent(before)
+        self._guard.rewind_to(loaded.state["guard"])
+        self.recorder.open(self.progress)
+
+    def _count(self, planned: Step, flops: int, seconds: float) -> None:
+        self.progress.count(planned, self.loader.cell, flops, seconds)
 
     def _curve_steps(self) -> set[int]:
         points, total = self.run_config.validation.curve_points, self.horizon.steps
         return {round(total * (i + 1) / (points + 1)) for i in range(points)} - {0, total}
 
-    def _log_curve(self, metrics: MetricsFile | None) -> None:
+    def _log_curve(self) -> None:
         validation = self.run_config.validation
         result = self.validate(validation.splits[0], validation.curve_samples, draws=1)
-        if metrics is not None:
-            progress = self.progress
-            metrics.write(
-                {
-                    "step": progress.step,
-                    "tokens": progress.tokens,
-                    "flops": progress.flops,
-                    "loss": result.loss,
-                }
-            )
+        self.recorder.log_losses(self.progress, {"loss": result.loss})
 
     def validate(self, split: str, samples: int, draws: int = 2) -> Validation:
-        """Measure the averaged weights on a split; collective."""
+        """Measure the averaged weights on a split, under the layout of the run; collective."""
+        self._heartbeat.advance(self.progress.step, "validation")
         key = (split, samples)
         if key not in self._validators:
             self._validators[key] = Validator(
-                self.run_config, split, self.collator, self.layout, samples
+                self.run_config, split, self.collator, self.mesh, samples
             )
-        self.eval_model.load_state_dict(self.engine.gather(self.ema.pieces()))
-        return self._validators[key].measure(self.eval_model, draws)
+        with self.engine.weights(self.ema.average):
+            return self._validators[key].measure_by(partial(measure, self.engine), draws)
 
     def save(self) -> None:
-        """Write a checkpoint of this moment; collective."""
+        """Start to write a checkpoint of this moment; collective."""
+        self.finish_save()
+        self._heartbeat.advance(self.progress.step, "checkpoint")
         fragments = [
-            Fragment(f.name, f.start, {**f.tensors, "ema": self.ema.average[f.name]})
+            Fragment(
+                f.name, f.start, {**f.tensors, "ema": self.ema.average[f.name]}, f.part, f.parts
+            )
             for f in self.engine.fragments()
+            if self.engine.writes(f)
         ]
-        if self.engine.stage == 0 and not self.layout.is_main:
-            fragments = []  # every rank holds the same; one writes
-        error, values = self.layout.sum(self._window.error, self._window.values)
         state = {
             "progress": asdict(self.progress),
             "loader": self.loader.state_dict(),
-            "window": {"error": error, "values": values},
+            "window": asdict(self._window),
+            "guard": self._guard.state_dict(),
+            "layout": str(self.mesh.layout),
         }
-        save_checkpoint(
-            self.folder / "checkpoints",
-            self.layout,
-            self.progress.step,
-            fragments,
-            state,
-            self.run_config.checkpoint.keep,
-        )
+        self._writer.save(self.progress.step, fragments, state)
+        self._saving = self.progress.step
         self._last_save = time.monotonic()
+
+    def finish_save(self) -> bool:
+        """Wait for the last save; tell whether it is on disk, and note it as an event if not."""
+        step, self._saving = self._saving, None
+        if step is None or self._writer.wait() is not None:
+            return True
+        reason = f"the checkpoint of step {step} could not be written"
+        self.recorder.note_event(self.progress, "save failed", reason, [])
+        return False
+
+
+def _shapes(run: RunConfig) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(p.shape) for name, p in DiT(run.model).named_parameters()}
+
+
+def _loaded_values(
+    loaded: Loaded, shapes: dict[str, tuple[int, ...]], kind: str, names: Collection[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield full tensors of a checkpoint, of the wanted names only."""
+    for name, shape in shapes.items():
+        if name in names:
+            yield name, loaded.tensor(kind, name, shape)
 
 
 def _init_generator(seed: int) -> torch.Generator:

@@ -1,34 +1,53 @@
 """One optimizer step's micro-batches: packs with the noise, times and dropout their keys decide."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from data.batch import Pack
 from models.count import count_flops
-from models.flow import flow_errors, logit_normal_times
+from models.flow import flow_errors, interpolate, logit_normal_times
 from models.pack import TokenPack
 from trainer.collate import Collator, Encoded
 from trainer.config import RunConfig
 from trainer.parallel.engine import Engine
+from trainer.parallel.mesh import Mesh
+from trainer.parallel.pipeline import forward_only, schedule
+from trainer.parallel.rows import own_rows, padded_rows, row_slice
 from trainer.rng import normal, uniform
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A pack ready for the model: noise x_0 (S, V), one time a segment t (M,), and its counts."""
+    """A pack ready for the model, with the rows that this rank holds.
+
+    pack, x_0: own rows of tokens and noise (S, V). t: one time a segment (M,).
+    keys: the samples in the order of their segments.
+    tokens, values, flops: counts of the whole pack.
+    """
 
     pack: TokenPack
     x_0: Tensor
     t: Tensor
+    keys: list[str]
     tokens: int
     values: int
     flops: int
 
+    def to(self, device: torch.device) -> "MicroBatch":
+        """Return the batch with its tensors on ``device``."""
+        return replace(
+            self, pack=self.pack.to(device), x_0=self.x_0.to(device), t=self.t.to(device)
+        )
 
-def prepare(pack: Pack, run: RunConfig, collator: Collator, device: torch.device) -> MicroBatch:
-    """Encode a pack and draw its noise; equal lengths are neighbours so that attention batches."""
+
+def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> MicroBatch:
+    """Encode a pack, draw its noise, and keep this rank's rows.
+
+    Peers that share a pack draw the same noise, since keys decide it. Equal lengths are neighbours
+    so that attention batches.
+    """
     encoded = sorted((collator.encode(s) for s in pack.samples), key=lambda e: len(e.tokens))
     seed = run.seed
     visits = [e.sample.visit for e in encoded]
@@ -36,23 +55,35 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, device: torch.device
         uniform(seed, "caption", e.key, v) >= run.objective.caption_dropout
         for e, v in zip(encoded, visits, strict=True)
     ]
-    pad_to = run.data.pack_tokens if device.type == "cuda" else None
-    tokens = collator.pack(encoded, keep, pad_to)
-    x_0 = torch.zeros_like(tokens.latent)
+    rows = run.data.pack_tokens if mesh.device.type == "cuda" else sum(map(len_tokens, encoded))
+    tokens = collator.pack(encoded, keep, padded_rows(rows, mesh.layout))
     noise = [
         normal(tuple(e.tokens.shape), seed, "noise", e.key, v)
         for e, v in zip(encoded, visits, strict=True)
     ]
-    x_0[: tokens.num_tokens] = torch.cat(noise)
     captions = [max(length, 1) for length in tokens.caption_lengths]
-    return MicroBatch(
-        pack=tokens.to(device),
-        x_0=x_0.to(device),
-        t=_times(run, encoded, visits).to(device),
+    batch = MicroBatch(
+        pack=own_rows(tokens, mesh.layout, mesh.rank),
+        x_0=own_noise(noise, len(tokens.latent), mesh),
+        t=_times(run, encoded, visits),
+        keys=[e.key for e in encoded],
         tokens=tokens.num_tokens,
         values=int(tokens.valid.sum()),
         flops=count_flops(run.model, tokens.lengths, captions).total,
     )
+    return batch.to(mesh.device)
+
+
+def len_tokens(encoded: Encoded) -> int:
+    """Return how many tokens a sample has."""
+    return len(encoded.tokens)
+
+
+def own_noise(noise: list[Tensor], rows: int, mesh: Mesh) -> Tensor:
+    """Lay the noise of a pack side by side, pad it to ``rows`` and keep this rank's rows."""
+    joined = torch.cat(noise)
+    padding = joined.new_zeros(rows - len(joined), joined.shape[1])
+    return torch.cat([joined, padding])[row_slice(rows, mesh.layout, mesh.rank)]
 
 
 def _times(run: RunConfig, encoded: list[Encoded], visits: list[int]) -> Tensor:
@@ -61,11 +92,59 @@ def _times(run: RunConfig, encoded: list[Encoded], visits: list[int]) -> Tensor:
     return logit_normal_times(torch.cat(draws), lengths, run.objective.shift_tokens)
 
 
-def accumulate(engine: Engine, batches: list[MicroBatch], denominator: float) -> float:
-    """Run forward and backward over this rank's micro-batches; return its summed error."""
-    total = 0.0
-    for batch in batches:
-        error = flow_errors(engine, batch.pack, batch.x_0, batch.t).sum(dtype=torch.float64)
-        engine.backward(error.to(torch.float32), denominator)
-        total += float(error.detach())
-    return total
+def accumulate(engine: Engine, batches: list[MicroBatch], denominator: float) -> list[Tensor]:
+    """Run forward and backward over a replica's micro-batches.
+
+    Returns the summed squared error of each own row (S,) of each batch, on the ranks of the last
+    pipeline stage; an empty list on others.
+    """
+    pipeline, place, errors = engine.pipeline, engine.mesh.place, _Errors(engine, batches)
+
+    def backward(output: Tensor, gradient: Tensor | None) -> None:
+        if gradient is None:
+            engine.backward_loss(output, denominator)
+        else:
+            engine.backward_message(output, gradient)
+
+    actions = schedule(place.pp, engine.mesh.layout.pp, pipeline.chunks, len(batches))
+    pipeline.run(actions, errors.forward, backward, errors.message_size, engine.dtype)
+    return errors.found
+
+
+@torch.no_grad()
+def measure(engine: Engine, batches: list[MicroBatch]) -> list[Tensor]:
+    """Run forward only; returns what :func:`accumulate` returns."""
+    pipeline, errors = engine.pipeline, _Errors(engine, batches)
+    actions = forward_only(pipeline.chunks, len(batches))
+    pipeline.run(actions, errors.forward, _never, errors.message_size, engine.dtype)
+    return errors.found
+
+
+class _Errors:
+    """The forward pass of micro-batches through this rank's chunks."""
+
+    def __init__(self, engine: Engine, batches: list[MicroBatch]) -> None:
+        self._engine, self._batches = engine, batches
+        self.found: list[Tensor] = []
+
+    def forward(self, chunk: int, micro: int, incoming: Tensor | None) -> Tensor:
+        batch = self._batches[micro]
+
+        def network(pack: TokenPack, x_t: Tensor, t: Tensor) -> Tensor:
+            return self._engine(chunk, pack, x_t, t, incoming)
+
+        if not self._engine.is_last(chunk):
+            per_token = batch.t.index_select(0, batch.pack.segment).unsqueeze(-1)
+            return network(
+                batch.pack, interpolate(batch.x_0, batch.pack.latent, per_token), batch.t
+            )
+        errors = flow_errors(network, batch.pack, batch.x_0, batch.t)
+        self.found.append(errors.detach())  # micro-batches leave the last chunk in order
+        return errors.sum(dtype=torch.float64).to(torch.float32)
+
+    def message_size(self, micro: int) -> int:
+        return sum(self._engine.stage.message_sizes(self._batches[micro].pack))
+
+
+def _never(output: Tensor, gradient: Tensor | None) -> None:
+    raise AssertionError("an evaluation has no backward pass")

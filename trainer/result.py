@@ -15,8 +15,8 @@ from typing import Any
 from models.count import count_params
 from trainer.config import RunConfig
 from trainer.evaluate import Validation
-from trainer.loop import Progress
 from trainer.metrics import read_metrics
+from trainer.progress import Progress
 
 _PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "av", "hydra-core", "wandb", "numpy")
 
@@ -57,7 +57,10 @@ def summarise(
         "seed": run.seed,
         "seconds": progress.seconds,
         "attempts": progress.attempts,
+        "updates": progress.updates,
+        "rewinds": progress.rewinds,
         "world_size": run.parallel.processes,
+        "layout": str(run.parallel.layout),
         "zero_stage": run.parallel.zero_stage,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "accounting": accounting,

@@ -4,18 +4,23 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data.loader import Loader
 from data.shards import read_manifest
+from trainer.checkpoint import CheckpointWriter
 from trainer.config import RunConfig
 from trainer.evaluate import Validation
+from trainer.fence import Fence
+from trainer.heartbeat import Heartbeat
 from trainer.horizon import plan_horizon
 from trainer.loop import Diverged, Training
 from trainer.metrics import MetricsFile, WandbMirror
-from trainer.parallel.layout import Layout, start_layout, stop_layout
+from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
+from trainer.progress import Recorder
 from trainer.result import environment, summarise, write_json, write_result
 
 log = logging.getLogger(__name__)
@@ -23,25 +28,75 @@ _PRINT_SECONDS = 10.0
 
 
 def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> bool:
-    """Train a frozen run to its result; return False when it was stopped before the end."""
+    """Train a frozen run to its result; return False when it was stopped before the end.
+
+    Raises ValueError when another process trains the run, and Fenced when one takes it over.
+    """
     check_encoding(run)
-    layout = start_layout(run.parallel)
-    loader: Loader | None = None
-    try:
-        if layout.is_main:
+    mesh = start_mesh(run.parallel)
+    with ExitStack() as stack:
+        stack.callback(stop_mesh, mesh)
+        fence = _take_fence(folder, mesh)
+        if fence is not None:
+            stack.callback(fence.release)
             write_json(folder / "env.json", environment())
-        loader = Loader(
-            run.data, run.data.train_split, run.cell, run.seed, layout.rank, layout.world
-        )
+            if mesh.world > 1:
+                log.info("%s", mesh.layout.table())
+        place, size = mesh.place, mesh.layout
+        loader = Loader(run.data, run.data.train_split, run.cell, run.seed, place.dp, size.dp)
+        stack.callback(loader.close)
         horizon = plan_horizon(run, loader.infos)
-        training = Training(run, folder, layout, loader, horizon)
-        if layout.is_main:
+        if mesh.is_main:
             log.info("%s: %d steps of %.0f tokens", folder.name, horizon.steps, horizon.step_tokens)
-        return _train(training, run, folder, layout, should_stop)
-    finally:
-        if loader is not None:
-            loader.close()
-        stop_layout(layout)
+        heartbeat = Heartbeat(
+            folder, mesh.rank, mesh.world, run.faults.beat_seconds, run.faults.stall_seconds
+        )
+        heartbeat.start()
+        stack.callback(heartbeat.stop)
+        recorder, mirror = _recorder(run, folder, mesh, horizon.steps, fence)
+        stack.callback(recorder.close)
+        writer = _writer(run, folder, mesh, fence)
+        training = Training(run, folder, mesh, loader, horizon, recorder, heartbeat, writer)
+        return _train(training, mirror, should_stop)
+
+
+def _take_fence(folder: Path, mesh: Mesh) -> Fence | None:
+    """Make this attempt the only one that writes to the run; all ranks hear of a refusal."""
+    fence, refusal = None, None
+    if mesh.is_main:
+        try:
+            fence = Fence.take(folder)
+        except ValueError as error:
+            refusal = error
+    if mesh.any(refusal is not None):
+        raise refusal or ValueError(f"run={folder}: is being trained by another process.")
+    return fence
+
+
+def _recorder(
+    run: RunConfig, folder: Path, mesh: Mesh, steps: int, fence: Fence | None
+) -> tuple[Recorder, WandbMirror | None]:
+    metrics = mirror = None
+    if mesh.is_main:
+        mirror = WandbMirror(run, folder)
+
+        def metrics(resume_step: int) -> MetricsFile:
+            return ReportingMetrics(folder / "metrics.jsonl", resume_step, steps)
+
+    check = fence.check if fence is not None else None
+    return Recorder(folder, mesh, run.log.samples, metrics, mirror, check), mirror
+
+
+def _writer(run: RunConfig, folder: Path, mesh: Mesh, fence: Fence | None) -> CheckpointWriter:
+    (attempt,) = mesh.sum(float(fence.attempt) if fence is not None else 0.0)
+    return CheckpointWriter(
+        folder / "checkpoints",
+        mesh,
+        run.checkpoint.keep,
+        run.checkpoint.background,
+        token=fence.check if fence is not None else None,
+        attempt=int(attempt),
+    )
 
 
 def check_encoding(run: RunConfig) -> None:
@@ -59,29 +114,24 @@ def check_encoding(run: RunConfig) -> None:
             )
 
 
-def _train(
-    training: Training, run: RunConfig, folder: Path, layout: Layout, should_stop: Callable
-) -> bool:
-    metrics = mirror = None
-    if layout.is_main:
-        metrics = ReportingMetrics(
-            folder / "metrics.jsonl", training.progress.step, training.horizon.steps
-        )
-        mirror = WandbMirror(run, folder)
+def _train(training: Training, mirror: WandbMirror | None, should_stop: Callable[[], bool]) -> bool:
+    run, folder, mesh = training.run_config, training.folder, training.mesh
     try:
-        if not training.run(metrics, mirror, should_stop):
+        if not training.run(should_stop):
             return False
-        validations = _final_validations(training, run, metrics)
+        validations = _final_validations(training)
     except Diverged as error:
-        if layout.is_main:
+        if mesh.is_main:
             _write_diverged(run, folder, training, str(error))
         log.error("%s", error)
         return True
-    finally:
-        if metrics is not None:
-            metrics.close()
     training.save()
-    if layout.is_main:
+    if not training.finish_save():
+        raise OSError(
+            f"run={folder}: its last checkpoint could not be written. Make room, then start the "
+            "run again: it continues from the one before."
+        )
+    if mesh.is_main:
         accounting = training.loader.accounting()
         details = accounting.to_dict() | {"padding_share": accounting.padding_share}
         result = summarise(run, folder, training.progress, validations, details)
@@ -93,20 +143,14 @@ def _train(
     return True
 
 
-def _final_validations(
-    training: Training, run: RunConfig, metrics: MetricsFile | None
-) -> dict[str, Validation]:
+def _final_validations(training: Training) -> dict[str, Validation]:
     """Validate on every split; the first split's loss also closes the curve."""
-    found = {s: training.validate(s, run.validation.samples) for s in run.validation.splits}
-    if metrics is not None:
-        progress = training.progress
-        counts: dict[str, Any] = {
-            "step": progress.step,
-            "tokens": progress.tokens,
-            "flops": progress.flops,
-        }
-        losses = {f"loss/{split}": value.loss for split, value in found.items()}
-        metrics.write(counts | {"loss": found[run.validation.splits[0]].loss} | losses)
+    settings = training.run_config.validation
+    found = {s: training.validate(s, settings.samples) for s in settings.splits}
+    losses = {f"loss/{split}": value.loss for split, value in found.items()}
+    training.recorder.log_losses(
+        training.progress, {"loss": found[settings.splits[0]].loss} | losses
+    )
     return found
 
 

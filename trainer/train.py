@@ -111,7 +111,7 @@ def _train_here(folder: Path) -> int:
 
     finished = train_run(run, folder, stop)
     if not finished:
-        log.info("stopped by a signal, saved; run the same command to continue")
+        log.info("stopped by a signal; run the same command to continue")
     return 0 if finished else STOPPED
 
 

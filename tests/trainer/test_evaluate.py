@@ -11,12 +11,12 @@ from models.pack import TokenPack
 from trainer.collate import Collator
 from trainer.config import RunConfig
 from trainer.evaluate import Validator
-from trainer.parallel.layout import Layout
+from trainer.parallel.mesh import alone
 
 from . import conftest
 from .conftest import compose_smoke, write_latents
 
-ALONE = Layout(0, 1, torch.device("cpu"), owns_group=False)
+ALONE = alone()
 
 
 def build(run: RunConfig, samples: int, split: str = "train") -> Validator:
@@ -65,7 +65,7 @@ def test_strata_average_to_the_loss(latents: Path, model: DiT) -> None:
 def test_the_loss_of_a_silent_model_is_that_of_the_data(latents: Path) -> None:
     # A velocity of 0 leaves E|x_1 - x_0|^2 a value: the mean square of the data plus 1 for noise.
     validator = build(compose_smoke(latents), 60)
-    packs = {item.clip: item.pack for item in validator._items}.values()
+    packs = {item.clip: item.batch.pack for item in validator._items}.values()
     squares = sum((p.latent.double().square() * p.valid).sum() for p in packs)
     expected = 1 + float(squares / sum(p.valid.sum() for p in packs))
     result = validator.measure(silent)

@@ -28,6 +28,7 @@ from trainer.evaluate import Validator
 from trainer.loop import _init_generator
 from trainer.metrics import read_metrics
 from trainer.parallel.layout import Layout
+from trainer.parallel.mesh import Mesh, alone
 from trainer.rng import normal
 from trainer.session import train_run
 
@@ -100,14 +101,14 @@ def noise_by_rank(rank: int) -> Callable[..., Tensor]:
     return draw
 
 
-def validate(latents: Path, layout: Layout) -> list[object]:
-    """Measure an untrained model on a split, shared by the ranks of a layout."""
+def validate(latents: Path, mesh: Mesh) -> list[object]:
+    """Measure an untrained model on a split, shared by the ranks of a mesh."""
     run = compose(latents, 0, 2, 1)
     model = DiT(run.model).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.normal_(0.0, 0.1, generator=generator)
-    validator = Validator(run, "val_worlds", Collator(run.codec, run.text), layout, 7)
+    validator = Validator(run, "val_worlds", Collator(run.codec, run.text), mesh, 7)
     result = validator.measure(model)
     return [result.loss, result.noise, *result.by_time]
 
@@ -130,8 +131,7 @@ def main(latents: Path, root: Path) -> None:
     trainer.objective_step.normal = normal  # type: ignore[attr-defined]
     job(compose(latents, 1, 2, 2), "saved-by-two", stop_after=3)
     job(compose(latents, 3, 2, 2), "saved-by-one")
-    layout = Layout(rank, 2, torch.device("cpu"), owns_group=False)
-    values = validate(latents, layout)
+    values = validate(latents, Mesh(Layout(dp=2), rank, torch.device("cpu")))
     (root / f"validation-{rank}.json").write_text(json.dumps(values))
     dist.destroy_process_group()
 
@@ -305,7 +305,7 @@ def test_an_epoch_holds_every_sample_once(runs: Path, name: str) -> None:
 
 
 def test_validation_is_the_same_bits_on_any_number_of_ranks(runs: Path) -> None:
-    expected = validate(runs / "latents", Layout(0, 1, torch.device("cpu"), owns_group=False))
+    expected = validate(runs / "latents", alone())
     for rank in range(2):
         assert json.loads((runs / f"validation-{rank}.json").read_text()) == expected
 

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.dit import DiT
-from models.roles import role_groups
-from trainer.config import OptimConfig
+from models.dit import initial_values
+from trainer.config import OptimConfig, RunConfig
 from trainer.ema import PowerEma, gamma_of
 from trainer.optim import learning_rate
-from trainer.parallel.engine import Engine
-from trainer.parallel.layout import Layout
+from trainer.parallel.engine import Engine, Values
+from trainer.parallel.mesh import alone
 
 from .conftest import compose_smoke
 
@@ -49,14 +48,17 @@ def test_gamma_gives_a_power_profile_of_the_asked_width(sigma: float) -> None:
     assert np.sqrt((weight * (u - mean) ** 2).sum()) == pytest.approx(sigma, rel=1e-3)
 
 
+def fresh(run: RunConfig) -> Values:
+    """Return freshly drawn weights."""
+    return lambda names: initial_values(run.model, torch.Generator().manual_seed(0))
+
+
 @pytest.mark.usefixtures("group")
 @pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_the_average_weighs_steps_by_that_profile(latents: Path) -> None:
     run = compose_smoke(latents)
-    model = DiT(run.model)
-    layout = Layout(0, 1, torch.device("cpu"), owns_group=False)
-    engine = Engine(model, role_groups(model, run.model), run.optim, run.parallel, layout)
+    engine = Engine(run.model, fresh(run), run.optim, run.parallel, alone())
     ema = PowerEma(engine, sigma=0.1)
     masters = {f.name: f.tensors["param"] for f in engine.fragments()}
     master, steps = masters["patch_in.weight"], 500

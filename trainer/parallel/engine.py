@@ -1,128 +1,228 @@
-"""The DeepSpeed engine around a finished model; the only file that imports DeepSpeed.
+"""The DeepSpeed engine around a rank's part of a model; the only file that imports DeepSpeed.
 
-What the rest of the trainer sees: backward, step, and the *fragments* of optimizer state this rank
-owns, by parameter name, whatever the ZeRO stage. DeepSpeed's own checkpoints are never used: they
-unpickle.
+What the rest of the trainer sees: forward, backward, step, and the *fragments* of optimizer state
+this rank owns, by parameter name, whatever the layout and the ZeRO stage. DeepSpeed's own
+checkpoints are never used: they unpickle.
 """
 
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from models.attention import Attend, attend_segments
+from models.config import ModelConfig
 from models.pack import TokenPack
-from models.roles import RoleGroup
-from trainer.config import OptimConfig, ParallelConfig, Precision
-from trainer.parallel.layout import Layout
+from models.roles import role_groups
+from trainer.config import OptimConfig
+from trainer.parallel.config import ParallelConfig, Precision
+from trainer.parallel.mesh import Mesh
+from trainer.parallel.optimizer import HeldAdamW
+from trainer.parallel.pipeline import Pipeline
+from trainer.parallel.plan import Fragment, split_of
+from trainer.parallel.stage import (
+    build_stage,
+    materialise,
+    own_part,
+    restore_buffers,
+)
 
-
-@dataclass(frozen=True)
-class Fragment:
-    """A flat piece of one parameter that this rank owns; the tensors are views, write in place.
-
-    start: first element in the flattened parameter; tensors: ``param`` (fp32 master),
-    ``exp_avg`` and ``exp_avg_sq``, all of one length.
-    """
-
-    name: str
-    start: int
-    tensors: dict[str, Tensor]
+# wanted names -> name and full value of at least these, in the order of ``named_parameters``
+Values = Callable[[Collection[str]], Iterator[tuple[str, Tensor]]]
 
 
 class Engine:
-    """A model under DeepSpeed ZeRO 0, 1, 2 or 3 with AdamW."""
+    """A model under a layout and ZeRO 0, 1, 2 or 3, with AdamW.
+
+    values: full values of the parameters, as ``models.dit.initial_values`` yields them.
+    """
 
     def __init__(
         self,
-        model: nn.Module,
-        groups: list[RoleGroup],
+        model: ModelConfig,
+        values: Values,
         optim: OptimConfig,
         parallel: ParallelConfig,
-        layout: Layout,
+        mesh: Mesh,
+        attend: Attend = attend_segments,
     ) -> None:
-        self.layout, self.stage, self._clip = layout, parallel.zero_stage, optim.clip
-        self._names = [name for name, _ in model.named_parameters()]
-        self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        self._grad_norm = 0.0
-        self._optimizer = _build_optimizer(model, groups, optim)
-        if self.stage == 0:
-            # DeepSpeed clips without telling the norm at stage 0; gradients are whole here.
-            self._optimizer.register_step_pre_hook(lambda *_: self._clip_whole_gradients())
-        self._engine = _initialize(
-            model, self._optimizer, _deepspeed_config(optim, parallel), layout
-        )
-        self._parameters = dict(zip(self._names, self._engine.module.parameters(), strict=True))
+        self.mesh, self.zero_stage, self._clip = mesh, parallel.zero_stage, optim.clip
+        self.dtype = torch.bfloat16 if parallel.precision is Precision.bf16 else torch.float32
+        self._grad_norm, self._allowed = 0.0, True
+        self.stage = build_stage(model, parallel, mesh, attend)
+        materialise(self.stage, values, parallel, mesh)
+        self.pipeline = Pipeline(mesh, len(self.stage.chunks))
+        self._names = [name for name, _ in self.stage.model.named_parameters()]
+        self._optimizer = _build_optimizer(self.stage.model, model, optim)
+        config = _deepspeed_config(optim, parallel)
+        self._engine = _initialize(self.stage, self._optimizer, config, mesh)
+        restore_buffers(self.stage.model, mesh.device)
+        parameters = self.stage.model.parameters()
+        # DeepSpeed hangs its own attributes on parameters
+        self._parameters: dict[str, Any] = dict(zip(self._names, parameters, strict=True))
         self._create_state()
+        if self.dtype is not torch.float32:
+            # DeepSpeed made the fp32 masters from weights it had rounded before.
+            self.write("param", values)
+            self.publish()
 
-    def __call__(self, pack: TokenPack, x_t: Tensor, t: Tensor) -> Tensor:
-        """Run the model forward."""
-        return self._engine(pack, x_t, t)
+    def __call__(
+        self, chunk: int, pack: TokenPack, x_t: Tensor, t: Tensor, incoming: Tensor | None = None
+    ) -> Tensor:
+        """Run a chunk forward."""
+        return self._engine(chunk, pack, x_t, t, incoming)
 
-    def backward(self, error_sum: Tensor, denominator: float) -> None:
+    def is_last(self, chunk: int) -> bool:
+        """Tell whether a chunk of this rank reads out the velocity."""
+        return self.stage.chunks[chunk].is_last
+
+    def backward_loss(self, error_sum: Tensor, denominator: float) -> None:
         """Accumulate the gradient of this micro-batch's share of the global loss.
 
-        error_sum: this micro-batch's summed error; denominator: the whole step's, over all ranks.
-        DeepSpeed averages over ranks, hence the factor of the world size.
+        error_sum: this rank's summed error; denominator: the whole step's, over all ranks.
+        DeepSpeed averages over data and context ranks, hence the factor of their number.
         """
-        loss = error_sum * (self.layout.world / denominator)
+        loss = error_sum * (self.mesh.layout.replicas / denominator)
         self._engine.backward(loss, scale_wrt_gas=False)
 
-    def step(self, lr: float) -> float:
-        """Reduce, clip, update; return the global gradient norm before clipping."""
+    def backward_message(self, output: Tensor, gradient: Tensor) -> None:
+        """Accumulate gradients of a chunk whose output went to another stage."""
+        self._engine.backward((output * gradient).sum(), scale_wrt_gas=False)
+
+    def step(self, lr: float, decide: Callable[[float], bool]) -> float:
+        """Reduce, clip, and update if ``decide(norm)`` says so; return the global gradient norm.
+
+        ``decide`` is called once, with the norm before clipping, on every rank. Where it declines,
+        weights and optimizer state keep every bit, and the gradients are dropped.
+        """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
+        asked: list[bool] = []
+
+        def allow() -> bool:
+            if not asked:
+                self._grad_norm = self._norm()
+                asked.append(decide(self._grad_norm))
+            return asked[0]
+
+        self._optimizer.allow = allow
         self._engine.step()
-        if self.stage:
-            self._grad_norm = float(self._engine.get_global_grad_norm() or 0.0)
+        if not asked:  # ZeRO found the norm to be no number and has dropped the step by itself
+            self._grad_norm = float("nan")
+            decide(self._grad_norm)
         return self._grad_norm
 
+    def _norm(self) -> float:
+        if self.zero_stage:
+            return float(self._engine.optimizer._global_grad_norm)
+        return self._clip_whole_gradients()
+
     def fragments(self) -> Iterator[Fragment]:
-        """Yield the fragments of master weights and optimizer state that this rank owns."""
-        if self.stage == 0:
+        """Yield the fragments of master weights and optimizer state that this rank updates."""
+        if self.zero_stage == 0:
             yield from self._fragments_whole()
-        elif self.stage in (1, 2):
+        elif self.zero_stage in (1, 2):
             yield from self._fragments_flat()
         else:
             yield from self._fragments_partitioned()
+
+    def writes(self, fragment: Fragment) -> bool:
+        """Tell whether this rank saves a fragment, of all ranks that hold the same one."""
+        place = self.mesh.place
+        if self.zero_stage == 0 and (place.dp, place.cp) != (0, 0):
+            return False
+        return fragment.parts > 1 or place.tp == 0
+
+    def write(self, kind: str, values: Values) -> None:
+        """Fill one kind of state (``param``, ``exp_avg``, ``exp_avg_sq``) from full values."""
+        own = {fragment.name: fragment.tensors[kind] for fragment in self.fragments()}
+        self.fill(own, values)
+
+    def fill(self, own: dict[str, Tensor], values: Values) -> None:
+        """Copy this rank's pieces of full values into flat tensors by parameter name."""
+        starts = {fragment.name: fragment.start for fragment in self.fragments()}
+        with torch.no_grad():
+            for name, full in values(own.keys()):
+                if name in own:
+                    piece, start = own[name], starts[name]
+                    part = own_part(name, full, self.mesh).reshape(-1)
+                    piece.copy_(part[start : start + len(piece)])
 
     def set_progress(self, updates: int) -> None:
         """Set AdamW's step counter (bias correction) after a resume."""
         for state in self._optimizer.state.values():
             state["step"].fill_(updates)
 
-    def gather(self, pieces: dict[str, tuple[int, Tensor]]) -> dict[str, Tensor]:
-        """Assemble full fp32 tensors on every rank from per-rank (start, flat piece) by name.
+    def publish(self) -> None:
+        """Make the network compute with the master weights, after they were written."""
+        zero = self._engine.optimizer
+        if self.zero_stage in (1, 2):
+            zero.update_lp_params()
+        elif self.zero_stage == 3:
+            for group in range(len(zero.fp16_groups)):
+                zero._reassign_or_swap_out_partitioned_parameters(group)
 
-        Names are walked in the same order on every rank, a rank without a piece adds zeros.
-        """
-        full: dict[str, Tensor] = {}
-        for name in self._names:
-            shape = self._shapes[name]
-            flat = torch.zeros(shape, device=self.layout.device).view(-1)
-            if name in pieces and (self.stage or self.layout.rank == 0):
-                start, piece = pieces[name]
-                flat[start : start + len(piece)] = piece
-            if self.layout.world > 1:
-                dist.all_reduce(flat)
-            full[name] = flat.view(shape)
-        return full
+    @contextmanager
+    def weights(self, pieces: dict[str, Tensor]) -> Iterator[None]:
+        """Compute with other weights for a while, given as flat pieces like this rank's masters."""
+        masters = {fragment.name: fragment.tensors["param"] for fragment in self.fragments()}
+        kept = {name: master.clone() for name, master in masters.items()}
+        try:
+            self._set(masters, pieces)
+            yield
+        finally:
+            self._set(masters, kept)
 
-    def _clip_whole_gradients(self) -> None:
+    def _set(self, masters: dict[str, Tensor], pieces: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, master in masters.items():
+                master.copy_(pieces[name])
+        self.publish()
+
+    def check_equal(self) -> None:
+        """Raise RuntimeError naming the parameter if tensor ranks disagree on a whole one."""
+        if self.mesh.layout.tp == 1:
+            return
+        whole = [f for f in self.fragments() if f.parts == 1]
+        own = torch.stack([_fingerprint(f.tensors["param"]) for f in whole])
+        group = self.mesh.groups["tp"]
+        found = [torch.empty_like(own) for _ in range(group.size())]
+        dist.all_gather(found, own, group=group)
+        for index, fragment in enumerate(whole):
+            if any(not torch.equal(other[index], found[0][index]) for other in found):
+                raise RuntimeError(
+                    f"parameter {fragment.name}: differs between the tensor ranks "
+                    f"{self.mesh.layout.members(self.mesh.rank, 'tp')}, which must hold equal bits."
+                )
+
+    def _clip_whole_gradients(self) -> float:
+        """Clip gradients that ZeRO 0 leaves whole on each rank; return their global norm."""
+        parameters = list(self._parameters.values())
+        place, split = self.mesh.place, self._is_split
+        gradients = [p.grad for n, p in self._parameters.items() if split(n) or place.tp == 0]
+        norm = nn.utils.get_total_norm([g for g in gradients if g is not None], foreach=True)
+        if self.mesh.groups and self.mesh.groups["model"].size() > 1:
+            square = norm.square()
+            dist.all_reduce(square, group=self.mesh.groups["model"])
+            norm = square.sqrt()
         bound = self._clip if self._clip > 0 else float("inf")
-        norm = nn.utils.clip_grad_norm_(self._parameters.values(), bound, foreach=True)
-        self._grad_norm = float(norm)
+        nn.utils.clip_grads_with_norm_(parameters, bound, norm, foreach=True)
+        return float(norm)
+
+    def _is_split(self, name: str) -> bool:
+        return self.mesh.layout.tp > 1 and split_of(name) is not None
 
     def _create_state(self) -> None:
         """Create AdamW's state now, so that fragments exist before the first step."""
         zero = self._engine.optimizer
-        if self.stage == 0:
+        if self.zero_stage == 0:
             masters = list(self._parameters.values())
-        elif self.stage in (1, 2):
+        elif self.zero_stage in (1, 2):
             masters = list(zero.single_partition_of_fp32_groups)
         else:
             masters = list(zero.fp32_partitioned_groups_flat)
@@ -138,7 +238,7 @@ class Engine:
             state = self._optimizer.state[parameter]
             tensors = {"param": parameter.data.view(-1)}
             tensors |= {key: state[key].view(-1) for key in ("exp_avg", "exp_avg_sq")}
-            yield Fragment(name, 0, tensors)
+            yield self._fragment(name, 0, tensors)
 
     def _fragments_flat(self) -> Iterator[Fragment]:
         for name, parameter in self._parameters.items():
@@ -147,21 +247,24 @@ class Engine:
                 continue
             flat = self._engine.optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
             where = mapping.hp_fragment_address
-            yield Fragment(
-                name,
-                mapping.lp_fragment_address.start,
-                self._narrow(flat, where.start, where.numel),
-            )
+            tensors = self._narrow(flat, where.start, where.numel)
+            yield self._fragment(name, mapping.lp_fragment_address.start, tensors)
 
     def _fragments_partitioned(self) -> Iterator[Fragment]:
         zero = self._engine.optimizer
+        rank = dist.get_rank(zero.dp_process_group)
         for name, parameter in self._parameters.items():
             group, offset, size = zero.grad_position[zero.get_param_id(parameter)]
-            start = self.layout.rank * size
+            start = rank * size
             owned = min(size, parameter.ds_numel - start)
             if owned > 0:
                 flat = zero.fp32_partitioned_groups_flat[group]
-                yield Fragment(name, start, self._narrow(flat, offset, owned))
+                yield self._fragment(name, start, self._narrow(flat, offset, owned))
+
+    def _fragment(self, name: str, start: int, tensors: dict[str, Tensor]) -> Fragment:
+        if not self._is_split(name):
+            return Fragment(name, start, tensors)
+        return Fragment(name, start, tensors, self.mesh.place.tp, self.mesh.layout.tp)
 
     def _narrow(self, flat: Tensor, start: int, length: int) -> dict[str, Tensor]:
         state = self._optimizer.state[flat]
@@ -169,27 +272,43 @@ class Engine:
         return {key: tensor.narrow(0, start, length) for key, tensor in whole.items()}
 
 
-def _build_optimizer(
-    model: nn.Module, groups: list[RoleGroup], optim: OptimConfig
-) -> torch.optim.AdamW:
+def _fingerprint(tensor: Tensor) -> Tensor:
+    """Return two sums over the bits of an fp32 tensor, plain and weighted by position."""
+    bits = tensor.contiguous().view(torch.int32).to(torch.int64)
+    places = torch.arange(1, len(bits) + 1, device=bits.device)
+    return torch.stack([bits.sum(), (bits * places).sum()])
+
+
+def _build_optimizer(model: nn.Module, config: ModelConfig, optim: OptimConfig) -> HeldAdamW:
+    """Build AdamW with two groups, decayed and not, on every stage.
+
+    DeepSpeed adds up gradient norms group by group over all stages, so all need as many groups;
+    every stage holds matrices and vectors, while embeddings and head lie on one stage each.
+    """
     parameters = dict(model.named_parameters())
-    return torch.optim.AdamW(
-        [
-            {
-                "params": [parameters[name] for name in group.names],
-                "lr_scale": group.lr_scale,
-                "weight_decay": optim.weight_decay if group.decay else 0.0,
-            }
-            for group in groups
-        ],
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        fused=True,
-    )
+    merged: dict[tuple[float, bool], list[str]] = {}
+    for group in role_groups(model, config):
+        merged.setdefault((group.lr_scale, group.decay), []).extend(group.names)
+    groups = [
+        {
+            "params": [parameters[name] for name in names],
+            "lr_scale": scale,
+            "weight_decay": optim.weight_decay if decay else 0.0,
+        }
+        for (scale, decay), names in sorted(merged.items(), key=lambda item: item[0][1])
+    ]
+    betas = (optim.beta1, optim.beta2)
+    return HeldAdamW(groups, lr=optim.lr, betas=betas, eps=optim.eps, fused=True)
 
 
 def _deepspeed_config(optim: OptimConfig, parallel: ParallelConfig) -> dict[str, object]:
+    zero: dict[str, object] = {
+        "stage": parallel.zero_stage,
+        "overlap_comm": False,
+        "stage3_param_persistence_threshold": 0,
+    }
+    if parallel.offload:
+        zero["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -200,18 +319,51 @@ def _deepspeed_config(optim: OptimConfig, parallel: ParallelConfig) -> dict[str,
         "bf16": {"enabled": parallel.precision is Precision.bf16},
         # The named optimizers compile for minutes; torch's AdamW is "untested" but exact.
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {
-            "stage": parallel.zero_stage,
-            "overlap_comm": False,
-            "stage3_param_persistence_threshold": 0,
-        },
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": zero,
     }
 
 
+class _ModelParallelUnit:
+    """The mesh in the words of Megatron-LM, as DeepSpeed asks for it."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._replicas = mesh.groups.get("replicas", dist.group.WORLD)
+        self._model = mesh.groups.get("model", dist.group.WORLD)
+
+    def get_data_parallel_group(self) -> object:
+        return self._replicas
+
+    def get_data_parallel_world_size(self) -> int:
+        return self._mesh.layout.replicas
+
+    def get_data_parallel_rank(self) -> int:
+        return dist.get_rank(self._replicas)
+
+    def get_model_parallel_group(self) -> object:
+        return self._model
+
+    def get_model_parallel_world_size(self) -> int:
+        return self._mesh.layout.tp * self._mesh.layout.pp
+
+    def get_model_parallel_rank(self) -> int:
+        return dist.get_rank(self._model)
+
+    def get_tensor_model_parallel_rank(self) -> int:
+        return self._mesh.place.tp
+
+    def get_tensor_model_parallel_world_size(self) -> int:
+        return self._mesh.layout.tp
+
+    def get_pipeline_model_parallel_world_size(self) -> int:
+        return self._mesh.layout.pp
+
+
 def _initialize(
-    model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, object], layout: Layout
+    stage: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, object], mesh: Mesh
 ) -> Any:
-    os.environ.setdefault("DS_ACCELERATOR", layout.device.type)
+    os.environ.setdefault("DS_ACCELERATOR", mesh.device.type)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
     from deepspeed.ops import __compatible_ops__
@@ -219,6 +371,6 @@ def _initialize(
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     __compatible_ops__["deepspeed_shm_comm"] = False  # compiles for half a minute, gains nothing
     engine, *_ = deepspeed.initialize(
-        model=model.to(layout.device), optimizer=optimizer, config=config
+        model=stage, optimizer=optimizer, config=config, mpu=_ModelParallelUnit(mesh)
     )
     return engine

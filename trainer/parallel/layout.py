@@ -1,86 +1,105 @@
-"""Which rank does what: data-parallel ranks; the seam for tensor, context and pipeline axes."""
+"""Which rank does what, by arithmetic alone: four axes and one order of ranks; torch-free.
 
-import os
-import socket
-from dataclasses import dataclass
-from datetime import timedelta
+Tensor ranks are neighbours, then context, data and pipeline ranks. It is megatron-core's default
+order (tp-cp-ep-dp-pp) and DeepSpeed's grid (pipe, data, model): the groups with the most traffic
+stay inside a node.
+"""
 
-import torch
-import torch.distributed as dist
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import product
 
-from trainer.config import ParallelConfig
+
+@dataclass(frozen=True)
+class Coordinates:
+    """A rank's place on each axis, the fastest-changing first."""
+
+    tp: int = 0
+    cp: int = 0
+    dp: int = 0
+    pp: int = 0
+
+
+AXES = tuple(field.name for field in fields(Coordinates))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One process's place.
+    """Sizes of the axes: tensor, context, data and pipeline parallel."""
 
-    rank, world: of the data-parallel group; device: where this process computes.
-    owns_group: whether this layout started the process group, and so ends it.
-    """
-
-    rank: int
-    world: int
-    device: torch.device
-    owns_group: bool = True
+    tp: int = 1
+    cp: int = 1
+    dp: int = 1
+    pp: int = 1
 
     @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and talks to people."""
-        return self.rank == 0
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes in the order of AXES."""
+        return tuple(getattr(self, axis) for axis in AXES)
 
-    def sum(self, *values: float) -> list[float]:
-        """Sum fp64 values over all ranks."""
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        if self.world > 1:
-            dist.all_reduce(total)
-        return total.tolist()
+    @property
+    def world(self) -> int:
+        """Number of ranks."""
+        return self.tp * self.cp * self.dp * self.pp
 
-    def any(self, flag: bool) -> bool:
-        """Tell whether any rank raises the flag."""
-        return self.sum(float(flag))[0] > 0
+    @property
+    def replicas(self) -> int:
+        """Ranks that ZeRO shards one copy of a parameter over: data times context parallel."""
+        return self.dp * self.cp
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        if self.world > 1:
-            dist.barrier()
+    @property
+    def row_shards(self) -> int:
+        """Ranks that share the rows of a pack: context times tensor (sequence) parallel."""
+        return self.cp * self.tp
 
+    def coordinates(self, rank: int) -> Coordinates:
+        """Return the place of a rank."""
+        assert 0 <= rank < self.world
+        place = []
+        for size in self.sizes:
+            rank, index = divmod(rank, size)
+            place.append(index)
+        return Coordinates(*place)
 
-def start_layout(config: ParallelConfig) -> Layout:
-    """Join the process group that the environment describes (torchrun's, or one process alone).
+    def rank(self, place: Coordinates) -> int:
+        """Return the rank at a place; the inverse of :meth:`coordinates`."""
+        rank, stride = 0, 1
+        for axis, size in zip(AXES, self.sizes, strict=True):
+            rank += stride * getattr(place, axis)
+            stride *= size
+        return rank
 
-    A group that this process has joined already is used and left open.
-    """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world != config.processes:
-        raise ValueError(
-            f"parallel.processes={config.processes}: must equal the started processes={world}. "
-            "Start the run with python -m trainer.train, which starts the right number."
-        )
-    for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
-        os.environ.setdefault(key, value)
-    if world == 1 and "MASTER_ADDR" not in os.environ:
-        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(_free_port())
-    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    local = int(os.environ["LOCAL_RANK"])
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
-    owns = not dist.is_initialized()
-    if owns:
-        timeout = timedelta(seconds=config.timeout_seconds)
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
-    return Layout(rank=dist.get_rank(), world=world, device=device, owns_group=owns)
+    def members(self, rank: int, *axes: str) -> list[int]:
+        """Return, ascending, the ranks that differ from ``rank`` along the given axes only."""
+        place = vars(self.coordinates(rank))
+        spans = [range(getattr(self, a)) if a in axes else [place[a]] for a in AXES]
+        return sorted(self.rank(Coordinates(*indices)) for indices in product(*spans))
 
+    def groups(self, *axes: str) -> Iterator[list[int]]:
+        """Yield every group along the given axes, in the order of its lowest rank."""
+        for rank in range(self.world):
+            found = self.members(rank, *axes)
+            if found[0] == rank:
+                yield found
 
-def stop_layout(layout: Layout) -> None:
-    """Leave the process group if this layout started it."""
-    if layout.owns_group:
-        dist.destroy_process_group()
+    def __str__(self) -> str:
+        parts = [f"{a}{size}" for a, size in zip(AXES, self.sizes, strict=True) if size > 1]
+        return "-".join(parts) or "single"
 
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    def table(self, most: int = 16) -> str:
+        """Return a readable table of ranks and places, at most ``most`` rows."""
+        names = {
+            "tp": "tensor",
+            "cp": "context",
+            "dp": "data",
+            "pp": "pipeline",
+        }
+        sizes = ", ".join(f"{names[a]} {size}" for a, size in zip(AXES, self.sizes, strict=True))
+        lines = [f"layout of {self.world} ranks: {sizes}"]
+        lines.append("rank  " + "".join(f"{a:>5}" for a in AXES))
+        for rank in range(min(self.world, most)):
+            place = vars(self.coordinates(rank))
+            lines.append(f"{rank:>4}  " + "".join(f"{place[a]:>5}" for a in AXES))
+        if self.world > most:
+            lines.append(f"... and {self.world - most} more")
+        return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""Schema of a run's layout over processes, and what cannot work, refused by name; torch-free."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from models.config import ModelConfig
+from trainer.parallel.layout import Layout
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class Precision(StrEnum):
+    """Arithmetic of forward and backward; master weights are always fp32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Recompute(StrEnum):
+    """What the backward pass computes again instead of keeping: nothing, all but matrix products
+    and attention (selective), or whole blocks (full)."""
+
+    none = "none"
+    selective = "selective"
+    full = "full"
+
+
+@dataclass
+class ParallelConfig:
+    """How a run is laid out over processes; never changes what it computes.
+
+    processes: ranks of all axes; what tp, cp and pp leave is data parallel.
+    tp: tensor parallel with sequence parallelism; cp: context parallel (Ulysses);
+    pp: pipeline stages (1F1B), each of ``interleave`` chunks of blocks.
+    zero_stage: DeepSpeed ZeRO 0, 1, 2 or 3; offload: its optimizer state lives in host memory.
+    recompute: activation checkpointing; compile: torch.compile of every block.
+    device: "auto" takes CUDA where there is one.
+    timeout_seconds: how long a collective may wait.
+    check_every: steps between checks that replicated parameters are equal bits on all tensor ranks.
+    """
+
+    processes: int = 1
+    tp: int = 1
+    cp: int = 1
+    pp: int = 1
+    interleave: int = 1
+    zero_stage: int = 0
+    offload: bool = False
+    recompute: Recompute = Recompute.none
+    compile: bool = False
+    device: str = "auto"
+    precision: Precision = Precision.fp32
+    timeout_seconds: float = 300.0
+    check_every: int = 100
+
+    @property
+    def layout(self) -> Layout:
+        """The layout: data parallelism takes the processes that the other axes leave."""
+        replica = self.tp * self.cp * self.pp
+        return Layout(self.tp, self.cp, self.processes // replica, self.pp)
+
+    def check(self, model: ModelConfig, packs_per_step: int) -> None:
+        """Raise ValueError on a layout that does not divide, or that cannot work."""
+        for key in ("processes", "tp", "cp", "pp", "interleave", "check_every"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"parallel.{key}={getattr(self, key)}: must be at least 1. Use 1.")
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise ValueError(f"parallel.zero_stage={self.zero_stage}: must be 0, 1, 2 or 3. Use 1.")
+        if self.device not in DEVICES:
+            raise ValueError(
+                f"parallel.device={self.device}: must be one of {', '.join(DEVICES)}. Use auto."
+            )
+        _check_division(self, model, packs_per_step)
+        _check_combination(self)
+
+
+def _check_division(parallel: ParallelConfig, model: ModelConfig, packs: int) -> None:
+    tp, cp, pp = parallel.tp, parallel.cp, parallel.pp
+    if parallel.processes % (tp * cp * pp):
+        raise ValueError(
+            f"parallel.processes={parallel.processes}: must be a multiple of tp x cp x pp = "
+            f"{tp * cp * pp}. Use {max(1, parallel.processes // (tp * cp * pp)) * tp * cp * pp}."
+        )
+    heads = model.num_heads
+    for key, value, total, of in (
+        ("tp", tp, heads, f"model.num_heads={heads}"),
+        ("cp", cp, heads // tp, f"the heads of a tensor rank={heads}/{tp}"),
+    ):
+        if total % value:
+            choices = ", ".join(str(n) for n in range(1, total + 1) if total % n == 0)
+            raise ValueError(f"parallel.{key}={value}: must divide {of}. Use one of {choices}.")
+    chunks = pp * parallel.interleave
+    if chunks > model.depth:
+        raise ValueError(
+            f"parallel.pp x interleave={chunks}: must be at most model.depth={model.depth}: every "
+            f"chunk holds a block. Use parallel.pp={min(pp, model.depth)} interleave=1."
+        )
+    if parallel.interleave > 1 and pp == 1:
+        raise ValueError(
+            f"parallel.interleave={parallel.interleave}: must be 1 where parallel.pp=1. "
+            "Use parallel.pp=2 or interleave=1."
+        )
+    dp = parallel.layout.dp
+    if packs % dp:
+        raise ValueError(
+            f"data.packs_per_step={packs}: must be divisible by the data-parallel ranks, dp={dp}. "
+            f"Use {dp * max(1, packs // dp)}."
+        )
+    if parallel.interleave > 1 and packs // dp % pp:
+        remedy = dp * pp * max(1, packs // dp // pp)
+        raise ValueError(
+            f"data.packs_per_step={packs}: gives each rank {packs // dp} packs, which must be a "
+            f"multiple of parallel.pp={pp} to interleave. Use {remedy}."
+        )
+
+
+def _check_combination(parallel: ParallelConfig) -> None:
+    """Refuse what is known not to work, with the alternative (docs/decisions/005)."""
+    stage = parallel.zero_stage
+    if parallel.precision is Precision.bf16 and stage == 0:
+        raise ValueError(
+            "parallel.precision=bf16: ZeRO 0 gets the first update wrong in bf16. "
+            "Use parallel.zero_stage=1 or parallel.precision=fp32."
+        )
+    if stage == 3 and parallel.pp > 1:
+        raise ValueError(
+            f"parallel.zero_stage=3: deadlocks with parallel.pp={parallel.pp}, whose stages gather "
+            "parameters at different times. Use parallel.zero_stage=1 or 2, or parallel.pp=1."
+        )
+    if parallel.offload and stage == 0:
+        raise ValueError(
+            "parallel.offload=true: ZeRO 0 has no optimizer state to offload. "
+            "Use parallel.zero_stage=1, 2 or 3."
+        )

@@ -1,0 +1,77 @@
+"""Context parallelism: attention over rows that lie on several ranks (DeepSpeed-Ulysses).
+
+Each context rank holds a contiguous part of the rows of a pack and all heads. Around the attention
+an all-to-all trades rows for heads, so that each rank sees every row of some heads; segments of any
+length and any place need no further care (Jacobs et al. 2023).
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from models.attention import Attend
+from models.dit import DiT
+from models.pack import Ragged
+from trainer.parallel.rows import exchange
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def spread_attention(model: DiT, group: "ProcessGroup") -> None:
+    """Make the attention of every block that the model holds work on this rank's rows."""
+    for name, module in model.named_modules():
+        if name.endswith("self_attention"):
+            module.attend = _ulysses(module.attend, group)
+        elif name.endswith("cross_attention"):
+            module.attend = _own_queries(module.attend, group)
+
+
+def _ulysses(attend: Attend, group: "ProcessGroup") -> Attend:
+    def over_ranks(q: Tensor, k: Tensor, v: Tensor, q_rows: Ragged, k_rows: Ragged) -> Tensor:
+        q, k, v = _rows_to_heads(torch.stack([q, k, v], dim=1), group).unbind(1)
+        return _heads_to_rows(attend(q, k, v, q_rows, k_rows), group)
+
+    return over_ranks
+
+
+def _rows_to_heads(x: Tensor, group: "ProcessGroup") -> Tensor:
+    """(R, 3, N, E) of own rows and all heads -> (cp R, 3, N / cp, E) of all rows, own heads."""
+    heads = x.unflatten(2, (group.size(), -1))  # (R, 3, cp, N / cp, E)
+    return exchange(heads.movedim(2, 0).flatten(0, 1), group)
+
+
+def _heads_to_rows(x: Tensor, group: "ProcessGroup") -> Tensor:
+    """(cp R, N / cp, E) of all rows and own heads -> (R, N, E) of own rows, all heads."""
+    heads = exchange(x, group).unflatten(0, (group.size(), -1))  # (cp, R, N / cp, E)
+    return heads.movedim(0, 1).flatten(1, 2)
+
+
+def _own_queries(attend: Attend, group: "ProcessGroup") -> Attend:
+    """Cross-attention needs no exchange: keys are captions, which every rank holds."""
+
+    def on_own_rows(q: Tensor, k: Tensor, v: Tensor, q_rows: Ragged, k_rows: Ragged) -> Tensor:
+        first = group.rank() * q.shape[0]
+        overlaps = _overlaps(q_rows.lengths, first, first + q.shape[0])
+        touched = [i for i, overlap in enumerate(overlaps) if overlap]
+        if not touched:  # all padding: no output, but gradients (of zeros) for every parameter
+            return torch.zeros_like(q) + q[:0].sum() + k[:0].sum() + v[:0].sum()
+        own = slice(touched[0], touched[-1] + 1)
+        start = sum(k_rows.lengths[: own.start])
+        lengths = k_rows.lengths[own]
+        keys = slice(start, start + sum(lengths))
+        device = q.device
+        queries = Ragged.of(overlaps[own], device)
+        return attend(q, k[keys], v[keys], queries, Ragged.of(lengths, device))
+
+    return on_own_rows
+
+
+def _overlaps(lengths: list[int], first: int, last: int) -> list[int]:
+    """Return how many rows of each segment lie in rows [first, last)."""
+    found, start = [], 0
+    for length in lengths:
+        found.append(max(0, min(start + length, last) - max(start, first)))
+        start += length
+    return found

@@ -1,0 +1,156 @@
+"""One process's place in the layout, with its process groups and the few collectives others use."""
+
+import os
+import socket
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from trainer.parallel.config import ParallelConfig
+from trainer.parallel.layout import Coordinates, Layout
+
+Group = dist.ProcessGroup
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Where this process stands and whom it talks to.
+
+    layout, rank, place: all axes, this rank, and its place on them. device: where it computes.
+    groups: process groups by name, see ``_GROUPS``; an axis of one rank has none.
+    owns_world: whether this mesh started the process group, and so ends it.
+    """
+
+    layout: Layout
+    rank: int
+    device: torch.device
+    groups: dict[str, Group] = field(default_factory=dict)
+    owns_world: bool = False
+
+    @property
+    def world(self) -> int:
+        """Number of ranks of all axes."""
+        return self.layout.world
+
+    @property
+    def place(self) -> Coordinates:
+        """This rank's place."""
+        return self.layout.coordinates(self.rank)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks to people."""
+        return self.rank == 0
+
+    @property
+    def leads_replica(self) -> bool:
+        """Whether this rank speaks for its copy of the model, the one of its tp, cp, pp peers."""
+        place = self.place
+        return place.tp == place.cp == place.pp == 0
+
+    @property
+    def is_first_stage(self) -> bool:
+        """Whether this rank holds the embeddings."""
+        return self.place.pp == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether this rank holds the head and sees the loss."""
+        return self.place.pp == self.layout.pp - 1
+
+    def sum(self, *values: float) -> list[float]:
+        """Sum fp64 values over all ranks."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if self.world > 1:
+            dist.all_reduce(total)
+        return total.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether any rank raises the flag."""
+        return self.sum(float(flag))[0] > 0
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world > 1:
+            dist.barrier()
+
+
+# Group name -> axes. ``replicas`` is DeepSpeed's data-parallel group, ``model`` its model-parallel
+# group; it needs both even where they hold one rank. Along the pipeline every kind of message has
+# a line of its own (activations, gradients, and both from the last stage to the first where chunks
+# interleave): a backend that keeps the order within a group must not make one wait for another.
+_GROUPS = {
+    "replicas": ("cp", "dp"),
+    "model": ("tp", "pp"),
+    "tp": ("tp",),
+    "cp": ("cp",),
+    "pp_forward": ("pp",),
+    "pp_backward": ("pp",),
+    "pp_wrap_forward": ("pp",),
+    "pp_wrap_backward": ("pp",),
+}
+
+
+def alone(device: str = "cpu") -> Mesh:
+    """Return the mesh of one process that talks to nobody."""
+    return Mesh(Layout(), 0, torch.device(device))
+
+
+def start_mesh(config: ParallelConfig) -> Mesh:
+    """Join the process group that the environment describes (torchrun's, or one process alone).
+
+    A group that this process has joined already is used and left open. Collective.
+    """
+    layout = config.layout
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world != config.processes:
+        raise ValueError(
+            f"parallel.processes={config.processes}: must equal the started processes={world}. "
+            "Start the run with python -m trainer.train, which starts the right number."
+        )
+    for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
+        os.environ.setdefault(key, value)
+    if world == 1 and "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(_free_port())
+    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    local = int(os.environ["LOCAL_RANK"])
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    owns = not dist.is_initialized()
+    if owns:
+        timeout = timedelta(seconds=config.timeout_seconds)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
+    return join_mesh(layout, device, owns)
+
+
+def join_mesh(layout: Layout, device: torch.device, owns_world: bool = False) -> Mesh:
+    """Make the groups of a layout over the process group that is there. Collective."""
+    rank = dist.get_rank()
+    groups = {}
+    for name, axes in _GROUPS.items():
+        for members in layout.groups(*axes):
+            if len(members) == 1 and name not in ("replicas", "model"):
+                continue
+            group = dist.new_group(members)  # every rank makes every group, in the same order
+            if rank in members:
+                groups[name] = group
+    return Mesh(layout, rank, device, groups, owns_world)
+
+
+def stop_mesh(mesh: Mesh) -> None:
+    """Leave the process group if this mesh started it, else end the groups it made."""
+    if mesh.owns_world:
+        dist.destroy_process_group()
+        return
+    for group in mesh.groups.values():
+        dist.destroy_process_group(group)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,108 @@
+"""Tensor parallelism with megatron-core's layers, and sequence parallelism around them.
+
+The layers named in the plan hold a part of their weights (Shoeybi et al. 2019); everything else is
+whole on every tensor rank but works on that rank's rows only. So the gradient of every whole
+parameter is a partial sum, and one rule covers them all: sum it over tensor ranks when it arrives.
+"""
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from models.dit import DiT
+from trainer.parallel.plan import Split, split_of
+from trainer.parallel.rows import gather_rows, scatter_sum, sum_ranks
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it misses CUDA extensions that nothing here uses
+    from megatron.core import ModelParallelConfig
+    from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class SplitOutput(ColumnParallelLinear):
+    """A linear layer whose output features are cut; reads the rows of all tensor ranks."""
+
+    reads_own_rows = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map own rows (R, D), or a whole input, to all rows of this rank's features."""
+        rows = gather_rows(x, self.tp_group) if self.reads_own_rows else x
+        return super().forward(rows)[0]
+
+
+class SplitInput(RowParallelLinear):
+    """A linear layer whose input features are cut; sums over ranks and keeps this rank's rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map all rows of this rank's features to own rows (R, D)."""
+        partial = self._forward_impl(
+            input=x,
+            weight=self.weight,
+            bias=None,
+            gradient_accumulation_fusion=False,
+            allreduce_dgrad=False,
+            sequence_parallel=False,
+            tp_group=None,
+            grad_output_buffer=None,
+        )
+        out = scatter_sum(partial, self.tp_group)
+        return out if self.bias is None else out + self.bias
+
+
+def split_layers(model: DiT, group: "ProcessGroup") -> None:
+    """Swap the layers named in the plan for their parts, on the device of the model (or meta)."""
+    with torch.device(next(model.parameters()).device):
+        for name, module in list(model.named_modules()):
+            split = split_of(f"{name}.weight")
+            if isinstance(module, nn.Linear) and split is not None:
+                _replace(model, name, _part(module, split, group, name))
+            elif name.endswith(("self_attention", "cross_attention")):
+                module.num_heads //= group.size()
+                temperature = torch.empty(module.num_heads)
+                module.temperature = nn.Parameter(temperature)
+
+
+def mark_cut(model: DiT) -> None:
+    """Tell DeepSpeed which parameters are cut; of the others one tensor rank counts in the norm."""
+    for name, parameter in model.named_parameters():
+        parameter.tensor_model_parallel = split_of(name) is not None  # type: ignore[attr-defined]
+
+
+def sum_whole_gradients(model: nn.Module, group: "ProcessGroup") -> None:
+    """Sum the gradient of every whole parameter over tensor ranks when it arrives."""
+    for name, parameter in model.named_parameters():
+        if split_of(name) is None:
+            parameter.register_hook(lambda gradient: sum_ranks(gradient, group))
+
+
+def _part(linear: nn.Linear, split: Split, group: "ProcessGroup", name: str) -> nn.Module:
+    settings: dict[str, Any] = {
+        "config": ModelParallelConfig(
+            tensor_model_parallel_size=group.size(),
+            use_cpu_initialization=True,
+            perform_initialization=False,
+        ),
+        "init_method": _keep,
+        "bias": linear.bias is not None,
+        "tp_group": group,
+    }
+    features = linear.in_features, linear.out_features
+    if split.dim == 1:
+        return SplitInput(*features, input_is_parallel=True, skip_bias_add=True, **settings)
+    part = SplitOutput(*features, gather_output=False, disable_grad_reduce=True, **settings)
+    part.reads_own_rows = not name.endswith("cross_attention.kv")  # captions are whole everywhere
+    return part
+
+
+def _keep(weight: Tensor) -> Tensor:
+    return weight
+
+
+def _replace(model: nn.Module, name: str, part: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, part)

@@ -1,0 +1,164 @@
+"""What a run has done so far, and where it writes it down."""
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.batch import Step
+from data.pack import Cell, tokens
+from trainer.metrics import MetricsFile, WandbMirror
+from trainer.parallel.mesh import Mesh
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """What a run has done so far; saved with every checkpoint.
+
+    step: optimizer steps done; updates: those that were applied, not skipped.
+    tokens, flops, samples: exact counts over all ranks; real_tokens: tokens from sources that were
+    filmed, not rendered; seconds: training time. attempts: the number of this attempt, from 1.
+    rewinds, rewound_steps: how often and how far a loss spike sent the run back.
+    """
+
+    step: int = 0
+    updates: int = 0
+    tokens: int = 0
+    flops: int = 0
+    samples: int = 0
+    real_tokens: int = 0
+    seconds: float = 0.0
+    attempts: int = 1
+    rewinds: int = 0
+    rewound_steps: int = 0
+
+    def count(self, planned: Step, cell: Cell, flops: int, seconds: float) -> None:
+        """Count one step, whether its update was applied or not."""
+        self.step += 1
+        self.flops += flops
+        self.seconds += seconds
+        for pack in planned.plan:
+            for info, _ in pack:
+                length = tokens(info.num_frames, info.height, info.width, cell)
+                self.tokens += length
+                self.real_tokens += 0 if info.rendered else length
+                self.samples += 1
+
+    def keep_spent(self, before: "Progress") -> None:
+        """After a rewind, keep what was spent: time and attempts do not come back."""
+        self.seconds, self.attempts = before.seconds, before.attempts
+        self.rewinds = before.rewinds + 1
+        self.rewound_steps = before.rewound_steps + before.step - self.step
+
+
+@dataclass
+class Window:
+    """Loss terms since the last logged line, over all ranks."""
+
+    error: float = 0.0
+    values: float = 0.0
+
+    def add(self, error: float, values: float) -> None:
+        """Add a step's."""
+        self.error += error
+        self.values += values
+
+    @property
+    def loss(self) -> float:
+        """Mean squared error a value; nan before the first step."""
+        return self.error / self.values if self.values else float("nan")
+
+
+class Recorder:
+    """Write metrics, incidents and, on request, the samples each replica trained on.
+
+    metrics: builds the file of records for a step to resume at; the main rank's only.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mesh: Mesh,
+        keep_samples: bool,
+        metrics: Callable[[int], MetricsFile] | None,
+        mirror: WandbMirror | None,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._folder, self._mesh, self._build, self._mirror = folder, mesh, metrics, mirror
+        self._check = check
+        self._metrics: MetricsFile | None = None
+        self._samples = None
+        if keep_samples and mesh.leads_replica:
+            path = folder / "samples" / f"rank-{mesh.rank:05d}.jsonl"
+            path.parent.mkdir(exist_ok=True)
+            self._samples = path.open("a")
+
+    def open(self, progress: Progress) -> None:
+        """Begin at a step: what metrics.jsonl says about later ones is cut off."""
+        self._attempt = progress.attempts
+        if self._build is not None:
+            if self._metrics is not None:
+                self._metrics.close()
+            self._metrics = self._build(progress.step)
+
+    def log_step(self, progress: Progress, window: Window, norm: float, lr: float) -> None:
+        """Write the training loss since the last line; a line of skipped steps has none."""
+        fields = {
+            "train_loss": window.loss,
+            "grad_norm": norm,
+            "lr": lr,
+            "seconds": round(progress.seconds, 3),
+            "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        }
+        self._write(progress, {k: v for k, v in fields.items() if math.isfinite(v)})
+        if self._mirror is not None:
+            self._mirror.catch_up()
+
+    def log_losses(self, progress: Progress, losses: dict[str, float]) -> None:
+        """Write validation losses."""
+        self._write(progress, losses)
+
+    def note_event(self, progress: Progress, event: str, reason: str, keys: list[str]) -> None:
+        """Append an incident to events.jsonl, which is never cut."""
+        if not self._mesh.is_main:
+            return
+        if self._check is not None:
+            self._check()
+        log.warning("step %d: %s: %s%s", progress.step, event, reason, _list(keys))
+        record = {"step": progress.step, "attempt": self._attempt, "event": event}
+        record |= {"reason": reason, "keys": keys}
+        with (self._folder / "events.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def note_samples(self, step: int, planned: Step) -> None:
+        """Append the samples this replica trained on at a step, by key and visit."""
+        if self._samples is None:
+            return
+        seen = [[s.info.key, s.visit] for pack in planned.packs for s in pack.samples]
+        record = {"attempt": self._attempt, "step": step, "samples": seen}
+        self._samples.write(json.dumps(record) + "\n")
+        self._samples.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._samples is not None:
+            self._samples.close()
+
+    def _write(self, progress: Progress, fields: dict[str, Any]) -> None:
+        if self._metrics is None:
+            return
+        if self._check is not None:
+            self._check()  # a superseded attempt must not write into its successor's record
+        counts = {"step": progress.step, "tokens": progress.tokens, "flops": progress.flops}
+        self._metrics.write(counts | fields)
+
+
+def _list(keys: list[str]) -> str:
+    return f"; samples {', '.join(keys)}" if keys else ""
