@@ -55,28 +55,42 @@ def attend_segments(
     A loop over runs of equally sized segments, each run one batched call: no mask is built and no
     score outside a segment is computed. Rows beyond the lengths are padding and come back as zeros.
     """
-    q_lengths, k_lengths = q_segments.lengths, k_segments.lengths
-    q_parts = torch.split(q, [*q_lengths, q.shape[0] - sum(q_lengths)])
-    k_parts = torch.split(k, [*k_lengths, k.shape[0] - sum(k_lengths)])
-    v_parts = torch.split(v, [*k_lengths, v.shape[0] - sum(k_lengths)])
+    runs = list(_equal_runs(q_segments.lengths, k_segments.lengths))
     outputs = []
-    for start, stop in _equal_runs(q_lengths, k_lengths):
-        queries, keys, values = (
-            torch.stack(parts[start:stop]).transpose(1, 2) for parts in (q_parts, k_parts, v_parts)
-        )
-        out = scaled_dot_product_attention(queries, keys, values)
+    for (count, q_length, k_length), queries, keys, values in zip(
+        runs,
+        _cut(q, _rows(runs, 1, q.shape[0])),
+        _cut(k, _rows(runs, 2, k.shape[0])),
+        _cut(v, _rows(runs, 2, v.shape[0])),
+        strict=False,  # the padding behind the runs is a part too
+    ):
+        out = scaled_dot_product_attention(
+            queries.unflatten(0, (count, q_length)).transpose(1, 2),
+            keys.unflatten(0, (count, k_length)).transpose(1, 2),
+            values.unflatten(0, (count, k_length)).transpose(1, 2),
+        )  # (count, N, q_length, E)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-    outputs.append(torch.zeros_like(q_parts[-1]))
-    return torch.cat(outputs)
+    if q.shape[0] > q_segments.total:
+        outputs.append(torch.zeros_like(q[q_segments.total :]))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _equal_runs(q_lengths: list[int], k_lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of neighbouring segments of equal query and key length."""
-    start = 0
-    for _, run in groupby(zip(q_lengths, k_lengths, strict=True)):
-        stop = start + len(list(run))
-        yield start, stop
-        start = stop
+def _cut(x: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:
+    """Split rows; one part is the tensor itself, whose gradient then needs no copy."""
+    return (x,) if len(lengths) == 1 else torch.split(x, lengths)
+
+
+def _rows(runs: list[tuple[int, int, int]], which: int, total: int) -> list[int]:
+    """Return the rows of each run, and of the padding behind them if there is any."""
+    rows = [run[0] * run[which] for run in runs]
+    padding = total - sum(rows)
+    return [*rows, padding] if padding else rows
+
+
+def _equal_runs(q_lengths: list[int], k_lengths: list[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield (count, query length, key length) of neighbouring segments of equal lengths."""
+    for (q_length, k_length), run in groupby(zip(q_lengths, k_lengths, strict=True)):
+        yield len(list(run)), q_length, k_length
 
 
 def attend_varlen(

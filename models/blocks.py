@@ -7,16 +7,9 @@ from torch.nn.functional import layer_norm
 
 from models.attention import Attend
 from models.config import ModelConfig
+from models.modulation import Spans, add_gated, modulate
 from models.pack import Ragged
 from models.rope import rotate
-
-
-def modulate(
-    x: Float[Tensor, "S D"], shift: Float[Tensor, "S D"], scale: Float[Tensor, "S D"]
-) -> Float[Tensor, "S D"]:
-    """Normalise without learned parameters, then shift and scale by the condition (adaLN)."""
-    normed = layer_norm(x, x.shape[-1:], eps=1e-6)
-    return torch.addcmul(shift, normed, 1 + scale)
 
 
 class SelfAttention(nn.Module):
@@ -36,10 +29,11 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, rotation: Tensor, segments: Ragged) -> Tensor:
         """Attend over (S, D) within segments."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
-        qk = rotate(layer_norm(qkv[:, :2], (self.head_dim,), eps=1e-6), rotation.unsqueeze(1))
+        qk, v = qkv.split([2, 1], dim=1)
+        qk = rotate(layer_norm(qk, (self.head_dim,), eps=1e-6), rotation.unsqueeze(1))
         q, k = qk.unbind(1)  # (S, N, E)
         q = q * self.temperature.unsqueeze(-1)
-        return self.out(self.attend(q, k, qkv[:, 2], segments, segments).flatten(1))
+        return self.out(self.attend(q, k, v.squeeze(1), segments, segments).flatten(1))
 
 
 class CrossAttention(nn.Module):
@@ -59,9 +53,10 @@ class CrossAttention(nn.Module):
     ) -> Tensor:
         """Attend from (S, D) to (K, D), segment by segment."""
         q = self.q(self.norm(x)).unflatten(-1, (self.num_heads, self.head_dim))
-        q = layer_norm(q, (self.head_dim,), eps=1e-6) * self.temperature.unsqueeze(-1)
+        q = layer_norm(q, (self.head_dim,), eps=1e-6)
         kv = self.kv(caption).unflatten(-1, (2, self.num_heads, self.head_dim))
-        k = layer_norm(kv[:, 0], (self.head_dim,), eps=1e-6)
+        # On the keys, which are far fewer than the queries; the product is the same.
+        k = layer_norm(kv[:, 0], (self.head_dim,), eps=1e-6) * self.temperature.unsqueeze(-1)
         return self.out(self.attend(q, k, kv[:, 1], segments, caption_segments).flatten(1))
 
 
@@ -81,16 +76,16 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "S D"],
         modulation: Float[Tensor, "M 6*D"],
-        segment: Tensor,
+        spans: Spans,
         rotation: Tensor,
         caption: Float[Tensor, "K D"],
         segments: Ragged,
         caption_segments: Ragged,
     ) -> Float[Tensor, "S D"]:
         """Map the residual stream through the block."""
-        per_token = (modulation + self.offset).index_select(0, segment)  # (S, 6 D)
-        shift1, scale1, gate1, shift2, scale2, gate2 = per_token.chunk(6, dim=-1)
-        attended = self.self_attention(modulate(x, shift1, scale1), rotation, segments)
-        x = torch.addcmul(x, gate1, attended)
+        parts = (modulation + self.offset).unflatten(-1, (6, -1)).transpose(0, 1).contiguous()
+        shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind()  # (M, D) each
+        attended = self.self_attention(modulate(x, shift1, scale1, spans), rotation, segments)
+        x = add_gated(x, gate1, attended, spans)
         x = x + self.cross_attention(x, caption, segments, caption_segments)
-        return torch.addcmul(x, gate2, self.mlp(modulate(x, shift2, scale2)))
+        return add_gated(x, gate2, self.mlp(modulate(x, shift2, scale2, spans)), spans)

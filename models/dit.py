@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.attention import Attend, attend_segments
-from models.blocks import Block, modulate
+from models.blocks import Block
 from models.config import ModelConfig
 from models.count import POSITION_FEATURES
 from models.embed import sinusoids
+from models.modulation import Spans, modulate
 from models.pack import Ragged, TokenPack
 from models.precondition import coefficients, value_spread
 from models.roles import Role, role_of
@@ -106,17 +107,17 @@ class DiT(nn.Module):
         rotation = rope_rotation(self.config, pack.positions)
         segments = Ragged.of(pack.lengths, pack.segment.device)
         captions = Ragged.of([max(n, 1) for n in pack.caption_lengths], pack.segment.device)
+        spans = Spans.of(pack)
         x, modulation, caption = stream.x, stream.modulation, stream.caption
         for number in range(self.config.depth) if blocks is None else blocks:
             block = self.blocks[number]
-            x = block(x, modulation, pack.segment, rotation, caption, segments, captions)
+            x = block(x, modulation, spans, rotation, caption, segments, captions)
         return replace(stream, x=x)
 
     def read_out(self, pack: TokenPack, stream: Stream) -> Float[Tensor, "S V"]:
         """Turn the residual stream into the network's prediction."""
-        per_token = self.head_modulation(stream.condition).index_select(0, pack.segment)
-        shift, scale = per_token.chunk(2, dim=-1)
-        return self.head(modulate(stream.x, shift, scale)).float()
+        shift, scale = self.head_modulation(stream.condition).chunk(2, dim=-1)  # (M, D)
+        return self.head(modulate(stream.x, shift, scale, Spans.of(pack))).float()
 
     def _captions(self, pack: TokenPack) -> Float[Tensor, "K D"]:
         """Project caption states; a segment without one gets the learned null caption."""

@@ -45,6 +45,7 @@ class TokenPack:
     fps: frames per second of each segment (M,); 0 for images.
     caption: caption token states of all segments (K, text width).
     caption_lengths: caption tokens of each segment; 0 means "no caption".
+    first_row: where in the whole pack the rows of these tensors begin.
 
     A rank that holds a part of the rows has its rows in every tensor but ``positions``, which cover
     the rows its attention sees (trainer/parallel/context.py); lengths always count the whole pack.
@@ -59,6 +60,7 @@ class TokenPack:
     fps: Float[Tensor, " M"]
     caption: Float[Tensor, "K D"]
     caption_lengths: list[int]
+    first_row: int = 0
 
     @property
     def num_tokens(self) -> int:

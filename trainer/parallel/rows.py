@@ -40,6 +40,7 @@ def own_rows(pack: TokenPack, layout: Layout, rank: int) -> TokenPack:
         positions=pack.positions[seen],
         place=pack.place[mine],
         segment=pack.segment[mine],
+        first_row=mine.start,
     )
 
 

@@ -1,0 +1,88 @@
+"""Modulation of a pack: all rows of a segment share shift, scale and gate.
+
+On CPU segment by segment, by broadcasting: gathering (S, 6 D) rows and scattering their gradients
+back costs more than the norms themselves (docs/decisions/006). A segment's shift and scale are the
+bias and weight of a LayerNorm, whose kernel sums their gradients as it goes. On CUDA, where a small
+operation costs as much as a large one, and inside compiled code rows are gathered.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import layer_norm
+
+from models.pack import TokenPack
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Which segment each row belongs to.
+
+    segment: its index for every row (S,). segments, lengths: the same as spans of neighbouring
+    rows, in order: the index and the number of rows.
+    """
+
+    segment: Int[Tensor, " S"]
+    segments: list[int]
+    lengths: list[int]
+
+    @classmethod
+    def of(cls, pack: TokenPack) -> "Spans":
+        """Return the spans of the rows that a pack holds; padding belongs to the last segment."""
+        rows, start = len(pack.segment), -pack.first_row
+        segments, lengths = [], []
+        for index, length in enumerate(pack.lengths):
+            last = rows if index == len(pack.lengths) - 1 else min(start + length, rows)
+            if last > max(start, 0):
+                segments.append(index)
+                lengths.append(last - max(start, 0))
+            start += length
+        return cls(pack.segment, segments, lengths)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether to gather rows instead of looping over spans."""
+        return self.segment.is_cuda or torch.compiler.is_compiling()
+
+    def split(self, x: Float[Tensor, "S D"]) -> tuple[Tensor, ...]:
+        """Cut rows into spans; one span is the tensor itself, whose gradient needs no copy."""
+        return (x,) if len(self.lengths) == 1 else torch.split(x, self.lengths)
+
+    def pick(self, x: Float[Tensor, "M D"]) -> list[Tensor]:
+        """Return the row of each span's segment."""
+        rows = x.unbind()
+        return [rows[i] for i in self.segments]
+
+
+def modulate(
+    x: Float[Tensor, "S D"],
+    shift: Float[Tensor, "M D"],
+    scale: Float[Tensor, "M D"],
+    spans: Spans,
+) -> Float[Tensor, "S D"]:
+    """Normalise without learned parameters, then shift and scale by the condition (adaLN)."""
+    if spans.gathers:
+        normed = layer_norm(x, x.shape[-1:], eps=1e-6)
+        picked = (1 + scale).index_select(0, spans.segment)
+        return torch.addcmul(shift.index_select(0, spans.segment), normed, picked)
+    parts = zip(spans.split(x), spans.pick(1 + scale), spans.pick(shift), strict=True)
+    return _join([layer_norm(part, part.shape[-1:], s, b, 1e-6) for part, s, b in parts])
+
+
+def add_gated(
+    x: Float[Tensor, "S D"],
+    gate: Float[Tensor, "M D"],
+    y: Float[Tensor, "S D"],
+    spans: Spans,
+) -> Float[Tensor, "S D"]:
+    """Return x + gate * y."""
+    if spans.gathers:
+        return torch.addcmul(x, gate.index_select(0, spans.segment), y)
+    parts = zip(spans.split(x), spans.pick(gate), spans.split(y), strict=True)
+    return _join([torch.addcmul(part, g, update) for part, g, update in parts])
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
