@@ -1,0 +1,62 @@
+"""Whole runs under one layout that stop, save, and continue under another."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.config import RunConfig, freeze
+from trainer.session import train_run
+
+from ..conftest import compose_smoke
+
+STEPS, SAVED = 6, 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A layout and its ZeRO stage."""
+
+    tp: int = 1
+    cp: int = 1
+    pp: int = 1
+    dp: int = 1
+    zero: int = 0
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.tp * self.cp * self.pp * self.dp
+
+    @property
+    def name(self) -> str:
+        """A name for folders and test reports."""
+        axes = [f"{a}{n}" for a, n in vars(self).items() if a != "zero" and n > 1]
+        return "-".join([*(axes or ["single"]), f"zero{self.zero}"])
+
+
+def compose(shape: Shape, latents: Path) -> RunConfig:
+    """Compose the run, the same experiment under any layout; see ``parity.compose`` on eps."""
+    return compose_smoke(
+        latents,
+        f"horizon.steps={STEPS}",
+        "data.packs_per_step=4",
+        "data.pack_tokens=256",
+        "data.pool=16",
+        "model.depth=2",
+        "model.head_dim=8",
+        "optim.eps=1e-4",
+        "optim.lr=1e-2",
+        "checkpoint.seconds=0",
+        f"parallel.processes={shape.world}",
+        f"parallel.zero_stage={shape.zero}",
+        *(f"parallel.{axis}={getattr(shape, axis)}" for axis in ("tp", "cp", "pp")),
+    )
+
+
+def run_jobs(jobs: list[tuple[Shape, str, bool]], latents: Path, root: Path) -> None:
+    """Train (shape, folder, stop at the half) one after another as one rank."""
+    for shape, name, stops in jobs:
+        run, folder = compose(shape, latents), root / name
+        freeze(run, folder)
+        polls = iter(range(10**6))
+        finished = train_run(run, folder, lambda: stops and next(polls) >= SAVED - 1)  # noqa: B023
+        assert finished is not stops
