@@ -1,0 +1,79 @@
+"""Layouts that cannot work are refused when the run is composed, with the alternative named."""
+
+import pytest
+
+from models.config import ModelConfig
+from trainer.parallel.config import ParallelConfig, Precision
+from trainer.parallel.layout import Layout
+
+MODEL = ModelConfig(width=64, depth=6, head_dim=16)  # four heads
+REFUSED = {
+    "a data-parallel size that does not divide the packs": (
+        ParallelConfig(processes=3),
+        r"^data.packs_per_step=4: must be divisible by the data-parallel ranks, dp=3\. Use 3\.$",
+    ),
+    "axes that do not divide the processes": (
+        ParallelConfig(processes=6, tp=2, pp=2),
+        r"^parallel.processes=6: must be a multiple of tp x cp x pp = 4\. Use 4\.$",
+    ),
+    "tensor ranks that do not divide the heads": (
+        ParallelConfig(processes=8, tp=8),
+        r"^parallel.tp=8: must divide model.num_heads=4\. Use one of 1, 2, 4\.$",
+    ),
+    "context ranks that do not divide a tensor rank's heads": (
+        ParallelConfig(processes=8, tp=2, cp=4),
+        r"^parallel.cp=4: must divide the heads of a tensor rank=4/2\. Use one of 1, 2\.$",
+    ),
+    "more chunks than blocks": (
+        ParallelConfig(processes=4, pp=4, interleave=2),
+        r"^parallel.pp x interleave=8: must be at most model.depth=6: .* Use parallel.pp=4 inter",
+    ),
+    "interleaving without stages": (
+        ParallelConfig(interleave=2),
+        r"^parallel.interleave=2: must be 1 where parallel.pp=1\. Use parallel.pp=2",
+    ),
+    "interleaving with too few micro-batches": (
+        ParallelConfig(processes=3, pp=3, interleave=2),
+        r"^data.packs_per_step=4: gives each rank 4 packs, which must be a multiple of "
+        r"parallel.pp=3 to interleave\. Use 3\.$",
+    ),
+    "ZeRO 3 with stages": (
+        ParallelConfig(processes=2, pp=2, zero_stage=3),
+        r"^parallel.zero_stage=3: deadlocks with parallel.pp=2, .* Use parallel.zero_stage=1 or 2",
+    ),
+    "bf16 without ZeRO": (
+        ParallelConfig(precision=Precision.bf16),
+        r"^parallel.precision=bf16: ZeRO 0 gets the first update wrong .* Use parallel.zero",
+    ),
+    "offload without ZeRO": (
+        ParallelConfig(offload=True),
+        r"^parallel.offload=true: ZeRO 0 has no optimizer state .* Use parallel.zero_stage=1, 2 or",
+    ),
+    "a size of zero": (ParallelConfig(cp=0), r"^parallel.cp=0: must be at least 1\. Use 1\.$"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_is(case: str) -> None:
+    config, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        config.check(MODEL, packs_per_step=4)
+
+
+ACCEPTED = [
+    ParallelConfig(processes=4, tp=4),
+    ParallelConfig(processes=4, tp=2, cp=2, zero_stage=3),
+    ParallelConfig(processes=8, tp=2, pp=2, zero_stage=2, precision=Precision.bf16),
+    ParallelConfig(processes=2, pp=2, interleave=3),
+    ParallelConfig(processes=2, pp=2, zero_stage=0),
+    ParallelConfig(processes=4, zero_stage=3, offload=True),
+]
+
+
+@pytest.mark.parametrize("config", ACCEPTED, ids=lambda c: f"{c.layout}-zero{c.zero_stage}")
+def test_accepted_is(config: ParallelConfig) -> None:
+    config.check(MODEL, packs_per_step=4)
+
+
+def test_data_parallelism_takes_the_processes_that_are_left() -> None:
+    assert ParallelConfig(processes=16, tp=2, pp=2).layout == Layout(tp=2, dp=4, pp=2)

@@ -1,0 +1,81 @@
+"""Ranks, places and pieces, by arithmetic."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from models.config import ModelConfig
+from models.dit import DiT
+from trainer.parallel.layout import AXES, Coordinates, Layout
+from trainer.parallel.plan import TENSOR_PLAN, Split, split_of
+from trainer.parallel.rows import padded_rows, row_slice
+
+LAYOUTS = [Layout(*sizes) for sizes in product((1, 2, 3), repeat=4)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_a_rank_and_its_place_name_each_other(layout: Layout) -> None:
+    places = [layout.coordinates(rank) for rank in range(layout.world)]
+    assert [layout.rank(place) for place in places] == list(range(layout.world))
+    assert len(set(places)) == layout.world
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_the_groups_of_any_axes_divide_the_world(layout: Layout) -> None:
+    for axes in [*((axis,) for axis in AXES), ("cp", "dp"), ("tp", "pp"), AXES]:
+        groups = list(layout.groups(*axes))
+        assert sorted(rank for group in groups for rank in group) == list(range(layout.world))
+        for group in groups:
+            assert all(layout.members(rank, *axes) == group for rank in group)
+
+
+def test_tensor_ranks_are_neighbours_and_pipeline_ranks_far_apart() -> None:
+    layout = Layout(tp=2, cp=3, dp=5, pp=7)
+    strides = {a: layout.members(0, a)[1] for a in AXES}
+    assert strides == {"tp": 1, "cp": 2, "dp": 6, "pp": 30}
+    assert layout.coordinates(209) == Coordinates(1, 2, 4, 6)
+
+
+def test_the_table_names_axes_and_ranks() -> None:
+    lines = Layout(tp=2, dp=16).table(most=4).splitlines()
+    assert lines[0] == "layout of 32 ranks: tensor 2, context 1, data 16, pipeline 1"
+    assert lines[3].split() == ["1", "1", "0", "0", "0"]
+    assert lines[-1] == "... and 28 more"
+
+
+@pytest.mark.parametrize("split", [Split(0), Split(1), Split(0, 3), Split(0, 2)])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_parts_of_a_parameter_join_to_it(split: Split, count: int) -> None:
+    full = torch.randn(24, 8)
+    parts = [split.cut(full, index, count) for index in range(count)]
+    assert torch.equal(split.join(parts), full)
+    assert {tuple(part.shape) for part in parts} == {split.shape((24, 8), count)}
+
+
+def test_a_tensor_rank_holds_whole_heads_of_queries_keys_and_values() -> None:
+    heads, size, width = 4, 3, 5
+    full = torch.arange(3 * heads * size * width).view(3, heads, size, width)
+    part = Split(0, groups=3).cut(full.flatten(0, 2), 1, 2)
+    assert torch.equal(part.view(3, 2, size, width), full[:, 2:])
+
+
+def test_every_name_of_the_plan_is_a_parameter_and_all_matrices_of_blocks_are_cut() -> None:
+    with torch.device("meta"):
+        model = DiT(ModelConfig())
+    names = [name for name, _ in model.named_parameters()]
+    for end in TENSOR_PLAN:
+        assert any(name.endswith(end) for name in names), end
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and name.startswith("blocks."):
+            assert split_of(name) is not None, name
+
+
+@pytest.mark.parametrize("rows", [1, 5, 24, 97])
+@pytest.mark.parametrize("layout", [Layout(), Layout(tp=2), Layout(tp=2, cp=3, dp=2)], ids=str)
+def test_ranks_share_all_rows_of_a_pack(rows: int, layout: Layout) -> None:
+    total = padded_rows(rows, layout)
+    assert rows <= total < rows + layout.row_shards
+    for peers in layout.groups("tp", "cp"):
+        held = [i for r in peers for i in range(*row_slice(total, layout, r).indices(total))]
+        assert held == list(range(total))

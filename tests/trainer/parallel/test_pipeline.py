@@ -1,0 +1,122 @@
+"""The schedule of pipeline stages: complete, in order, without deadlock, and short of memory."""
+
+from collections import deque
+
+import pytest
+
+from models.config import ModelConfig
+from trainer.parallel.pipeline import Action, forward_only, schedule
+from trainer.parallel.stages import chunks_of, cut_chunks, part_costs
+
+SHAPES = [(p, c, m) for p in (1, 2, 3, 4, 8) for c in (1, 2, 3) for m in (1, 2, 4, 8, 24)]
+SHAPES = [(p, c, m) for p, c, m in SHAPES if c == 1 or (p > 1 and m % p == 0)]
+
+
+def simulate(stages: int, chunks: int, micros: int) -> int:
+    """Run all stages with lines that keep their order; return the steps of the slowest."""
+    actions = [deque(schedule(s, stages, chunks, micros)) for s in range(stages)]
+    lines: dict[tuple[int, int, bool, bool], deque[tuple[int, int]]] = {}
+    clock, times = [0] * stages, {}
+    while any(actions):
+        moved = False
+        for stage, queue in enumerate(actions):
+            if queue and _act(stage, queue[0], stages, chunks, lines, clock, times):
+                queue.popleft()
+                moved = True
+        assert moved, "no stage can go on: deadlock"
+    assert not any(lines.values()), "a message was never received"
+    return max(clock)
+
+
+def _act(stage, action: Action, stages, chunks, lines, clock, times) -> bool:
+    """Do an action if its message is at the head of its line; send its own."""
+    step = 1 if action.forward else -1
+    virtual = action.chunk * stages + stage
+    before, after = virtual - step, virtual + step
+    last = stages * chunks
+    ready = 0
+    if 0 <= before < last:
+        line = lines.setdefault(_line(before, virtual, stages, action.forward), deque())
+        if not line:
+            return False
+        assert line[0] == (virtual, action.micro), "messages arrive in another order"
+        line.popleft()
+        ready = times[(before, action.micro, action.forward)]
+    clock[stage] = max(clock[stage], ready) + (1 if action.forward else 2)
+    times[(virtual, action.micro, action.forward)] = clock[stage]
+    if 0 <= after < last:
+        key = _line(virtual, after, stages, action.forward)
+        lines.setdefault(key, deque()).append((after, action.micro))
+    return True
+
+
+def _line(source: int, target: int, stages: int, forward: bool) -> tuple[int, int, bool, bool]:
+    return source % stages, target % stages, forward, source // stages != target // stages
+
+
+@pytest.mark.parametrize(("stages", "chunks", "micros"), SHAPES)
+def test_stages_never_wait_for_ever_and_messages_keep_their_order(
+    stages: int, chunks: int, micros: int
+) -> None:
+    simulate(stages, chunks, micros)
+
+
+@pytest.mark.parametrize(("stages", "chunks", "micros"), SHAPES)
+def test_each_micro_batch_goes_forward_once_then_backward_once(
+    stages: int, chunks: int, micros: int
+) -> None:
+    for stage in range(stages):
+        done: set[tuple[int, int]] = set()
+        actions = list(schedule(stage, stages, chunks, micros))
+        assert len(set(actions)) == len(actions) == 2 * chunks * micros
+        for action in actions:
+            if action.forward:
+                done.add((action.chunk, action.micro))
+            assert (action.chunk, action.micro) in done
+
+
+@pytest.mark.parametrize("stages", [2, 4, 8])
+def test_a_stage_keeps_no_more_micro_batches_than_stages_follow(stages: int) -> None:
+    for stage in range(stages):
+        held = most = 0
+        for action in schedule(stage, stages, 1, 24):
+            held += 1 if action.forward else -1
+            most = max(most, held)
+        assert most == stages - stage
+
+
+@pytest.mark.parametrize("stages", [2, 4])
+@pytest.mark.parametrize("micros", [8, 16])
+def test_the_bubble_is_that_of_the_paper(stages: int, micros: int) -> None:
+    # Narayanan et al. 2021: (p - 1) (t_f + t_b) idle a step, divided by the chunks if interleaved;
+    # here forward takes 1, backward 2, a chunk of an interleaved stage as long as a whole stage.
+    assert simulate(stages, 1, micros) == 3 * (micros + stages - 1)
+    assert simulate(stages, 2, micros) == 3 * (2 * micros + stages - 1)
+
+
+def test_an_evaluation_runs_every_chunk_of_every_micro_batch_forward() -> None:
+    actions = list(forward_only(2, 3))
+    assert all(action.forward for action in actions)
+    assert sorted((a.micro, a.chunk) for a in actions) == [(m, c) for m in range(3) for c in (0, 1)]
+
+
+@pytest.mark.parametrize("depth", [4, 7, 12, 48])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_chunks_hold_every_block_once_in_order(depth: int, count: int) -> None:
+    chunks = cut_chunks(ModelConfig(width=64, depth=depth), count)
+    assert [b for chunk in chunks for b in chunk.blocks] == list(range(depth))
+    assert [c.is_first for c in chunks] == [True] + [False] * (count - 1)
+    assert [c.is_last for c in chunks] == [False] * (count - 1) + [True]
+    spread = [chunk for stage in range(count) for chunk in chunks_of(chunks, stage, count)]
+    assert spread == chunks
+
+
+def test_stages_with_embeddings_or_head_get_fewer_blocks_when_these_are_costly() -> None:
+    model = ModelConfig(width=64, depth=9, text_width=8192, values_per_token=96, spread=[1.0] * 24)
+    (embeddings, head), block = part_costs(model)
+    assert min(embeddings, head, block) > 0
+    chunks = cut_chunks(model, 3)
+    costs = [len(c.blocks) * block + embeddings * c.is_first + head * c.is_last for c in chunks]
+    naive = max(3 * block + embeddings, 3 * block + head)
+    assert max(costs) <= naive
+    assert max(costs) - min(costs) <= 2 * block
