@@ -16,7 +16,7 @@ SYSTEM_PACKAGES := chromium ffmpeg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-system demo report test test-dist bench check format clean clean-venv clean-data
+.PHONY: help setup setup-system demo report test test-dist gpu-check bench check format clean clean-venv clean-data
 
 help: ## List the targets
 	@echo "kinescale: scaling laws for video diffusion transformers"
@@ -65,14 +65,18 @@ demo: $(STAMP) ## From real clips to a fitted law in runs/demo (20 minutes; safe
 report: $(STAMP) ## Write the report of runs/demo again
 	@$(BIN)/python -m sweeps.report runs/demo $(ARGS)
 
-test: $(STAMP) ## Run all tests (a missing program or device skips its tests, with the reason)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-dist: $(STAMP) ## Run only the tests that start several training processes
+test-dist: $(STAMP) ## Every layout and fault with real processes; prints the tables (half an hour)
 	@$(BIN)/python -m pytest -m dist $(ARGS)
+
+gpu-check: $(STAMP) ## On a machine with a GPU: layouts, bf16, kernels, speed as a table (ten minutes)
+	@$(BIN)/python -m trainer.gpu_check $(ARGS)
 
 bench: $(STAMP) ## Print the ratios that decisions rest on (run it on an idle machine)
 	@$(BIN)/python -m benchmarks.cpu_ops
+	@$(BIN)/python -m benchmarks.train_step
 
 check: $(STAMP) ## Lint, format, types and the contracts between the rooms
 	@echo "check: ruff"
