@@ -35,7 +35,7 @@ def choose_attention(device: torch.device) -> Attend:
     """
     if device.type != "cuda":
         return attend_segments
-    return build_flash_attention() or attend_varlen
+    return build_flash_attention() or attend_varlen  # both need compute capability 8.0
 
 
 def kernel_takes(q: Float[Tensor, "S N E"]) -> bool:

@@ -150,6 +150,8 @@ class Training:
             self.progress.updates += 1
             self.ema.update(self.progress.updates)
             self._window.add(error, values)
+            if self._reason:
+                self.recorder.note_event(self.progress, "spike", self._reason, _keys(planned))
         else:
             self._handle(verdict, self._culprits(error, errors, batches, planned), planned)
         return bool(stop), bool(save), norm, lr
@@ -180,8 +182,6 @@ class Training:
 
         norm = self.engine.step(lr, decide)
         (verdict, self._reason) = verdicts[0]
-        if self._reason and verdict is Verdict.update:
-            self.recorder.note_event(self.progress, "spike", self._reason, [])
         return verdict, norm
 
     def _culprits(
@@ -190,9 +190,7 @@ class Training:
         """Return the keys of samples with a loss that is no number, the same on all ranks."""
         if math.isfinite(error):
             return []
-        order = {
-            info.key: i for i, info in enumerate(info for pack in planned.plan for info, _ in pack)
-        }
+        order = {key: i for i, key in enumerate(_keys(planned))}
         bad = [0.0] * len(order)
         for found, batch in zip(errors, batches, strict=False):
             for number in batch.pack.segment[~found.isfinite()].unique().tolist():
@@ -202,7 +200,7 @@ class Training:
 
     def _handle(self, verdict: Verdict, keys: list[str], planned: Step) -> None:
         """Carry out a verdict against the step that was just counted."""
-        keys = keys or [info.key for pack in planned.plan for info, _ in pack]
+        keys = keys or _keys(planned)
         self.recorder.note_event(self.progress, verdict.value, self._reason, keys)
         if verdict is Verdict.stop:
             raise Diverged(f"step {self.progress.step}: {self._reason} Samples: {keys}")
@@ -274,6 +272,11 @@ class Training:
         reason = f"the checkpoint of step {step} could not be written"
         self.recorder.note_event(self.progress, "save failed", reason, [])
         return False
+
+
+def _keys(planned: Step) -> list[str]:
+    """Return the keys of a step's samples on all ranks."""
+    return [info.key for pack in planned.plan for info, _ in pack]
 
 
 def _shapes(run: RunConfig) -> dict[str, tuple[int, ...]]:

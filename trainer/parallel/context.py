@@ -52,20 +52,28 @@ def _own_queries(attend: Attend, group: "ProcessGroup") -> Attend:
     """Cross-attention needs no exchange: keys are captions, which every rank holds."""
 
     def on_own_rows(q: Tensor, k: Tensor, v: Tensor, q_rows: Ragged, k_rows: Ragged) -> Tensor:
-        first = group.rank() * q.shape[0]
-        overlaps = _overlaps(q_rows.lengths, first, first + q.shape[0])
-        touched = [i for i, overlap in enumerate(overlaps) if overlap]
-        if not touched:  # all padding: no output, but gradients (of zeros) for every parameter
+        own = _own_part(q_rows, k_rows, group.rank() * len(q), len(q))
+        if own is None:  # all padding: no output, but gradients (of zeros) for every parameter
             return torch.zeros_like(q) + q[:0].sum() + k[:0].sum() + v[:0].sum()
-        own = slice(touched[0], touched[-1] + 1)
-        start = sum(k_rows.lengths[: own.start])
-        lengths = k_rows.lengths[own]
-        keys = slice(start, start + sum(lengths))
-        device = q.device
-        queries = Ragged.of(overlaps[own], device)
-        return attend(q, k[keys], v[keys], queries, Ragged.of(lengths, device))
+        queries, keys, where = own
+        return attend(q, k[where], v[where], queries, keys)
 
     return on_own_rows
+
+
+def _own_part(
+    q_rows: Ragged, k_rows: Ragged, first: int, rows: int
+) -> tuple[Ragged, Ragged, slice] | None:
+    """Return the segments that rows [first, first + rows) touch, and where their keys lie."""
+    overlaps = _overlaps(q_rows.lengths, first, first + rows)
+    touched = [i for i, overlap in enumerate(overlaps) if overlap]
+    if not touched:
+        return None
+    own = slice(touched[0], touched[-1] + 1)
+    start = sum(k_rows.lengths[: own.start])
+    keys = Ragged.of(k_rows.lengths[own], k_rows.offsets.device)
+    queries = Ragged.of(overlaps[own], q_rows.offsets.device)
+    return queries, keys, slice(start, start + keys.total)
 
 
 def _overlaps(lengths: list[int], first: int, last: int) -> list[int]:
