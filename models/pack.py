@@ -48,7 +48,7 @@ class TokenPack:
     first_row: where in the whole pack the rows of these tensors begin.
 
     A rank that holds a part of the rows has its rows in every tensor but ``positions``, which cover
-    the rows its attention sees (trainer/parallel/context.py); lengths always count the whole pack.
+    the rows its projections see (trainer/parallel/rows.py); lengths always count the whole pack.
     """
 
     latent: Float[Tensor, "S V"]

@@ -127,6 +127,11 @@ def _check_combination(parallel: ParallelConfig) -> None:
             f"parallel.zero_stage=3: deadlocks with parallel.pp={parallel.pp}, whose stages gather "
             "parameters at different times. Use parallel.zero_stage=1 or 2, or parallel.pp=1."
         )
+    if stage == 3 and parallel.recompute is Recompute.selective:
+        raise ValueError(
+            "parallel.recompute=selective: with ZeRO 3, which gathers weights inside blocks, what "
+            "was kept is not found again. Use parallel.recompute=full or parallel.zero_stage=2."
+        )
     if parallel.offload and stage == 0:
         raise ValueError(
             "parallel.offload=true: ZeRO 0 has no optimizer state to offload. "

@@ -21,6 +21,7 @@ from models.pack import TokenPack
 from models.roles import role_groups
 from trainer.config import OptimConfig
 from trainer.parallel.config import ParallelConfig, Precision
+from trainer.parallel.cost import reduce_bucket
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.optimizer import HeldAdamW
 from trainer.parallel.pipeline import Pipeline
@@ -59,7 +60,7 @@ class Engine:
         self.pipeline = Pipeline(mesh, len(self.stage.chunks))
         self._names = [name for name, _ in self.stage.model.named_parameters()]
         self._optimizer = _build_optimizer(self.stage.model, model, optim)
-        config = _deepspeed_config(optim, parallel)
+        config = _deepspeed_config(optim, parallel, sum(p.numel() for p in self.stage.parameters()))
         self._engine = _initialize(self.stage, self._optimizer, config, mesh)
         restore_buffers(self.stage.model, mesh.device)
         parameters = self.stage.model.parameters()
@@ -301,10 +302,13 @@ def _build_optimizer(model: nn.Module, config: ModelConfig, optim: OptimConfig) 
     return HeldAdamW(groups, lr=optim.lr, betas=betas, eps=optim.eps, fused=True)
 
 
-def _deepspeed_config(optim: OptimConfig, parallel: ParallelConfig) -> dict[str, object]:
+def _deepspeed_config(
+    optim: OptimConfig, parallel: ParallelConfig, params: int
+) -> dict[str, object]:
     zero: dict[str, object] = {
         "stage": parallel.zero_stage,
         "overlap_comm": False,
+        "reduce_bucket_size": reduce_bucket(params),
         "stage3_param_persistence_threshold": 0,
     }
     if parallel.offload:

@@ -78,9 +78,9 @@ class Layout:
     def groups(self, *axes: str) -> Iterator[list[int]]:
         """Yield every group along the given axes, in the order of its lowest rank."""
         for rank in range(self.world):
-            found = self.members(rank, *axes)
-            if found[0] == rank:
-                yield found
+            place = self.coordinates(rank)
+            if all(getattr(place, axis) == 0 for axis in axes):
+                yield self.members(rank, *axes)
 
     def __str__(self) -> str:
         parts = [f"{a}{size}" for a, size in zip(AXES, self.sizes, strict=True) if size > 1]

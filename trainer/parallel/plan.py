@@ -1,12 +1,14 @@
 """Which parameter is cut how: the named plan of tensor parallelism, and pieces of parameters.
 
-A plan speaks of names of ``models.dit.DiT``; the model knows nothing of it.
+A plan speaks of names of ``models.dit.DiT``; the model knows nothing of it. Planners import this
+file, so torch is imported only where tensors are put together.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,15 @@ class Split:
     dim: int
     groups: int = 1
 
-    def cut(self, full: Tensor, index: int, count: int) -> Tensor:
+    def cut(self, full: "Tensor", index: int, count: int) -> "Tensor":
         """Return the part of rank ``index`` of ``count``; a view where ``groups`` is 1."""
         blocks = full.unflatten(self.dim, (self.groups, full.shape[self.dim] // self.groups))
         return blocks.chunk(count, self.dim + 1)[index].flatten(self.dim, self.dim + 1)
 
-    def join(self, parts: list[Tensor]) -> Tensor:
+    def join(self, parts: "list[Tensor]") -> "Tensor":
         """Put the parts of all ranks together; the inverse of :meth:`cut`."""
+        import torch
+
         blocks = [p.unflatten(self.dim, (self.groups, -1)) for p in parts]
         return torch.cat(blocks, self.dim + 1).flatten(self.dim, self.dim + 1)
 
@@ -51,6 +55,11 @@ TENSOR_PLAN = {
 }
 
 
+# Whole modules whose gradient is summed over tensor ranks at the output of the modulations, one row
+# a segment, instead of parameter by parameter: their weights are the largest that are whole.
+SUMMED_AS_OUTPUT = ("condition.", "modulation.", "head_modulation.")
+
+
 def split_of(name: str) -> Split | None:
     """Return how a parameter of ``models.dit.DiT`` is cut; None where it is whole everywhere."""
     return next((split for end, split in TENSOR_PLAN.items() if name.endswith(end)), None)
@@ -67,6 +76,6 @@ class Fragment:
 
     name: str
     start: int
-    tensors: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
     part: int = 0
     parts: int = 1

@@ -18,7 +18,8 @@ from torch.utils.checkpoint import (
 
 from trainer.parallel.config import Recompute
 
-# What "selective" keeps: results that are costly to compute, or to send again.
+# What "selective" keeps: results that are costly to compute or to send again; not gathered rows,
+# which are tp times the stream (Korthikanti et al. 2022 gather them again, too).
 _KEPT = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
@@ -27,7 +28,6 @@ _KEPT = {
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.torch_attn._varlen_attn.default,
-    torch.ops._c10d_functional.all_gather_into_tensor.default,
     torch.ops._c10d_functional.reduce_scatter_tensor.default,
     torch.ops._c10d_functional.all_to_all_single.default,
 }

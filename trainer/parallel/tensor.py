@@ -1,8 +1,8 @@
 """Tensor parallelism with megatron-core's layers, and sequence parallelism around them.
 
 The layers named in the plan hold a part of their weights (Shoeybi et al. 2019); everything else is
-whole on every tensor rank but works on that rank's rows only. So the gradient of every whole
-parameter is a partial sum, and one rule covers them all: sum it over tensor ranks when it arrives.
+whole on every tensor rank but works on that rank's rows only. So the gradient of whatever is whole
+is a partial sum, and one rule covers it: sum it over tensor ranks when it arrives.
 """
 
 import warnings
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dit import DiT
-from trainer.parallel.plan import Split, split_of
+from trainer.parallel.plan import SUMMED_AS_OUTPUT, Split, split_of
 from trainer.parallel.rows import gather_rows, scatter_sum, sum_ranks
 
 with warnings.catch_warnings():
@@ -73,11 +73,26 @@ def mark_cut(model: DiT) -> None:
         parameter.tensor_model_parallel = split_of(name) is not None  # type: ignore[attr-defined]
 
 
-def sum_whole_gradients(model: nn.Module, group: "ProcessGroup") -> None:
-    """Sum the gradient of every whole parameter over tensor ranks when it arrives."""
+def sum_whole_gradients(model: DiT, group: "ProcessGroup") -> None:
+    """Sum the gradient of everything whole over tensor ranks when it arrives.
+
+    Behind the outputs of both modulations gradients are whole sums, so nothing that feeds them
+    needs a sum of its own.
+    """
+
+    def sum_gradient(gradient: Tensor) -> Tensor:
+        return sum_ranks(gradient, group)
+
+    def watch_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(sum_gradient)
+
+    for module in (model.modulation, model.head_modulation):
+        if isinstance(module, nn.Linear):  # else another stage holds it
+            module.register_forward_hook(watch_output)
     for name, parameter in model.named_parameters():
-        if split_of(name) is None:
-            parameter.register_hook(lambda gradient: sum_ranks(gradient, group))
+        if split_of(name) is None and not name.startswith(SUMMED_AS_OUTPUT):
+            parameter.register_hook(sum_gradient)
 
 
 def _part(linear: nn.Linear, split: Split, group: "ProcessGroup", name: str) -> nn.Module:

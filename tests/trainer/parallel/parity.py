@@ -108,7 +108,7 @@ SPECIAL = [
     Case(tp=2, cp=2, zero=1, extra="parallel.recompute=full"),
     Case(tp=2, cp=2, zero=2, extra="parallel.recompute=selective"),
     Case(pp=2, dp=2, zero=1, accumulation=4, extra="parallel.recompute=full"),
-    Case(dp=2, zero=3, extra="parallel.recompute=selective"),
+    Case(dp=2, zero=3, extra="parallel.recompute=full"),
     Case(dp=2, zero=1, extra="parallel.offload=true"),
     Case(tp=2, dp=2, zero=2, extra="parallel.offload=true"),
     Case(cp=2, zero=3, extra="parallel.offload=true"),

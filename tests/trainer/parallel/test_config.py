@@ -3,7 +3,7 @@
 import pytest
 
 from models.config import ModelConfig
-from trainer.parallel.config import ParallelConfig, Precision
+from trainer.parallel.config import ParallelConfig, Precision, Recompute
 from trainer.parallel.layout import Layout
 
 MODEL = ModelConfig(width=64, depth=6, head_dim=16)  # four heads
@@ -40,6 +40,10 @@ REFUSED = {
     "ZeRO 3 with stages": (
         ParallelConfig(processes=2, pp=2, zero_stage=3),
         r"^parallel.zero_stage=3: deadlocks with parallel.pp=2, .* Use parallel.zero_stage=1 or 2",
+    ),
+    "selective recomputation with ZeRO 3": (
+        ParallelConfig(zero_stage=3, recompute=Recompute.selective),
+        r"^parallel.recompute=selective: with ZeRO 3, .* Use parallel.recompute=full or parallel.z",
     ),
     "bf16 without ZeRO": (
         ParallelConfig(precision=Precision.bf16),

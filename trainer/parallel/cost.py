@@ -1,0 +1,407 @@
+"""What one rank of a layout holds and sends, in closed form; torch-free.
+
+Bytes of a collective are stated twice: ``payload``, what the rank hands to the call, which a
+recorder of calls can check; and ``wire``, what it sends in a ring of n ranks (Patarasuk and Yuan
+2009), with b the payload: gather (n - 1) b, reduce-scatter and all-to-all (n - 1) / n b, all-reduce
+2 (n - 1) / n b. A group of one rank sends nothing and counts as nothing. Scalars (norms, losses)
+are left out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from math import ceil, prod
+
+from models.config import ModelConfig
+from trainer.parallel.config import ParallelConfig, Precision, Recompute
+from trainer.parallel.layout import Coordinates, Layout
+from trainer.parallel.plan import SUMMED_AS_OUTPUT, split_of
+from trainer.parallel.shapes import rank_chunks, rank_shapes
+
+COMPLEX_BYTES = 8
+MASTER_BYTES = 4  # master weights, moments and averages are fp32 always
+# In elements: the largest bucket of gradients on their way (the engine takes a smaller one for a
+# smaller model), and DeepSpeed 0.19's default of what ZeRO 3 keeps gathered.
+REDUCE_BUCKET, LIVE_PARAMS = 500_000_000, 1_000_000_000
+PARTITION_ALIGNMENT = 2  # ZeRO 1 and 2 pad a flat group to a multiple of this times its ranks
+
+_EMBEDDINGS = ("patch_in.", "place_in.", "condition.0.", "caption_in.")  # as in models/roles.py
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RankBytes:
+    """Bytes of a rank's training state at the end of a step's last backward pass.
+
+    params: what the network computes with. gradients: what is kept of them until the step.
+    optimizer: fp32 masters where they are a copy, and AdamW's two moments; with offloading they lie
+    in host memory. ema: the averaged weights.
+    buffers: at most; DeepSpeed's bucket of gradients on their way, and parameters that ZeRO 3 has
+    gathered. Activations are not in here, nor is the fp32 copy of a partition's gradients that
+    ZeRO 1 and 2 make during the step.
+
+    With ZeRO 2 the buffers hold a second set of gradients: a further micro-batch, or the next of
+    several chunks, is reduced into it.
+    """
+
+    params: int
+    gradients: int
+    optimizer: int
+    ema: int
+    buffers: int
+
+    @property
+    def state(self) -> int:
+        """Everything but the buffers."""
+        return self.params + self.gradients + self.optimizer + self.ema
+
+    @property
+    def total(self) -> int:
+        """Everything."""
+        return self.state + self.buffers
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Parameters that the optimizer updates alike, in its order, and ZeRO's share of them."""
+
+    sizes: list[int]
+    ranks: int
+    index: int
+
+    @property
+    def partition(self) -> int:
+        """Elements of each rank's partition of the flat group, padding included (ZeRO 1, 2)."""
+        unit = PARTITION_ALIGNMENT * self.ranks
+        return ceil(sum(self.sizes) / unit) * PARTITION_ALIGNMENT
+
+    @property
+    def owned(self) -> int:
+        """Elements of this rank's partition that are no padding."""
+        return _clamp(sum(self.sizes) - self.index * self.partition, self.partition)
+
+    @property
+    def touched(self) -> int:
+        """Elements of the parameters that reach into this rank's partition, counted whole."""
+        low, high = self.index * self.partition, (self.index + 1) * self.partition
+        total = start = 0
+        for size in self.sizes:
+            total += size if start < high and start + size > low else 0
+            start += size
+        return total
+
+    @property
+    def shards(self) -> int:
+        """Elements of this rank's shards of each parameter, padding included (ZeRO 3)."""
+        return sum(ceil(size / self.ranks) for size in self.sizes)
+
+    @property
+    def owned_shards(self) -> int:
+        """Elements of its shards that are no padding."""
+        shares = ((size, ceil(size / self.ranks)) for size in self.sizes)
+        return sum(_clamp(size - self.index * share, share) for size, share in shares)
+
+
+def rank_bytes(model: ModelConfig, parallel: ParallelConfig, place: Coordinates) -> RankBytes:
+    """Return what a rank holds, from P parameters a rank and R ranks that share a replica's state.
+
+    With e bytes an element (4, or 2 in bf16) and padding left out:
+
+        ZeRO   params   gradients   optimizer   ema
+        0      4 P      4 P         8 P         4 P
+        1      e P      e P         12 P / R    4 P / R
+        2      e P      e P / R     12 P / R    4 P / R
+        3      e P / R  e P / R     12 P / R    4 P / R
+
+    After Rajbhandari et al. 2020, section 3, with what differs in DeepSpeed 0.19 as it is driven
+    here: masters are a copy in fp32 too; gradients stay in the network's precision; and ZeRO 2
+    keeps the gradient of a parameter whole that reaches into two partitions.
+    """
+    e, groups = element_bytes(parallel), _groups(model, parallel, place)
+    params = sum(sum(group.sizes) for group in groups)
+    if parallel.zero_stage == 0:
+        bucket = reduce_bucket(params)
+        return RankBytes(e * params, e * params, 2 * 4 * params, 4 * params, e * bucket)
+    if parallel.zero_stage == 3:
+        shards = sum(group.shards for group in groups)
+        owned = sum(group.owned_shards for group in groups)
+        live = e * (reduce_bucket(params) + min(params, LIVE_PARAMS))
+        return RankBytes(
+            e * shards, e * shards, 3 * MASTER_BYTES * shards, MASTER_BYTES * owned, live
+        )
+    partition = sum(group.partition for group in groups)
+    owned = sum(group.owned for group in groups)
+    touched = sum(group.touched for group in groups)
+    return RankBytes(
+        params=e * partition * parallel.layout.replicas,
+        gradients=e * (params if parallel.zero_stage == 1 else touched),
+        optimizer=3 * MASTER_BYTES * partition,
+        ema=MASTER_BYTES * owned,
+        buffers=e * (reduce_bucket(params) + (touched if parallel.zero_stage == 2 else 0)),
+    )
+
+
+def reduce_bucket(params: int) -> int:
+    """Return the elements of the bucket of gradients of a rank with ``params`` parameters."""
+    return min(params, REDUCE_BUCKET)
+
+
+def element_bytes(parallel: ParallelConfig) -> int:
+    """Return the bytes of an element of what the network computes with."""
+    return 2 if parallel.precision is Precision.bf16 else 4
+
+
+def _groups(model: ModelConfig, parallel: ParallelConfig, place: Coordinates) -> list[_Group]:
+    """Return the optimizer's two groups, without weight decay and with, as the engine builds them.
+
+    Within a group, embeddings come before vectors and matrices before the head.
+    """
+    layout = parallel.layout
+    sizes: dict[int, list[int]] = {role: [] for role in range(4)}
+    for name, shape in rank_shapes(model, layout, parallel.interleave, place).items():
+        if len(shape) < 2:
+            role = 1
+        elif name.startswith(_EMBEDDINGS):
+            role = 0
+        else:
+            role = 3 if name.startswith("head.") else 2
+        sizes[role].append(prod(shape))
+    index = place.dp * layout.cp + place.cp
+    both = (sizes[0] + sizes[1], sizes[2] + sizes[3])
+    return [_Group(group, layout.replicas, index) for group in both]
+
+
+def _clamp(value: int, most: int) -> int:
+    return max(0, min(value, most))
+
+
+# --- traffic --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a data-parallel rank works on in one optimizer step.
+
+    rows: of a pack, padded so that all ranks share them evenly. segments, captions: its segments
+    and caption tokens (one for a segment without). micros: packs.
+    """
+
+    rows: int
+    segments: int
+    captions: int
+    micros: int = 1
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Calls of one kind in a step, the bytes a rank hands to them, and those it sends in a ring."""
+
+    calls: int = 0
+    payload: int = 0
+    wire: int = 0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a rank sends in one optimizer step, by axis and kind.
+
+    Calls of the last three depend on DeepSpeed's buckets and are only roughly known.
+    """
+
+    tp_gather: Flow = Flow()
+    tp_reduce_scatter: Flow = Flow()
+    tp_all_reduce: Flow = Flow()
+    cp_all_to_all: Flow = Flow()
+    pp_send: Flow = Flow()
+    zero_gather: Flow = Flow()
+    zero_reduce_scatter: Flow = Flow()
+    zero_all_reduce: Flow = Flow()
+
+    @property
+    def wire(self) -> int:
+        """Bytes sent, of all kinds."""
+        return sum(flow.wire for _, flow in self.flows())
+
+    def flows(self) -> Iterator[tuple[str, Flow]]:
+        """Yield (name, flow) of every kind."""
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
+
+
+def step_traffic(
+    model: ModelConfig, parallel: ParallelConfig, place: Coordinates, work: Work
+) -> Traffic:
+    """Return what a rank sends in one optimizer step."""
+    flows = _tensor_flows(model, parallel, place, work)
+    flows |= _context_flows(model, parallel, place, work)
+    flows |= _pipeline_flows(model, parallel, place, work)
+    flows |= _zero_flows(model, parallel, place, work)
+    return Traffic(**flows)
+
+
+def _passes(
+    model: ModelConfig,
+    parallel: ParallelConfig,
+    place: Coordinates,
+    work: Work,
+    again: tuple[Recompute, ...],
+) -> int:
+    """Return how often a block's collective happens: forward, mirrored backward, recomputed.
+
+    again: the modes of recomputation that repeat it (trainer/parallel/recompute.py).
+    """
+    chunks = rank_chunks(model, parallel.layout, parallel.interleave, place)
+    times = 3 if parallel.recompute in again else 2
+    return times * work.micros * sum(len(chunk.blocks) for chunk in chunks)
+
+
+def _tensor_flows(
+    model: ModelConfig, parallel: ParallelConfig, place: Coordinates, work: Work
+) -> dict[str, Flow]:
+    """Tensor and sequence parallelism (Korthikanti et al. 2022, section 4.2.2).
+
+    Around self-attention, cross-attention and MLP each: a gather of own rows (R / cp tp, D) before,
+    a reduce-scatter of (R / cp, D) after; backward the other way round. Gathered rows are not kept
+    under selective recomputation. The gradient of each whole parameter is summed once a
+    micro-batch, since each rank sees the rows it holds; that of the modulations as (M, 6 D) and
+    (M, 2 D) at their outputs.
+    """
+    layout, e = parallel.layout, element_bytes(parallel)
+    if layout.tp == 1:
+        return {}
+    gathers = 3 * _passes(model, parallel, place, work, (Recompute.selective, Recompute.full))
+    scatters = 3 * _passes(model, parallel, place, work, (Recompute.full,))
+    own = work.rows // layout.row_shards * model.width * e
+    sums = _summed(model, parallel, place, work)
+    return {
+        "tp_gather": _gather(gathers, gathers * own, layout.tp),
+        "tp_reduce_scatter": _scatter(scatters, scatters * own * layout.tp, layout.tp),
+        "tp_all_reduce": _all_reduce(
+            work.micros * len(sums), work.micros * e * sum(sums), layout.tp
+        ),
+    }
+
+
+def _summed(
+    model: ModelConfig, parallel: ParallelConfig, place: Coordinates, work: Work
+) -> list[int]:
+    """Return the elements of every gradient that is summed over tensor ranks a micro-batch."""
+    shapes = rank_shapes(model, parallel.layout, parallel.interleave, place)
+    sums = [
+        prod(shape)
+        for name, shape in shapes.items()
+        if split_of(name) is None and not name.startswith(SUMMED_AS_OUTPUT)
+    ]
+    for name in ("modulation.bias", "head_modulation.bias"):
+        sums += [work.segments * prod(shapes[name])] if name in shapes else []
+    return sums
+
+
+def _context_flows(
+    model: ModelConfig, parallel: ParallelConfig, place: Coordinates, work: Work
+) -> dict[str, Flow]:
+    """Context parallelism (Jacobs et al. 2023, section 3.2): 4 R D / (cp tp) elements a block.
+
+    One all-to-all of queries, keys and values together and one of the output, forward and backward.
+    """
+    layout, e = parallel.layout, element_bytes(parallel)
+    if layout.cp == 1:
+        return {}
+    passes = _passes(model, parallel, place, work, (Recompute.full,))
+    payload = passes * 4 * (work.rows // layout.cp) * (model.width // layout.tp) * e
+    return {"cp_all_to_all": _scatter(2 * passes, payload, layout.cp)}
+
+
+def _pipeline_flows(
+    model: ModelConfig, parallel: ParallelConfig, place: Coordinates, work: Work
+) -> dict[str, Flow]:
+    """Messages between stages: the stream (own rows, condition, modulation, captions) and back.
+
+    A rank receives as many bytes as it sends.
+    """
+    layout, e = parallel.layout, element_bytes(parallel)
+    chunks = rank_chunks(model, layout, parallel.interleave, place)
+    sends = sum(not c.is_last for c in chunks) + sum(not c.is_first for c in chunks)
+    size = message_values(model, layout, work) * e
+    calls = work.micros * sends
+    return {"pp_send": Flow(calls, calls * size, calls * size)}
+
+
+def message_values(model: ModelConfig, layout: Layout, work: Work) -> int:
+    """Return the values of a message between pipeline stages, see ``models.dit.Stream``."""
+    rows = work.rows // layout.row_shards
+    return model.width * (rows + 7 * work.segments + work.captions)
+
+
+def _zero_flows(
+    model: ModelConfig, parallel: ParallelConfig, place: Coordinates, work: Work
+) -> dict[str, Flow]:
+    """ZeRO as DeepSpeed 0.19 does it, over the R ranks that share a replica's state.
+
+    P parameters a rank; payloads: 0: one all-reduce of P. 1: the same, then a gather of P / R.
+    2: as 1, but an all-reduce every micro-batch. 3: every micro-batch a reduce-scatter of P and,
+    once the order is known after the first step, gathers of (2 P - min(P, L)) / R: what is among
+    the last L = 1e9 elements of the forward pass is still there for the backward pass. (That is to
+    within a parameter; recomputation adds up to the blocks' share where L is less than a block.)
+    Rajbhandari et al. 2020, section 7, reckon with reduce-scatters for 1 and 2, half of an
+    all-reduce; DeepSpeed all-reduces buckets that several ranks own
+    (use_multi_rank_bucket_allreduce).
+    """
+    e, n = element_bytes(parallel), parallel.layout.replicas
+    groups = _groups(model, parallel, place)
+    if n == 1:
+        return {}
+    params = sum(sum(group.sizes) for group in groups)
+    buckets = ceil(params / reduce_bucket(params))
+    if parallel.zero_stage == 3:
+        shards = sum(group.shards for group in groups)
+        gathered = work.micros * (2 * shards - shards * min(params, LIVE_PARAMS) // params)
+        scattered = work.micros * shards * n
+        return {
+            "zero_gather": _gather(work.micros, e * gathered, n),
+            "zero_reduce_scatter": _scatter(work.micros * buckets, e * scattered, n),
+        }
+    times = work.micros if parallel.zero_stage == 2 else 1
+    flows = {"zero_all_reduce": _all_reduce(times * buckets, times * e * params, n)}
+    if parallel.zero_stage:
+        partition = sum(group.partition for group in groups)
+        flows["zero_gather"] = _gather(len(groups), e * partition, n)
+    return flows
+
+
+def _gather(calls: int, payload: int, ranks: int) -> Flow:
+    return Flow(calls, payload, (ranks - 1) * payload)
+
+
+def _scatter(calls: int, payload: int, ranks: int) -> Flow:
+    return Flow(calls, payload, (ranks - 1) * payload // ranks)
+
+
+def _all_reduce(calls: int, payload: int, ranks: int) -> Flow:
+    return Flow(calls, payload, 2 * (ranks - 1) * payload // ranks)
+
+
+# --- activations ----------------------------------------------------------------------------------
+
+
+def checkpoint_bytes(
+    model: ModelConfig, parallel: ParallelConfig, place: Coordinates, work: Work
+) -> int:
+    """Return the bytes that a rank keeps from forward to backward under full recomputation.
+
+    Each block keeps its own rows (R / cp tp, D) of the residual stream (Chen et al. 2016), each
+    chunk the rotations (R / cp, E / 2), complex, of the rows its projections see; of as many
+    micro-batches as are under way: under 1F1B at most one more than the stages that follow
+    (Narayanan et al. 2021, section 2.2). What depends on segments and captions is left out.
+    """
+    layout = parallel.layout
+    later, interleave = layout.pp - 1 - place.pp, parallel.interleave
+    chunks = rank_chunks(model, layout, interleave, place)
+    own = work.rows // layout.row_shards * model.width * element_bytes(parallel)
+    rotation = work.rows // layout.cp * (model.head_dim // 2) * COMPLEX_BYTES
+    kept = own * sum(len(chunk.blocks) for chunk in chunks) + rotation * len(chunks)
+    if interleave == 1:
+        return kept * min(later + 1, work.micros)
+    ahead = 2 * later + (interleave - 1) * layout.pp + 1
+    return ceil(kept * min(ahead, work.micros * interleave) / interleave)
