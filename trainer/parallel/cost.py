@@ -14,7 +14,7 @@ from math import ceil, prod
 from models.config import ModelConfig
 from trainer.parallel.config import ParallelConfig, Precision, Recompute
 from trainer.parallel.layout import Coordinates, Layout
-from trainer.parallel.plan import SUMMED_AS_OUTPUT, split_of
+from trainer.parallel.plan import split_of
 from trainer.parallel.shapes import rank_chunks, rank_shapes
 
 COMPLEX_BYTES = 8
@@ -263,9 +263,9 @@ def _tensor_flows(
 
     Around self-attention, cross-attention and MLP each: a gather of own rows (R / cp tp, D) before,
     a reduce-scatter of (R / cp, D) after; backward the other way round. Gathered rows are not kept
-    under selective recomputation. The gradient of each whole parameter is summed once a
-    micro-batch, since each rank sees the rows it holds; that of the modulations as (M, 6 D) and
-    (M, 2 D) at their outputs.
+    under selective recomputation. Both modulations are put together from parts of (M, 6 D / tp) and
+    (M, 2 D / tp). The gradient of each whole parameter is summed once a micro-batch, since each
+    rank sees the rows it holds.
     """
     layout, e = parallel.layout, element_bytes(parallel)
     if layout.tp == 1:
@@ -273,29 +273,20 @@ def _tensor_flows(
     gathers = 3 * _passes(model, parallel, place, work, (Recompute.selective, Recompute.full))
     scatters = 3 * _passes(model, parallel, place, work, (Recompute.full,))
     own = work.rows // layout.row_shards * model.width * e
-    sums = _summed(model, parallel, place, work)
+    shapes = rank_shapes(model, layout, parallel.interleave, place)
+    whole = [prod(shape) for name, shape in shapes.items() if split_of(name) is None]
+    joined = [shape[0] for name, shape in shapes.items() if name.endswith("modulation.bias")]
+    parts = work.micros * work.segments * e * sum(joined)
+    more = work.micros * len(joined)
     return {
-        "tp_gather": _gather(gathers, gathers * own, layout.tp),
-        "tp_reduce_scatter": _scatter(scatters, scatters * own * layout.tp, layout.tp),
+        "tp_gather": _gather(gathers + more, gathers * own + parts, layout.tp),
+        "tp_reduce_scatter": _scatter(
+            scatters + more, (scatters * own + parts) * layout.tp, layout.tp
+        ),
         "tp_all_reduce": _all_reduce(
-            work.micros * len(sums), work.micros * e * sum(sums), layout.tp
+            work.micros * len(whole), work.micros * e * sum(whole), layout.tp
         ),
     }
-
-
-def _summed(
-    model: ModelConfig, parallel: ParallelConfig, place: Coordinates, work: Work
-) -> list[int]:
-    """Return the elements of every gradient that is summed over tensor ranks a micro-batch."""
-    shapes = rank_shapes(model, parallel.layout, parallel.interleave, place)
-    sums = [
-        prod(shape)
-        for name, shape in shapes.items()
-        if split_of(name) is None and not name.startswith(SUMMED_AS_OUTPUT)
-    ]
-    for name in ("modulation.bias", "head_modulation.bias"):
-        sums += [work.segments * prod(shapes[name])] if name in shapes else []
-    return sums
 
 
 def _context_flows(

@@ -40,8 +40,11 @@ class Split:
 
 
 # End of a parameter's name -> cut. What is not named is whole on every tensor rank. Layers whose
-# output is cut (dim 0) read all rows; layers whose input is cut (dim 1) sum over tensor ranks.
+# output is cut (dim 0) read all rows; layers whose input is cut (dim 1) sum over tensor ranks. Both
+# modulations work on one row a segment; their outputs are put together again.
 TENSOR_PLAN = {
+    "modulation.weight": Split(0),
+    "modulation.bias": Split(0),
     "self_attention.qkv.weight": Split(0, groups=3),
     "self_attention.temperature": Split(0),
     "self_attention.out.weight": Split(1),
@@ -53,11 +56,6 @@ TENSOR_PLAN = {
     "mlp.0.bias": Split(0),
     "mlp.2.weight": Split(1),
 }
-
-
-# Whole modules whose gradient is summed over tensor ranks at the output of the modulations, one row
-# a segment, instead of parameter by parameter: their weights are the largest that are whole.
-SUMMED_AS_OUTPUT = ("condition.", "modulation.", "head_modulation.")
 
 
 def split_of(name: str) -> Split | None:

@@ -1,8 +1,8 @@
 """Tensor parallelism with megatron-core's layers, and sequence parallelism around them.
 
 The layers named in the plan hold a part of their weights (Shoeybi et al. 2019); everything else is
-whole on every tensor rank but works on that rank's rows only. So the gradient of whatever is whole
-is a partial sum, and one rule covers it: sum it over tensor ranks when it arrives.
+whole on every tensor rank but works on that rank's rows only. So the gradient of every whole
+parameter is a partial sum, and one rule covers them all: sum it over tensor ranks when it arrives.
 """
 
 import warnings
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dit import DiT
-from trainer.parallel.plan import SUMMED_AS_OUTPUT, Split, split_of
+from trainer.parallel.plan import Split, split_of
 from trainer.parallel.rows import gather_rows, scatter_sum, sum_ranks
 
 with warnings.catch_warnings():
@@ -33,6 +33,15 @@ class SplitOutput(ColumnParallelLinear):
         """Map own rows (R, D), or a whole input, to all rows of this rank's features."""
         rows = gather_rows(x, self.tp_group) if self.reads_own_rows else x
         return super().forward(rows)[0]
+
+
+class JoinedOutput(ColumnParallelLinear):
+    """A linear layer whose output features are cut and put together again, for few rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a whole input (M, D) to all features; gradients of all ranks' uses are summed."""
+        own = super().forward(x)[0]  # (M, features / tp)
+        return gather_rows(own.t(), self.tp_group).t()
 
 
 class SplitInput(RowParallelLinear):
@@ -73,26 +82,11 @@ def mark_cut(model: DiT) -> None:
         parameter.tensor_model_parallel = split_of(name) is not None  # type: ignore[attr-defined]
 
 
-def sum_whole_gradients(model: DiT, group: "ProcessGroup") -> None:
-    """Sum the gradient of everything whole over tensor ranks when it arrives.
-
-    Behind the outputs of both modulations gradients are whole sums, so nothing that feeds them
-    needs a sum of its own.
-    """
-
-    def sum_gradient(gradient: Tensor) -> Tensor:
-        return sum_ranks(gradient, group)
-
-    def watch_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        if output.requires_grad:
-            output.register_hook(sum_gradient)
-
-    for module in (model.modulation, model.head_modulation):
-        if isinstance(module, nn.Linear):  # else another stage holds it
-            module.register_forward_hook(watch_output)
+def sum_whole_gradients(model: nn.Module, group: "ProcessGroup") -> None:
+    """Sum the gradient of every whole parameter over tensor ranks when it arrives."""
     for name, parameter in model.named_parameters():
-        if split_of(name) is None and not name.startswith(SUMMED_AS_OUTPUT):
-            parameter.register_hook(sum_gradient)
+        if split_of(name) is None:
+            parameter.register_hook(lambda gradient: sum_ranks(gradient, group))
 
 
 def _part(linear: nn.Linear, split: Split, group: "ProcessGroup", name: str) -> nn.Module:
@@ -109,7 +103,10 @@ def _part(linear: nn.Linear, split: Split, group: "ProcessGroup", name: str) -> 
     features = linear.in_features, linear.out_features
     if split.dim == 1:
         return SplitInput(*features, input_is_parallel=True, skip_bias_add=True, **settings)
-    part = SplitOutput(*features, gather_output=False, disable_grad_reduce=True, **settings)
+    settings |= {"gather_output": False, "disable_grad_reduce": True}
+    if name.endswith("modulation"):
+        return JoinedOutput(*features, **settings)
+    part = SplitOutput(*features, **settings)
     part.reads_own_rows = not name.endswith("cross_attention.kv")  # captions are whole everywhere
     return part
 
