@@ -99,6 +99,11 @@ class CheckpointWriter:
         if not self._background:
             self.wait()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the last save is still being written by this rank."""
+        return self._job is not None and self._job.is_alive()
+
     def wait(self) -> Path | None:
         """Wait for the last save; return the checkpoint, or None when any rank could not write."""
         job, self._job = self._job, None

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from trainer.config import RunConfig, WandbMode
 
@@ -42,11 +42,32 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def append_lines(path: Path) -> TextIO:
+    """Open a file of JSON lines to append to; a last line that a crash cut short is ended first."""
+    file = path.open("a")
+    if path.stat().st_size:
+        with path.open("rb") as found:
+            found.seek(-1, os.SEEK_END)
+            if found.read() != b"\n":
+                file.write("\n")
+    return file
+
+
 def _keep_until(path: Path, step: int) -> None:
-    records = [record for record in read_metrics(path) if record["step"] <= step]
+    """Keep what was written before the checkpoint of a step was saved."""
+    records = [
+        record
+        for record in read_metrics(path)
+        if record["step"] < step or (record["step"] == step and not _is_final(record))
+    ]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
     temporary.replace(path)
+
+
+def _is_final(record: dict[str, Any]) -> bool:
+    """Tell the validation at the end, which a run that resumes at its last step repeats."""
+    return any(key.startswith("loss/") for key in record)
 
 
 class WandbMirror:

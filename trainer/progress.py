@@ -10,7 +10,7 @@ from typing import Any
 
 from data.batch import Step
 from data.pack import Cell, tokens
-from trainer.metrics import MetricsFile, WandbMirror
+from trainer.metrics import MetricsFile, WandbMirror, append_lines
 from trainer.parallel.mesh import Mesh
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Recorder:
         if keep_samples and mesh.leads_replica:
             path = folder / "samples" / f"rank-{mesh.rank:05d}.jsonl"
             path.parent.mkdir(exist_ok=True)
-            self._samples = path.open("a")
+            self._samples = append_lines(path)
 
     def open(self, progress: Progress) -> None:
         """Begin at a step: what metrics.jsonl says about later ones is cut off."""
@@ -132,7 +132,7 @@ class Recorder:
         log.warning("step %d: %s: %s%s", progress.step, event, reason, _list(keys))
         record = {"step": progress.step, "attempt": self._attempt, "event": event}
         record |= {"reason": reason, "keys": keys}
-        with (self._folder / "events.jsonl").open("a") as file:
+        with append_lines(self._folder / "events.jsonl") as file:
             file.write(json.dumps(record) + "\n")
 
     def note_samples(self, step: int, planned: Step) -> None:
