@@ -128,7 +128,7 @@ def compose(case: Case, latents: Path) -> RunConfig:
     Adam's first updates are nearly the sign of the gradient, so that an element whose gradient is
     zero up to rounding moves by the whole learning rate, either way. An eps above the rounding
     makes the movement of the weights a measure of the gradients. The rate is high because a weight
-    near one has steps of 1.2e-7: what is compared must move far more than that.
+    near one has steps of 1.2e-7: what is compared must move far more than that (see ``_apart``).
     """
     axes = [f"parallel.{a}={getattr(case, a)}" for a in ("tp", "cp", "pp", "interleave")]
     return compose_smoke(
@@ -257,7 +257,7 @@ def compare(case: Case, latents: Path, folder: Path) -> Difference:
         json.loads((folder / f"{c.name}-0.json").read_text()) for c in (case, case.reference)
     )
     moved = [
-        float((mine[n] - theirs[n]).double().norm() / (theirs[n] - start[n]).double().norm())
+        _apart(mine[n], theirs[n]) / float((theirs[n] - start[n]).double().norm())
         for n in shapes
         if not torch.equal(theirs[n], start[n]) or not torch.equal(mine[n], start[n])
     ]
@@ -267,6 +267,17 @@ def compare(case: Case, latents: Path, folder: Path) -> Difference:
         weights=max(moved),
         validation=_worst([found["validation"]], [expected["validation"]]),
     )
+
+
+def _apart(mine: Tensor, theirs: Tensor) -> float:
+    """Return the distance of two weights beyond what storing them in fp32 explains.
+
+    Every step rounds a weight by up to half a step of the grid that fp32 has there; for a weight
+    near one that moves by a hundredth in all, five such halves are already 3e-5 of the movement.
+    """
+    grid = torch.nextafter(theirs.abs(), torch.tensor(torch.inf)) - theirs.abs()
+    apart = (mine - theirs).abs().double() - STEPS / 2 * grid.double()
+    return float(apart.clamp(min=0).norm())
 
 
 def _worst(found: list[float], expected: list[float]) -> float:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch.distributed as dist
+
 from trainer.config import RunConfig, freeze
 from trainer.session import train_run
 
@@ -56,7 +58,9 @@ def run_jobs(jobs: list[tuple[Shape, str, bool]], latents: Path, root: Path) -> 
     """Train (shape, folder, stop at the half) one after another as one rank."""
     for shape, name, stops in jobs:
         run, folder = compose(shape, latents), root / name
-        freeze(run, folder)
+        if dist.get_rank() == 0:
+            freeze(run, folder)
+        dist.barrier()
         polls = iter(range(10**6))
         finished = train_run(run, folder, lambda: stops and next(polls) >= SAVED - 1)  # noqa: B023
         assert finished is not stops

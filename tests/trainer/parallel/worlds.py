@@ -6,9 +6,11 @@ imports them once; ranks are forked from it, each world does many jobs.
 
 import importlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import socket
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -34,9 +36,13 @@ def run_world(size: int, job: str, *arguments: object) -> None:
     for process in ranks:
         process.start()
     try:
-        for process in ranks:
-            process.join(LIMIT_SECONDS)
-        failed = [rank for rank, process in enumerate(ranks) if process.exitcode != 0]
+        end = time.monotonic() + LIMIT_SECONDS
+        while time.monotonic() < end and any(process.is_alive() for process in ranks):
+            multiprocessing.connection.wait([p.sentinel for p in ranks if p.is_alive()], timeout=1)
+            if any(process.exitcode for process in ranks):
+                break  # its peers would wait for it
+        failed = [rank for rank, process in enumerate(ranks) if process.exitcode]
+        failed += [rank for rank, process in enumerate(ranks) if process.is_alive()]
         assert not failed, f"ranks {failed} failed: {'' if errors.empty() else errors.get()}"
     finally:
         for process in ranks:
