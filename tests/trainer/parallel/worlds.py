@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 PRELOAD = ["torch", "deepspeed", "trainer.session", "trainer.parallel.tensor"]
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 900
 ROOT = str(Path(__file__).parents[3])
 
 
