@@ -69,6 +69,8 @@ def main(argv: list[str]) -> int:
         print(NO_GPU, file=sys.stderr)
         return 2
     os.environ["DS_ACCELERATOR"] = arguments.device
+    for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(key, None)  # a world that this command was started in is not its own
     if arguments.rows:
         settings = Settings(torch.device(arguments.device), arguments.quick)
         for row in run_cases(arguments.only, _cases(arguments.only)(settings)):

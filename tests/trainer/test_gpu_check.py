@@ -38,7 +38,7 @@ CURVE = Curve([1.0, 0.9], [2.0, 1.9], [0.1, 0.1], 0, 100, 1000)
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    environment = dict(os.environ)
     return subprocess.run(
         [sys.executable, "-m", "trainer.gpu_check", *arguments],
         cwd=ROOT,

@@ -9,6 +9,7 @@ from data.batch import Pack
 from data.loader import load_fixed
 from trainer.collate import Collator
 from trainer.objective_step import MicroBatch, prepare
+from trainer.parallel.mesh import alone
 from trainer.rng import generator, normal, uniform
 
 from .conftest import compose_smoke
@@ -65,7 +66,7 @@ def test_noise_and_time_of_a_sample_do_not_depend_on_its_pack(latents: Path) -> 
 
     def draw(chosen: list[int]) -> dict[str, tuple[torch.Tensor, float]]:
         pack = Pack([samples[i] for i in chosen], 512, [])
-        batch = prepare(pack, run, collator, torch.device("cpu"))
+        batch = prepare(pack, run, collator, alone())
         ordered = sorted(pack.samples, key=lambda s: s.latent[0].numel())
         return draws_by_key(batch, [s.info.key for s in ordered])
 

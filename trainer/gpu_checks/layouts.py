@@ -29,6 +29,8 @@ STEPS, SECONDS_EACH, SECONDS_START = 3, 20, 120
 MEMORY_MODEL = ModelConfig(width=1024, depth=8, head_dim=64, text_width=32)
 GIB = 2**30
 
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")  # of a world that is not ours
+
 
 @dataclass(frozen=True)
 class Job:
@@ -158,7 +160,7 @@ def _start(jobs: list[Job], settings: Settings, scratch: Path) -> tuple[list[Cur
         command += ["torch.distributed.run", "--standalone", "--nproc_per_node"]
         command += [str(jobs[0].world), "-m", "--"]
     command += ["trainer.gpu_checks.layouts", settings.device.type, str(plan), str(out)]
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_PLACE)}
     limit = SECONDS_START + SECONDS_EACH * len(jobs)
     with log.open("w") as stream:
         process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
