@@ -62,6 +62,9 @@ class Engine:
         self._optimizer = _build_optimizer(self.stage.model, model, optim)
         config = _deepspeed_config(optim, parallel, sum(p.numel() for p in self.stage.parameters()))
         self._engine = _initialize(self.stage, self._optimizer, config, mesh)
+        if parallel.zero_stage == 0 and mesh.layout.replicas == 1:
+            # Nobody to reduce with: DeepSpeed would still copy every gradient there and back.
+            self._engine.enable_backward_allreduce = False
         restore_buffers(self.stage.model, mesh.device)
         parameters = self.stage.model.parameters()
         # DeepSpeed hangs its own attributes on parameters
