@@ -149,7 +149,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         "try:\n"
         "    runpy.run_module('trainer.train', run_name='__main__', alter_sys=True)\n"
         "finally:\n"
-        "    heavy = {'torch', 'deepspeed', 'wandb', 'transformers'} & set(sys.modules)\n"
+        "    names = {'torch', 'deepspeed', 'megatron', 'wandb', 'transformers'}\n"
+        "    heavy = names & set(sys.modules)\n"
         "    print('imported:', sorted(heavy))\n"
     )
     return subprocess.run(
