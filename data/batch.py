@@ -16,7 +16,8 @@ class Sample:
     visit: the epoch this visit belongs to; with ``info.key`` it names the random draws.
     frames: RGB frames, 0..255, or None for latents.
     latent: latents as stored, in the dtype of the shard, or None for clips.
-    caption_states: encoded caption tokens, or None where the shard holds only text.
+    caption_states: encoded tokens of the dense caption, or None where the shard holds only text.
+    short_caption_states: the same of the short caption; None also where there is none.
     decoder: what read the payload: decord, pyav, pillow or safetensors.
     """
 
@@ -26,6 +27,7 @@ class Sample:
     latent: Float[Tensor, "C F H W"] | None
     caption_states: Float[Tensor, "L D"] | None
     decoder: str
+    short_caption_states: Float[Tensor, "L D"] | None = None
 
 
 @dataclass

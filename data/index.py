@@ -23,6 +23,7 @@ from data.decoder_pool import DecodeError, DecoderPool
 from data.sample import SampleInfo, is_key
 from data.shards import (
     INDEX_NAME,
+    TRUTH_EXTENSION,
     read_payload,
     write_atomically,
     write_index,
@@ -164,6 +165,7 @@ def describe(sample: dict[str, Any], shard: Path, pool: DecoderPool) -> SampleIn
     media = MEDIA_OF_EXTENSION[found[0]]
     payload = member.read()
     values = read_sidecars(sample)
+    truth: Member | None = sample.get(TRUTH_EXTENSION)
     values |= {
         "key": key,
         "media": media,
@@ -171,6 +173,8 @@ def describe(sample: dict[str, Any], shard: Path, pool: DecoderPool) -> SampleIn
         "shard": shard.name,
         "offset": member.offset,
         "nbytes": member.nbytes,
+        "truth_offset": truth.offset if truth else 0,
+        "truth_nbytes": truth.nbytes if truth else 0,
     }
     if not {"num_frames", "height", "width", "fps"} <= values.keys():
         values |= measure(key, media, payload, pool)

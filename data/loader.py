@@ -66,8 +66,8 @@ class SampleReader:
             return found
         try:
             if isinstance(found, bytes):
-                latent, caption = parse_latent(info, found)
-                return Sample(info, visit, None, latent, caption, "safetensors")
+                latent, caption, short = parse_latent(info, found)
+                return Sample(info, visit, None, latent, caption, "safetensors", short)
             decoded = found.result()
         except DecodeError as error:
             return error
@@ -79,8 +79,12 @@ class SampleReader:
         self.pool.close()
 
 
-def parse_latent(info: SampleInfo, payload: bytes) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return ``latent`` (C, F, H, W) and ``caption`` (L, D) or None of a safetensors payload.
+def parse_latent(
+    info: SampleInfo, payload: bytes
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Return ``latent`` (C, F, H, W), ``caption`` and ``short_caption`` (L, D) of a payload.
+
+    The captions are None where the safetensors lack them.
 
     Raises DecodeError where the payload is no safetensors or its tensors have other shapes.
     """
@@ -88,15 +92,19 @@ def parse_latent(info: SampleInfo, payload: bytes) -> tuple[torch.Tensor, torch.
         tensors = load(payload)
     except safetensors.SafetensorError as error:
         raise DecodeError(info.key, f"no safetensors: {error}") from error
-    latent, caption = tensors.get("latent"), tensors.get("caption")
+    latent = tensors.get("latent")
     if latent is None or latent.dim() != 4 or not latent.is_floating_point():
         raise DecodeError(info.key, "holds no floating-point 'latent' (C, F, H, W)")
-    if caption is not None and (caption.dim() != 2 or caption.shape[0] != info.caption_tokens):
-        shape = tuple(caption.shape)
-        raise DecodeError(
-            info.key, f"'caption' has shape {shape}, not ({info.caption_tokens}, D) of the index"
-        )
-    return latent, caption
+    captions = []
+    for name in ("caption", "short_caption"):
+        states, length = tensors.get(name), getattr(info, f"{name}_tokens")
+        if states is not None and (states.dim() != 2 or states.shape[0] != length):
+            shape = tuple(states.shape)
+            raise DecodeError(
+                info.key, f"{name!r} has shape {shape}, not ({length}, D) of the index"
+            )
+        captions.append(states)
+    return latent, captions[0], captions[1]
 
 
 class Loader:

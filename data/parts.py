@@ -29,11 +29,15 @@ CHILD_MEMORY_BYTES = 6_000_000_000  # address space, most of it never touched; s
 
 @dataclass
 class Sample:
-    """One sample on its way into a shard: metadata, payload bytes and the payload's extension."""
+    """One sample on its way into a shard: metadata, payload bytes and the payload's extension.
+
+    ``truth`` is what a simulator knows of it, in JSON types.
+    """
 
     meta: dict[str, Any]
     payload: bytes
     extension: str
+    truth: dict[str, Any] | None = None
 
 
 @dataclass
@@ -91,7 +95,14 @@ def build_part(part: Part) -> int:
             for sample in part.source.samples(part.config, notes):
                 place = {"offset": stream.tell(), "nbytes": len(sample.payload)}
                 stream.write(sample.payload)
-                lines.append({"meta": sample.meta, "extension": sample.extension, **place})
+                lines.append(
+                    {
+                        "meta": sample.meta,
+                        "extension": sample.extension,
+                        "truth": sample.truth,
+                        **place,
+                    }
+                )
         except Reject as error:
             notes.reject(part.source.name, error)
             if lines:
@@ -213,7 +224,7 @@ def assemble(
             with open(part.stem.with_suffix(".bin"), "rb") as stream:
                 for line in lines:
                     payload = stream.read(line["nbytes"])
-                    writers[split].write(line["meta"], payload, line["extension"])
+                    writers[split].write(line["meta"], payload, line["extension"], line["truth"])
                     samples.setdefault(split, []).append({**line["meta"], "nbytes": len(payload)})
     return samples
 

@@ -20,8 +20,11 @@ class SampleInfo:
     ``num_frames``, ``height`` and ``width`` are source frames and pixels, also for latents;
     ``duration_seconds`` and ``fps`` (frames per second, 0 for stills) describe the clip, and
     ``original`` the file it was cut from. ``offset`` and ``nbytes`` locate the payload in
-    ``shard``, a file name inside the split's folder. ``caption_tokens`` is 0 where the caption is
-    only text.
+    ``shard``, a file name inside the split's folder. ``caption`` is the dense description and
+    ``short_caption`` a few words, empty where nobody wrote any; their token counts are 0 where they
+    are only text. ``shots`` lists the first frame of every shot after the first, ``scores`` what
+    the filters measured. ``truth_offset`` and ``truth_nbytes`` locate what a simulator knows
+    (``data.shards.read_truth``); no bytes means nothing is known.
     """
 
     key: str
@@ -41,6 +44,12 @@ class SampleInfo:
     offset: int
     nbytes: int
     caption_tokens: int = 0
+    short_caption: str = ""
+    short_caption_tokens: int = 0
+    shots: list[int] = field(default_factory=list, hash=False)
+    scores: dict[str, float] = field(default_factory=dict, hash=False)
+    truth_offset: int = 0
+    truth_nbytes: int = 0
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -56,7 +65,7 @@ class SampleInfo:
         for name, spec in fields.items():
             if name in values:
                 taken[name] = values[name]
-            elif spec.default is dataclasses.MISSING:
+            elif spec.default is spec.default_factory is dataclasses.MISSING:
                 raise ValueError(
                     f"{name}=(missing): every sample needs it (sample {values.get('key')!r}). "
                     "Rebuild the shards or add it to the sample's JSON."
@@ -92,6 +101,12 @@ class SampleInfo:
             ("offset", is_count(self.offset, 0), "must be an integer of at least 0 bytes"),
             ("nbytes", is_count(self.nbytes, 1), "must be an integer of at least 1 byte"),
             ("caption_tokens", is_count(self.caption_tokens, 0), "must be an integer >= 0"),
+            ("short_caption", isinstance(self.short_caption, str), "must be text"),
+            ("short_caption_tokens", is_count(self.short_caption_tokens, 0), "must be >= 0"),
+            ("shots", self._shots_rise(), "must be rising frame numbers in the clip"),
+            ("scores", is_table_of_numbers(self.scores), "must be names with finite numbers"),
+            ("truth_offset", is_count(self.truth_offset, 0), "must be an integer of bytes >= 0"),
+            ("truth_nbytes", is_count(self.truth_nbytes, 0), "must be an integer of bytes >= 0"),
             ("num_frames", self.media != "image" or still, "must be 1 for media=image"),
         ]
         for name, holds, rule in rules:
@@ -101,6 +116,12 @@ class SampleInfo:
                     f"{name}={value}: {rule} (sample {str(self.key)[:80]!r}). "
                     "Correct the sample's JSON and rebuild the index."
                 )
+
+    def _shots_rise(self) -> bool:
+        shots = self.shots
+        if not isinstance(shots, list) or not all(is_count(frame, 1) for frame in shots):
+            return False
+        return shots == sorted(set(shots)) and all(frame < self.num_frames for frame in shots)
 
 
 def is_key(value: object) -> bool:
@@ -120,6 +141,17 @@ def is_real(value: object) -> bool:
         and not isinstance(value, bool)
         and math.isfinite(value)
         and value >= 0
+    )
+
+
+def is_table_of_numbers(value: object) -> bool:
+    """Say whether a value maps texts to finite numbers."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str)
+        and isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and math.isfinite(number)
+        for name, number in value.items()
     )
 
 

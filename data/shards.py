@@ -22,6 +22,9 @@ MANIFEST_NAME = "manifest.json"
 # Marks a split whose writer has not closed: its shards may be overwritten by the next attempt.
 WRITING_NAME = ".writing"
 TAR_BLOCK_BYTES = 512
+TRUTH_EXTENSION = "truth.json"
+# Where a sample's bytes lie: in the index only, since a tar does not know it while it is written.
+LOCATIONS = ("shard", "offset", "nbytes", "truth_offset", "truth_nbytes")
 
 
 class ShardWriter:
@@ -62,11 +65,18 @@ class ShardWriter:
         for leftover in [*found, *self.folder.glob("*.tmp"), index]:
             leftover.unlink(missing_ok=True)
 
-    def write(self, meta: dict[str, Any], payload: bytes, extension: str) -> SampleInfo:
+    def write(
+        self,
+        meta: dict[str, Any],
+        payload: bytes,
+        extension: str,
+        truth: dict[str, Any] | None = None,
+    ) -> SampleInfo:
         """Append one sample and return where it lies.
 
-        ``meta`` holds the fields of :class:`SampleInfo` except ``sha256``, ``shard``, ``offset``
-        and ``nbytes``, which are worked out here; ``extension`` is mp4, png or safetensors.
+        ``meta`` holds the fields of :class:`SampleInfo` except ``sha256`` and where things lie,
+        which are worked out here; ``extension`` is mp4, png or safetensors; ``truth`` is what a
+        simulator knows, in JSON types.
         Raises ValueError on an unusable or repeated key and on values out of range; then nothing
         was written.
         """
@@ -80,23 +90,31 @@ class ShardWriter:
             "shard": f"shard-{self._num_shards:06d}.tar",
             "offset": 0,
             "nbytes": len(payload),
+            "truth_offset": 0,
+            "truth_nbytes": 0,
         }
         info = SampleInfo.from_json({**meta, **located})
+        known = b"" if truth is None else json.dumps(truth, ensure_ascii=False).encode()
         if self._tar is None:
             self._open()
-        stored = {k: v for k, v in info.to_json().items() if k not in ("shard", "offset", "nbytes")}
-        text = json.dumps(stored, ensure_ascii=False)
-        # Two calls, because the payload must come last: its offset is counted back from the end.
-        self._tar.write({"__key__": info.key, "json": text.encode()})
-        self._tar.write({"__key__": info.key, extension: payload})
-        padded = -(-len(payload) // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
+        stored = {k: v for k, v in info.to_json().items() if k not in LOCATIONS}
+        self._append(info.key, "json", json.dumps(stored, ensure_ascii=False).encode())
+        if known:
+            place = self._append(info.key, TRUTH_EXTENSION, known)
+            info = dataclasses.replace(info, truth_offset=place, truth_nbytes=len(known))
+        info = dataclasses.replace(info, offset=self._append(info.key, extension, payload))
         end = int(self._tar.tarstream.offset)
-        info = dataclasses.replace(info, offset=end - padded)
         self.infos.append(info)
         self._keys.add(info.key)
         if end > self.shard_bytes:
             self._close_shard()
         return info
+
+    def _append(self, key: str, extension: str, content: bytes) -> int:
+        """Write one tar member; return where its content lies, counted back from its end."""
+        self._tar.write({"__key__": key, extension: content})
+        padded = -(-len(content) // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
+        return int(self._tar.tarstream.offset) - padded
 
     def close(self) -> None:
         """Finish the last shard and write the index, atomically."""
@@ -225,8 +243,42 @@ def read_payload(root: Path | str, split: str, info: SampleInfo, verify: bool = 
     Raises ValueError if the shard is missing or shorter than the index says, or, with ``verify``,
     if the bytes are not those that were indexed (damaged files often decode without an error).
     """
+    payload = _read_bytes(root, split, info, info.offset, info.nbytes)
+    if verify and hashlib.sha256(payload).hexdigest() != info.sha256:
+        raise ValueError(
+            f"sha256={info.sha256[:12]}…: the bytes of {info.key!r} in shard {info.shard} do not "
+            f"match it. {_remedy(root, split, info)}"
+        )
+    return payload
+
+
+def read_truth(root: Path | str, split: str, info: SampleInfo) -> dict[str, Any] | None:
+    """Return what the simulator knew of a sample, or None where nothing is known.
+
+    Raises ValueError if the shard is missing or damaged there.
+    """
+    if not info.truth_nbytes:
+        return None
+    content = _read_bytes(root, split, info, info.truth_offset, info.truth_nbytes)
+    try:
+        truth = json.loads(content)
+    except ValueError as error:
+        raise ValueError(
+            f"shard={info.shard}: the truth of {info.key!r} is no JSON. "
+            f"{_remedy(root, split, info)}"
+        ) from error
+    if not isinstance(truth, dict):
+        raise ValueError(f"truth={info.key}: must be a JSON object. {_remedy(root, split, info)}")
+    return truth
+
+
+def _remedy(root: Path | str, split: str, info: SampleInfo) -> str:
+    return f"Restore {Path(root) / split / info.shard}, or ingest the dataset again."
+
+
+def _read_bytes(root: Path | str, split: str, info: SampleInfo, offset: int, nbytes: int) -> bytes:
     path = os.path.join(root, split, info.shard)
-    remedy = f"Restore {path} from its source, or ingest the dataset again."
+    remedy = _remedy(root, split, info)
     try:
         status = os.stat(path)
         shard = _open_shard(path, status.st_ino, status.st_size)
@@ -234,18 +286,13 @@ def read_payload(root: Path | str, split: str, info: SampleInfo, verify: bool = 
         raise ValueError(f"shard={info.shard}: holds {info.key!r} but is missing. {remedy}") from (
             error
         )
-    payload = os.pread(shard.descriptor, info.nbytes, info.offset)
-    if len(payload) != info.nbytes:
+    content = os.pread(shard.descriptor, nbytes, offset)
+    if len(content) != nbytes:
         raise ValueError(
-            f"shard={info.shard}: ends inside {info.key!r} ({len(payload)} of {info.nbytes} "
+            f"shard={info.shard}: ends inside {info.key!r} ({len(content)} of {nbytes} "
             f"bytes). {remedy}"
         )
-    if verify and hashlib.sha256(payload).hexdigest() != info.sha256:
-        raise ValueError(
-            f"sha256={info.sha256[:12]}…: the bytes of {info.key!r} in shard {info.shard} do not "
-            f"match it. {remedy}"
-        )
-    return payload
+    return content
 
 
 def write_manifest(root: Path | str, manifest: dict[str, Any]) -> None:

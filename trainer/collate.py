@@ -1,6 +1,7 @@
 """From decoded samples to the flat buffer a model sees, with the noise and times of its step."""
 
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 
 import torch
@@ -15,19 +16,37 @@ from models.text import TextEncoder, build_text_encoder
 from models.wavelet import WaveletCodec
 
 
+class CaptionUse(Enum):
+    """Which of its captions a sample is trained with."""
+
+    dense = "dense"
+    short = "short"
+    dropped = "dropped"
+
+
 @dataclass(frozen=True)
 class Encoded:
-    """A sample as the network needs it: tokens (S, V), its latent size, caption states (L, D)."""
+    """A sample as the network needs it: tokens (S, V), its latent size, caption states (L, D).
+
+    ``caption`` is the dense description; ``short_caption`` equals it where there is no short one.
+    """
 
     sample: Sample
     tokens: Float[Tensor, "S V"]
     size: tuple[int, int, int]
     caption: Float[Tensor, "L D"]
+    short_caption: Float[Tensor, "K D"]
 
     @property
     def key(self) -> str:
         """The sample's key."""
         return self.sample.info.key
+
+    def caption_for(self, use: CaptionUse) -> Float[Tensor, "L D"]:
+        """Return the states that a sample is trained with; none for a dropped caption."""
+        if use is CaptionUse.dropped:
+            return self.caption[:0]
+        return self.caption if use is CaptionUse.dense else self.short_caption
 
 
 class Collator:
@@ -47,11 +66,14 @@ class Collator:
         else:
             assert sample.frames is not None
             latent = self.codec.encode(sample.frames)
-        caption = sample.caption_states
+        caption, short = sample.caption_states, sample.short_caption_states
         if caption is None:
             caption = self.caption(sample.info.caption)
+        if short is None:
+            text = sample.info.short_caption
+            short = self.caption(text) if text else caption
         _, f, h, w = latent.shape
-        return Encoded(sample, patchify(latent), (f, h, w), caption.to(torch.float32))
+        return Encoded(sample, patchify(latent), (f, h, w), caption.float(), short.float())
 
     def caption(self, text: str) -> Float[Tensor, "L D"]:
         """Encode a caption; equal captions are encoded once."""
@@ -62,7 +84,7 @@ class Collator:
         return self._captions[text]
 
     def pack(
-        self, encoded: list[Encoded], with_caption: list[bool], pad_to: int | None = None
+        self, encoded: list[Encoded], captions: list[CaptionUse], pad_to: int | None = None
     ) -> TokenPack:
         """Lay samples side by side; ``pad_to`` rows gives static shapes for accelerators."""
         geometry = [
@@ -72,10 +94,7 @@ class Collator:
             for e in encoded
         ]
         lengths = [len(e.tokens) for e in encoded]
-        captions = [
-            e.caption if keep else e.caption[:0]
-            for e, keep in zip(encoded, with_caption, strict=True)
-        ]
+        states = [e.caption_for(use) for e, use in zip(encoded, captions, strict=True)]
         segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
         pack = TokenPack(
             latent=torch.cat([e.tokens for e in encoded]),
@@ -85,8 +104,8 @@ class Collator:
             segment=segment,
             lengths=lengths,
             fps=torch.tensor([float(e.sample.info.fps) for e in encoded]),
-            caption=torch.cat(captions),
-            caption_lengths=[len(c) for c in captions],
+            caption=torch.cat(states),
+            caption_lengths=[len(c) for c in states],
         )
         return pack if pad_to in (None, len(pack.latent)) else _pad(pack, pad_to)
 

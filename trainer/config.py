@@ -37,10 +37,13 @@ class ObjectiveConfig:
     """Rectified flow.
 
     caption_dropout: share of samples trained without their caption.
+    dense_captions: share of the others trained with the dense caption, the rest with the short one
+        (a mix keeps short prompts in the distribution: Betker et al. 2023, section 3.3).
     shift_tokens: clips longer than this many tokens train at noisier times; see models/flow.py.
     """
 
     caption_dropout: float = 0.1
+    dense_captions: float = 0.95
     shift_tokens: float = 512.0
 
 
@@ -228,6 +231,8 @@ class RunConfig:
             "lie in [0, 1]",
             "0.1",
         )
+        dense = self.objective.dense_captions
+        _require("objective.dense_captions", dense, 0 <= dense <= 1, "lie in [0, 1]", "0.95")
         sigma = self.optim.ema_sigma
         _require("optim.ema_sigma", sigma, 0 < sigma < 0.28, "lie in (0, 0.28)", "0.04")
         _require("seed", self.seed, self.seed >= 0, "be at least 0", "0")

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,14 @@ from data.batch import Sample
 from data.loader import SampleReader, index_digest
 from data.progress import Progress
 from data.sample import SampleInfo
-from data.shards import ShardWriter, read_index, read_manifest, write_manifest
+from data.shards import (
+    LOCATIONS,
+    ShardWriter,
+    read_index,
+    read_manifest,
+    read_truth,
+    write_manifest,
+)
 from models.text import build_text_encoder
 from models.wavelet import WaveletCodec
 from trainer.config import RunConfig, compose_run
@@ -39,9 +47,25 @@ from trainer.config import RunConfig, compose_run
 log = logging.getLogger("trainer")
 _BATCH = 64  # samples read and captioned together
 _SHARD_BYTES = 64_000_000
-FORMAT = 1
+FORMAT = 2
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """A sample's latent (C, f, h, w), its two captions (L, D), and what a simulator knew."""
+
+    info: SampleInfo
+    latent: Tensor
+    caption: Tensor
+    short_caption: Tensor
+    truth: dict[str, Any] | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Source frames, height and width."""
+        return self.info.num_frames, self.info.height, self.info.width
 
 
 @dataclass
@@ -84,11 +108,14 @@ def encode_dataset(run: RunConfig, out: Path) -> dict[str, Any]:
     report: dict[str, Any] = {"dropped": [], "decoders": {}}
     done = 0
 
-    def encode(samples: list[Sample]) -> list[tuple[SampleInfo, Tensor, Tensor]]:
+    def encode(split: str, samples: list[Sample]) -> list[EncodedSample]:
         """Encode a batch; runs in threads, torch computes without the interpreter lock."""
-        captions = text.encode([s.info.caption for s in samples])
+        infos = [s.info for s in samples]
+        captions = text.encode([info.caption for info in infos])
+        shorts = text.encode([info.short_caption for info in infos])
         latents = [codec.encode(s.frames) for s in samples if s.frames is not None]
-        return list(zip([s.info for s in samples], latents, captions, strict=True))
+        truths = [read_truth(source, split, info) for info in infos]
+        return list(map(EncodedSample, infos, latents, captions, shorts, truths))
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one batch a core: more than two threads in one batch
@@ -97,12 +124,11 @@ def encode_dataset(run: RunConfig, out: Path) -> dict[str, Any]:
             for split in splits:
                 with ShardWriter(out, split, _SHARD_BYTES) as writer:
                     batches = _read(run, split, infos[split], report)
-                    for encoded in _in_threads(encode, batches):
-                        for info, latent, caption in encoded:
+                    for encoded in _in_threads(partial(encode, split), batches):
+                        for sample in encoded:
                             if split == run.data.train_split:
-                                shape = info.num_frames, info.height, info.width
-                                statistics.add(latent, codec.valid(*shape))
-                            _write(writer, info, latent, caption)
+                                statistics.add(sample.latent, codec.valid(*sample.shape))
+                            _write(writer, sample)
                         done += len(encoded)
                         progress.update(done, total, split)
     finally:
@@ -148,13 +174,16 @@ def _read(
         reader.close()
 
 
-def _write(writer: ShardWriter, info: SampleInfo, latent: Tensor, caption: Tensor) -> None:
+def _write(writer: ShardWriter, sample: EncodedSample) -> None:
     """Write one latent sample; fp16 keeps 11 bits of values near 1, far below pixel noise."""
-    payload = save({"latent": latent.half().contiguous(), "caption": caption.half().contiguous()})
-    computed = ("sha256", "shard", "offset", "nbytes")
-    meta = {k: v for k, v in info.to_json().items() if k not in computed}
-    meta |= {"media": "latent", "caption_tokens": len(caption)}
-    writer.write(meta, payload, "safetensors")
+    tensors = {"latent": sample.latent, "caption": sample.caption}
+    if sample.info.short_caption:
+        tensors["short_caption"] = sample.short_caption
+    payload = save({name: value.half().contiguous() for name, value in tensors.items()})
+    computed = ("sha256", *LOCATIONS)
+    meta = {k: v for k, v in sample.info.to_json().items() if k not in computed}
+    lengths = {f"{n}_tokens": len(v) for n, v in tensors.items() if n != "latent"}
+    writer.write(meta | {"media": "latent"} | lengths, payload, "safetensors", sample.truth)
 
 
 def _digest(run: RunConfig, infos: dict[str, list[SampleInfo]]) -> str:
@@ -163,6 +192,10 @@ def _digest(run: RunConfig, infos: dict[str, list[SampleInfo]]) -> str:
         "codec": asdict(run.codec),
         "text": asdict(run.text),
         "source": {split: index_digest(members) for split, members in infos.items()},
+        "captions": {
+            split: [[i.caption, i.short_caption] for i in members]
+            for split, members in infos.items()
+        },
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from data.loader import load_fixed
 from models.flow import flow_errors
 from models.pack import TokenPack
-from trainer.collate import Collator, Encoded
+from trainer.collate import CaptionUse, Collator, Encoded
 from trainer.config import RunConfig
 from trainer.objective_step import MicroBatch, own_noise
 from trainer.parallel.mesh import Mesh
@@ -76,7 +76,7 @@ class Validator:
         """Lay one clip side by side with itself, once a stratum of time."""
         seed, strata, mesh = self._run.validation.noise_seed, self._times, self._mesh
         rows = padded_rows(strata * len(clip.tokens), mesh.layout)
-        pack = collator.pack([clip] * strata, [True] * strata, rows)
+        pack = collator.pack([clip] * strata, [CaptionUse.dense] * strata, rows)
         # Golden-ratio offsets spread the times of all clips evenly over (0, 1): a fixed
         # quadrature, so that only the noise x_0 differs between draws.
         offset = index * _GOLDEN % 1.0

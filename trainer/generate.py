@@ -34,7 +34,7 @@ from models.dit import DiT
 from models.embed import unpatchify
 from models.flow import sample
 from trainer.checkpoint import load_latest
-from trainer.collate import Collator, Encoded
+from trainer.collate import CaptionUse, Collator, Encoded
 from trainer.config import RunConfig, load_run
 from trainer.rng import normal
 
@@ -98,7 +98,7 @@ def generate(run: RunConfig, model: DiT, requests: list[Request]) -> list[np.nda
         )
     (steps, guidance, shift), collator = settings.pop(), Collator(run.codec, run.text)
     encoded = [_blank(run, collator, request) for request in requests]
-    pack = collator.pack(encoded, [True] * len(encoded))
+    pack = collator.pack(encoded, [CaptionUse.dense] * len(encoded))
     noise = [
         normal(tuple(e.tokens.shape), r.seed, "generate", f"{r.prompt}/{e.size}", 0)
         for e, r in zip(encoded, requests, strict=True)
@@ -135,7 +135,8 @@ def _blank(run: RunConfig, collator: Collator, request: Request) -> Encoded:
     rows = size[0] * (size[1] // 2) * (size[2] // 2)
     blank = Sample(info, 0, None, torch.zeros(run.codec.channels, *size), None, "none")
     tokens = torch.zeros(rows, run.model.values_per_token)
-    return Encoded(blank, tokens, size, collator.caption(request.prompt))
+    caption = collator.caption(request.prompt)
+    return Encoded(blank, tokens, size, caption, caption)
 
 
 def write_reference(run: RunConfig, request: Request) -> np.ndarray:

@@ -9,7 +9,7 @@ from data.batch import Pack
 from models.count import count_flops
 from models.flow import flow_errors, interpolate, logit_normal_times
 from models.pack import TokenPack
-from trainer.collate import Collator, Encoded
+from trainer.collate import CaptionUse, Collator, Encoded
 from trainer.config import RunConfig
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
@@ -51,17 +51,14 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
     encoded = sorted((collator.encode(s) for s in pack.samples), key=lambda e: len(e.tokens))
     seed = run.seed
     visits = [e.sample.visit for e in encoded]
-    keep = [
-        uniform(seed, "caption", e.key, v) >= run.objective.caption_dropout
-        for e, v in zip(encoded, visits, strict=True)
-    ]
+    captions = [caption_use(run, e.key, v) for e, v in zip(encoded, visits, strict=True)]
     rows = run.data.pack_tokens if mesh.device.type == "cuda" else sum(map(len_tokens, encoded))
-    tokens = collator.pack(encoded, keep, padded_rows(rows, mesh.layout))
+    tokens = collator.pack(encoded, captions, padded_rows(rows, mesh.layout))
     noise = [
         normal(tuple(e.tokens.shape), seed, "noise", e.key, v)
         for e, v in zip(encoded, visits, strict=True)
     ]
-    captions = [max(length, 1) for length in tokens.caption_lengths]
+    contexts = [max(length, 1) for length in tokens.caption_lengths]
     batch = MicroBatch(
         pack=own_rows(tokens, mesh.layout, mesh.rank),
         x_0=own_noise(noise, len(tokens.latent), mesh),
@@ -69,9 +66,17 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
         keys=[e.key for e in encoded],
         tokens=tokens.num_tokens,
         values=int(tokens.valid.sum()),
-        flops=count_flops(run.model, tokens.lengths, captions).total,
+        flops=count_flops(run.model, tokens.lengths, contexts).total,
     )
     return batch.to(mesh.device)
+
+
+def caption_use(run: RunConfig, key: str, visit: int) -> CaptionUse:
+    """Draw whether a visit drops its caption, and if not, which of the two it takes."""
+    if uniform(run.seed, "caption", key, visit) < run.objective.caption_dropout:
+        return CaptionUse.dropped
+    dense = uniform(run.seed, "caption-kind", key, visit) < run.objective.dense_captions
+    return CaptionUse.dense if dense else CaptionUse.short
 
 
 def len_tokens(encoded: Encoded) -> int:

@@ -16,6 +16,7 @@ from data.shards import (
     read_index,
     read_manifest,
     read_payload,
+    read_truth,
     write_manifest,
 )
 from tests.data.conftest import encode, info_of, meta, paint, png
@@ -94,6 +95,12 @@ def test_a_repeated_key_is_refused(tmp_path):
         {"nbytes": 0},
         {"sha256": "xyz"},
         {"shard": "../other.tar"},
+        {"short_caption": None},
+        {"shots": [0]},
+        {"shots": [3, 2]},
+        {"shots": [5]},
+        {"scores": {"motion": float("nan")}},
+        {"truth_nbytes": -1},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -247,6 +254,41 @@ def test_the_index_of_our_own_shards_can_be_rebuilt(clip_root, tmp_path):
         (tmp_path / "train" / path.name).write_bytes(path.read_bytes())
     index_shards(tmp_path, "train")
     assert read_index(tmp_path, "train") == read_index(clip_root, "train")
+
+
+def write_truths(root):
+    truths = [{"camera": {"poses": [[0.5, i, 1]]}, "words": "é"} for i in range(5)]
+    with ShardWriter(root, "train", 3000) as writer:
+        for i, truth in enumerate(truths):
+            more = {"short_caption": f"thing {i}", "shots": [2, 4], "scores": {"motion": 0.25}}
+            made = meta(f"k{i}", "video", SHAPE, **more)
+            writer.write(made, bytes([i]) * 900, "mp4", truth if i != 2 else None)
+    return truths
+
+
+def test_what_a_simulator_knew_is_read_back_without_the_payload(tmp_path):
+    truths = write_truths(tmp_path)
+    infos = read_index(tmp_path, "train")
+    assert len({info.shard for info in infos}) > 1
+    found = [read_truth(tmp_path, "train", info) for info in infos]
+    assert found == [*truths[:2], None, *truths[3:]]
+    assert [read_payload(tmp_path, "train", info)[0] for info in infos] == list(range(5))
+    assert (infos[1].short_caption, infos[1].shots) == ("thing 1", [2, 4])
+
+
+def test_an_index_that_is_rebuilt_finds_the_truth_again(tmp_path):
+    write_truths(tmp_path)
+    written = read_index(tmp_path, "train")
+    index_shards(tmp_path, "train")
+    assert read_index(tmp_path, "train") == written
+
+
+def test_a_damaged_truth_is_named(tmp_path, rewrite):
+    write_truths(tmp_path)
+    info = read_index(tmp_path, "train")[0]
+    rewrite(tmp_path / "train" / info.shard, info.truth_offset, b"nonsense")
+    with pytest.raises(ValueError, match="the truth of 'k0' is no JSON"):
+        read_truth(tmp_path, "train", info)
 
 
 def test_indexing_an_empty_folder_says_what_to_do(tmp_path, capsys):

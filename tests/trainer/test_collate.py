@@ -1,5 +1,6 @@
 """Samples side by side: what lands where, what is masked, what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ from data.batch import Sample
 from data.loader import load_fixed
 from data.pack import tokens
 from models.embed import patchify
-from trainer.collate import Collator, Encoded, _pad
-from trainer.config import RunConfig
+from trainer.collate import CaptionUse, Collator, Encoded, _pad
+from trainer.config import ObjectiveConfig, RunConfig
+from trainer.objective_step import caption_use
 
 from .conftest import compose_smoke
+
+DENSE, SHORT, DROPPED = CaptionUse
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +44,12 @@ def test_every_sample_keeps_its_own_rows(
     run: RunConfig, encoded: list[Encoded], pad_to: int | None
 ) -> None:
     collator = Collator(run.codec, run.text)
-    pack = collator.pack(encoded, [True, False, True, True, False, True], pad_to)
+    pack = collator.pack(encoded, [DENSE, DROPPED, DENSE, DENSE, DROPPED, DENSE], pad_to)
     assert len(pack.latent) == (pad_to or pack.num_tokens)
     start = 0
     for i, e in enumerate(encoded):
         rows = slice(start, start + len(e.tokens))
-        alone = collator.pack([e], [True])
+        alone = collator.pack([e], [DENSE])
         assert torch.equal(pack.latent[rows], e.tokens)
         assert (pack.segment[rows] == i).all()
         for name in ("valid", "positions", "place"):
@@ -63,7 +67,7 @@ def test_edge_padding_is_masked_at_the_resolution_of_the_latent(run: RunConfig) 
     # 72 rows are 9 of 10 latent rows, 56 columns 7 of 8; the first frame has no temporal detail.
     collator = Collator(run.codec, run.text)
     odd = next(s for s in load_fixed(run.data, "train", 0) if s.info.height == 72)
-    pack = collator.pack([collator.encode(odd)], [True])
+    pack = collator.pack([collator.encode(odd)], [DENSE])
     assert int(pack.valid.sum()) == (6 * 4 - 1) * 9 * 7
 
 
@@ -84,3 +88,27 @@ def test_frames_are_encoded_and_captions_are_read_as_text(
     assert torch.equal(made.tokens, patchify(collator.codec.encode(frames)))
     assert len(made.caption) == min(len(info.caption), run.text.max_tokens)
     assert collator.caption(info.caption) is made.caption  # encoded once
+
+
+def test_a_sample_gets_the_caption_that_was_drawn_for_it(
+    run: RunConfig, encoded: list[Encoded]
+) -> None:
+    collator = Collator(run.codec, run.text)
+    info = replace(encoded[0].sample.info, short_caption="a blob")
+    shape = (info.num_frames, info.height, info.width, 3)
+    frames = torch.zeros(shape, dtype=torch.uint8)
+    both = collator.encode(Sample(info, 0, frames, None, None, "pyav"))
+    lengths = collator.pack([both] * 3, [DENSE, SHORT, DROPPED]).caption_lengths
+    assert lengths == [min(len(info.caption), run.text.max_tokens), len("a blob"), 0]
+    alone = encoded[0]  # has no short caption, so the dense one stands in
+    assert torch.equal(alone.short_caption, alone.caption)
+
+
+def test_the_share_of_dense_captions_is_the_one_asked_for(run: RunConfig) -> None:
+    asked = replace(run, objective=ObjectiveConfig(caption_dropout=0.2, dense_captions=0.75))
+    uses = [caption_use(asked, f"clip-{i}", i % 3) for i in range(4000)]
+    shares = {use: uses.count(use) / len(uses) for use in CaptionUse}
+    # Four standard errors of a share over 4,000 draws are .03.
+    assert shares[CaptionUse.dropped] == pytest.approx(0.2, abs=0.03)
+    assert shares[CaptionUse.dense] == pytest.approx(0.8 * 0.75, abs=0.03)
+    assert uses == [caption_use(asked, f"clip-{i}", i % 3) for i in range(4000)]
