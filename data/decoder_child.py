@@ -11,23 +11,43 @@ is one clip of a training step: tens of megabytes of pixels are received in plac
 imports only numpy starts and restarts in a fraction of a second, and threads wait on several.
 """
 
+import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.decode import decode_by_first, probe_video
+from data.decode import (
+    DECODE_FAILURES,
+    MAX_CLIP_BYTES,
+    Shape,
+    decode_by_first,
+    frames_at,
+    probe_video,
+)
+from data.decode_signature import signature
 
 START_TIMEOUT_SECONDS = 60.0
+# What a decode may take beyond its clip: an 8K frame of 10 bits is 100 MB and codecs keep 16 of
+# them. decord's idle reader grew to 3.3 GB in 5 s (DESIGN section 5); this ends it.
+DECODER_BYTES = 2_000_000_000
+# A clip is held as the decoder's own array, its numpy copy, and for a moment while it is copied.
+CLIP_COPIES = 3
+# Repeated decoding for a speed measurement stops after this many seconds.
+REPEAT_SECONDS = 0.5
+IMPORTS = {"decord": "decord", "torchcodec": "torchcodec.decoders"}
 HEADER = struct.Struct("<QQ")
 
 
@@ -60,17 +80,18 @@ def send(channel: socket.socket, head: dict[str, Any], body: memoryview) -> None
     channel.sendall(body)
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, decoder_bytes: int, imports: list[str]) -> None:
     """Answer requests on an inherited socket until the parent closes it (a child's main)."""
     channel = socket.socket(fileno=descriptor)
-    import av  # noqa: F401 - paid once, before the first clip's time limit runs
-    import decord  # noqa: F401
-
+    for name in imports:  # paid once, before the first clip's time limit runs
+        with suppress(ImportError, OSError, RuntimeError):  # told to who asks for this decoder
+            importlib.import_module(name)
     # decord prints whatever its log level; from here on every reason travels over the socket.
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     send(channel, {"ready": True}, memoryview(b""))
+    own_bytes = address_bytes()
     while True:
         try:
             request, body_bytes = receive_head(channel)
@@ -78,6 +99,7 @@ def serve(descriptor: int) -> None:
             receive(channel, memoryview(payload))
         except (EOFError, ConnectionError):
             return
+        limit_memory(own_bytes + decoder_bytes + 2 * body_bytes, request.get("expected"))
         # If the parent dies while a decoder spins, the kernel ends this process: no handler needed.
         signal.setitimer(signal.ITIMER_REAL, 2 * request["timeout_seconds"] + 5)
         head, body = answer(request, bytes(payload))
@@ -88,19 +110,61 @@ def serve(descriptor: int) -> None:
             return
 
 
+def address_bytes() -> int:
+    """Return the address space of this process, which is what RLIMIT_AS counts."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def limit_memory(other_bytes: int, expected: Shape | None) -> None:
+    """Let allocations fail that this clip (F, H, W), or the largest there may be, cannot need."""
+    clip_bytes = 3 * expected[0] * expected[1] * expected[2] if expected else MAX_CLIP_BYTES
+    limit = other_bytes + CLIP_COPIES * min(clip_bytes, MAX_CLIP_BYTES)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def answer(request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Carry out one request in the child: ``probe`` or ``decode``."""
+    """Carry out one request in the child: ``probe``, ``decode`` or ``frames_at``.
+
+    ``decode`` uses the decoders in ``decoders``, or else the one that ``choices`` gives for the
+    payload's signature with PyAV behind it; ``repeats`` decodes again and reports the best seconds.
+    """
     nothing = memoryview(b"")
-    if request["verb"] == "probe":
-        try:
+    try:
+        if request["verb"] == "probe":
             return {"probe": probe_video(payload)}, nothing
-        except (ValueError, OSError, EOFError, RuntimeError) as error:
-            return {"reasons": [f"{type(error).__name__}: {error}"[:300]]}, nothing
-    expected = tuple(request["expected"])
-    frames, name, reasons = decode_by_first(payload, request["decoders"], expected)
-    if frames is None:
-        return {"reasons": reasons}, nothing
-    return {"decoder": name, "reasons": reasons}, np.ascontiguousarray(frames).data.cast("B")
+        if request["verb"] == "frames_at":
+            frames = frames_at(request["decoder"], payload, request["indices"])
+            return {"shape": frames.shape}, np.ascontiguousarray(frames).data.cast("B")
+    except DECODE_FAILURES as error:
+        return {"reasons": [f"{type(error).__name__}: {error}"[:300]]}, nothing
+    return decode_as_asked(request, payload)
+
+
+def decode_as_asked(request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Carry out a ``decode`` request."""
+    expected = tuple(request["expected"]) if request["expected"] else None
+    kind = ""
+    names = request.get("decoders")
+    if names is None:
+        with suppress(ValueError):  # PyAV will say what is wrong with it
+            kind = signature(payload)
+        choice = request["choices"].get(kind, "pyav")
+        names = [choice, "pyav"] if choice != "pyav" else ["pyav"]
+    best, spent, repeats = float("inf"), 0.0, request.get("repeats", 1)
+    while True:
+        started = time.perf_counter()
+        frames, name, reasons = decode_by_first(payload, names, expected)
+        seconds = time.perf_counter() - started
+        best, spent, repeats = min(best, seconds), spent + seconds, repeats - 1
+        if frames is None:
+            return {"reasons": reasons, "signature": kind}, memoryview(b"")
+        if repeats <= 0 or spent > REPEAT_SECONDS:
+            break
+    head: dict[str, Any] = {"decoder": name, "reasons": reasons, "signature": kind}
+    head |= {"shape": frames.shape, "seconds": best}
+    return head, np.ascontiguousarray(frames).data.cast("B")
 
 
 class ChildFailure(Exception):
@@ -108,9 +172,15 @@ class ChildFailure(Exception):
 
 
 class DecoderChild:
-    """One decoder process and the socket to it. Used by one thread at a time."""
+    """One decoder process and the socket to it. Used by one thread at a time.
 
-    def __init__(self) -> None:
+    ``decoders`` are imported before it is ready; ``decoder_bytes`` is what it may allocate beyond
+    its libraries and a few copies of the clip.
+    """
+
+    def __init__(
+        self, decoders: Sequence[str] = ("decord",), decoder_bytes: int = DECODER_BYTES
+    ) -> None:
         self.channel, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -118,8 +188,10 @@ class DecoderChild:
         with theirs:
             # A plain subprocess: multiprocessing's spawn would import the parent's main module,
             # and with it torch and DeepSpeed.
+            imports = [IMPORTS[name] for name in decoders if name in IMPORTS]
+            arguments = [str(theirs.fileno()), str(decoder_bytes), "av", *imports]
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "data.decoder_child", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "data.decoder_child", *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=environment,
@@ -143,7 +215,7 @@ class DecoderChild:
             head, body_bytes = receive_head(self.channel, deadline)
             if not body_bytes:
                 return head, None
-            frames = np.empty((*request["expected"], 3), np.uint8)
+            frames = np.empty(head["shape"], np.uint8)
             assert frames.nbytes == body_bytes
             receive(self.channel, frames.data.cast("B"), deadline)
             return head, frames
@@ -166,4 +238,4 @@ class DecoderChild:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

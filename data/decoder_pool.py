@@ -2,16 +2,19 @@
 
 import logging
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.decode import Shape, decode_by_first
-from data.decoder_child import ChildFailure, DecoderChild, answer
+from data.decode import Shape, decode_by_first, make_decoder
+from data.decode_check import JUDGE, Choices, Verdict, judge, reader
+from data.decoder_child import DECODER_BYTES, IMPORTS, ChildFailure, DecoderChild, answer
 from data.sample import SampleInfo
 
 log = logging.getLogger(__name__)
@@ -41,19 +44,35 @@ class Decoded:
 class DecoderPool:
     """Decode samples in killable child processes, each owned by one thread.
 
-    Order of attempts for a video: decord, then PyAV in the same child; if the child crashes or
-    exceeds ``timeout_seconds`` it is killed and replaced, and PyAV tries once more in the fresh
-    one. Frame count and size must equal those of the index. Images are decoded in this process by
-    Pillow. With ``workers=0`` there are no children and no time limits: for images and latents.
+    A payload met for the first time is read by the judge, PyAV, which refuses what is damaged. On
+    later visits the first clips of every kind of file are also read by the other ``decoders``, and
+    then the fastest that agreed with the judge on all of them reads, PyAV behind it
+    (data/decode_check.py).
+    A child that crashes, is killed, exceeds ``timeout_seconds`` or ``decoder_bytes`` beyond its
+    libraries and the clip, is replaced and the sample is decoded once more, by PyAV. Frame count
+    and size must equal those of the index. Images are decoded in this process by Pillow. With
+    ``workers=0`` there are no children and no limits: for images and latents.
+
+    Raises ValueError for a decoder that does not exist or is not installed.
     """
 
-    def __init__(self, workers: int, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        workers: int,
+        timeout_seconds: float,
+        decoders: Sequence[str] = ("decord",),
+        decoder_bytes: int = DECODER_BYTES,
+    ) -> None:
         if workers < 0 or timeout_seconds <= 0:
             raise ValueError(
                 f"data.decode_workers={workers}, data.decode_timeout_seconds={timeout_seconds}: "
                 "must be at least 0 and above 0. Use 1 and 20."
             )
+        check_installed(decoders)
         self.timeout_seconds = timeout_seconds
+        self.decoders = tuple(decoders)
+        self.decoder_bytes = decoder_bytes
+        self.choices = Choices()
         self._threads = ThreadPoolExecutor(workers, "decode") if workers else None
         self._local = threading.local()
         self._lock = threading.Lock()
@@ -86,10 +105,10 @@ class DecoderPool:
         if info.media == "latent":
             raise DecodeError(info.key, "is a latent, not a clip")
         if info.media == "image" or self._threads is None:
-            names = ["pillow"] if info.media == "image" else ["decord", "pyav"]
+            names = ["pillow"] if info.media == "image" else [JUDGE]
             frames, name, reasons = decode_by_first(payload, names, expected)
         else:
-            frames, name, reasons = self._decode_in_child(payload, expected)
+            frames, name, reasons = self._decode_in_child(info.sha256, payload, expected)
         if frames is None:
             raise DecodeError(info.key, "; ".join(reasons))
         if reasons:
@@ -110,34 +129,65 @@ class DecoderPool:
         return found
 
     def _decode_in_child(
-        self, payload: bytes, expected: Shape
+        self, digest: str, payload: bytes, expected: Shape
     ) -> tuple[NDArray[np.uint8] | None, str, list[str]]:
         reasons: list[str] = []
-        for names in (["decord", "pyav"], ["pyav"]):
-            request = {"verb": "decode", "decoders": names, "expected": expected}
+        with self._lock:
+            choices = self.choices.table() if self.choices.is_whole(digest) else {}
+        for table in (choices, {}):
+            request = {"verb": "decode", "choices": table, "expected": expected}
             try:
                 head, frames = self._ask(request, payload)
             except ChildFailure as failure:
-                reasons.append(f"{names[0]}: {failure}")
+                reasons.append(str(failure))
                 continue
+            if frames is not None:
+                self._learn(digest, head, payload, expected)
             return frames, head.get("decoder", ""), reasons + head["reasons"]
         return None, "", reasons
+
+    def _learn(self, digest: str, head: dict[str, Any], payload: bytes, expected: Shape) -> None:
+        """Remember a clip that was read; judge the other decoders on it if its kind is new."""
+        kind = head["signature"]
+        with self._lock:
+            again = self.choices.is_whole(digest)
+            self.choices.note_read(digest, head["seconds"])
+            if not (again and head["decoder"] == JUDGE and self.choices.wants(kind)):
+                return
+        started = time.perf_counter()
+        verdicts = judge(reader(self._ask, payload, expected), self.decoders)
+        with self._lock:
+            settled = self.choices.add(kind, verdicts, time.perf_counter() - started)
+        if settled:
+            log.info("decoder chosen: %s", settled)
+
+    def judge(self, payload: bytes) -> list[Verdict]:
+        """Return the judge's verdict on a payload, and then one for each of the decoders."""
+        assert self._threads is not None
+        return self._threads.submit(judge, reader(self._ask, payload), self.decoders).result()
 
     def _ask(
         self, request: dict[str, Any], payload: bytes
     ) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
         child: DecoderChild | None = getattr(self._local, "child", None)
+        if child is not None and child.process.poll() is not None:
+            self._forget(child)  # ended while it was idle, which says nothing of this payload
+            child = None
         if child is None:
-            child = self._local.child = DecoderChild()
+            child = self._local.child = DecoderChild(self.decoders, self.decoder_bytes)
             with self._lock:
                 self._children.add(child)
         try:
             return child.ask(request, payload, self.timeout_seconds)
         except ChildFailure:
-            self._local.child = None
-            with self._lock:
-                self._children.discard(child)
+            self._forget(child)
             raise
+
+    def _forget(self, child: DecoderChild) -> None:
+        child.kill()
+        self._local.child = None
+        with self._lock:
+            self._children.discard(child)
 
     def pids(self) -> list[int]:
         """Return the process ids of the living children."""
@@ -158,3 +208,13 @@ class DecoderPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_installed(decoders: Sequence[str]) -> None:
+    """Raise ValueError unless each decoder exists and its package is installed."""
+    for name in decoders:
+        make_decoder(name)
+        if name in IMPORTS and find_spec(name) is None:
+            raise ValueError(
+                f"decoder={name}: its package is not installed. pip install {name}, or use pyav."
+            )
