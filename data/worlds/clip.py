@@ -1,4 +1,4 @@
-"""What every rendered world yields: frames, and a caption written from the simulator's truth."""
+"""What every world yields: frames, captions written from the simulator's truth, and that truth."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +13,12 @@ class Clip:
 
     frames: uint8 RGB, (F, H, W, 3).
     fps: frames per second of simulated time.
-    caption: 8 to 40 words that the simulator's state proves.
+    caption: the dense caption, 25 to 80 words (mostly under 60) that the truth proves.
     source: the world that was filmed (a map or a map seed); splits are cut by it.
     key: unique name, safe in a shard.
-    truth: camera and scene facts for whoever wants more than words (JSON types only).
+    short_caption: 5 to 12 words: the main object and the place.
+    shots: first frame of every shot after the first.
+    truth: see :mod:`data.worlds.truth`; JSON types only.
     """
 
     frames: UInt8[np.ndarray, "F H W 3"]
@@ -24,6 +26,8 @@ class Clip:
     caption: str
     source: str
     key: str
+    short_caption: str = ""
+    shots: list[int] = field(default_factory=list)
     truth: dict[str, Any] = field(default_factory=dict)
 
 
@@ -33,3 +37,11 @@ def shape_name(height: int, width: int) -> str:
     if ratio > 1.1:
         return "landscape"
     return "portrait" if ratio < 1 / 1.1 else "square"
+
+
+def check_size(num_frames: int, height: int, width: int) -> None:
+    """Raise ValueError unless there is a frame and sides of at least 16 pixels."""
+    if min(height, width) < 16 or num_frames < 1:
+        raise ValueError(
+            f"size={num_frames}x{height}x{width}: needs a frame and sides of 16. Use 17x112x192."
+        )

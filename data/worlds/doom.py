@@ -9,14 +9,15 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import vizdoom
 
-from data.worlds.clip import Clip, shape_name
+from data.worlds.clip import Clip
+from data.worlds.doom_words import STILL, STYLE, Pose, describe, height_words, motion_words
+from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
 
 TICS_PER_SECOND = 35
 RESOLUTIONS = {
@@ -35,25 +36,26 @@ HIDDEN = (
 )
 # Freedoom keeps the class names of the game whose format it follows; these say what is drawn.
 CREATURES = {
-    "Zombieman": "a zombie soldier",
-    "ShotgunGuy": "a shotgun soldier",
-    "ChaingunGuy": "a heavy soldier",
-    "DoomImp": "a spiky demon",
-    "Demon": "a charging beast",
-    "Spectre": "a half-invisible beast",
-    "LostSoul": "a flying skull",
-    "Cacodemon": "a floating one-eyed demon",
-    "HellKnight": "a horned demon",
-    "BaronOfHell": "a large horned demon",
-    "ExplosiveBarrel": "a barrel",
-    "Column": "a lamp post",
-    "TechLamp": "a lamp",
-    "TechLamp2": "a lamp",
+    "Zombieman": "zombie soldier",
+    "ShotgunGuy": "shotgun soldier",
+    "ChaingunGuy": "heavy soldier",
+    "DoomImp": "spiky demon",
+    "Demon": "charging beast",
+    "Spectre": "half-invisible beast",
+    "LostSoul": "flying skull",
+    "Cacodemon": "floating one-eyed demon",
+    "HellKnight": "horned demon",
+    "BaronOfHell": "large horned demon",
+    "ExplosiveBarrel": "barrel",
+    "Column": "lamp post",
+    "TechLamp": "lamp",
+    "TechLamp2": "lamp",
 }
 MOVES = ("forward", "forward", "forward", "curve", "curve", "turn", "strafe", "backward")
 START_TICS = 10
 BLOCKED_DEPTH = 4.0  # closer than about this a wall fills the view
-STILL = "standing still"
+# Vertical field of view over height at distance 1; the game draws pixels 1.2 times as high as wide.
+HALF_HEIGHT, PIXEL_ASPECT = 0.625, 1.2
 
 
 def map_names() -> list[tuple[str, str]]:
@@ -61,15 +63,6 @@ def map_names() -> list[tuple[str, str]]:
     second = [("freedoom2", f"MAP{number:02d}") for number in range(1, 33)]
     first = [("freedoom1", f"E{e}M{m}") for e in range(1, 5) for m in range(1, 10)]
     return first + second
-
-
-@dataclass
-class Pose:
-    """Where the player stands: map units and degrees counter-clockwise."""
-
-    x: float
-    y: float
-    angle: float
 
 
 class Walk:
@@ -102,7 +95,17 @@ class Walk:
         )
         variable = vizdoom.GameVariable
         game.set_available_game_variables(
-            [variable.POSITION_X, variable.POSITION_Y, variable.ANGLE]
+            [
+                variable.POSITION_X,
+                variable.POSITION_Y,
+                variable.ANGLE,
+                variable.CAMERA_POSITION_X,
+                variable.CAMERA_POSITION_Y,
+                variable.CAMERA_POSITION_Z,
+                variable.CAMERA_ANGLE,
+                variable.CAMERA_PITCH,
+                variable.CAMERA_ROLL,
+            ]
         )
         game.set_episode_timeout(0)
         game.add_game_args("+sv_cheats 1 +vid_gamma 1.3")
@@ -137,8 +140,13 @@ class Walk:
 
     def pose(self) -> Pose:
         """Return where the player stands."""
-        x, y, angle = self.game.get_state().game_variables.tolist()
+        x, y, angle = self.game.get_state().game_variables.tolist()[:3]
         return Pose(x, y, angle)
+
+    def camera(self) -> list[float]:
+        """Return [x, y, z, heading, pitch, roll]; the game's angle 0 looks along +x."""
+        x, y, z, angle, pitch, roll = self.game.get_state().game_variables.tolist()[3:]
+        return [x, y, z, (angle - 90) % 360, -pitch, roll]
 
     def free_depth(self) -> float:
         """Return how far the middle of the view reaches, in the depth buffer's units (0-255)."""
@@ -225,7 +233,8 @@ def shoot(
         walk.move(0, 0, 180, 1)  # go backwards into the free side
     frames = np.empty((num_frames, walk.height, walk.width, 3), np.uint8)
     poses: list[Pose] = []
-    names: list[str] = []
+    cameras: list[list[float]] = []
+    tracks: dict[str, Track] = {}
     depths: list[float] = []
     for index in range(num_frames):
         state = walk.game.get_state()
@@ -234,8 +243,8 @@ def shoot(
         frames[index] = state.screen_buffer
         poses.append(walk.pose())
         depths.append(walk.free_depth())
-        big = walk.height * walk.width / 250
-        names += [label.object_name for label in state.labels if label.width * label.height > big]
+        cameras.append(walk.camera())
+        note_labels(tracks, state.labels, index, num_frames)
         if index < num_frames - 1:
             walk.move(forward, right, turn, tics)
     blocked = sum(depth < BLOCKED_DEPTH for depth in depths)
@@ -246,59 +255,42 @@ def shoot(
     motion = motion_words(poses, seconds)
     if motion == STILL:
         return None
-    caption = describe(walk, map_name, motion, names, float(np.mean(depths)))
-    return Clip(
-        frames=frames,
-        fps=fps,
-        caption=caption,
-        source=f"doom/{walk.wad}-{map_name}",
-        key="",
-        truth={"path": [[p.x, p.y, p.angle] for p in poses]},
+    attributes, dense, short = describe(
+        [*tracks.values()], motion, height_words(cameras), float(np.mean(depths)), frames, rng
     )
-
-
-def measured_turn(poses: list[Pose]) -> float:
-    """Return the total turn in degrees, positive to the left."""
-    return sum((b.angle - a.angle + 180) % 360 - 180 for a, b in pairwise(poses))
-
-
-def motion_words(poses: list[Pose], seconds: float) -> str:
-    """Say how the player moved, from measured poses (32 map units are about a metre)."""
-    turn = measured_turn(poses)
-    ahead = aside = 0.0
-    for a, b in pairwise(poses):
-        heading = math.radians(a.angle)
-        dx, dy = b.x - a.x, b.y - a.y
-        ahead += dx * math.cos(heading) + dy * math.sin(heading)
-        aside += dx * math.sin(heading) - dy * math.cos(heading)
-    speed = math.hypot(ahead, aside) / max(seconds, 1e-6)
-    side = "left" if turn > 0 else "right"
-    turning = f"turning {side} by about {round(abs(turn) / 10) * 10} degrees"
-    pace = "slowly" if speed < 120 else "at a walk" if speed < 320 else "at a run"
-    if speed < 25:
-        return turning if abs(turn) >= 5 else STILL
-    if abs(ahead) >= abs(aside):
-        moving = f"moving {'forward' if ahead > 0 else 'backward'} {pace}"
-    else:
-        moving = f"sidestepping to the {'right' if aside > 0 else 'left'} {pace}"
-    return f"{moving} while {turning}" if abs(turn) >= 5 else moving
-
-
-def creature_words(names: list[str]) -> str:
-    """List what the labels show, most often first, at most three kinds."""
-    counts: dict[str, int] = {}
-    for name in names:
-        if name in CREATURES:
-            counts[CREATURES[name]] = counts.get(CREATURES[name], 0) + 1
-    top = sorted(counts, key=lambda name: (-counts[name], name))[:3]
-    return f", with {' and '.join(top)} in view" if top else ""
-
-
-def describe(walk: Walk, map_name: str, motion: str, names: list[str], depth: float) -> str:
-    """Write a clip's caption from the state of the game."""
-    place = "close walls" if depth < 12 else "a room" if depth < 35 else "a wide open space"
-    return (
-        f"First-person view in a computer game, map {map_name} of {walk.wad}, "
-        f"{motion}, facing {place}{creature_words(names)}, "
-        f"{shape_name(walk.height, walk.width)}."
+    truth = Truth(
+        world="doom",
+        style=STYLE,
+        camera=CameraTruth("first-person", motion, list(fov_of(walk.height, walk.width)), cameras),
+        objects=[*tracks.values()],
+        events=[],
+        attributes=attributes,
+        shots=[ShotTruth(0, num_frames, motion)],
     )
+    source = f"doom/{walk.wad}-{map_name}"
+    return Clip(frames, fps, dense, source, "", short, [], truth.to_json())
+
+
+def fov_of(height: int, width: int) -> tuple[float, float]:
+    """Return (horizontal, vertical) degrees of the game's view at a size."""
+    half = HALF_HEIGHT * PIXEL_ASPECT * width / height
+    return 2 * math.degrees(math.atan(half)), 2 * math.degrees(math.atan(HALF_HEIGHT))
+
+
+def note_labels(tracks: dict[str, Track], labels: list[Any], index: int, num_frames: int) -> None:
+    """Add a frame's labels to the tracks; the engine knows what can be seen, and no more."""
+    for label in labels:
+        if label.object_name not in CREATURES:
+            continue
+        kind = CREATURES[label.object_name]
+        name = f"{kind.replace(' ', '-')}-{label.object_id}"
+        if name not in tracks:
+            empty: list[Any] = [None] * num_frames
+            tracks[name] = Track(name, kind, "", "", False, empty[:], empty[:], empty[:], empty[:])
+        x, y = float(label.x), float(label.y)
+        tracks[name].boxes[index] = [x, y, x + label.width, y + label.height]
+        tracks[name].positions[index] = [
+            label.object_position_x,
+            label.object_position_y,
+            label.object_position_z,
+        ]

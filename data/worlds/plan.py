@@ -1,164 +1,81 @@
 """Which worlds are filmed for a dataset: seeds and maps, no world in two splits."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from data.config import DemoConfig, IngestConfig
-from data.h264 import encode_h264
-from data.parts import Notes, Sample
-from data.worlds.clip import Clip
+from data.worlds.sources import (
+    DOOM_WIDE,
+    TAKES,
+    CraftPart,
+    DoomPart,
+    FramingPart,
+    PhysicsPart,
+    RoomsPart,
+)
 
-# Raise it when a change to the worlds changes pixels or captions: finished datasets then rebuild.
-RECIPE = 3
-ROOMS_PER_PART = 50
-TAKES = 2
+CLIPS_PER_PART = 50
+CLIPS_PER_MAP = 25  # of a crafter world, which takes more than a second to make
+VAL_CLIPS_PER_MAP = 8
 VAL_MAPS = 8
-# Rooms of the validation split start here; training never has as many maps.
+# Seeds of the validation split start here; training never has as many maps.
 VAL_SEED = 500_000
 SEEDS_PER_RUN = 1_000_000
-LENGTHS = (17,) * 12 + (13,) * 3 + (9,) * 3 + (5,) * 2
-# A first-person frame costs at least 80 tokens, so most of its clips are short.
-DOOM_LENGTHS = (17,) * 2 + (13,) * 3 + (9,) * 7 + (5,) * 8
-FPS = (8.0, 12.0, 15.0, 24.0)
-# (height, width): landscape, portrait, square; 72x128, 104x80 and 120x80 are off the 16-pixel grid.
-# decord 0.6 returns wrong sizes for widths such as 72, so widths stay multiples of 16.
-# Small frames give many clips a FLOP: 17 frames cost 120 to 245 tokens.
-SIZES = (
-    *((64, 112),) * 2,
-    *((112, 64),) * 2,
-    (80, 128),
-    (128, 80),
-    *((96, 96),) * 2,
-    (64, 96),
-    (96, 64),
-    (72, 128),
-    (104, 80),
-    (120, 80),
-    (112, 112),
-)
-SHORT_SIZES = {
-    9: (*SIZES, (112, 192), (192, 112), (128, 128)),
-    5: (*SIZES, (144, 256), (256, 144), (160, 160), (176, 112)),
-}
-DOOM_WIDE = ((144, 256), (160, 256))
+WORLD_NAMES = ("rooms", "physics", "craft", "doom")
+
+WorldPart = RoomsPart | PhysicsPart | CraftPart | DoomPart | FramingPart
 
 
-def clip_sample(clip: Clip, config: IngestConfig, licence: str) -> Sample:
-    """Encode a rendered clip as a sample."""
-    num_frames, height, width, _ = clip.frames.shape
-    meta = {
-        "key": clip.key,
-        "media": "video",
-        "num_frames": num_frames,
-        "height": height,
-        "width": width,
-        "fps": clip.fps,
-        "duration_seconds": num_frames / clip.fps,
-        "caption": clip.caption,
-        "source": clip.source,
-        "licence": licence,
-        "rendered": True,
-        "original": {
-            "num_frames": num_frames,
-            "height": height,
-            "width": width,
-            "start_seconds": 0.0,
-            "scale": 1.0,
-        },
-    }
-    return Sample(meta, encode_h264(clip.frames, clip.fps, config.crf, config.preset), "mp4")
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Raise ValueError on unknown worlds, negative shares or nothing to film."""
+    for name, share in shares.items():
+        if name not in WORLD_NAMES:
+            raise ValueError(f"worlds.{name}={share}: is no world. Use {', '.join(WORLD_NAMES)}.")
+        if not (math.isfinite(share) and share >= 0):
+            raise ValueError(f"worlds.{name}={share}: must be at least 0. Use 0.25.")
+    if sum(shares.values()) <= 0:
+        raise ValueError("worlds={}: all shares are 0. Give at least one, as worlds.rooms=1.")
 
 
-@dataclass(frozen=True)
-class RoomsPart:
-    """Clips of consecutive room seeds, ``takes`` of each."""
-
-    split: str
-    first_seed: int
-    num_clips: int
-    takes: int = TAKES
-    recipe: int = RECIPE
-
-    @property
-    def name(self) -> str:
-        """Name the part by its seeds."""
-        return f"rooms/{self.first_seed:07d}+{self.num_clips}"
-
-    @property
-    def weight(self) -> float:
-        """Expected seconds."""
-        return 0.045 * self.num_clips
-
-    def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:
-        """Render and encode the clips."""
-        from data.worlds.rooms import film
-
-        for number in range(self.num_clips):
-            seed, take = self.first_seed + number // self.takes, number % self.takes
-            rng = np.random.default_rng([0x512E, seed, take])
-            length = int(rng.choice(LENGTHS))
-            height, width = rng.choice(SHORT_SIZES.get(length, SIZES)).tolist()
-            clip = film(seed, take, length, height, width, float(rng.choice(FPS)))
-            yield clip_sample(clip, config, "rendered here, free of rights")
+def deal_clips(shares: Mapping[str, float], num_clips: int) -> dict[str, int]:
+    """Share clips out among the worlds by their shares; the counts sum to ``num_clips``."""
+    check_shares(shares)
+    total = sum(shares.values())
+    names = [name for name in WORLD_NAMES if shares.get(name, 0) > 0]
+    ends = np.cumsum([shares[name] / total for name in names])
+    edges = [0, *(round(num_clips * end) for end in ends.tolist()[:-1]), num_clips]
+    return {name: edges[i + 1] - edges[i] for i, name in enumerate(names)}
 
 
-@dataclass(frozen=True)
-class DoomPart:
-    """Clips of one walk through one map, at one frame size."""
-
-    split: str
-    wad: str
-    map_name: str
-    seed: int
-    num_clips: int
-    height: int
-    width: int
-    recipe: int = RECIPE
-
-    @property
-    def name(self) -> str:
-        """Name the part by its walk."""
-        return f"doom/{self.wad}-{self.map_name}-{self.height}x{self.width}-{self.seed}"
-
-    @property
-    def weight(self) -> float:
-        """Expected seconds."""
-        return 0.5 + 0.07 * self.num_clips
-
-    def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:
-        """Play, film and encode the clips."""
-        from data.worlds.doom import film
-
-        rng = np.random.default_rng([0xF11, self.seed, *self.map_name.encode()])
-        wide = (self.height, self.width) in DOOM_WIDE
-        plan = [
-            (5 if wide else int(rng.choice(DOOM_LENGTHS)), int(rng.integers(2, 5)))
-            for _ in range(self.num_clips)
-        ]
-        count = 0
-        for clip in film(self.wad, self.map_name, self.seed, plan, self.height, self.width):
-            count += 1
-            yield clip_sample(clip, config, "Freedoom, BSD-3-Clause; rendered here")
-        if count < self.num_clips:
-            notes.warnings.append(
-                f"{self.name}: {count} of {self.num_clips} clips; views were dark or blocked"
-            )
-
-
-def plan_rooms(split: str, first_seed: int, num_clips: int, takes: int) -> list[RoomsPart]:
-    """Deal room clips into parts of consecutive seeds."""
-    size = ROOMS_PER_PART
+def plan_seeds(
+    kind: type[RoomsPart] | type[PhysicsPart],
+    split: str,
+    first_seed: int,
+    num_clips: int,
+    takes: int,
+) -> list[WorldPart]:
+    """Deal clips of rooms or physics into parts of consecutive seeds."""
+    size = CLIPS_PER_PART
     return [
-        RoomsPart(split, first_seed + start // takes, min(size, num_clips - start), takes)
+        kind(split, first_seed + start // takes, min(size, num_clips - start), takes)
         for start in range(0, num_clips, size)
     ]
 
 
-def plan_doom(split: str, maps: list[tuple[str, str]], seed: int, num_clips: int) -> list[DoomPart]:
+def plan_craft(split: str, first_seed: int, num_clips: int, per_map: int) -> list[WorldPart]:
+    """Deal clips into crafter worlds."""
+    return [
+        CraftPart(split, first_seed + number, min(per_map, num_clips - start))
+        for number, start in enumerate(range(0, num_clips, per_map))
+    ]
+
+
+def plan_doom(
+    split: str, maps: list[tuple[str, str]], seed: int, num_clips: int
+) -> list[WorldPart]:
     """Deal clips over maps: most at 120x160, about a quarter wide."""
-    parts: list[DoomPart] = []
+    parts: list[WorldPart] = []
     for number, (wad, map_name) in enumerate(maps):
         share = num_clips * (number + 1) // len(maps) - num_clips * number // len(maps)
         wide = share // 4
@@ -169,20 +86,72 @@ def plan_doom(split: str, maps: list[tuple[str, str]], seed: int, num_clips: int
     return parts
 
 
-def plan_worlds(config: DemoConfig, num_train: int, num_val: int) -> list[RoomsPart | DoomPart]:
+def plan_split(
+    split: str,
+    counts: Mapping[str, int],
+    seed: int,
+    first: int,
+    maps: list[tuple[str, str]],
+    held_out: bool,
+) -> list[WorldPart]:
+    """Plan the clips of one split from its seeds and its maps."""
+    takes = 1 if held_out else TAKES
+    parts: list[WorldPart] = []
+    doom = counts.get("doom", 0)
+    if doom:
+        # A walk costs half a second to start: small sets visit fewer maps.
+        most = max(1, doom // (3 if held_out else 10))
+        parts += plan_doom(split, maps[:most], seed, doom)
+    per_map = VAL_CLIPS_PER_MAP if held_out else CLIPS_PER_MAP
+    parts += plan_craft(split, first, counts.get("craft", 0), per_map)
+    parts += plan_seeds(PhysicsPart, split, first, counts.get("physics", 0), takes)
+    parts += plan_seeds(RoomsPart, split, first, counts.get("rooms", 0), takes)
+    return parts
+
+
+def plan_worlds(
+    seed: int, shares: Mapping[str, float], num_train: int, num_val: int
+) -> list[WorldPart]:
     """Plan the rendered clips of train and val_worlds: other seeds and other maps in each."""
     from data.worlds.doom import map_names
 
+    check_counts(num_train, num_val)
     maps = map_names()
-    order = np.random.default_rng([0x3A9, config.seed]).permutation(len(maps)).tolist()
+    # The same maps are held out under every seed, so that more data keeps them unseen.
+    order = np.random.default_rng([0x3A9, 0]).permutation(len(maps)).tolist()
     held_out = [maps[i] for i in order[:VAL_MAPS]]
-    doom_train, doom_val = (round(n * config.doom_share) for n in (num_train, num_val))
-    # A walk costs half a second to start: small sets visit fewer maps.
-    others = [maps[i] for i in order[VAL_MAPS:]][: max(1, doom_train // 10)]
-    first = config.seed * SEEDS_PER_RUN
+    others = [maps[i] for i in order[VAL_MAPS:]]
+    first = seed * SEEDS_PER_RUN
+    train, val = deal_clips(shares, num_train), deal_clips(shares, num_val)
     return [
-        *plan_doom("train", others, config.seed, doom_train),
-        *plan_rooms("train", first, num_train - doom_train, TAKES),
-        *plan_doom("val_worlds", held_out[: max(1, doom_val // 3)], config.seed, doom_val),
-        *plan_rooms("val_worlds", first + VAL_SEED, num_val - doom_val, 1),
+        *plan_split("train", train, seed, first, others, False),
+        *plan_split("val_worlds", val, seed, first + VAL_SEED, held_out, True),
     ]
+
+
+def plan_framing(seed: int, num_train: int, num_val: int) -> list[WorldPart]:
+    """Plan the framing set: one subject a clip, other seeds in each split."""
+    check_counts(num_train, num_val)
+    first = seed * SEEDS_PER_RUN
+    return [
+        FramingPart(split, start + offset, min(CLIPS_PER_PART, count - offset))
+        for split, start, count in (
+            ("train", first, num_train),
+            ("val_worlds", first + VAL_SEED, num_val),
+        )
+        for offset in range(0, count, CLIPS_PER_PART)
+    ]
+
+
+def check_counts(num_train: int, num_val: int) -> None:
+    """Raise ValueError on splits without clips and on more clips than there are seeds for."""
+    if num_train < 1 or num_val < 1:
+        raise ValueError(
+            f"num_train_clips={num_train}, num_val_clips={num_val}: must be at least 1. "
+            "Use the defaults."
+        )
+    if max(num_train, num_val) >= VAL_SEED:
+        raise ValueError(
+            f"num_train_clips={num_train}: must be under {VAL_SEED}, where held-out seeds begin. "
+            "Build several datasets with other seeds, as seed=1."
+        )

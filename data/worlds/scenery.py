@@ -1,4 +1,4 @@
-"""What a room holds and how it is filmed, drawn from seeds: facts and words, nothing rendered.
+"""What a room holds and how it is filmed, drawn from seeds: facts, nothing rendered.
 
 Scenes have z up, metres as units and their centre at the origin. The map seed decides room, light
 and objects, the take decides the camera, so takes of one map are one source.
@@ -9,22 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.worlds.clip import shape_name
 from data.worlds.shapes import COLOURS, PATTERNS
 
-MAX_NAMED = 3  # objects that a caption spells out; keeps it under 40 words
 KINDS = ("box", "ball", "cylinder", "cone")
 SIZES = {"small": 0.5, "large": 0.85}
 MOTIONS = ("still", "still", "bouncing", "spinning", "circling", "sliding")
 CAMERAS = ("orbit", "pan", "push in", "pull back", "truck", "crane", "static")
+# What comes after "the camera".
 CAMERA_WORDS = {
-    "orbit": "the camera orbits to the {side}",
-    "pan": "the camera pans to the {side}",
-    "push in": "the camera pushes in",
-    "pull back": "the camera pulls back",
-    "truck": "the camera walks sideways to the {side}",
-    "crane": "the camera rises",
-    "static": "the camera stands still",
+    "orbit": "orbits to the {side}",
+    "pan": "pans to the {side}",
+    "push in": "pushes in",
+    "pull back": "pulls back",
+    "truck": "moves sideways to the {side}",
+    "crane": "rises",
+    "static": "does not move",
 }
 SKIES = {
     "blue": (0.45, 0.68, 0.95),
@@ -67,11 +66,6 @@ class Thing:
             )
         return self.x, self.y, 0.0, self.phase * 90
 
-    def words(self) -> str:
-        """Name the object, with its motion if it has one."""
-        motion = "" if self.motion == "still" else f" {self.motion}"
-        return f"a {self.size} {self.colour} {self.kind}{motion}"
-
 
 @dataclass(frozen=True)
 class Room:
@@ -90,8 +84,8 @@ class Room:
     things: tuple[Thing, ...]
 
 
-def design_room(map_seed: int) -> Room:
-    """Draw a room from its map seed."""
+def design_room(map_seed: int, character: bool = False) -> Room:
+    """Draw a room from its map seed; with ``character`` its first object is a robot that walks."""
     rng = np.random.default_rng([0x600D, map_seed])
     names = list(COLOURS)
     floor, floor_line, wall, wall_line = rng.choice(names, 4, replace=False).tolist()
@@ -106,6 +100,8 @@ def design_room(map_seed: int) -> Room:
             continue
         kind = str(rng.choice(KINDS))
         motion = str(rng.choice(MOTIONS))
+        if character and not things:
+            kind, motion = "robot", str(rng.choice(["circling", "sliding", "bouncing"]))
         if motion == "spinning" and kind != "box":
             motion = "bouncing"  # turning a round body cannot be seen, so it would be no truth
         things.append(
@@ -169,6 +165,10 @@ class CameraPath:
             eye, target = eye + right * (2.5 * shift), target + right * (2.5 * shift)
         return tuple(eye.tolist()), tuple(target.tolist())
 
+    def words(self) -> str:
+        """Say what the camera does, after "the camera"."""
+        return CAMERA_WORDS[self.kind].format(side="right" if self.sign > 0 else "left")
+
 
 def design_path(map_seed: int, take: int) -> CameraPath:
     """Draw the camera path of one take of a room."""
@@ -183,26 +183,19 @@ def design_path(map_seed: int, take: int) -> CameraPath:
     )
 
 
-def describe(room: Room, path: CameraPath, seen: list[Thing], height: int, width: int) -> str:
-    """Write a clip's caption from the state of the simulator."""
-    things = [thing.words() for thing in seen[:MAX_NAMED]]
-    if len(seen) > MAX_NAMED:
-        things.append("more objects")
-    listed = ", ".join(things[:-1]) + " and " + things[-1] if len(things) > 1 else "".join(things)
-    floor, line = room.floor_colours
-    ground = f"{floor} and {line} {room.floor_pattern}"
-    if room.floor_pattern == "plain":
-        ground = floor
-    side = "right" if path.sign > 0 else "left"
-    camera = CAMERA_WORDS[path.kind].format(side=side)
-    wall = room.wall_colours[0]
-    text = (
-        f"{listed or 'nothing but walls'} on {article(ground)} {ground} floor, {wall} walls, "
-        f"{room.light} light; {camera}, {shape_name(height, width)}."
-    )
-    return text[0].upper() + text[1:]
-
-
-def article(word: str) -> str:
-    """Return the indefinite article of a word: only orange starts with a vowel here."""
-    return "an" if word[0] in "aeio" else "a"
+def design_cuts(map_seed: int, take: int, num_shots: int) -> list[CameraPath]:
+    """Draw the cameras of a clip with several shots: around the room, far enough apart to tell."""
+    rng = np.random.default_rng([0xC075, map_seed, take])
+    first = design_path(map_seed, take)
+    step = 2 * math.pi / num_shots
+    return [
+        CameraPath(
+            kind=str(rng.choice(CAMERAS)),
+            sign=int(rng.choice([-1, 1])),
+            start=first.start + number * step + float(rng.uniform(-0.3, 0.3)),
+            sweep=float(rng.uniform(0.35, 0.9)),
+            distance=float(rng.uniform(4.4, 6.4)),
+            height=float(rng.uniform(1.2, 3.4)),
+        )
+        for number in range(num_shots)
+    ]

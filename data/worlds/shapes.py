@@ -129,8 +129,10 @@ def node(mesh: Geom) -> GeomNode:
     return wrapped
 
 
-def pattern_texture(pattern: str, first: str, second: str, rng: np.random.Generator) -> Texture:
-    """Draw one of ``PATTERNS`` in two named colours as a repeating texture."""
+def pattern_texture(
+    pattern: str, first: str, second: str, rng: np.random.Generator, dim: float = 1.0
+) -> Texture:
+    """Draw one of ``PATTERNS`` in two named colours, the second dimmed, as a repeating texture."""
     side = TEXTURE_SIDE
     y, x = np.mgrid[0:side, 0:side] * 8 // side  # cells 0..7
     if pattern == "checkered":
@@ -148,7 +150,7 @@ def pattern_texture(pattern: str, first: str, second: str, rng: np.random.Genera
         mask = (rng.random((side // 4, side // 4)) < 0.3).astype(int).repeat(4, 0).repeat(4, 1)
     else:
         mask = np.zeros((side, side), int)
-    palette = np.array([COLOURS[first], COLOURS[second]])
+    palette = np.array([COLOURS[first], dim * np.array(COLOURS[second])])
     grain = 1 - 0.12 * rng.random((side, side, 1))
     pixels = (palette[mask] * grain * 255).astype(np.uint8)[:, :, ::-1]  # panda3d stores BGR
     texture = Texture(pattern)

@@ -8,7 +8,7 @@ from rich.console import Console
 from data.config import DemoConfig
 from data.demo import build, main
 from data.packages import Package, fetch_all, read_table, take_members
-from data.shards import read_index, read_payload
+from data.shards import read_index, read_payload, read_truth
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,11 @@ def test_train_holds_real_and_rendered_clips_of_every_shape(tiny):
     assert shapes == {-1, 0, 1}
     assert len({i.num_frames for i in infos}) > 3
     assert manifest["splits"]["train"]["tokens_largest"] <= 512
-    assert all(8 <= len(i.caption.split()) <= 40 for i in infos if i.rendered)
+    rendered = [i for i in infos if i.rendered]
+    assert all(20 <= len(i.caption.split()) <= 80 for i in rendered)
+    assert all(4 <= len(i.short_caption.split()) <= 12 for i in rendered)
+    assert {i.source.split("/")[0] for i in rendered} == {"rooms", "physics", "craft", "doom"}
+    assert all(read_truth(root, "train", i) for i in rendered)
     assert all(read_payload(root, "train", info) for info in infos)
 
 
@@ -74,3 +78,10 @@ def test_wheels_without_the_media_are_refused(tmp_path):
 def test_errors_name_the_allowed_keys(capsys):
     assert main(["rot=here"]) == 2
     assert "Allowed keys: root, tiny" in capsys.readouterr().err
+
+
+def test_shares_of_unknown_worlds_are_refused(tmp_path, capsys):
+    assert main([f"root={tmp_path}", "tiny=true", "worlds.moon=1"]) == 2
+    assert (
+        "worlds.moon=1.0: is no world. Use rooms, physics, craft, doom." in capsys.readouterr().err
+    )

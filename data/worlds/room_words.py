@@ -1,0 +1,171 @@
+"""Captions of the rooms: phrases that the simulator proves, in sentences chosen by seed."""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from data.worlds.scenery import SKIES, Room, Thing
+from data.worlds.stage import Shot
+from data.worlds.truth import Track
+from data.worlds.words import (
+    MAX_ALSO,
+    MAX_NAMED,
+    article,
+    listing,
+    pick,
+    place_of,
+    prominent,
+    upper,
+)
+
+MOTIONS = {
+    "still": "stands still",
+    "bouncing": "bounces up and down",
+    "spinning": "spins in place",
+    "circling": "moves in a circle",
+    "sliding": "slides back and forth",
+}
+ROBOT_MOTIONS = {
+    "bouncing": "jumps up and down",
+    "circling": "walks in a circle",
+    "sliding": "walks back and forth",
+}
+SKY_SHARE = 0.03  # of the picture, before a caption speaks of the sky
+
+
+def surface_words(pattern: str, colours: tuple[str, str]) -> str:
+    """Name a surface: a plain one by its colour, others by both colours and the pattern."""
+    return colours[0] if pattern == "plain" else f"{colours[0]} and {colours[1]} {pattern}"
+
+
+def action_of(thing: Thing) -> str:
+    """Say how an object moves."""
+    return (ROBOT_MOTIONS if thing.kind == "robot" else MOTIONS)[thing.motion]
+
+
+def sky_share(frames: UInt8[np.ndarray, "F H W 3"], sky: str) -> float:
+    """Return the share of the picture that is sky: nothing else has exactly its colour."""
+    colour = np.round(np.array(SKIES[sky]) * 255)
+    low, high = (np.clip(colour + step, 0, 255).astype(np.uint8) for step in (-1, 1))
+    return float(((frames >= low) & (frames <= high)).all(-1).mean())
+
+
+def describe(
+    room: Room,
+    tracks: list[Track],
+    shots: list[Shot],
+    frames: UInt8[np.ndarray, "F H W 3"],
+    rng: np.random.Generator,
+) -> tuple[dict[str, str | list[str]], str, str]:
+    """Return a clip's attributes, its dense caption and its short one."""
+    height, width = frames.shape[1:3]
+    things = dict(zip((track.id for track in tracks), room.things, strict=True))
+    seen = prominent(tracks, height, width)
+    # Further shots cost words, so fewer objects are spelled out.
+    most = MAX_NAMED if len(shots) == 1 else 1
+    named, also = seen[:most], seen[most : most + MAX_ALSO]
+    attributes: dict[str, str | list[str]] = {
+        "objects": [track.name() for track in seen],
+        "named": [track.name() for track in named],
+        "actions": [action_of(things[track.id]) for track in named],
+        "places": [place_of(track, width, shots[0].stop) for track in named],
+        "also": [track.name() for track in also],
+        "floor": surface_words(room.floor_pattern, room.floor_colours),
+        "wall": surface_words(room.wall_pattern, room.wall_colours),
+        "wall_colour": room.wall_colours[0],
+        "light": room.light,
+        "camera": [shot.words for shot in shots],
+        "style": "3-D rendering",
+        "place": "room",
+    }
+    if sky_share(frames, room.sky) > SKY_SHARE:
+        attributes["sky"] = room.sky
+    who = article(named[0].name()) if named else "an empty corner"
+    short = f"{who} in a room with {room.wall_colours[0]} walls"
+    return attributes, dense_caption(attributes, rng), short
+
+
+def dense_caption(attributes: dict[str, str | list[str]], rng: np.random.Generator) -> str:
+    """Write the sentences: objects, setting, camera and style, in one of several orders."""
+    a = attributes
+    sky = f" under a {a['sky']} sky" if "sky" in a else ""
+    floor = f"{article(str(a['floor']))} floor"
+    setting = pick(
+        rng,
+        [
+            f"The room has {floor} and {a['wall']} walls{sky}.",
+            f"The floor is {a['floor']} and the walls are {a['wall']}{sky}.",
+            f"All around are {a['wall']} walls, with {floor} below{sky}.",
+            f"This happens on {floor} between {a['wall']} walls{sky}.",
+        ],
+    )
+    style = pick(
+        rng,
+        [
+            "A simple 3-D rendering.",
+            "It is a basic 3-D rendering.",
+            "The clip is a 3-D rendering of a room.",
+        ],
+    )
+    things = object_words(a, rng)
+    camera = camera_words([*a["camera"]], str(a["light"]), rng)
+    orders = [
+        (things, setting, camera, style),
+        (style, things, setting, camera),
+        (things, camera, setting, style),
+        (setting, things, camera, style),
+    ]
+    return " ".join(orders[int(rng.integers(len(orders)))])
+
+
+def object_words(attributes: dict[str, str | list[str]], rng: np.random.Generator) -> str:
+    """Say what is there, where it is and how it moves."""
+    facts = list(zip(attributes["named"], attributes["actions"], attributes["places"], strict=True))
+    if not facts:
+        return pick(rng, ["Nothing stands in this part of the room.", "The view holds no object."])
+    first = [f"{article(name)} {place} {action}" for name, action, place in facts]
+    second = [f"{article(name)} that {action} {place}" for name, action, place in facts]
+    third = [f"{place} {article(name)} {action}" for name, action, place in facts]
+    return pick(
+        rng,
+        [
+            upper(listing(first)) + also_words(attributes, rng),
+            f"The picture shows {listing(second)}{also_words(attributes, rng)}",
+            f"There is {listing(second)}{also_words(attributes, rng)}",
+            upper("; ".join(third)) + also_words(attributes, rng),
+        ],
+    )
+
+
+def also_words(attributes: dict[str, str | list[str]], rng: np.random.Generator) -> str:
+    """End a sentence with the objects that are only named."""
+    names = listing([article(name) for name in attributes["also"]])
+    if not names:
+        return "."
+    return pick(rng, [f"; there is also {names}.", f", and {names} is there too."])
+
+
+def camera_words(cameras: list[str], light: str, rng: np.random.Generator) -> str:
+    """Say what the camera does, or what each of several does."""
+    lit = pick(rng, [f"in {light} light", f"with {light} light"])
+    if len(cameras) == 1:
+        return pick(
+            rng,
+            [
+                f"The camera {cameras[0]} {lit}.",
+                f"The light is {light} while the camera {cameras[0]}.",
+                f"In {light} light the camera {cameras[0]}.",
+            ],
+        )
+    first = pick(rng, [f"First the camera {cameras[0]}", f"The camera {cameras[0]} at first"])
+    rest = [
+        pick(
+            rng,
+            [
+                f"cut to a view where it {words}",
+                f"cut to a new angle where it {words}",
+                f"cut to another place where it {words}",
+            ],
+        )
+        for words in cameras[1:]
+    ]
+    return f"{first}, then {', then '.join(rest)}, {lit}."

@@ -1,0 +1,74 @@
+"""The command that films datasets: what it writes, that it continues, and what it refuses."""
+
+import pytest
+
+from data.shards import read_index, read_truth
+from data.worlds.__main__ import main
+from data.worlds.truth import check_truth
+
+SMALL = ["num_train_clips=6", "num_val_clips=3"]
+TWO_WORLDS = ["worlds.doom=0", "worlds.craft=0", "ingest.num_workers=1"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("worlds")
+    assert main([f"root={folder}", *SMALL, *TWO_WORLDS]) == 0
+    return folder
+
+
+def test_every_clip_comes_with_both_captions_and_its_truth(root):
+    infos = {split: read_index(root / "video", split) for split in ("train", "val_worlds")}
+    assert {split: len(found) for split, found in infos.items()} == {"train": 6, "val_worlds": 3}
+    worlds = set()
+    for split, found in infos.items():
+        for info in found:
+            truth = read_truth(root / "video", split, info)
+            check_truth(truth)
+            worlds.add(truth["world"])
+            assert len(truth["camera"]["poses"]) == info.num_frames
+            assert len(info.caption) > len(info.short_caption) > 10
+            assert info.shots == [shot["start"] for shot in truth["shots"][1:]]
+    assert worlds == {"rooms", "physics"}
+    sources = [{info.source for info in found} for found in infos.values()]
+    assert not set.intersection(*sources)
+
+
+def test_a_finished_dataset_is_found_again_and_other_settings_need_a_word(root, capsys):
+    before = (root / "video/manifest.json").stat().st_mtime_ns
+    assert main([f"root={root}", *SMALL, *TWO_WORLDS]) == 0
+    assert main([f"root={root}", *SMALL, *TWO_WORLDS, "seed=1"]) == 2
+    assert "overwrite=true" in capsys.readouterr().err
+    assert (root / "video/manifest.json").stat().st_mtime_ns == before
+
+
+def test_the_framing_preset_films_wide_and_tall_clips_of_one_subject(tmp_path):
+    arguments = ["preset=framing", "ingest.num_workers=1", *SMALL]
+    assert main([f"root={tmp_path}", *arguments]) == 0
+    infos = read_index(tmp_path / "video", "train")
+    assert len(infos) == 6
+    for info in infos:
+        truth = read_truth(tmp_path / "video", "train", info)
+        assert info.height != info.width
+        assert truth["objects"][0]["in_frame"] == [1.0] * info.num_frames
+
+
+@pytest.mark.parametrize(
+    ("argument", "rule"),
+    [
+        ("worlds.moon=1", "worlds.moon=1.0: is no world. Use rooms"),
+        ("preset=moon", "preset=moon"),
+        ("num_val_clips=0", "num_val_clips=0: must be at least 1"),
+        ("rot=here", "Allowed keys: root, preset"),
+    ],
+)
+def test_errors_name_the_key_and_the_remedy(tmp_path, capsys, argument, rule):
+    assert main([f"root={tmp_path}", argument]) == 2
+    assert rule in capsys.readouterr().err
+
+
+def test_help_lists_the_keys_with_their_defaults(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "num_train_clips=3000" in text
+    assert "preset=framing" in text
