@@ -9,13 +9,23 @@ from data.sample import SampleInfo
 
 
 @dataclass
+class MemberCount:
+    """One member of a mixture: its size, the share of tokens asked for, and what was planned."""
+
+    samples_in_split: int
+    asked_share: float
+    samples: int = 0
+    tokens: int = 0
+
+
+@dataclass
 class Accounting:
     """What became of every source pixel and token that was planned so far.
 
     All but ``decoders`` and ``dropped`` follow from the plan and cover all ranks; those two cover
     the packs that this rank decoded. Samples are visits: a second epoch counts again.
     ``edge_pixels`` are the repeated border pixels that complete the patch grid; they are masked
-    from the loss and are not in ``source_pixels``.
+    from the loss and are not in ``source_pixels``. ``members`` is empty without a mixture.
     """
 
     samples_in_split: int = 0
@@ -33,6 +43,16 @@ class Accounting:
     source_tokens: dict[str, int] = field(default_factory=dict)
     decoders: dict[str, int] = field(default_factory=dict)
     dropped: list[tuple[str, str]] = field(default_factory=list)
+    members: dict[str, MemberCount] = field(default_factory=dict)
+
+    def add_member(self, name: str, num_samples: int, share: float) -> None:
+        """Begin to count a member of a mixture."""
+        self.members[name] = MemberCount(num_samples, share)
+
+    def add_visit(self, name: str, length: int) -> None:
+        """Count one planned sample of a member."""
+        self.members[name].samples += 1
+        self.members[name].tokens += length
 
     def add_plan(self, plan: list[list[tuple[SampleInfo, int]]], budget: int, cell: Cell) -> None:
         """Count one step's packs of ``budget`` tokens each."""
@@ -96,6 +116,8 @@ class Accounting:
         known["dropped"] = [(key, reason) for key, reason in known.get("dropped", [])]
         for name in ("source_samples", "source_tokens", "decoders"):
             known[name] = dict(known.get(name, {}))
+        members = known.get("members", {})
+        known["members"] = {name: MemberCount(**count) for name, count in members.items()}
         return cls(**known)
 
     def table(self, num_sources: int = 12) -> str:
@@ -113,6 +135,12 @@ class Accounting:
             ("  rendered", f"{self.rendered_tokens:,}", f"{self.rendered_share:.2%} of tokens"),
             ("  real", f"{self.tokens - self.rendered_tokens:,}", f"{1 - self.rendered_share:.2%}"),
         ]
+        for name, member in self.members.items():
+            passes = member.samples / max(member.samples_in_split, 1)
+            share = (
+                f"{member.tokens / whole:.2%}, asked {member.asked_share:.2%}, {passes:.2f} passes"
+            )
+            rows.append((f"  member {name[-30:]}", f"{member.tokens:,}", share))
         ranked = sorted(self.source_tokens.items(), key=lambda item: (-item[1], item[0]))
         for name, count in ranked[:num_sources]:
             share = f"{count / whole:.2%}, {self.source_samples[name]:,} samples"

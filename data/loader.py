@@ -7,17 +7,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import safetensors
-import torch
-from safetensors.torch import load
-
 from data.accounting import Accounting
 from data.batch import Pack, Sample, Step
+from data.cache import FetchError
 from data.config import BadSamplePolicy, DataConfig
-from data.decoder_pool import Decoded, DecodeError, DecoderPool
-from data.pack import Cell, PackPlanner, Planned, deal, pack_cost
+from data.decoder_pool import DecodeError
+from data.mixture import planner_of, read_mixture, read_split
+from data.pack import Cell, deal, pack_cost
+from data.reader import SampleReader
 from data.sample import SampleInfo
-from data.shards import read_index, read_payload
+from data.stream import Planned
 
 log = logging.getLogger(__name__)
 
@@ -26,96 +25,22 @@ STATE_VERSION = 1
 
 @dataclass
 class _Ready:
-    """A decoded step and the planner's state right after that step was planned."""
+    """A decoded step, its planned numbers, and the planner's state right after it was planned."""
 
     step: Step
+    packs: list[list[Planned]]
     planner_state: dict[str, Any]
 
 
-class SampleReader:
-    """Read planned samples of one split: payload bytes, then latents here or frames by decoders."""
-
-    def __init__(self, config: DataConfig, split: str, infos: list[SampleInfo]) -> None:
-        has_video = any(info.media == "video" for info in infos)
-        if has_video and config.decode_workers < 1:
-            raise ValueError(
-                f"data.decode_workers={config.decode_workers}: must be at least 1 where the split "
-                f"({split}) holds video. Use 1."
-            )
-        self.root = config.root
-        self.split = split
-        workers = config.decode_workers if has_video else 0
-        self.pool = DecoderPool(workers, config.decode_timeout_seconds)
-
-    def read(self, planned: list[tuple[SampleInfo, int]]) -> list[Sample | DecodeError]:
-        """Read samples in order; one that cannot be read leaves its error in its place."""
-        started = [(info, visit, self._start(info)) for info, visit in planned]
-        return [self._finish(info, visit, found) for info, visit, found in started]
-
-    def _start(self, info: SampleInfo) -> bytes | Future[Decoded] | DecodeError:
-        try:
-            payload = read_payload(self.root, self.split, info)
-        except (ValueError, OSError) as error:
-            return DecodeError(info.key, str(error))
-        return payload if info.media == "latent" else self.pool.submit(info, payload)
-
-    def _finish(
-        self, info: SampleInfo, visit: int, found: bytes | Future[Decoded] | DecodeError
-    ) -> Sample | DecodeError:
-        if isinstance(found, DecodeError):
-            return found
-        try:
-            if isinstance(found, bytes):
-                latent, caption, short = parse_latent(info, found)
-                return Sample(info, visit, None, latent, caption, "safetensors", short)
-            decoded = found.result()
-        except DecodeError as error:
-            return error
-        frames = torch.from_numpy(decoded.frames)  # (F, H, W, 3)
-        return Sample(info, visit, frames, None, None, decoded.decoder)
-
-    def close(self) -> None:
-        """End the decoder processes."""
-        self.pool.close()
-
-
-def parse_latent(
-    info: SampleInfo, payload: bytes
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """Return ``latent`` (C, F, H, W), ``caption`` and ``short_caption`` (L, D) of a payload.
-
-    The captions are None where the safetensors lack them.
-
-    Raises DecodeError where the payload is no safetensors or its tensors have other shapes.
-    """
-    try:
-        tensors = load(payload)
-    except safetensors.SafetensorError as error:
-        raise DecodeError(info.key, f"no safetensors: {error}") from error
-    latent = tensors.get("latent")
-    if latent is None or latent.dim() != 4 or not latent.is_floating_point():
-        raise DecodeError(info.key, "holds no floating-point 'latent' (C, F, H, W)")
-    captions = []
-    for name in ("caption", "short_caption"):
-        states, length = tensors.get(name), getattr(info, f"{name}_tokens")
-        if states is not None and (states.dim() != 2 or states.shape[0] != length):
-            shape = tuple(states.shape)
-            raise DecodeError(
-                info.key, f"{name!r} has shape {shape}, not ({length}, D) of the index"
-            )
-        captions.append(states)
-    return latent, captions[0], captions[1]
-
-
 class Loader:
-    """Yield planned optimizer steps with this rank's packs decoded.
+    """Yield planned optimizer steps over data.mixture with this rank's packs decoded.
 
     ``rank`` of ``world`` data-parallel ranks decodes its share of each step's packs. The state
     ignores rank, world and workers, so any layout continues any other. A background thread prepares
     one step ahead.
 
-    Raises ValueError for a split without index, samples larger than a pack, and numbers of packs
-    that the ranks cannot share.
+    Raises ValueError for a split without index, samples larger than a pack, numbers of packs that
+    the ranks cannot share, and members that share a key.
     """
 
     def __init__(
@@ -127,41 +52,41 @@ class Loader:
         self.cell = cell
         self.rank = rank
         self.world = world
-        self.infos = read_index(config.root, split)
+        self.dataset = read_mixture(config, split)
+        self.infos = self.dataset.infos
         self._digest = index_digest(self.infos)
-        self._planner = PackPlanner(
-            self.infos,
-            cell,
-            config.pack_tokens,
-            config.packs_per_step,
-            config.max_segments,
-            config.pool,
-            seed,
-        )
-        self._reader = SampleReader(config, split, self.infos)
-        self._accounting = Accounting(samples_in_split=len(self.infos))
+        self._planner = planner_of(config, self.infos, self.dataset.spans, cell, seed)
+        self._reader = SampleReader(config, split, self.infos, self.dataset.members[0])
+        self._accounting = self._fresh_accounting()
         self._next_index = 0
         self._planner_state = self._planner.state_dict()
         self._thread = ThreadPoolExecutor(1, "prefetch")
         self._ahead: Future[_Ready] | None = None
 
+    def _fresh_accounting(self) -> Accounting:
+        account = Accounting(samples_in_split=len(self.infos))
+        if len(self.dataset.members) > 1:
+            for member, share in zip(self.dataset.members, self.dataset.shares, strict=True):
+                account.add_member(member.name, member.span.stop - member.span.start, share)
+        return account
+
     def next_step(self) -> Step:
         """Return the next step; the one after it is prepared meanwhile.
 
-        Raises DecodeError for an unreadable sample if data.on_bad_sample is ``error``; the state
-        then still points at this step, which a later call tries again.
+        Raises DecodeError for an unreadable sample if data.on_bad_sample is ``error``, and
+        FetchError; the state then still points at this step, which a later call tries again.
         """
         if self._ahead is None:
             self._ahead = self._thread.submit(self._prepare, self._next_index)
         try:
             ready = self._ahead.result()
-        except DecodeError:
+        except (DecodeError, FetchError):
             self._ahead = None
             self._planner.load_state_dict(self._planner_state)
             raise
         self._planner_state = ready.planner_state
         self._next_index += 1
-        self._count(ready.step)
+        self._count(ready)
         self._ahead = self._thread.submit(self._prepare, self._next_index)
         return ready.step
 
@@ -172,12 +97,14 @@ class Loader:
         costs = [pack_cost([lengths[p.index] for p in pack]) for pack in packs]
         mine = deal(costs, self.world)[self.rank]
         plan = [[(self.infos[p.index], p.visit) for p in pack] for pack in packs]
-        return _Ready(Step(index, plan, self._read_packs([packs[i] for i in mine])), state)
+        return _Ready(Step(index, plan, self._read_packs([packs[i] for i in mine])), packs, state)
 
     def _read_packs(self, packs: list[list[Planned]]) -> list[Pack]:
         # All packs are handed over at once, so that the decoders never wait between two packs.
         flat = [(self.infos[p.index], p.visit) for pack in packs for p in pack]
-        found = iter(self._reader.read(flat))
+        members = self.dataset.members
+        places = [members[self.dataset.member_of(p.index)] for pack in packs for p in pack]
+        found = iter(self._reader.read(flat, places))
         made = []
         for pack in packs:
             samples: list[Sample] = []
@@ -194,8 +121,13 @@ class Loader:
             made.append(Pack(samples, self.config.pack_tokens, dropped))
         return made
 
-    def _count(self, step: Step) -> None:
+    def _count(self, ready: _Ready) -> None:
+        step = ready.step
         self._accounting.add_plan(step.plan, self.config.pack_tokens, self.cell)
+        if len(self.dataset.members) > 1:
+            for planned in (p for pack in ready.packs for p in pack):
+                name = self.dataset.members[self.dataset.member_of(planned.index)].name
+                self._accounting.add_visit(name, self._planner.lengths[planned.index])
         decoders = self._accounting.decoders
         for pack in step.packs:
             self._accounting.dropped += pack.dropped
@@ -232,11 +164,11 @@ class Loader:
         }
         saved = {k: state.get(k) for k in ("version", "dataset", "cell")}
         saved |= {f"data.{k}": v for k, v in state.get("parameters", {}).items()}
-        for name, value in mine.items():
-            if saved.get(name) != value:
+        for name in [*mine, *(name for name in saved if name not in mine)]:
+            if saved.get(name) != mine.get(name):
                 raise ValueError(
-                    f"{name}={value}: must equal the saved loader state's {saved.get(name)}. "
-                    f"Use {name}={saved.get(name)}, or start a new run."
+                    f"{name}={mine.get(name)}: must equal the saved loader state's "
+                    f"{saved.get(name)}. Use {name}={saved.get(name)}, or start a new run."
                 )
         if self._ahead is not None:
             if not self._ahead.cancel():
@@ -287,9 +219,10 @@ def load_fixed(config: DataConfig, split: str, limit: int) -> list[Sample]:
     """
     if limit < 0:
         raise ValueError(f"limit={limit}: must be at least 0. Use 0 for all samples.")
-    infos = fixed_order(read_index(config.root, split))
+    dataset = read_split(config, split)
+    infos = fixed_order(dataset.infos)
     infos = infos[:limit] if limit else infos
-    reader = SampleReader(config, split, infos)
+    reader = SampleReader(config, split, infos, dataset.members[0])
     try:
         samples: list[Sample] = []
         for found in reader.read([(info, 0) for info in infos]):

@@ -244,12 +244,18 @@ def read_payload(root: Path | str, split: str, info: SampleInfo, verify: bool = 
     if the bytes are not those that were indexed (damaged files often decode without an error).
     """
     payload = _read_bytes(root, split, info, info.offset, info.nbytes)
-    if verify and hashlib.sha256(payload).hexdigest() != info.sha256:
+    if verify:
+        check_payload(root, split, info, payload)
+    return payload
+
+
+def check_payload(root: Path | str, split: str, info: SampleInfo, payload: bytes) -> None:
+    """Raise ValueError unless the bytes are those that were indexed."""
+    if hashlib.sha256(payload).hexdigest() != info.sha256:
         raise ValueError(
             f"sha256={info.sha256[:12]}…: the bytes of {info.key!r} in shard {info.shard} do not "
             f"match it. {_remedy(root, split, info)}"
         )
-    return payload
 
 
 def read_truth(root: Path | str, split: str, info: SampleInfo) -> dict[str, Any] | None:
@@ -278,34 +284,38 @@ def _remedy(root: Path | str, split: str, info: SampleInfo) -> str:
 
 def _read_bytes(root: Path | str, split: str, info: SampleInfo, offset: int, nbytes: int) -> bytes:
     path = os.path.join(root, split, info.shard)
-    remedy = _remedy(root, split, info)
     try:
         status = os.stat(path)
         shard = _open_shard(path, status.st_ino, status.st_size)
     except FileNotFoundError as error:
-        raise ValueError(f"shard={info.shard}: holds {info.key!r} but is missing. {remedy}") from (
-            error
-        )
+        raise ValueError(
+            f"shard={info.shard}: holds {info.key!r} but is missing. {_remedy(root, split, info)}"
+        ) from error
     content = os.pread(shard.descriptor, nbytes, offset)
     if len(content) != nbytes:
         raise ValueError(
             f"shard={info.shard}: ends inside {info.key!r} ({len(content)} of {nbytes} "
-            f"bytes). {remedy}"
+            f"bytes). {_remedy(root, split, info)}"
         )
     return content
 
 
 def write_manifest(root: Path | str, manifest: dict[str, Any]) -> None:
-    """Write ``manifest.json`` atomically, adding ``shards``: bytes and SHA-256 of every shard."""
+    """Write ``manifest.json`` atomically, adding bytes and SHA-256 of shards and indexes."""
     shards: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(Path(root).glob("*/*.tar")):
-        with open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        entry = {"sha256": digest, "nbytes": path.stat().st_size}
-        shards.setdefault(path.parent.name, {})[path.name] = entry
-    text = json.dumps({**manifest, "shards": shards}, indent=2, ensure_ascii=False)
+        shards.setdefault(path.parent.name, {})[path.name] = _digest_of(path)
+    indexes = {path.parent.name: _digest_of(path) for path in Path(root).glob(f"*/{INDEX_NAME}")}
+    known = {**manifest, "shards": shards, "indexes": dict(sorted(indexes.items()))}
+    text = json.dumps(known, indent=2, ensure_ascii=False)
     Path(root).mkdir(parents=True, exist_ok=True)
     write_atomically(Path(root) / MANIFEST_NAME, lambda stream: stream.write(text + "\n"))
+
+
+def _digest_of(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"sha256": digest, "nbytes": path.stat().st_size}
 
 
 def read_manifest(root: Path | str) -> dict[str, Any]:

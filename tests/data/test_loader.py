@@ -1,10 +1,17 @@
 """Packs on ranks: the same samples whatever the layout, exact resume, bad samples by policy."""
 
+import contextlib
+import gc
 import json
+import os
+import random
 import shutil
+import signal
+import threading
 import time
 from collections import Counter
 
+import psutil
 import pytest
 import torch
 
@@ -67,8 +74,10 @@ def test_clips_and_images_arrive_decoded_at_native_size(clip_root, make_loader):
                 assert sample.frames.dtype == torch.uint8
                 assert sample.frames.shape == (info.num_frames, info.height, info.width, 3)
                 kinds.add((info.media, sample.decoder))
-    assert kinds == {("video", "decord"), ("image", "pillow")}
-    assert set(loader.accounting().decoders) == {"decord", "pillow"}
+    # PyAV reads a payload's first visit; on later ones decord may, where it is as fast.
+    assert {("video", "pyav"), ("image", "pillow")} <= kinds
+    assert kinds <= {("video", "pyav"), ("video", "decord"), ("image", "pillow")}
+    assert set(loader.accounting().decoders) == {decoder for _, decoder in kinds}
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -81,6 +90,35 @@ def test_all_ranks_together_read_what_one_rank_reads(latent_root, make_loader, w
         assert all(part.plan == whole.plan for part in parts)
         assert all(len(part.packs) == 4 // world for part in parts)
         assert Counter(v for p in parts for v in visits_of(p)) == Counter(visits_of(whole))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+def test_shares_of_ranks_are_disjoint_and_complete(latent_root, make_loader, world):
+    config = config_of(latent_root, packs_per_step=8)
+    ranks = [make_loader(config, rank, world) for rank in range(world)]
+    for _ in range(4):
+        steps = [rank.next_step() for rank in ranks]
+        planned = Counter((i.key, visit) for pack in steps[0].plan for i, visit in pack)
+        shares = [Counter(visits_of(step)) for step in steps]
+        assert all(step.plan == steps[0].plan for step in steps)
+        assert all(shares)
+        assert sum(shares, Counter()) == planned
+        assert set(planned.values()) == {1}
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 3), (2, 2)])
+def test_shares_are_disjoint_and_complete_with_several_decoders(
+    clip_root, make_loader, world, workers
+):
+    config = config_of(clip_root, pack_tokens=64, packs_per_step=2, decode_workers=workers)
+    ranks = [make_loader(config, rank, world) for rank in range(world)]
+    seen = Counter()
+    while sum(seen.values()) < 40:
+        steps = [rank.next_step() for rank in ranks]
+        found = sum((Counter(visits_of(step)) for step in steps), Counter())
+        assert found == Counter((i.key, visit) for pack in steps[0].plan for i, visit in pack)
+        seen += found
+    assert set(seen.values()) == {1}
 
 
 def test_every_sample_comes_once_per_epoch_across_resumes_and_rank_changes(
@@ -137,6 +175,50 @@ def test_the_number_of_decode_workers_changes_nothing(clip_root, make_loader):
         for pack, twin in zip(a.packs, b.packs, strict=True):
             for left, right in zip(pack.samples, twin.samples, strict=True):
                 assert torch.equal(left.frames, right.frames)
+
+
+def test_decoders_killed_at_random_moments_lose_and_repeat_no_sample(clip_root, make_loader):
+    loader = make_loader(config_of(clip_root, pack_tokens=64, packs_per_step=1, decode_workers=2))
+    moments, killed = random.Random(0), []
+
+    def kill_one():
+        alive = loader._reader.pool.pids()
+        if alive:
+            killed.append(moments.choice(alive))
+            with contextlib.suppress(ProcessLookupError):  # replaced since
+                os.kill(killed[-1], signal.SIGKILL)
+
+    steps = []
+    while len(steps) < 200:
+        if len(steps) % 25 == 0:
+            killer = threading.Timer(moments.uniform(0, 0.03), kill_one)
+            killer.start()
+        # A clip whose two attempts are both killed stops the step, which is planned again.
+        with contextlib.suppress(DecodeError):
+            steps.append(loader.next_step())
+    killer.join()
+    assert len(killed) >= 3
+    for step in steps:
+        planned = Counter((i.key, visit) for pack in step.plan for i, visit in pack)
+        assert Counter(visits_of(step)) == planned
+        assert not any(pack.dropped for pack in step.packs)
+    seen = sum((Counter(visits_of(step)) for step in steps), Counter())
+    assert set(seen.values()) == {1}
+    for visit in range(2, min(loader.state_dict()["planner"]["pool"]) // 18):
+        assert sum(v == visit for _, v in seen) == 18
+
+
+def test_memory_stays_flat_over_many_packs(latent_root, make_loader):
+    """What is still to grow after 500 packs is under 4 MB: a leak of a header a sample shows."""
+    loader = make_loader(config_of(latent_root, packs_per_step=10))
+    for _ in range(50):
+        loader.next_step()
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    for _ in range(200):
+        loader.next_step()
+    gc.collect()
+    assert psutil.Process().memory_info().rss - before < 4 * 2**20
 
 
 def test_packs_that_ranks_cannot_share_are_refused(latent_root, make_loader):

@@ -19,8 +19,8 @@ def lengths_as_infos(lengths):
     return [info_of(f"s{i}", "image", (1, 16, 16 * n)) for i, n in enumerate(lengths)]
 
 
-def planner_of(infos, pack_tokens=1024, packs_per_step=2, max_segments=64, pool=32, seed=1):
-    return PackPlanner(infos, CELL, pack_tokens, packs_per_step, max_segments, pool, seed)
+def planner_of(infos, pack_tokens=1024, packs_per_step=2, max_segments=64, pool=32, seed=1, **more):
+    return PackPlanner(infos, CELL, pack_tokens, packs_per_step, max_segments, pool, seed, **more)
 
 
 def demo_lengths(count, seed=0):
@@ -57,9 +57,10 @@ def test_tokens_follow_the_formula_of_the_readme(shape, count):
 
 
 @pytest.mark.parametrize("pool", [1, 7, 64, 300])
-def test_every_sample_comes_exactly_once_per_epoch(pool):
+@pytest.mark.parametrize("in_order", [0.0, 0.5, 1.0])
+def test_every_sample_comes_exactly_once_per_epoch(pool, in_order):
     infos = lengths_as_infos(demo_lengths(101))
-    planner = planner_of(infos, pool=pool)
+    planner = planner_of(infos, pool=pool, in_order=in_order)
     visits = Counter()
     while min(planner.state_dict()["pool"], default=0) < 2 * 101:
         visits.update(p for pack in planner.next_step() for p in pack)
@@ -100,6 +101,51 @@ def test_a_restored_plan_goes_on_as_if_nothing_happened_at_every_step():
         resumed = planner_of(infos)
         resumed.load_state_dict(states[place])
         assert [resumed.next_step() for _ in range(40 - place)] == steps[place:]
+
+
+def test_states_from_before_mixtures_go_on():
+    infos = lengths_as_infos(demo_lengths(60))
+    straight, resumed = planner_of(infos), planner_of(infos)
+    for _ in range(7):
+        straight.next_step()
+    state = straight.state_dict()
+    resumed.load_state_dict({name: state[name] for name in ("seed", "position", "pool")})
+    assert [resumed.next_step() for _ in range(9)] == [straight.next_step() for _ in range(9)]
+    assert set(planner_of(infos).parameters()) == {
+        "pack_tokens",
+        "packs_per_step",
+        "max_segments",
+        "pool",
+        "seed",
+    }
+
+
+def test_packs_filled_in_order_spread_large_clips_over_the_steps_of_a_run():
+    """With the largest first, the first steps hold more tokens a sample than the set does."""
+    infos, first = native_infos(3000), {}
+    for in_order in (0.0, 0.75):
+        planner = planner_of(infos, 1_300_000, 4, 4096, 256, in_order=in_order)
+        steps = [planner.next_step() for _ in range(8)]
+        lengths = [planner.lengths[p.index] for step in steps for pack in step for p in pack]
+        first[in_order] = np.mean(lengths) / np.mean(planner.lengths)
+    assert first[0.0] > 1.3
+    assert abs(first[0.75] - 1) < 0.15
+
+
+def test_packs_filled_in_order_pad_no_more():
+    for count, lengths in ((1024, demo_lengths(2000)), (768, demo_lengths(2000))):
+        infos = lengths_as_infos(lengths)
+        padding = [
+            mean_padding(planner_of(infos, count, pool=256, in_order=share), 300)
+            for share in (0.0, 0.5)
+        ]
+        assert padding[1] < padding[0]
+
+
+@pytest.mark.parametrize("in_order", [-0.1, 1.5, float("nan")])
+def test_a_share_in_order_that_is_none_is_refused(in_order):
+    with pytest.raises(ValueError, match=r"data\.in_order=.*must be a share from 0 to 1"):
+        planner_of(lengths_as_infos([1, 2]), in_order=in_order)
 
 
 def test_state_does_not_grow_with_the_dataset():

@@ -1,0 +1,137 @@
+"""The samples a run trains on: one split, or several sources mixed by weight."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from data.cache import ShardCache, open_root
+from data.config import DataConfig, MemberConfig
+from data.pack import Cell, PackPlanner
+from data.sample import SampleInfo
+from data.shards import read_index, read_payload
+from data.stream import Span
+
+
+@dataclass(frozen=True)
+class Member:
+    """One source: a name for tables, the split it is read from, and its rows of the index.
+
+    root: the folder that holds index and manifest; shards come through ``cache`` if there is one.
+    """
+
+    name: str
+    root: Path
+    split: str
+    span: Span
+    cache: ShardCache | None = None
+
+    def read_payload(self, info: SampleInfo) -> bytes:
+        """Return the verified payload of one of its samples. Raises ValueError."""
+        if self.cache is not None:
+            return self.cache.read_payload(self.split, info)
+        return read_payload(self.root, self.split, info)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The index entries of all members, one member after another."""
+
+    infos: list[SampleInfo]
+    members: list[Member]
+
+    @property
+    def spans(self) -> list[Span]:
+        """The rows and weights of the members, as the planner takes them."""
+        return [member.span for member in self.members]
+
+    @property
+    def shares(self) -> list[float]:
+        """The members' shares of the training tokens; they add up to 1."""
+        total = sum(span.weight for span in self.spans)
+        return [span.weight / total for span in self.spans]
+
+    def member_of(self, index: int) -> int:
+        """Return which member a row of the index belongs to."""
+        return bisect_right(self.members, index, key=lambda member: member.span.start) - 1
+
+
+def read_split(config: DataConfig, split: str) -> Dataset:
+    """Read a split of data.root, whatever data.mixture says."""
+    folder, cache = open_root(config, config.root)
+    infos = read_index(folder, split)
+    span = Span(0, len(infos), 1.0)
+    return Dataset(infos, [Member(config.root, folder, split, span, cache)])
+
+
+def read_mixture(config: DataConfig, split: str) -> Dataset:
+    """Read the members of data.mixture, or the split of data.root where it is empty.
+
+    Raises ValueError for a weight that is not positive, a pattern that no sample matches, and a key
+    that two members share: draws and resume tell samples apart by their keys.
+    """
+    if not config.mixture:
+        return read_split(config, split)
+    infos: list[SampleInfo] = []
+    members: list[Member] = []
+    roots: dict[str, tuple[Path, ShardCache | None]] = {}
+    for number, member in enumerate(config.mixture):
+        _check_weight(number, member)
+        root, chosen = member.root or config.root, member.split or split
+        if root not in roots:
+            roots[root] = open_root(config, root)
+        folder, cache = roots[root]
+        found = [i for i in read_index(folder, chosen) if fnmatchcase(i.source, member.source)]
+        if not found:
+            raise ValueError(
+                f"data.mixture[{number}].source={member.source!r}: matches no sample of {root} "
+                f"{chosen}. Use a shell pattern such as '*'."
+            )
+        pattern = "" if member.source == "*" else f" {member.source}"
+        span = Span(len(infos), len(infos) + len(found), member.weight)
+        members.append(Member(f"{root} {chosen}{pattern}", folder, chosen, span, cache))
+        infos += found
+    dataset = Dataset(infos, members)
+    _check_keys(dataset)
+    return dataset
+
+
+def _check_weight(number: int, member: MemberConfig) -> None:
+    if not (math.isfinite(member.weight) and member.weight > 0):
+        raise ValueError(
+            f"data.mixture[{number}].weight={member.weight}: must be a positive number. "
+            "Use 1.0, or leave the member out."
+        )
+
+
+def _check_keys(dataset: Dataset) -> None:
+    seen: dict[str, int] = {}
+    for index, info in enumerate(dataset.infos):
+        other = seen.setdefault(info.key, index)
+        if other != index:
+            names = [dataset.members[dataset.member_of(i)].name for i in (other, index)]
+            raise ValueError(
+                f"key={info.key!r}: must be in one member of data.mixture only, but is in "
+                f"{names[0]} and in {names[1]}. Give keys a prefix of their own when ingesting, or "
+                "choose data.mixture[].source patterns that do not overlap."
+            )
+
+
+def planner_of(
+    config: DataConfig, infos: list[SampleInfo], spans: Sequence[Span], cell: Cell, seed: int
+) -> PackPlanner:
+    """Return the planner of a dataset under a config; a run and its forecast share it."""
+    return PackPlanner(
+        infos,
+        cell,
+        config.pack_tokens,
+        config.packs_per_step,
+        config.max_segments,
+        config.pool,
+        seed,
+        spans,
+        config.shuffle_shards,
+        config.in_order,
+    )

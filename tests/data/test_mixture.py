@@ -1,0 +1,223 @@
+"""Several sources by weight: shares, exactly once per pass of each, resume, keys apart."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from data.config import DataConfig, MemberConfig
+from data.loader import Loader, load_fixed
+from data.mixture import read_mixture
+from data.pack import PackPlanner
+from data.shards import ShardWriter
+from data.stream import Span, Stream
+from tests.data.conftest import info_of, meta
+
+CELL = (4, 16, 16)
+SIZES = {"wide": 40, "tall": 90, "tiny": 3}
+WEIGHTS = {"wide": 1.0, "tall": 2.0, "tiny": 0.5}
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    """Give three datasets of latents: shapes, sizes and shard counts of their own."""
+    folder = tmp_path_factory.mktemp("roots")
+    shapes = {"wide": (1, 4, 9), "tall": (3, 8, 4), "tiny": (5, 9, 9)}
+    for name, count in SIZES.items():
+        with ShardWriter(folder / name, "train", 30_000) as writer:
+            for i in range(count):
+                f, h, w = shapes[name]
+                w += i % 3
+                latent = torch.full((4, f, h, w), float(i))
+                shape = (1 + 4 * (f - 1), 16 * h, 16 * w)
+                made = meta(f"{name}-{i:03d}", "latent", shape, source=f"{name}/{i % 2}")
+                writer.write(made, save({"latent": latent}), "safetensors")
+    return folder
+
+
+def config_of(roots, **changes):
+    members = [MemberConfig(root=str(roots / n), weight=w) for n, w in WEIGHTS.items()]
+    values = {"pack_tokens": 1024, "packs_per_step": 4, "pool": 16, "mixture": members}
+    return DataConfig(root=str(roots / "wide"), **(values | changes))
+
+
+@pytest.fixture
+def make_loader():
+    made = []
+
+    def make(config, rank=0, world=1, seed=3):
+        made.append(Loader(config, "train", CELL, seed, rank, world))
+        return made[-1]
+
+    yield make
+    for loader in made:
+        loader.close()
+
+
+def visits_of(step):
+    return [(s.info.key, s.visit) for pack in step.packs for s in pack.samples]
+
+
+def test_tokens_follow_the_weights_at_every_moment():
+    rng = np.random.default_rng(0)
+    lengths = [int(n) for n in rng.integers(1, 400, 300)]
+    spans = [Span(0, 100, 0.2), Span(100, 110, 3.0), Span(110, 290, 1.0), Span(290, 300, 0.01)]
+    stream = Stream(lengths, spans, seed=1)
+    drawn, total = [0] * 4, 0
+    for _ in range(6_000):
+        _, planned = stream.draw()
+        source = next(n for n, s in enumerate(spans) if s.start <= planned.index < s.stop)
+        drawn[source] += lengths[planned.index]
+        total += lengths[planned.index]
+        for number, span in enumerate(spans):
+            # A source is never more than one of its samples ahead, nor one of any behind.
+            lead = drawn[number] - total * span.weight / 4.21
+            assert -max(lengths) <= lead <= max(lengths[span.start : span.stop])
+
+
+def test_one_member_plans_what_its_root_alone_plans(roots, make_loader):
+    alone = make_loader(config_of(roots, mixture=[]))
+    member = make_loader(config_of(roots, mixture=[MemberConfig(weight=7.0)]))
+    for _ in range(5):
+        assert alone.next_step().plan == member.next_step().plan
+    assert alone.state_dict() == member.state_dict()
+
+
+def test_each_pass_of_each_member_meets_each_sample_once_across_layouts(roots, make_loader):
+    seen, state = Counter(), None
+    for world in [1, 2, 4, 2, 1]:
+        ranks = [make_loader(config_of(roots), rank, world) for rank in range(world)]
+        for rank in ranks:
+            if state:
+                rank.load_state_dict(state)
+        for _ in range(6):
+            for rank in ranks:
+                seen.update(visits_of(rank.next_step()))
+        states = {json.dumps(rank.state_dict(), sort_keys=True) for rank in ranks}
+        assert len(states) == 1
+        state = json.loads(states.pop())
+    assert set(seen.values()) == {1}
+    for number, (name, size) in enumerate(SIZES.items()):
+        waiting = [p // 3 // size for p in state["planner"]["pool"] if p % 3 == number]
+        complete = min(waiting, default=state["planner"]["sources"][number][0] // size)
+        assert complete >= 1
+        for visit in range(complete):
+            assert sum(k.startswith(name) and v == visit for k, v in seen) == size
+
+
+def test_a_mixture_resumes_at_every_step(roots, make_loader):
+    straight = make_loader(config_of(roots))
+    states, plans = [], []
+    for _ in range(12):
+        states.append(json.loads(json.dumps(straight.state_dict())))
+        plans.append(straight.next_step().plan)
+    other = make_loader(config_of(roots))
+    for place in (7, 0, 11, 3):
+        other.load_state_dict(states[place])
+        assert [other.next_step().plan for _ in range(12 - place)] == plans[place:]
+
+
+def test_realised_shares_and_passes_are_in_the_accounting(roots, make_loader):
+    loader = make_loader(config_of(roots))
+    for _ in range(60):
+        loader.next_step()
+    account = loader.accounting()
+    total = sum(WEIGHTS.values())
+    assert sum(m.tokens for m in account.members.values()) == account.tokens
+    for (name, weight), found in zip(WEIGHTS.items(), account.members.values(), strict=True):
+        # What waits in the pool has been drawn but not planned: 16 samples of at most 495 tokens.
+        assert abs(found.tokens - account.tokens * weight / total) <= 17 * 495
+        assert found.samples_in_split == SIZES[name]
+    assert "asked 57.14%" in account.table()
+    other = make_loader(config_of(roots))
+    other.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    assert other.accounting().members == account.members
+
+
+def test_sources_of_one_root_are_weighted_by_pattern(roots, make_loader):
+    members = [
+        MemberConfig(root=str(roots / "tall"), source="tall/0", weight=3.0),
+        MemberConfig(root=str(roots / "tall"), source="tall/1", weight=1.0),
+    ]
+    loader = make_loader(config_of(roots, mixture=members))
+    for _ in range(40):
+        loader.next_step()
+    tokens = loader.accounting().source_tokens
+    assert tokens["tall/0"] / tokens["tall/1"] == pytest.approx(3, rel=0.1)
+
+
+def test_a_key_in_two_members_is_named(roots):
+    twice = [MemberConfig(root=str(roots / "wide")), MemberConfig(source="wide/1")]
+    with pytest.raises(ValueError, match=r"key='wide-001': must be in one member of data\.mixture"):
+        read_mixture(config_of(roots, mixture=twice), "train")
+
+
+@pytest.mark.parametrize(
+    ("member", "match"),
+    [
+        (MemberConfig(weight=0.0), r"data\.mixture\[1\]\.weight=0\.0: must be a positive number"),
+        (MemberConfig(weight=float("nan")), r"data\.mixture\[1\]\.weight=nan"),
+        (MemberConfig(source="none/*"), r"data\.mixture\[1\]\.source='none/\*': matches no sample"),
+        (MemberConfig(split="test"), r"split=test: .* is missing"),
+    ],
+)
+def test_a_member_that_cannot_work_is_named(roots, member, match):
+    members = [MemberConfig(root=str(roots / "tall")), member]
+    with pytest.raises(ValueError, match=match):
+        read_mixture(config_of(roots, mixture=members), "train")
+
+
+def test_other_weights_or_members_are_refused_on_resume(roots, make_loader):
+    state = make_loader(config_of(roots)).state_dict()
+    heavier = config_of(roots)
+    heavier.mixture[1].weight = 5.0
+    with pytest.raises(ValueError, match=r"data\.mixture=.*5\.0.*must equal the saved"):
+        make_loader(heavier).load_state_dict(state)
+    parts = [MemberConfig(source="wide/0"), MemberConfig(source="wide/1")]
+    split = make_loader(config_of(roots, mixture=parts)).state_dict()
+    with pytest.raises(ValueError, match=r"dataset=|data\.mixture=None"):
+        make_loader(config_of(roots, mixture=[])).load_state_dict(split)
+
+
+def test_validation_stays_on_the_root(roots):
+    keys = {s.info.key for s in load_fixed(config_of(roots), "train", 0)}
+    assert len(keys) == SIZES["wide"]
+    assert all(key.startswith("wide") for key in keys)
+
+
+def test_the_state_of_a_mixture_does_not_grow_with_its_members():
+    sizes = []
+    for count in (50, 5000):
+        infos = [info_of(f"s{i}", "image", (1, 16, 16 * (1 + i % 9))) for i in range(count)]
+        spans = [Span(0, count // 2, 1.0), Span(count // 2, count, 2.0)]
+        planner = PackPlanner(infos, CELL, 64, 4, 64, 32, 1, spans)
+        for _ in range(10):
+            planner.next_step()
+        sizes.append(len(json.dumps(planner.state_dict())))
+    assert max(sizes) < 500
+
+
+def windowed(count, shards, window, seed=1):
+    names = [f"shard-{i * shards // count:06d}.tar" for i in range(count)]
+    infos = [info_of(f"s{i}", "image", (1, 16, 16), shard=n) for i, n in enumerate(names)]
+    planner = PackPlanner(infos, CELL, 10, 1, 10, 1, seed, shuffle_shards=window)
+    order = [p.index for _ in range(2 * count // 10) for p in planner.next_step()[0]]
+    return order[:count], order[count:]
+
+
+def test_shuffled_shards_are_few_at_a_time_and_each_pass_is_whole_and_new():
+    first, second = windowed(1000, 20, 4)
+    assert sorted(first) == sorted(second) == list(range(1000))
+    assert first != second
+    for order in (first, second):
+        places = np.empty(1000, int)
+        places[order] = np.arange(1000)
+        begins, ends = places.reshape(20, 50).min(1), places.reshape(20, 50).max(1)
+        opened = [((begins <= k) & (k <= ends)).sum() for k in range(1000)]
+        assert 4 <= max(opened) <= 5  # the window's four and the one that begins
+        assert np.median(ends - begins) == pytest.approx(200, rel=0.1)
+        assert (np.abs(np.diff(order)) == 1).mean() < 0.05
+    assert [index // 50 for index in first[::50]] != [index // 50 for index in second[::50]]
