@@ -1,18 +1,24 @@
 """Turn foreign files into a dataset: ``python -m data.ingest input=FOLDER output=DATASET``.
 
-Input is a folder, a ``.txt`` list of paths, a ``.tar`` (read as a stream; nothing is ever unpacked
-by name) or one file. A caption is read from ``NAME.txt`` or ``NAME.json`` ({"caption": ...}) beside
-a file. What cannot be used is listed in ``manifest.json`` under ``rejects``; all else is kept.
+Input is a folder, a ``.txt`` list of paths, a ``.tar`` or one file; a folder or list may hold tars
+(read in place, nothing is ever unpacked). Films are cut where shots end into clips of 1 + 4k frames
+at their own size.
+
+Beside FILM.mp4, in the same folder or tar:
+    FILM.txt     its caption
+    FILM.json    {"caption": ..., "short_caption": ..., "licence": ..., "source": ...}, each of
+                 them optional; ``caption`` is the dense one, ``source`` what splits keep whole
+    licence.txt  one line, for all files in and below its folder; the nearest one counts,
+                 FILM.json goes before it, and the key ``licence`` is for files without either
+
+What cannot be used is listed in ``manifest.json`` under ``rejects`` with its reason, what became of
+every frame under ``films``. ``index.html`` shows the dataset: open it in a browser, offline.
 """
 
 import dataclasses
 import hashlib
-import json
 import sys
-import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
@@ -20,30 +26,15 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from data.config import IngestConfig
+from data.inputs import find_entries
 from data.media import MediaFile
 from data.parts import Notes, Source, build_dataset
-from data.probe import Reject
 from data.progress import Progress
 from data.report import print_report
+from data.sheet import write_sheet
+from data.sidecar import read_sidecars
 
 Schema = TypeVar("Schema")
-SIDECARS = (".txt", ".json")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file found in an input: its name there, and where its bytes lie."""
-
-    name: str
-    path: Path
-    offset: int
-    nbytes: int
-
-    def read(self, most: int) -> bytes:
-        """Return at most ``most`` bytes."""
-        with open(self.path, "rb") as stream:
-            stream.seek(self.offset)
-            return stream.read(min(most, self.nbytes))
 
 
 def parse(schema: type[Schema], arguments: list[str]) -> Schema:
@@ -97,77 +88,21 @@ def check(config: IngestConfig) -> None:
         ("max_clips_per_source", config.max_clips_per_source >= 1, "must be at least 1. Use 64"),
         ("crf", 0 <= config.crf <= 51, "must be in [0, 51]. Use 18"),
         ("max_edge_padding", 0 <= config.max_edge_padding <= 1, "must be in [0, 1]. Use 0.05"),
+        ("shot_threshold", config.shot_threshold > 1, "must be over 1. Use 3"),
+        ("min_seconds", config.min_seconds >= 0, "must be at least 0. Use 0"),
+        ("min_motion", 0 <= config.min_motion <= 255, "must be in [0, 255]. Use 0"),
+        *(
+            (f"max_{n}", 0 <= getattr(config, f"max_{n}") <= 1, "must be in [0, 1]. Use 1")
+            for n in ("static", "black", "text")
+        ),
+        *(
+            (f"{n}_bits", -1 <= getattr(config, f"{n}_bits") <= 24, "must be in [-1, 24]. Use 2")
+            for n in ("duplicate", "repeat")
+        ),
     ]
     for name, holds, rule in rules:
         if not holds:
             raise ValueError(f"{name}={getattr(config, name)}: {rule}.")
-
-
-def find_entries(path: Path, notes: Notes) -> list[Entry]:
-    """List the files of an input in a stable order; what may not be followed goes to ``notes``."""
-    if not path.exists():
-        raise ValueError(f"input={path}: does not exist. Give a folder, a .txt list or a .tar.")
-    if path.is_dir():
-        found = []
-        for file in sorted(path.rglob("*")):
-            if file.is_symlink():
-                link = Reject("is a link", "Put the file itself into the folder.")
-                notes.reject(str(file.relative_to(path)), link)
-            elif file.is_file():
-                found.append((str(file.relative_to(path)), file))
-    elif path.suffix == ".txt":
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        found = [(line, path.parent / line) for line in lines if line and line[0] != "#"]
-    else:
-        found = [(path.name, path)]
-    entries: list[Entry] = []
-    for name, file in found:
-        if not file.is_file():
-            notes.reject(name, Reject("does not exist", "Correct the list."))
-        elif file.suffix == ".tar":
-            entries += tar_entries(name, file, notes)
-        else:
-            entries.append(Entry(name, file, 0, file.stat().st_size))
-    return entries
-
-
-def tar_entries(name: str, path: Path, notes: Notes) -> Iterator[Entry]:
-    """Yield the regular members of an uncompressed tar, without unpacking; refuse the others."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                inside = PurePosixPath(member.name)
-                if inside.is_absolute() or ".." in inside.parts:
-                    bad = Reject("its name leaves the archive", "Rename the member.")
-                elif member.isdir():
-                    continue
-                elif not member.isreg() or member.issparse():
-                    bad = Reject("is a link or device in an archive", "Store a plain file.")
-                else:
-                    full = f"{name}/{member.name}"
-                    yield Entry(full, path, member.offset_data, member.size)
-                    continue
-                notes.reject(f"{name}/{member.name}", bad)
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        notes.reject(name, Reject(f"is no whole tar: {error}", "Decompress it or copy it again."))
-
-
-def read_caption(entry: Entry, config: IngestConfig) -> str:
-    """Return the caption in a sidecar. Raises Reject if it is too long or not text."""
-    if entry.nbytes > config.caption_bytes:
-        raise Reject(
-            f"caption of {entry.nbytes} bytes",
-            f"Keep it under caption_bytes={config.caption_bytes}.",
-        )
-    try:
-        text = entry.read(config.caption_bytes).decode("utf-8")
-        if entry.name.endswith(".json"):
-            text = json.loads(text)["caption"]
-        if not isinstance(text, str):
-            raise TypeError("the caption is not text")
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise Reject(f"caption unreadable: {error}", "Store UTF-8 text.") from error
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def split_of(name: str, config: IngestConfig) -> str:
@@ -179,36 +114,27 @@ def split_of(name: str, config: IngestConfig) -> str:
 
 
 def find_sources(config: IngestConfig, notes: Notes) -> list[MediaFile]:
-    """Pair the files of an input with their captions."""
+    """Pair the files of an input with what their sidecars say."""
     entries = find_entries(Path(config.input).expanduser(), notes)
-    unique = {entry.name: entry for entry in entries}
-    stems = {stem(e.name): e for e in unique.values() if not e.name.endswith(SIDECARS)}
-    captions: dict[str, str] = {}
-    for entry in unique.values():
-        if entry.name.endswith(SIDECARS) and stem(entry.name) in stems:
-            try:
-                captions[stem(entry.name)] = read_caption(entry, config)
-            except Reject as error:
-                notes.reject(entry.name, error)
-    return [
-        MediaFile(
-            name=entry.name,
-            split=split_of(entry.name, config),
-            path=entry.path.absolute(),
-            licence=config.licence,
-            caption=captions.get(stem(entry.name), ""),
-            offset=entry.offset,
-            nbytes=entry.nbytes,
-            stamp=entry.path.stat().st_mtime_ns,
+    media, told = read_sidecars(entries, config.caption_bytes, notes.reject)
+    files = []
+    for entry in media:
+        said = told(entry.name)
+        files.append(
+            MediaFile(
+                name=entry.name,
+                split=split_of(said.source or entry.name, config),
+                path=entry.path.absolute(),
+                licence=said.licence or config.licence,
+                caption=said.caption,
+                short_caption=said.short_caption,
+                source=said.source,
+                offset=entry.offset,
+                nbytes=entry.nbytes,
+                stamp=entry.path.stat().st_mtime_ns,
+            )
         )
-        for entry in unique.values()
-        if not (entry.name.endswith(SIDECARS) and stem(entry.name) in stems)
-    ]
-
-
-def stem(name: str) -> str:
-    """Return a name without its last suffix."""
-    return str(PurePosixPath(name).with_suffix(""))
+    return files
 
 
 def ingest(config: IngestConfig, console: Console) -> dict[str, Any]:
@@ -236,8 +162,9 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    page = write_sheet(Path(config.output))
     print_report(manifest, console)
-    console.print(f"dataset: {config.output}", highlight=False)
+    console.print(f"dataset: {config.output}, to look at: {page}", highlight=False)
     return 0
 
 

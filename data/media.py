@@ -5,25 +5,23 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
 from typing import IO, Any, cast
 
+import av
+import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from data.config import IngestConfig
-from data.h264 import encode_h264, encode_png
+from data.duplicates import fingerprint
+from data.film import Account, Shown, Tick, clips_of, read_ticks, reject_short, stored_size
+from data.filters import check_scores, clip_scores, picture_scores
+from data.h264 import Scaler, encode_pictures, encode_png, turned
 from data.parts import Notes, Sample
-from data.probe import (
-    IMAGE_SUFFIXES,
-    Facts,
-    Reject,
-    Window,
-    fit_size,
-    probe_video,
-    read_frames,
-    read_image,
-)
+from data.probe import IMAGE_SUFFIXES, Facts, fit_size, open_video, probe_video, read_image
+from data.reject import Reject, Window, rejecting
+from data.remux import is_one_group, remux, shows
 from data.worlds.clip import shape_name
 
 RESAMPLE_BOX = 4  # Pillow's Image.Resampling.BOX, area averaging
@@ -33,9 +31,10 @@ RESAMPLE_BOX = 4  # Pillow's Image.Resampling.BOX, area averaging
 class MediaFile:
     """One video or image to ingest.
 
-    name: what samples say as their source, and what messages call it.
+    name: unique; what messages call it.
     path: the file, or the tar that holds it from ``offset``.
-    caption: words for its clips; empty means plain facts about the file.
+    caption, short_caption: words for its clips; an empty caption means plain facts about the file.
+    source: what samples say as their source; empty means ``name``.
     turn: quarter turns counter-clockwise to apply, in degrees, for footage without an upright.
     max_clips: overrides ``max_clips_per_source`` where given.
     stamp: time of the file's last change in ns, so that a changed file is another input.
@@ -51,6 +50,8 @@ class MediaFile:
     turn: int = 0
     max_clips: int = 0
     stamp: int = 0
+    short_caption: str = ""
+    source: str = ""
 
     @property
     def weight(self) -> float:
@@ -76,81 +77,116 @@ class MediaFile:
                 yield picture_sample(self, stream, config)
                 return
             facts = probe_video(stream, config, self.turn)
-            if facts.header_frames and facts.num_frames < 0.95 * facts.header_frames:
-                notes.warnings.append(
-                    f"{self.name}: the header says {facts.header_frames} frames, "
-                    f"{facts.num_frames} decode"
-                )
             stream.seek(0)
-            yield from video_samples(self, stream, facts, config)
-
-
-def cut(num_frames: int, config: IngestConfig, most: int) -> list[tuple[int, int]]:
-    """Return (first frame, number of frames) of consecutive clips, at most ``most`` of them.
-
-    Lengths follow ``clip_frames`` in turn; the last clip takes the longest 1 + k * cell[0] that is
-    left (two latent frames at least). Beyond ``most`` clips, an even choice over the film stays.
-    Raises Reject if the film is too short for one clip.
-    """
-    step = config.cell[0]
-    lengths = cycle(config.clip_frames or [config.max_frames])
-    clips: list[tuple[int, int]] = []
-    start = 0
-    while True:
-        left = (num_frames - start - 1) // step * step + 1
-        length = min(next(lengths), left)
-        if num_frames - start < 1 + step:
-            break
-        clips.append((start, length))
-        start += length
-    if not clips:
-        raise Reject(
-            f"too few frames: {num_frames}", f"A clip needs {1 + step} frames that decode."
-        )
-    if len(clips) > most:
-        clips = [clips[i] for i in np.linspace(0, len(clips) - 1, most).round().astype(int)]
-    return clips
+            account = Account(self.name, self.licence, facts.fps)
+            with rejecting("opening"):
+                container = open_video(stream)
+            try:
+                with container:  # open to the end: copied packets refer to it
+                    yield from video_samples(self, container, facts, config, notes, account)
+            finally:
+                notes.films.append(account.to_json())
+        if facts.header_frames and account.num_frames < 0.95 * facts.header_frames:
+            notes.warnings.append(
+                f"{self.name}: the header says {facts.header_frames} frames, "
+                f"{account.num_frames} decode"
+            )
 
 
 def video_samples(
-    file: MediaFile, stream: IO[bytes], facts: Facts, config: IngestConfig
+    file: MediaFile,
+    container: Any,
+    facts: Facts,
+    config: IngestConfig,
+    notes: Notes,
+    account: Account,
 ) -> Iterator[Sample]:
-    """Yield the clips of a probed video."""
-    spans = cut(facts.num_frames, config, file.max_clips or config.max_clips_per_source)
-    sizes = [fit_size(length, facts.height, facts.width, config) for _, length in spans]
-    wanted = [
-        ([facts.timeline[i] for i in range(start, start + length)], size)
-        for (start, length), size in zip(spans, sizes, strict=True)
-    ]
-    arrays = read_frames(stream, facts, wanted)
-    for (start, length), (height, width), frames in zip(spans, sizes, arrays, strict=True):
-        original = {
+    """Yield the clips of a probed video that pass the filters; fill in ``account``."""
+    scaler = Scaler()
+    ticks = read_ticks(container, facts, config, scaler)
+    most = file.max_clips or config.max_clips_per_source
+    found = 0
+    for shown in clips_of(ticks, config, facts.num_frames, most, account):
+        found += 1
+        greys = np.stack([cv2.cvtColor(tick.look, cv2.COLOR_BGR2GRAY) for tick in shown.ticks])
+        length = len(shown.ticks)
+        scores = clip_scores(greys, luma(shown.ticks[length // 2].frame), length / facts.fps)
+        try:
+            check_scores(scores, config)
+            flat = stored_size(length, facts, config)
+        except Reject as error:
+            notes.reject(f"{file.name} at frame {shown.start}", error)
+            account.dropped[error.filter or "size"] += length
+            continue
+        size = flat[::-1] if facts.rotation % 180 else flat
+        payload = copied(shown, facts, size, config)
+        account.remuxed_clips += payload is not None
+        if payload is None:
+            frames = (turned(at_size(t, flat, scaler), facts.rotation) for t in shown.ticks)
+            payload = encode_pictures(frames, length, size, facts.fps, config.crf, config.preset)
+        account.used += length
+        meta = clip_meta(file, facts, shown, size) | {"scores": scores}
+        yield Sample(meta, payload, "mp4", fingerprint=fingerprint(greys))
+    if not found:
+        reject_short(account.num_frames, config)
+
+
+def at_size(tick: Tick, size: tuple[int, int], scaler: Scaler) -> av.VideoFrame:
+    """Return a tick's frame at (height, width), from the decoded one if that is another size."""
+    if (tick.scaled.height, tick.scaled.width) == size:
+        return tick.scaled
+    return scaler.scaled(tick.frame, *size)
+
+
+def copied(shown: Shown, facts: Facts, size: tuple[int, int], config: IngestConfig) -> bytes | None:
+    """Return a clip's own packets as an MP4, or None where it must be encoded."""
+    packets = [tick.packet for tick in shown.ticks]
+    fits = config.remux and facts.remuxable and size == (facts.stored_height, facts.stored_width)
+    if not fits or not is_one_group(packets):
+        return None
+    payload = remux(packets, packets[0].stream, facts.fps)
+    return payload if shows(payload, [tick.frame for tick in shown.ticks]) else None
+
+
+def clip_meta(file: MediaFile, facts: Facts, shown: Shown, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the metadata of a clip, without scores."""
+    (height, width), length = size, len(shown.ticks)
+    plain = (
+        f"A {shape_name(height, width)} video clip of {length / facts.fps:.1f} seconds "
+        f"from the file {Path(file.name).name}."
+    )
+    return {
+        "key": f"{key_of(file.name)}-{shown.start:06d}",
+        "media": "video",
+        "num_frames": length,
+        "height": height,
+        "width": width,
+        "fps": facts.fps,
+        "duration_seconds": length / facts.fps,
+        **described(file, plain),
+        "shots": shown.cuts,
+        "original": {
             "num_frames": facts.num_frames,
             "height": facts.height,
             "width": facts.width,
-            "start_seconds": round(start / facts.fps, 6),
+            "start_seconds": round(shown.start / facts.fps, 6),
+            "start_frame": shown.start,
+            "shot": shown.shot,
             "scale": round(height / facts.height, 6),
             "stored_height": facts.stored_height,
             "stored_width": facts.stored_width,
             "rotation": facts.rotation,
             "codec": facts.codec,
-        }
-        plain = (
-            f"A {shape_name(height, width)} video clip of {length / facts.fps:.1f} seconds "
-            f"from the file {Path(file.name).name}."
-        )
-        meta = {
-            "key": f"{key_of(file.name)}-{start:06d}",
-            "media": "video",
-            "num_frames": length,
-            "height": height,
-            "width": width,
-            "fps": facts.fps,
-            "duration_seconds": length / facts.fps,
-            **described(file, plain),
-            "original": original,
-        }
-        yield Sample(meta, encode_h264(frames, facts.fps, config.crf, config.preset), "mp4")
+        },
+    }
+
+
+def luma(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W"]:
+    """Return a decoded frame in grey, unreduced; a view of it where it is 8-bit planar YUV."""
+    if not frame.format.name.startswith(("yuv4", "yuvj4")) or frame.format.components[0].bits != 8:
+        return frame.to_ndarray(format="gray")
+    plane = frame.planes[0]
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:, : frame.width]
 
 
 def picture_sample(file: MediaFile, stream: IO[bytes], config: IngestConfig) -> Sample:
@@ -159,6 +195,10 @@ def picture_sample(file: MediaFile, stream: IO[bytes], config: IngestConfig) -> 
     height, width = fit_size(1, full_height, full_width, config)
     if (height, width) != (full_height, full_width):
         picture = picture.resize((width, height), RESAMPLE_BOX)
+    image = np.asarray(picture)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    scores = picture_scores(grey)
+    check_scores(scores, config)
     meta = {
         "key": key_of(file.name),
         "media": "image",
@@ -177,15 +217,17 @@ def picture_sample(file: MediaFile, stream: IO[bytes], config: IngestConfig) -> 
             "start_seconds": 0.0,
             "scale": round(height / full_height, 6),
         },
+        "scores": scores,
     }
-    return Sample(meta, encode_png(np.asarray(picture)), "png")
+    return Sample(meta, encode_png(image), "png", fingerprint=fingerprint(grey[None]))
 
 
 def described(file: MediaFile, plain: str) -> dict[str, Any]:
     """Return the metadata that tells what a sample shows and where it is from."""
     return {
         "caption": file.caption or plain,
-        "source": file.name,
+        "short_caption": file.short_caption,
+        "source": file.source or file.name,
         "licence": file.licence,
         "rendered": False,
     }

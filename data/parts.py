@@ -15,9 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
+
 from data.children import Outcome, run_in_children
 from data.config import IngestConfig
-from data.probe import Reject
+from data.duplicates import Candidate, near_duplicates
+from data.reject import Reject
 from data.report import summarise
 from data.shards import ShardWriter, read_manifest, write_manifest
 
@@ -31,25 +34,31 @@ CHILD_MEMORY_BYTES = 6_000_000_000  # address space, most of it never touched; s
 class Sample:
     """One sample on its way into a shard: metadata, payload bytes and the payload's extension.
 
-    ``truth`` is what a simulator knows of it, in JSON types.
+    ``truth`` is what a simulator knows of it, in JSON types; ``fingerprint`` is for the search of
+    near-duplicates (data/duplicates.py), which leaves samples without one alone.
     """
 
     meta: dict[str, Any]
     payload: bytes
     extension: str
     truth: dict[str, Any] | None = None
+    fingerprint: str = ""
 
 
 @dataclass
 class Notes:
-    """What a source's owner should hear: things left out, and things worth a look."""
+    """What a source's owner should hear: things left out, and things worth a look.
 
-    rejects: list[dict[str, str]] = field(default_factory=list)
+    ``films`` tells what became of every frame of a film (``data.film.Account``).
+    """
+
+    rejects: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    films: list[dict[str, Any]] = field(default_factory=list)
 
     def reject(self, file: str, error: Reject) -> None:
         """List something that is left out."""
-        self.rejects.append({"file": file, "reason": error.reason, "remedy": error.remedy})
+        self.rejects.append({"file": file, **error.to_json()})
 
 
 class Source(Protocol):
@@ -88,6 +97,7 @@ class Part:
 
 def build_part(part: Part) -> int:
     """Write one part; return its number of samples. Runs in a child process."""
+    cv2.setNumThreads(1)  # the children share the cores already
     notes = Notes()
     lines: list[dict[str, Any]] = []
     with open(part.stem.with_suffix(".bin"), "wb") as stream:
@@ -100,6 +110,7 @@ def build_part(part: Part) -> int:
                         "meta": sample.meta,
                         "extension": sample.extension,
                         "truth": sample.truth,
+                        "fingerprint": sample.fingerprint,
                         **place,
                     }
                 )
@@ -197,7 +208,7 @@ def build_dataset(
             f"input=({len(sources)} files): none gave a clip. {reasons(notes)} "
             "Give files that PyAV or Pillow can read."
         )
-    account = summarise(samples, notes.rejects, notes.warnings, config)
+    account = summarise(samples, notes.rejects, notes.warnings, config, notes.films)
     write_manifest(root, {"digest": digest, **(extra or {}), **account})
     shutil.rmtree(root / PARTS, ignore_errors=True)
     return read_manifest(root)
@@ -210,23 +221,87 @@ def assemble(
     clear_splits(root)
     splits = sorted({part.source.split for part in parts})
     (parts[0].folder / ASSEMBLING).write_text(json.dumps(splits))
+    heard = [read_part(part) for part in parts]
+    for said, lines in heard:
+        notes.rejects += said.rejects
+        notes.warnings += said.warnings
+        notes.films += said.films
+        name_scenes(lines, said.films)
+    alike = find_duplicates(parts, [lines for _, lines in heard], config, notes)
     samples: dict[str, list[dict[str, Any]]] = {}
     with ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
-        for part in parts:
-            heard, lines = read_part(part)
-            notes.rejects += heard.rejects
-            notes.warnings += heard.warnings
+        for part, (_, lines) in zip(parts, heard, strict=True):
             split = part.source.split
-            if lines and split not in writers:
-                writer = ShardWriter(root, split, config.shard_bytes)
-                writers[split] = stack.enter_context(writer)
             with open(part.stem.with_suffix(".bin"), "rb") as stream:
                 for line in lines:
                     payload = stream.read(line["nbytes"])
+                    if (split, line["meta"]["key"]) in alike:
+                        continue
+                    if split not in writers:
+                        writer = ShardWriter(root, split, config.shard_bytes)
+                        writers[split] = stack.enter_context(writer)
                     writers[split].write(line["meta"], payload, line["extension"], line["truth"])
                     samples.setdefault(split, []).append({**line["meta"], "nbytes": len(payload)})
     return samples
+
+
+def name_scenes(lines: list[dict[str, Any]], films: list[dict[str, Any]]) -> None:
+    """Tell each clip of a film the number of its scene, known only once the film had ended."""
+    scenes = films[0]["scenes"] if films else []
+    for line in lines:
+        original = line["meta"]["original"]
+        if "shot" in original and original["shot"] < len(scenes):
+            original["scene"] = scenes[original["shot"]]
+
+
+def find_duplicates(
+    parts: list[Part], lines: list[list[dict[str, Any]]], config: IngestConfig, notes: Notes
+) -> set[tuple[str, str]]:
+    """Return (split, key) of the samples that nearly repeat a kept one; list them in ``notes``.
+
+    Held-out splits choose first, then larger samples, so training never holds what is held out.
+    """
+    if max(config.duplicate_bits, config.repeat_bits) < 0:
+        return set()
+    metas: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
+    candidates: list[Candidate] = []
+    for part, own in zip(parts, lines, strict=True):
+        split = part.source.split
+        for line in own:
+            meta = line["meta"]
+            if not line["fingerprint"]:
+                continue
+            metas[split, meta["key"]] = meta, part.source.name
+            rank = (split == "train", -size_of(meta), meta["key"])
+            id = (split, meta["key"])
+            candidates.append(Candidate(id, meta["source"], line["fingerprint"], rank))
+    left_out, nearest = near_duplicates(candidates, config.duplicate_bits, config.repeat_bits)
+    films = {film["file"]: film for film in notes.films}
+    for id, match in nearest.items():
+        meta, file = metas[id]
+        meta["scores"] = {**meta.get("scores", {}), "duplicate": round(match.distance, 4)}
+        if id not in left_out:
+            continue
+        limit = "repeat_bits" if match.same_source else "duplicate_bits"
+        notes.reject(
+            f"{file}: {meta['key']}",
+            Reject(
+                f"nearly repeats {match.id[1]}, {match.distance:.2g} of 64 bits away",
+                f"Lower {limit}, or -1, to keep look-alikes.",
+                *("duplicate", round(match.distance, 4), getattr(config, limit)),
+            ),
+        )
+        if file in films:
+            dropped, length = films[file]["dropped"], meta["num_frames"]
+            films[file]["used"] -= length
+            dropped["duplicate"] = dropped.get("duplicate", 0) + length
+    return left_out
+
+
+def size_of(meta: dict[str, Any]) -> int:
+    """Return how many pixels a sample has, over all its frames."""
+    return int(meta["num_frames"] * meta["height"] * meta["width"])
 
 
 def reasons(notes: Notes, most: int = 3) -> str:

@@ -1,27 +1,27 @@
 """Look into a media file: what really decodes, at what size, when, and which way up.
 
-Everything that a hostile or broken file can make PyAV or Pillow raise becomes :class:`Reject`.
+Everything that a hostile or broken file can make PyAV or Pillow raise becomes
+:class:`data.reject.Reject`.
 """
 
-import io
-import struct
 import warnings
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import ENOSPC
 from fractions import Fraction
-from pathlib import Path
-from typing import IO, Any, Literal
+from functools import lru_cache
+from math import nan
+from typing import IO, Any
 
 import av
-import av.error
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from data.config import IngestConfig
-from data.pack import tokens
+from data.h264 import is_plain
+from data.pack import Cell, tokens
+from data.reject import Reject, rejecting
+from data.remux import stamp_of, stamps_conform
 from data.report import cell_of
 
 # Only self-contained containers: playlist formats (hls, concat, dash) name other files to open.
@@ -35,104 +35,29 @@ MAX_FPS = 240.0
 RATE_TOLERANCE = 0.5
 
 
-class Reject(ValueError):
-    """An input, or a part of one, that is left out: why, and what its owner can do."""
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}. {remedy}")
-        self.reason, self.remedy = reason, remedy
-
-
-@contextmanager
-def rejecting(action: str) -> Iterator[None]:
-    """Turn what broken media raise into :class:`Reject`; a full disk stays an OSError."""
-    try:
-        yield
-    except Reject:
-        raise
-    except MemoryError as error:
-        raise Reject(f"{action} needs too much memory", "Scale the file down first.") from error
-    except Image.DecompressionBombError as error:
-        raise Reject(f"too large: {error}", "Scale it below max_pixels.") from error
-    except (
-        av.error.FFmpegError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        AttributeError,
-        RuntimeError,
-        TypeError,
-        OSError,
-        EOFError,
-        SyntaxError,
-        struct.error,
-    ) as error:
-        if isinstance(error, OSError) and error.errno == ENOSPC:
-            raise
-        words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        words = str(words).split("\n")[0][:120]
-        raise Reject(
-            f"{action} failed: {words}", "Damaged, truncated or no media: get it again."
-        ) from error
-
-
-class Window(io.RawIOBase):
-    """A read-only view of a part of a file: a tar member, without unpacking it."""
-
-    def __init__(self, path: Path, offset: int, nbytes: int) -> None:
-        self.stream = open(path, "rb")  # noqa: SIM115 - closed by close()
-        self.offset, self.nbytes, self.position = offset, nbytes, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        origin = (0, self.position, self.nbytes)[whence]
-        self.position = max(0, origin + offset)
-        return self.position
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self.nbytes - self.position))
-        self.stream.seek(self.offset + self.position)
-        data = self.stream.read(count)
-        buffer[: len(data)] = data
-        self.position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self.stream.close()
-        super().close()
-
-
 @dataclass(frozen=True)
 class Facts:
-    """What a file really holds, after its pixel aspect ratio and rotation are applied.
+    """What a file holds, after its pixel aspect ratio and rotation are applied.
 
-    timeline: for each tick of a constant frame rate, the number of the decoded frame to show; it
-        is 0, 1, 2, ... where the file's own rate is constant.
+    num_frames: frames at the constant rate, as its packets promise; decoding has the last word.
     stored_height, stored_width: the decoder's pixels, before pixel aspect and rotation.
     rotation: quarter turns counter-clockwise to apply, in degrees.
+    is_constant: whether the file's own frame rate is constant, so that each frame is kept once.
     header_frames: what the header claims (0: nothing).
+    remuxable: whether its packets could be stored as they are (see data/remux.py).
     """
 
-    media: Literal["video", "image"]
     height: int
     width: int
     stored_height: int
     stored_width: int
     rotation: int
     fps: float
-    timeline: tuple[int, ...]
+    num_frames: int
+    is_constant: bool
     header_frames: int
     codec: str
-
-    @property
-    def num_frames(self) -> int:
-        """Frames at the constant rate."""
-        return len(self.timeline)
+    remuxable: bool = False
 
 
 def open_video(stream: IO[bytes]) -> Any:
@@ -140,32 +65,44 @@ def open_video(stream: IO[bytes]) -> Any:
     return av.open(stream, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
 
 
-def decoded(container: Any) -> Iterator[av.VideoFrame]:
-    """Decode the first video stream on one thread, whole frames only."""
+def decoded(container: Any) -> Iterator[tuple[av.VideoFrame, Any]]:
+    """Decode the first video stream on one thread: whole frames, each with its packet.
+
+    The packet is None where frames do not come out in the order of packets.
+    """
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
-    for frame in container.decode(stream):
-        if frame.is_corrupt:
-            raise Reject("holds damaged frames", "Get the file again.")
-        yield frame
+    waiting: deque[Any] = deque(maxlen=64)
+    for packet in container.demux(stream):
+        if packet.size:
+            waiting.append(packet)
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise Reject("holds damaged frames", "Get the file again.")
+            mine = waiting.popleft() if waiting else None
+            yield frame, (mine if mine is not None and mine.pts == frame.pts else None)
 
 
 def check_size(height: int, width: int, config: IngestConfig) -> None:
     """Reject frames that are too small to be a picture or too large to be handled."""
     if min(height, width) < config.min_side:
         raise Reject(
-            f"too small: {width}x{height} pixels", f"Sides need min_side={config.min_side} pixels."
+            f"too small: {width}x{height} pixels",
+            f"Sides need min_side={config.min_side} pixels.",
+            *("side", min(height, width), config.min_side),
         )
     if height * width > config.max_pixels:
         raise Reject(
-            f"too large: {width}x{height} pixels", f"Scale it below max_pixels={config.max_pixels}."
+            f"too large: {width}x{height} pixels",
+            f"Scale it below max_pixels={config.max_pixels}.",
+            *("pixels", height * width, config.max_pixels),
         )
 
 
 def probe_video(stream: IO[bytes], config: IngestConfig, turn: int = 0) -> Facts:
-    """Decode a video once, keeping only times; ``turn`` adds quarter turns (degrees).
+    """Read a video's packets and its first frame; ``turn`` adds quarter turns (degrees).
 
-    Raises Reject if it does not open, does not decode to the end, or has an unusable size.
+    Raises Reject if it does not open, its first frame does not decode, or its size is unusable.
     """
     with rejecting("opening"), open_video(stream) as container:
         if not container.streams.video:
@@ -175,36 +112,40 @@ def probe_video(stream: IO[bytes], config: IngestConfig, turn: int = 0) -> Facts
         aspect = track.sample_aspect_ratio or Fraction(1)
         if not Fraction(1, 4) <= aspect <= 4:
             raise Reject(f"has a pixel aspect ratio of {aspect}", "Set it right in the file.")
-        rate, codec = track.average_rate or track.guessed_rate, track.codec_context.name
+        rate, codec = float(track.average_rate or track.guessed_rate or 0), track.codec_context.name
         header_frames = int(track.frames)
     stream.seek(0)
-    times: list[float] = []
+    with rejecting("reading"), open_video(stream) as container:
+        track = container.streams.video[0]
+        stamps = [stamp_of(p) for p in container.demux(track) if p.size]
+        streamlike = stamps_conform(stamps, track)
+    times = sorted(nan if s.seconds is None else s.seconds for s in stamps if not s.is_left_out)
+    stream.seek(0)
     with rejecting("decoding"), open_video(stream) as container:
-        for index, frame in enumerate(decoded(container)):
-            if index == 0:
-                height, width = frame.height, frame.width
-                rotation = (round(frame.rotation / 90) * 90 + turn) % 360
-            elif (frame.height, frame.width) != (height, width):
-                raise Reject("changes its frame size midway", "Split it where the size changes.")
-            times.append(frame.time if frame.time is not None else float("nan"))
-    if not times:
-        raise Reject("no frame decodes", "Damaged or truncated: get it again.")
-    check_size(height, width, config)
-    fps, timeline = constant_rate(times, float(rate or 0))
-    shown = (height, max(1, round(width * aspect)))
+        frame, _ = next(decoded(container), (None, None))
+        if frame is None:
+            raise Reject("no frame decodes", "Damaged or truncated: get it again.")
+        check_size(frame.height, frame.width, config)
+        rotation = (round(frame.rotation / 90) * 90 + turn) % 360
+        plain = is_plain(frame) and not frame.interlaced_frame
+    fps, timeline = constant_rate(times, rate)
+    shown = (frame.height, max(1, round(frame.width * aspect)))
     if rotation % 180:
         shown = shown[::-1]
+    is_constant = timeline == tuple(range(len(times)))
+    upright = rotation == 0 and shown == (frame.height, frame.width)
     return Facts(
-        media="video",
         height=shown[0],
         width=shown[1],
-        stored_height=height,
-        stored_width=width,
+        stored_height=frame.height,
+        stored_width=frame.width,
         rotation=rotation,
         fps=fps,
-        timeline=timeline,
+        num_frames=len(timeline),
+        is_constant=is_constant,
         header_frames=header_frames,
         codec=codec,
+        remuxable=streamlike and plain and is_constant and upright,
     )
 
 
@@ -226,39 +167,6 @@ def constant_rate(times: list[float], rate: float) -> tuple[float, tuple[int, ..
     ticks = np.arange(int((at[-1] - at[0]) * fps + 1e-6) + 1) / fps + at[0]
     shown = np.searchsorted(at, ticks + 1e-6, side="right") - 1
     return fps, tuple(shown.tolist())
-
-
-def read_frames(
-    stream: IO[bytes], facts: Facts, wanted: list[tuple[list[int], tuple[int, int]]]
-) -> Iterator[UInt8[np.ndarray, "F H W 3"]]:
-    """Decode once and yield one RGB array per wanted clip, in order.
-
-    ``wanted`` lists (ascending frame numbers, (height, width) to scale to), clips in file order and
-    not overlapping. Frames are scaled as they are decoded, so memory stays that of one clip.
-    """
-    with rejecting("decoding"), open_video(stream) as container:
-        frames = enumerate(decoded(container))
-        number = -1
-        held: av.VideoFrame | None = None
-        for numbers, (height, width) in wanted:
-            flat = (width, height) if facts.rotation % 180 else (height, width)
-            images: list[np.ndarray] = []
-            last = -1
-            for target in numbers:
-                while number < target:
-                    following = next(frames, None)
-                    if following is None:
-                        raise Reject("decodes differently each time", "Get the file again.")
-                    number, held = following
-                assert held is not None  # numbers start at 0, so a frame was read
-                if target != last:
-                    same = flat == (held.height, held.width)
-                    way = None if same else "AREA" if flat[0] < held.height else "BICUBIC"
-                    scaled = held.reformat(flat[1], flat[0], "rgb24", interpolation=way)
-                    image = np.rot90(scaled.to_ndarray(), facts.rotation // 90)
-                    last = target
-                images.append(image)
-            yield np.stack(images)
 
 
 def read_image(stream: IO[bytes], config: IngestConfig) -> tuple[Image.Image, int, int]:
@@ -287,30 +195,45 @@ def fit_size(num_frames: int, height: int, width: int, config: IngestConfig) -> 
     Otherwise the largest size of the same shape that fits, passing over sizes whose last row and
     column of tokens would be mostly padding. Video sides are even, as yuv420p needs.
     """
+    size = fit_cells(
+        (num_frames, height, width),
+        cell_of(config),
+        config.token_cap,
+        config.max_edge_padding,
+        config.min_side,
+    )
+    if size is None:
+        raise Reject(
+            f"{width}x{height} cannot fit token_cap={config.token_cap}", "Raise token_cap."
+        )
+    return size
+
+
+@lru_cache(maxsize=256)  # a film asks again for each of its clips
+def fit_cells(
+    shape: tuple[int, int, int], cell: Cell, token_cap: int, max_edge_padding: float, min_side: int
+) -> tuple[int, int] | None:
+    """Return the size for a clip of shape (F, H, W), None where every size has too many tokens."""
+    num_frames, height, width = shape
     step = 1 if num_frames == 1 else 2
-    cell = cell_of(config)
 
     def near(value: float) -> int:
         return max(step, round(value / step) * step)
 
     own = near(height), near(width)
-    if tokens(num_frames, *own, cell) <= config.token_cap:
+    if tokens(num_frames, *own, cell) <= token_cap:
         return own
     scales = {h / height for h in range(step, height, step)}
     scales |= {w / width for w in range(step, width, step)}
     best: tuple[int, int] | None = None
     for scale in sorted(scales, reverse=True):
         size = near(height * scale), near(width * scale)
-        if tokens(num_frames, *size, cell) > config.token_cap:
+        if tokens(num_frames, *size, cell) > token_cap:
             continue
         best = best or size
         if size[0] * size[1] < 0.8 * best[0] * best[1]:
             break
         covered = -(-size[0] // cell[1]) * cell[1] * -(-size[1] // cell[2]) * cell[2]
-        if size[0] * size[1] >= (1 - config.max_edge_padding) * covered:
+        if size[0] * size[1] >= (1 - max_edge_padding) * covered:
             return size
-    if best is None or min(best) < min(config.min_side, height, width):
-        raise Reject(
-            f"{width}x{height} cannot fit token_cap={config.token_cap}", "Raise token_cap."
-        )
-    return best
+    return None if best is None or min(best) < min(min_side, height, width) else best

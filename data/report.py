@@ -1,6 +1,7 @@
 """Account for a dataset: what went in, at what size, and what was left out, as dict and tables."""
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -9,11 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from data.config import IngestConfig
+from data.filters import FILTERS
 from data.pack import Cell, tokens
 
 RATIO_EDGES = (("portrait", 0.0), ("square", 0.9), ("landscape", 1.12), ("wide", 1.9))
 MAX_NOTES = 4
+MAX_REJECTS = 40
 TOKEN_EDGES = (64, 128, 192, 256, 320, 384, 448, 512)
+SIDE_EDGES = (64, 96, 128, 180, 240, 360, 480, 720, 1080, 2160)  # pixels of the shorter side
+SECOND_EDGES = (0.25, 0.5, 1, 2, 5, 10, 20, 60)
+SCORE_BINS = 24
 
 
 def cell_of(config: IngestConfig) -> Cell:
@@ -35,6 +41,15 @@ def histogram(values: Iterable[Any]) -> dict[str, int]:
 def token_bin(value: int) -> str:
     """Return the upper edge of a token count's bin."""
     return f"<={next((edge for edge in TOKEN_EDGES if value <= edge), value):04d}"
+
+
+def binned(values: list[float], edges: tuple[float, ...]) -> dict[str, int]:
+    """Count values by the upper edge of their bin; the last bin has none."""
+    counts = [0] * (len(edges) + 1)
+    for value in values:
+        counts[bisect_left(edges, value)] += 1
+    names = [f"<={edge:g}" for edge in edges] + [f">{edges[-1]:g}"]
+    return dict(zip(names, counts, strict=True))
 
 
 def summarise_split(metas: list[dict[str, Any]], config: IngestConfig) -> dict[str, Any]:
@@ -81,16 +96,20 @@ def summarise_split(metas: list[dict[str, Any]], config: IngestConfig) -> dict[s
             "duration_seconds": histogram(round(m["duration_seconds"], 1) for m in metas),
             "aspect_ratio": histogram(ratio_name(m["height"], m["width"]) for m in metas),
             "tokens": histogram(token_bin(count) for count in counts),
+            "shorter_side": binned([min(m["height"], m["width"]) for m in metas], SIDE_EDGES),
+            "seconds": binned([m["duration_seconds"] for m in metas], SECOND_EDGES),
         },
+        "licences": histogram(m["licence"] for m in metas),
         "sources": sources,
     }
 
 
 def summarise(
     samples: dict[str, list[dict[str, Any]]],
-    rejects: list[dict[str, str]],
+    rejects: list[dict[str, Any]],
     warnings: list[str],
     config: IngestConfig,
+    films: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the manifest's account of all splits, what was left out, and the settings."""
     return {
@@ -98,9 +117,69 @@ def summarise(
         "token_cap": config.token_cap,
         "max_frames": config.max_frames,
         "splits": {name: summarise_split(metas, config) for name, metas in samples.items()},
+        "frames": summarise_films(films),
+        "filters": summarise_filters(samples, rejects, config),
         "rejects": rejects,
         "warnings": warnings,
+        "films": films,
     }
+
+
+def summarise_films(films: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add up what became of the frames of all films."""
+    dropped: Counter[str] = Counter()
+    for film in films:
+        dropped.update(film["dropped"])
+    return {
+        "films": len(films),
+        "shots": sum(len(film["shots"]) for film in films),
+        "read": sum(film["num_frames"] for film in films),
+        "used": sum(film["used"] for film in films),
+        "dropped": dict(sorted(dropped.items())),
+        "remuxed_clips": sum(film["remuxed_clips"] for film in films),
+    }
+
+
+def summarise_filters(
+    samples: dict[str, list[dict[str, Any]]], rejects: list[dict[str, Any]], config: IngestConfig
+) -> dict[str, Any]:
+    """Return each filter's thresholds, how many it left out, and a histogram of its scores.
+
+    ``edges`` has one value more than ``kept`` and ``left_out``, which count samples by bin.
+    """
+    thresholds = {rule.name: {rule.key: rule.limit(config)} for rule in FILTERS}
+    thresholds["duplicate"] = {k: getattr(config, k) for k in ("duplicate_bits", "repeat_bits")}
+    table: dict[str, Any] = {}
+    for name, limits in thresholds.items():
+        metas = [meta for metas in samples.values() for meta in metas]
+        kept = [m["scores"][name] for m in metas if name in m.get("scores", {})]
+        out = [r["score"] for r in rejects if r.get("filter") == name]
+        edges = score_edges([*kept, *out])
+        table[name] = {
+            "thresholds": limits,
+            "samples_left_out": len(out),
+            "edges": edges,
+            "kept": count_bins(kept, edges),
+            "left_out": count_bins(out, edges),
+        }
+    return table
+
+
+def score_edges(scores: list[float]) -> list[float]:
+    """Return the edges of ``SCORE_BINS`` equal bins over scores, none where there are no scores."""
+    if not scores:
+        return []
+    low, high = min(scores), max(scores)
+    width = (high - low or 1.0) / SCORE_BINS
+    return [round(low + i * width, 6) for i in range(SCORE_BINS + 1)]
+
+
+def count_bins(values: list[float], edges: list[float]) -> list[int]:
+    """Count values by the bins between edges; those on an inner edge belong to the upper bin."""
+    counts = [0] * max(0, len(edges) - 1)
+    for value in values:
+        counts[min(len(counts) - 1, max(0, bisect_right(edges, value) - 1))] += 1
+    return counts
 
 
 def print_report(manifest: dict[str, Any], console: Console) -> None:
@@ -120,10 +199,13 @@ def print_report(manifest: dict[str, Any], console: Console) -> None:
         rejects = Table(title=f"Left out: {len(manifest['rejects'])}", title_justify="left")
         for column in ("file", "reason", "remedy"):
             rejects.add_column(column, overflow="fold")
-        for entry in manifest["rejects"]:
+        for entry in manifest["rejects"][:MAX_REJECTS]:
             # Names come from foreign files: shown as text, never as markup or control characters.
             rejects.add_row(*(printable(entry[name]) for name in ("file", "reason", "remedy")))
         console.print(rejects)
+        more = len(manifest["rejects"]) - MAX_REJECTS
+        if more > 0:
+            console.print(f"{more} more under 'rejects' in manifest.json", highlight=False)
 
 
 def printable(text: str, most: int = 160) -> Any:

@@ -1,0 +1,174 @@
+"""Compare ingest with ffmpeg at the same work: ``python -m benchmarks.ingest [key=value ...]``.
+
+Both read the demo's real films (or films made here, where those are absent), scale them to the size
+of a 17-frame clip, and write closed groups of 17 frames with the same x264 preset and rate factor,
+two single-threaded processes at once. ffmpeg neither looks for shots, nor measures, hashes,
+deduplicates, checks or packs what it writes. Rounds alternate, so noise meets both.
+"""
+
+import dataclasses
+import io
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from data.config import IngestConfig
+from data.h264 import encode_h264
+from data.ingest import help_text, ingest, parse
+from data.probe import Facts, fit_size, probe_video
+
+FILM_SUFFIXES = (".mp4", ".avi", ".mpg", ".mov", ".mkv", ".webm")
+LENGTH = 17
+
+
+@dataclass
+class BenchConfig:
+    """What to measure.
+
+    films: folder of films, searched with its sub-folders.
+    copies: how often each film is read, so that starting up weighs little.
+    rounds: alternating runs of each side; the median counts.
+    workers: processes at once, on both sides.
+    token_cap: clip sizes to measure, in tokens; 20000 leaves 720p as it is.
+    """
+
+    films: str = "datasets/demo/cache"
+    copies: int = 2
+    rounds: int = 3
+    workers: int = 2
+    token_cap: list[int] = dataclasses.field(default_factory=lambda: [512, 20000])
+
+
+def find_films(config: BenchConfig, folder: Path) -> list[Path]:
+    """Return ``copies`` of each film, in ``folder``; make a film if there is none."""
+    found = [p for p in sorted(Path(config.films).rglob("*")) if p.suffix in FILM_SUFFIXES]
+    if not found:
+        y, x = np.mgrid[0:720, 0:1280]
+        frames = np.stack([np.stack([x + 9 * t, y + 5 * t, x + y], -1) % 256 for t in range(102)])
+        made = folder.parent / "made.mp4"
+        made.write_bytes(encode_h264(frames.astype(np.uint8), 25.0))
+        found = [made]
+    folder.mkdir()
+    films = []
+    for copy in range(config.copies):
+        for film in found:
+            films.append(folder / f"{copy}-{film.name}")
+            shutil.copyfile(film, films[-1])
+    return films
+
+
+def facts_of(film: Path, config: IngestConfig) -> Facts:
+    """Return what a film holds."""
+    with open(film, "rb") as stream:
+        return probe_video(stream, config)
+
+
+def run_ours(films: list[Path], config: IngestConfig, out: Path) -> None:
+    """Ingest the films' folder."""
+    config = dataclasses.replace(config, input=str(films[0].parent), output=str(out))
+    ingest(config, Console(file=io.StringIO()))
+
+
+def run_ffmpeg(commands: list[list[str]], num_workers: int, out: Path) -> None:
+    """Do the same decoding, scaling and encoding with ffmpeg, which writes into ``out``."""
+    out.mkdir()
+    with ThreadPoolExecutor(num_workers) as pool:
+        list(pool.map(lambda words: subprocess.run(words, check=True), commands))
+
+
+def command(film: Path, out: Path, config: IngestConfig) -> list[str]:
+    """Return ffmpeg's command line for one film."""
+    facts = facts_of(film, config)
+    height, width = fit_size(LENGTH, facts.height, facts.width, config)
+    cuts = ",".join(str(n) for n in range(LENGTH, facts.num_frames, LENGTH)) or "1000000"
+    groups = f"bframes=0:keyint={LENGTH}:min-keyint={LENGTH}:scenecut=0:open-gop=0"
+    return [
+        *("ffmpeg", "-v", "error", "-nostdin", "-y", "-filter_threads", "1", "-threads", "1"),
+        *("-i", str(film), "-an", "-vf", f"scale={width}:{height}:flags=area"),
+        *("-pix_fmt", "yuv420p", "-c:v", "libx264", "-threads", "1", "-preset", config.preset),
+        *("-crf", str(config.crf), "-x264-params", groups, "-vsync", "passthrough"),
+        *("-f", "segment", "-segment_frames", cuts, "-reset_timestamps", "1"),
+        str(out / f"{film.stem}-%06d.mp4"),
+    ]
+
+
+def timed(work: Callable[[Path], None], folder: Path) -> tuple[float, float]:
+    """Return (seconds on the clock, processor seconds of all processes) of one run."""
+    shutil.rmtree(folder, ignore_errors=True)
+    clock, before = time.perf_counter(), processor_seconds()
+    work(folder)
+    return time.perf_counter() - clock, processor_seconds() - before
+
+
+def processor_seconds() -> float:
+    """Return what this process and its finished children have used."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, kinds))
+
+
+def measure(config: BenchConfig, folder: Path, console: Console) -> None:
+    """Run both sides in turn and print frames per second and the ratio, for each size."""
+    films = find_films(config, folder / "films")
+    table = Table(title=f"{len(films)} films, {config.workers} processes, median of rounds")
+    for column in ("token_cap", "", "frames/s", "of ffmpeg", "frames/CPU s", "of ffmpeg"):
+        table.add_column(column, justify="right")
+    for token_cap in config.token_cap:
+        settings = IngestConfig(
+            token_cap=token_cap,
+            num_workers=config.workers,
+            duplicate_bits=-1,
+            repeat_bits=-1,
+            max_clips_per_source=10_000,
+        )
+        frames = sum(facts_of(film, settings).num_frames for film in films)
+        commands = [command(film, folder / "out", settings) for film in films]
+        sides = {
+            "ffmpeg": partial(run_ffmpeg, commands, config.workers),
+            "data.ingest": partial(run_ours, films, settings),
+        }
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+        for _ in range(config.rounds):
+            for name, work in sides.items():
+                runs[name].append(timed(work, folder / "out"))
+        rates = {n: [median(frames / r[i] for r in runs[n]) for i in (0, 1)] for n in sides}
+        for name, (wall, processor) in rates.items():
+            ratios = [rates[name][i] / rates["ffmpeg"][i] for i in (0, 1)]
+            table.add_row(
+                *(str(token_cap), name, f"{wall:.0f}", f"{ratios[0]:.0%}"),
+                *(f"{processor:.0f}", f"{ratios[1]:.0%}"),
+            )
+    console.print(table)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return the exit status."""
+    if {"-h", "--help", "help"} & set(arguments):
+        print(f"{__doc__}\nKeys and defaults:\n{help_text(BenchConfig)}")
+        return 0
+    if not shutil.which("ffmpeg"):
+        print("error: ffmpeg is not installed. Install Debian's package ffmpeg.", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            measure(parse(BenchConfig, arguments), Path(folder), Console())
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""Find clips that show the same thing: a perceptual hash of frames and of what moves.
+
+Appearance alone would call every clip of a fixed camera a duplicate, so the fingerprint has two
+parts of equal weight: the low frequencies of three frames, and those of the changes between them
+(where nothing moves, those of three parts of the picture).
+
+Measured on 341 clips of real films (docs/log.md): copies at .4 of the size and crf 18 are 3.8 bits
+of 64 away (median; 90 %: under 6.2), neighbouring clips of one film at least 4.3, clips of
+different films at least 14.7.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+HASH_SIDE = 32  # pixels to which a frame is reduced (Zauner, "Implementation and benchmarking of
+KEPT_SIDE = 8  # perceptual image hash functions", 2010): its 8 x 8 lowest frequencies are kept
+NUM_HASHES = 6
+BAND_DIGITS = 4  # hexadecimal: 16 bits
+STILL_LEVEL = 0.5  # mean change in grey levels under which the moves are only noise
+
+
+def frame_hash(small: Float[np.ndarray, "32 32"]) -> Bool[np.ndarray, "64"]:
+    """Return 64 bits: which of an image's lowest cosine frequencies are over their median."""
+    low = cv2.dct(small)[:KEPT_SIDE, :KEPT_SIDE].ravel()
+    return low > np.median(low[1:])
+
+
+def reduced(image: np.ndarray) -> Float[np.ndarray, "32 32"]:
+    """Return an image squeezed to a small square, so that size and shape do not matter."""
+    side = (HASH_SIDE, HASH_SIDE)
+    return cv2.resize(image.astype(np.float32), side, interpolation=cv2.INTER_AREA)
+
+
+def fingerprint(greys: UInt8[np.ndarray, "F H W"]) -> str:
+    """Return the fingerprint of a clip or picture as hexadecimal digits."""
+    last = len(greys) - 1
+    chosen = [greys[index] for index in (0, last // 2, last)]
+    if max(cv2.mean(cv2.absdiff(chosen[0], other))[0] for other in chosen[1:]) < STILL_LEVEL:
+        middle = chosen[1]
+        top, left = middle.shape[0] // 2, middle.shape[1] // 2
+        parts = [middle[: top + 1], middle[top:], middle[:, : left + 1]]
+        images = [reduced(image) for image in (*chosen, *parts)]
+    else:
+        first, mid, end = (reduced(image) for image in chosen)
+        images = [first, mid, end, mid - first, end - mid, end - first]
+    return np.packbits(np.concatenate([frame_hash(image) for image in images])).tobytes().hex()
+
+
+def distance(a: int, b: int) -> float:
+    """Return how far two fingerprints, as integers, are apart, in bits of 64."""
+    return (a ^ b).bit_count() / NUM_HASHES
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A clip to compare: its split and key. ``rank`` says which look-alike stays: the lower."""
+
+    id: tuple[str, str]
+    source: str
+    fingerprint: str
+    rank: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """The nearest kept clip: whether it has the same source, and how many bits of 64 away."""
+
+    id: tuple[str, str]
+    same_source: bool
+    distance: float
+
+
+def near_duplicates(
+    candidates: Sequence[Candidate], duplicate_bits: float, repeat_bits: float
+) -> tuple[set[tuple[str, str]], dict[tuple[str, str], Match]]:
+    """Return (ids to leave out, nearest kept clip of each clip that has one near).
+
+    In order of rank, a clip stays unless one that stayed is near: within ``repeat_bits`` of 64 in
+    its own source, ``duplicate_bits`` in another. The order of the input has no influence. Only
+    clips that share one of 24 bands of 16 bits are compared (locality-sensitive hashing: Indyk and
+    Motwani, 1998), so time stays nearly linear: of pairs 4 bits apart it compares all but 3 in
+    100,000, of pairs 8 bits apart 95 %.
+    """
+    bands: dict[tuple[int, str], list[int]] = defaultdict(list)
+    kept: list[tuple[Candidate, int]] = []
+    left_out: set[tuple[str, str]] = set()
+    nearest: dict[tuple[str, str], Match] = {}
+    for clip in sorted(candidates, key=lambda c: c.rank):
+        value = int(clip.fingerprint, 16)
+        places = bands_of(clip.fingerprint)
+        others = sorted({number for place in places for number in bands[place]})
+        found = [
+            Match(o.id, o.source == clip.source, distance(value, v))
+            for o, v in (kept[number] for number in others)
+        ]
+        if found:
+            nearest[clip.id] = min(found, key=lambda m: m.distance)
+        close = [
+            m for m in found if m.distance <= (repeat_bits if m.same_source else duplicate_bits)
+        ]
+        if close:
+            left_out.add(clip.id)
+            nearest[clip.id] = min(close, key=lambda m: m.distance)
+            continue
+        for place in places:
+            bands[place].append(len(kept))
+        kept.append((clip, value))
+    return left_out, nearest
+
+
+def bands_of(fingerprint: str) -> list[tuple[int, str]]:
+    """Return the numbered bands of a fingerprint."""
+    starts = range(0, len(fingerprint), BAND_DIGITS)
+    return [(start, fingerprint[start : start + BAND_DIGITS]) for start in starts]

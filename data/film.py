@@ -1,0 +1,214 @@
+"""A film in one pass: decoded once, watched for cuts, handed out as clips of 1 + 4k frames.
+
+Frames wait only until it is known where their shot ends, so memory holds one clip, however long the
+film. Every frame is accounted for: used in a clip, or left out for a named reason.
+"""
+
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import cycle
+from typing import Any
+
+import av
+
+from data.config import IngestConfig, Shots
+from data.h264 import Scaler
+from data.probe import Facts, decoded, fit_size
+from data.reject import Reject, rejecting
+from data.shots import LOOK_SIDE, Look, ShotFinder
+
+# Why frames of a film are in no clip; filters add their own names.
+SHOT_END, TOO_MANY, DAMAGE = "end_of_shot", "max_clips_per_source", "before_damage"
+TIME_TOLERANCE_SECONDS = 1e-6
+
+
+@dataclass
+class Account:
+    """What became of a film's frames (counted at its constant rate).
+
+    dropped: frames by the reason for which they are in no clip.
+    shots: the first frame of every shot; scenes: each shot's scene.
+    """
+
+    file: str
+    licence: str = "unknown"
+    fps: float = 0.0
+    num_frames: int = 0
+    used: int = 0
+    remuxed_clips: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    shots: list[int] = field(default_factory=list)
+    scenes: list[int] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the account for the manifest; what nothing accounts for was lost to damage."""
+        lost = self.num_frames - self.used - sum(self.dropped.values())
+        dropped = dict(sorted(self.dropped.items())) | ({DAMAGE: lost} if lost else {})
+        return {**asdict(self), "dropped": dropped}
+
+
+@dataclass
+class Tick:
+    """One frame of the constant-rate film.
+
+    frame: as decoded; scaled: as a clip of full length would store it, not turned yet; look: BGR,
+    reduced for measurements; packet: what it came from, None where that cannot be told.
+    """
+
+    frame: av.VideoFrame
+    scaled: av.VideoFrame
+    look: Look
+    packet: Any
+
+
+@dataclass
+class Shown:
+    """One clip of a film: where it starts, its frames, its shot, and the cuts inside it."""
+
+    start: int
+    ticks: list[Tick]
+    shot: int
+    cuts: list[int]
+
+
+class ClipPlanner:
+    """Decide, as a film's shots become known, which frames make clips.
+
+    Lengths follow ``clip_frames`` in turn; the last clip of a shot takes the longest
+    1 + k * cell[0] that is left (two latent frames at least). At most ``most`` clips are taken,
+    spread evenly over ``num_frames``: by frame ``s``, 1 + floor(most * s / num_frames) of them.
+    """
+
+    def __init__(self, config: IngestConfig, num_frames: int, most: int) -> None:
+        self.step, self.most, self.num_frames = config.cell[0], most, max(1, num_frames)
+        self.lengths = cycle(config.clip_frames or [config.max_frames])
+        self.wanted = next(self.lengths)
+        self.start = self.taken = 0
+        self.dropped: Counter[str] = Counter()
+
+    def advance(self, end: int, shot_ends: bool) -> list[tuple[int, int]]:
+        """Return the clips (first frame, number of frames) that frames before ``end`` make.
+
+        All of them belong to the present shot, which stops at ``end`` if ``shot_ends``.
+        """
+        clips: list[tuple[int, int]] = []
+        while self.start < end:
+            left = end - self.start
+            if left < self.wanted and not shot_ends:
+                break
+            length = min(self.wanted, (left - 1) // self.step * self.step + 1)
+            if length < 1 + self.step:
+                self.dropped[SHOT_END] += left
+                self.start = end
+                break
+            if self.taken < min(self.most, 1 + self.most * self.start // self.num_frames):
+                clips.append((self.start, length))
+                self.taken += 1
+            else:
+                self.dropped[TOO_MANY] += length
+            self.start += length
+            self.wanted = next(self.lengths)
+        return clips
+
+
+def cut(num_frames: int, config: IngestConfig, most: int) -> list[tuple[int, int]]:
+    """Return (first frame, number of frames) of the clips of one shot, at most ``most`` of them.
+
+    Raises Reject if it is too short for one clip.
+    """
+    planner = ClipPlanner(config, num_frames, most)
+    return planner.advance(num_frames, shot_ends=True) or reject_short(num_frames, config)
+
+
+def reject_short(num_frames: int, config: IngestConfig) -> list[tuple[int, int]]:
+    """Raise the Reject of a film without a clip."""
+    least = 1 + config.cell[0]
+    raise Reject(f"too few frames: {num_frames}", f"A clip needs {least} frames of one shot.")
+
+
+def stored_size(num_frames: int, facts: Facts, config: IngestConfig) -> tuple[int, int]:
+    """Return the (height, width) a film's clip is stored at, before it is turned."""
+    height, width = fit_size(num_frames, facts.height, facts.width, config)
+    return (width, height) if facts.rotation % 180 else (height, width)
+
+
+def read_ticks(
+    container: Any, facts: Facts, config: IngestConfig, scaler: Scaler
+) -> Iterator[Tick]:
+    """Decode a film (an open container) once and yield its frames at a constant rate.
+
+    Files of constant rate keep each frame once; others show the newest frame at each tick of
+    1 / fps. A large frame is read once: the small one is made from the scaled one. Raises Reject
+    where decoding fails or the size changes.
+    """
+    size = stored_size(max(config.clip_frames or [config.max_frames]), facts, config)
+    scale = min(1.0, LOOK_SIDE / max(facts.stored_height, facts.stored_width))
+    height, width = (
+        max(2, round(side * scale / 2) * 2) for side in (facts.stored_height, facts.stored_width)
+    )
+    held: Tick | None = None
+    number, first_time, time = 0, 0.0, 0.0
+    with rejecting("decoding"):
+        for frame, packet in decoded(container):
+            if (frame.height, frame.width) != (facts.stored_height, facts.stored_width):
+                raise Reject("changes its frame size midway", "Split it where the size changes.")
+            scaled = scaler.scaled(frame, *size)
+            tick = Tick(frame, scaled, scaler.small(scaled, height, width), packet)
+            if facts.is_constant:
+                yield tick
+                continue
+            time = frame.time if frame.time is not None else time
+            if held is None:
+                first_time = time
+            while held is not None and (
+                first_time + number / facts.fps + TIME_TOLERANCE_SECONDS < time
+            ):
+                yield held
+                number += 1
+            held = tick
+        if held is not None and first_time + number / facts.fps <= time + TIME_TOLERANCE_SECONDS:
+            yield held
+
+
+def clips_of(
+    ticks: Iterator[Tick], config: IngestConfig, num_frames: int, most: int, account: Account
+) -> Iterator[Shown]:
+    """Yield a film's clips as soon as their ends are known; fill in ``account``.
+
+    ``num_frames`` is how many frames are expected. With ``shots=split`` no clip holds a cut.
+    """
+    planner = ClipPlanner(config, num_frames, most)
+    finder = None if config.shots is Shots.none else ShotFinder(config.shot_threshold)
+    splits = config.shots is Shots.split
+    waiting: deque[Tick] = deque()
+    base = 0  # the film's number of waiting[0]
+    starts = [0]
+
+    def take(spans: list[tuple[int, int]]) -> Iterator[Shown]:
+        nonlocal base
+        for start, length in spans:
+            chosen = [waiting[start - base + i] for i in range(length)]
+            inside = [c - start for c in starts if start < c < start + length]
+            yield Shown(start, chosen, bisect_right(starts, start) - 1, inside)
+        while base < planner.start:
+            waiting.popleft()
+            base += 1
+
+    for tick in ticks:
+        waiting.append(tick)
+        account.num_frames += 1
+        cuts = finder.push(tick.look) if finder else []
+        starts += cuts
+        for boundary in cuts if splits else []:
+            yield from take(planner.advance(boundary, shot_ends=True))
+        settled = finder.settled if finder else account.num_frames
+        yield from take(planner.advance(settled, shot_ends=False))
+    cuts = finder.finish() if finder else []
+    starts += cuts
+    for boundary in [*(cuts if splits else []), account.num_frames]:
+        yield from take(planner.advance(boundary, shot_ends=True))
+    account.dropped += planner.dropped
+    if finder:
+        account.shots, account.scenes = starts, finder.scenes()
