@@ -24,6 +24,7 @@ from data.packages import TABLE, fetch_all
 from data.parts import Notes, Source, build_dataset, digest_of
 from data.progress import Progress
 from data.report import print_report
+from data.sheet import write_sheet
 from data.shards import read_manifest
 from data.worlds.plan import plan_worlds
 from data.worlds.sources import RECIPE
@@ -127,7 +128,9 @@ def main(arguments: list[str]) -> int:
         return 130
     print_report(manifest, console)
     seconds = time.monotonic() - started
-    console.print(f"dataset: {Path(config.root) / 'video'} ({seconds:.0f} s)", highlight=False)
+    root = Path(config.root) / "video"
+    console.print(f"dataset: {root} ({seconds:.0f} s)", highlight=False)
+    console.print(f"page:    {write_sheet(root)}", highlight=False)
     return 0
 
 

@@ -22,6 +22,7 @@ from data.ingest import check, help_text, parse
 from data.parts import Notes, Source, build_dataset
 from data.progress import Progress
 from data.report import print_report
+from data.sheet import write_sheet
 from data.worlds.plan import plan_framing, plan_worlds
 
 MAKER = "data.worlds"
@@ -63,7 +64,9 @@ def main(arguments: list[str]) -> int:
         return 130
     print_report(manifest, console)
     seconds = time.monotonic() - started
-    console.print(f"dataset: {Path(config.root) / 'video'} ({seconds:.0f} s)", highlight=False)
+    root = Path(config.root) / "video"
+    console.print(f"dataset: {root} ({seconds:.0f} s)", highlight=False)
+    console.print(f"page:    {write_sheet(root)}", highlight=False)
     return 0
 
 
