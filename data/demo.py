@@ -24,8 +24,8 @@ from data.packages import TABLE, fetch_all
 from data.parts import Notes, Source, build_dataset, digest_of
 from data.progress import Progress
 from data.report import print_report
-from data.sheet import write_sheet
 from data.shards import read_manifest
+from data.sheet import write_sheet
 from data.worlds.plan import plan_worlds
 from data.worlds.sources import RECIPE
 
