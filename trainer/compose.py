@@ -1,11 +1,75 @@
-"""What went wrong while composing a config, in one line that says what is allowed; torch-free."""
+"""Compose, freeze and load a config of any schema; errors in one line that says what is allowed.
+
+Torch-free.
+"""
 
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+CONF_DIR = Path(__file__).parent / "conf"
+T = TypeVar("T")
+
+
+def compose_as(schema: type[T], name: str, overrides: list[str]) -> T:
+    """Compose ``trainer/conf/NAME.yaml``, whose defaults begin with ``NAME_schema``.
+
+    Raises ValueError with the remedy.
+    """
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
+        try:
+            return _to_object(compose(config_name=name, overrides=overrides), schema)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(explain(error, OmegaConf.structured(schema))) from error
+
+
+def parse_as(schema: type[T], arguments: list[str]) -> T:
+    """Read key=value arguments into a schema, for commands that have no files of values.
+
+    Raises ValueError with the remedy.
+    """
+    try:
+        given = OmegaConf.from_dotlist(arguments)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        assert isinstance(merged, DictConfig)
+        return _to_object(merged, schema)
+    except OmegaConfBaseException as error:
+        raise ValueError(explain(error, OmegaConf.structured(schema))) from error
+
+
+def freeze_as(config: object, folder: Path) -> None:
+    """Write ``config.yaml`` into a run folder, atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "config.yaml.tmp"
+    temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    temporary.replace(folder / "config.yaml")
+
+
+def load_as(schema: type[T], folder: Path) -> T:
+    """Load the frozen config of a run folder."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"run={folder}: has no config.yaml. Give a run folder made by a launch.")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
+        assert isinstance(merged, DictConfig)
+        return _to_object(merged, schema)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {explain(error, OmegaConf.structured(schema))}") from error
+
+
+def _to_object(config: DictConfig, schema: type[T]) -> T:
+    refuse_unknown(config, OmegaConf.structured(schema))
+    found = OmegaConf.to_object(config)
+    assert isinstance(found, schema)
+    return found
 
 
 def refuse_unknown(config: DictConfig, schema: DictConfig, prefix: str = "") -> None:

@@ -4,10 +4,13 @@ Its profile scales with the run, so runs of any length are averaged alike:
 decay(n) = (1 - 1 / n)^(gamma + 1), with gamma set by the relative width sigma.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
-from trainer.parallel.engine import Engine
+if TYPE_CHECKING:  # the engine imports DeepSpeed, which small networks do not need
+    from trainer.parallel.engine import Engine
 
 
 def gamma_of(sigma: float) -> float:
@@ -19,7 +22,7 @@ def gamma_of(sigma: float) -> float:
 class PowerEma:
     """The average over this rank's fragments of the master weights."""
 
-    def __init__(self, engine: Engine, sigma: float) -> None:
+    def __init__(self, engine: "Engine", sigma: float) -> None:
         if not 0 < sigma < 0.28:
             raise ValueError(f"optim.ema_sigma={sigma}: must lie in (0, 0.28). Use 0.04.")
         self._gamma = gamma_of(sigma)

@@ -10,13 +10,15 @@ import sys
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.count import count_params
 from trainer.config import RunConfig
-from trainer.evaluate import Validation
 from trainer.metrics import read_metrics
-from trainer.progress import Progress
+
+if TYPE_CHECKING:  # both import the engine, which small networks do not need
+    from trainer.evaluate import Validation
+    from trainer.progress import Progress
 
 _PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "av", "hydra-core", "wandb", "numpy")
 
@@ -24,8 +26,8 @@ _PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "av", "hydra-core", "
 def summarise(
     run: RunConfig,
     folder: Path,
-    progress: Progress,
-    validations: dict[str, Validation],
+    progress: "Progress",
+    validations: "dict[str, Validation]",
     accounting: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the flat record of a finished run; ``loss`` is that of the first validation split."""

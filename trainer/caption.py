@@ -1,0 +1,281 @@
+"""Write dense captions for every clip of a data set, by a captioner trained here or by an endpoint.
+
+usage: python -m trainer.caption root=DATASET out=DATASET2 weights=FOLDER [key=value ...]
+       python -m trainer.caption root=DATASET out=DATASET2 endpoint=URL model=NAME [key=value ...]
+       python -m trainer.caption train experiment=captioner_tiny [key=value ...]
+
+examples:
+  python -m trainer.caption root=datasets/demo/video out=datasets/demo/captioned \\
+      weights=models/weights/captioner_tiny
+  OPENAI_API_KEY=... python -m trainer.caption root=datasets/clips out=datasets/captioned \\
+      endpoint=https://api.openai.com/v1 model=gpt-4o-mini price_in=0.15 price_out=0.6 max_cost=5
+
+Each caption is kept in OUT/captions.jsonl as soon as it is written: the same command continues
+where it was stopped, and asks again for what failed. When all are there, OUT becomes the data set
+with both captions in its shards; its manifest tells who wrote them. docs/captions.md has more.
+"""
+
+import logging
+import sys
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from data.config import DataConfig
+from data.ingest import help_text, parse
+from data.progress import Progress
+from data.recaption import (
+    CaptionKey,
+    Existing,
+    NewCaption,
+    Policy,
+    check_target,
+    list_splits,
+    recaption,
+)
+from data.sample import SampleInfo
+from data.shards import read_index
+from trainer.captioner.endpoint import Endpoint, EndpointConfig
+from trainer.captioner.journal import Entry, Journal
+
+FAILED = 1  # exit status where clips are left without a caption
+_SHOWN = 5
+
+
+class OnError(StrEnum):
+    """What to do when clips are left without a caption.
+
+    stop: write no data set. keep: these clips keep the captions that they had.
+    """
+
+    stop = "stop"
+    keep = "keep"
+
+
+@dataclass
+class CaptionJob(EndpointConfig):
+    """What to caption, by whom, and what becomes of old captions.
+
+    root, out: data set to read, and folder of the new one.
+    weights: folder of a trained captioner; or ``endpoint`` and ``model``, see below.
+    existing: short keeps short captions (a ``caption`` of at most ``short_words`` words becomes
+        one too); drop replaces all. short_words: see there.
+    on_error: stop, or keep the old captions of clips that got none.
+    temperature: 0 takes the likeliest word; above, words are drawn from the likeliest that hold
+        ``top_p`` of the probability, by ``seed``. For weights only.
+    batch: clips that the captioner reads at once. decode_workers: decoder processes.
+    frames, side: frames of a clip that an endpoint sees, and their longer side in pixels.
+    endpoint: base URL of an OpenAI-compatible server, as in https://host/v1. model: its name there.
+    key_env: environment variable that holds the key; empty sends none.
+    requests_per_minute: upper bound over all threads; concurrency: questions under way at once.
+    attempts: of one question, after refusals, server errors, drops and unusable answers.
+    timeout_seconds: for one whole answer. answer_tokens: most tokens of one answer.
+    json_mode: ask the server to answer in JSON only; turn it off where it knows no such thing.
+    price_in, price_out: price of a million tokens read and written, in any currency.
+    max_cost: stop once so much is spent, earlier sittings included; 0 sets no limit.
+    """
+
+    root: str = ""
+    out: str = ""
+    weights: str = ""
+    existing: Existing = Existing.short
+    short_words: int = 12
+    on_error: OnError = OnError.stop
+    temperature: float = 0.0
+    top_p: float = 0.9
+    seed: int = 0
+    batch: int = 16
+    decode_workers: int = 1
+    frames: int = 8
+    side: int = 512
+
+    def check_job(self) -> None:
+        """Raise ValueError on values that cannot work together."""
+        for key in ("root", "out"):
+            if not getattr(self, key):
+                raise ValueError(f"{key}=(missing): must name a data set. Use {key}=FOLDER.")
+        if bool(self.weights) == bool(self.endpoint):
+            raise ValueError(
+                f"weights={self.weights}, endpoint={self.endpoint}: exactly one must be given. "
+                "Use weights=FOLDER, or endpoint=URL model=NAME."
+            )
+        if self.endpoint:
+            self.check()
+
+
+class Writer(Protocol):
+    """Who writes captions: ``by`` is a digest of all that they depend on beside the clip."""
+
+    by: str
+
+    def run(self, data: DataConfig, split: str, infos: list[SampleInfo], add: Any, /) -> None:
+        """Caption clips of one split and hand every entry to ``add``."""
+
+
+def caption_dataset(job: CaptionJob, console: Console) -> dict[str, Any]:
+    """Caption what the journal lacks, then write the data set; return a summary.
+
+    The summary's ``failed`` lists the entries without caption; the data set was written unless
+    there are some and ``on_error`` is ``stop``. Raises ValueError on settings that cannot work.
+    """
+    job.check_job()
+    root, out = Path(job.root), Path(job.out)
+    splits = list_splits(root)
+    infos = {split: read_index(root, split) for split in splits}
+    check_target(root, out)
+    policy = Policy(job.existing, job.short_words)
+    policy.check()
+    data = DataConfig(root=job.root, decode_workers=job.decode_workers)
+    with Journal(out) as journal:
+        writer, provenance = open_writer(job, journal)
+        _write(writer, journal, data, infos, console)
+        answers = journal.answers(writer.by)
+        tokens = journal.tokens(writer.by)
+        failures = {e.name: e for e in journal.entries if e.by == writer.by and e.error}
+    wanted = {(s, i.key, i.sha256, writer.by) for s, members in infos.items() for i in members}
+    failed = [e for name, e in sorted(failures.items()) if name in wanted and name not in answers]
+    summary: dict[str, Any] = {"failed": failed, "written": len(wanted & answers.keys())}
+    summary |= {"tokens": tokens, "cost": job.cost(*tokens), "manifest": None}
+    if failed and job.on_error is OnError.stop:
+        return summary
+    captions = {name[:2]: _caption_of(e) for name, e in answers.items() if name in wanted}
+    provenance |= {
+        "journal": "captions.jsonl",
+        "failed": [[e.split, e.key, e.error] for e in failed],
+    }
+    provenance |= {"by": writer.by, "tokens_in": tokens[0], "tokens_out": tokens[1]}
+    provenance |= {"doubtful": doubtful(provenance, captions)}
+    with Progress("write", console) as progress:
+        summary["manifest"] = recaption(root, out, captions, policy, provenance, progress.update)
+    return summary
+
+
+def open_writer(job: CaptionJob, journal: Journal) -> tuple[Writer, dict[str, Any]]:
+    """Return who writes, and what the manifest says of it; what was paid before counts."""
+    if job.endpoint:
+        from trainer.captioner.remote import RemoteWriter
+
+        endpoint = Endpoint(_endpoint_of(job))
+        remote = RemoteWriter(endpoint, job.frames, job.side)
+        endpoint.count(*journal.tokens(remote.by))
+        told: dict[str, Any] = {"kind": "endpoint", "endpoint": job.endpoint, "model": job.model}
+        told |= {"prompt_sha256": remote.prompt_sha256, "frames": job.frames, "side": job.side}
+        return remote, told | {"price_in": job.price_in, "price_out": job.price_out}
+    from trainer.captioner.local import LocalWriter
+    from trainer.captioner.weights import load_captioner
+
+    trained = load_captioner(Path(job.weights))
+    local = LocalWriter(trained, job.temperature, job.top_p, job.seed, job.batch)
+    told = {"kind": "weights", "weights_sha256": trained.sha256, "about": trained.about}
+    return local, told | {k: getattr(job, k) for k in ("temperature", "top_p", "seed")}
+
+
+def _endpoint_of(job: CaptionJob) -> EndpointConfig:
+    names = EndpointConfig.__dataclass_fields__
+    return EndpointConfig(**{k: v for k, v in asdict(job).items() if k in names})
+
+
+def _write(
+    writer: Writer,
+    journal: Journal,
+    data: DataConfig,
+    infos: dict[str, list[SampleInfo]],
+    console: Console,
+) -> None:
+    """Caption every clip that the journal has no answer for, split by split."""
+    known = journal.answers(writer.by)
+    missing = {
+        split: [i for i in members if (split, i.key, i.sha256, writer.by) not in known]
+        for split, members in infos.items()
+    }
+    total = sum(map(len, infos.values()))
+    done = total - sum(map(len, missing.values()))
+    with Progress("caption", console) as progress:
+        progress.update(done, total, "")
+        for split, members in missing.items():
+
+            def add(entry: Entry, split: str = split) -> None:
+                nonlocal done
+                journal.add(entry)
+                done += 1
+                progress.update(done, total, split)
+
+            if members:
+                writer.run(data, split, members, add)
+
+
+def _caption_of(entry: Entry) -> NewCaption:
+    scores = {} if entry.logprob is None else {"caption_logprob": round(entry.logprob, 4)}
+    return NewCaption(entry.caption, entry.short_caption, scores)
+
+
+def doubtful(provenance: dict[str, Any], captions: dict[CaptionKey, NewCaption]) -> dict[str, Any]:
+    """Count, split by split, the likeliest captions of which the captioner is unusually unsure."""
+    limit = provenance.get("about", {}).get("doubtful_logprob")
+    if not isinstance(limit, int | float) or provenance.get("temperature"):
+        return {}
+    counts: dict[str, list[int]] = {}
+    for (split, _), new in captions.items():
+        count = counts.setdefault(split, [0, 0])
+        count[0] += new.scores.get("caption_logprob", 0.0) < limit
+        count[1] += 1
+    return {"below": limit, "captions": {split: counts[split] for split in sorted(counts)}}
+
+
+def report(job: CaptionJob, summary: dict[str, Any], console: Console) -> int:
+    """Print what became of the clips; return the exit status."""
+    failed: list[Entry] = summary["failed"]
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    say(f"captions: {summary['written']} written, {len(failed)} failed")
+    if job.endpoint:
+        tokens_in, tokens_out = summary["tokens"]
+        say(f"tokens: {tokens_in} in, {tokens_out} out; cost {summary['cost']:.4f}")
+    for entry in failed[:_SHOWN]:
+        say(f"  {entry.split}/{entry.key}: {entry.error[:200]}")
+    if len(failed) > _SHOWN:
+        say(f"  ... all of them are in {Path(job.out) / 'captions.jsonl'}")
+    if summary["manifest"] is None:
+        say("no data set was written. Run the same command to try again, or add on_error=keep.")
+        return FAILED
+    for split, (low, count) in (
+        summary["manifest"]["recaptioned"]["doubtful"].get("captions", {}).items()
+    ):
+        say(
+            f"{split}: the captioner is unsure of {low} of {count} captions (2 % on held-out clips "
+            "of the kind it was trained on)" + ("; do not trust these" if low > count / 10 else "")
+        )
+    say(f"dataset: {job.out}")
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return the exit status."""
+    if not arguments or {"-h", "--help", "help"} & set(arguments[:1]):
+        print(f"{__doc__}\nKeys and defaults:\n{help_text(CaptionJob)}")
+        return 0
+    if arguments[0] == "train":
+        from trainer.captioner.train import main as train
+
+        return train(arguments[1:])
+    console = Console()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    try:
+        # "key_env=" means an empty text, which YAML would read as nothing.
+        job = parse(CaptionJob, [f"{a}''" if a.endswith("=") else a for a in arguments])
+        return report(job, caption_dataset(job, console), console)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: what is written is kept; run the same command again", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

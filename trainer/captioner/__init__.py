@@ -1,0 +1,1 @@
+"""The captioner: training it, describing data sets with it or by an endpoint, scoring it."""
