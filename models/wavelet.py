@@ -76,8 +76,15 @@ class WaveletCodec:
         False where a value sees only edge padding, and for the temporal detail of the first
         frame, which is zero by construction.
         """
-        f, h, w = self.config.latent_shape(num_frames, height, width)
-        mask = torch.zeros(self.config.channels, f, h, w, dtype=torch.bool)
-        mask[:, :, : -(-height // 8), : -(-width // 8)] = True
-        mask[_TIME_DETAIL, 0] = False
-        return mask
+        return valid_cells(self.config, num_frames, height, width)
+
+
+def valid_cells(
+    config: CodecConfig, num_frames: int, height: int, width: int
+) -> Bool[Tensor, "C f h w"]:
+    """Mark the latent values that carry loss; see :meth:`WaveletCodec.valid`."""
+    f, h, w = config.latent_shape(num_frames, height, width)
+    mask = torch.zeros(config.channels, f, h, w, dtype=torch.bool)
+    mask[:, :, : -(-height // 8), : -(-width // 8)] = True
+    mask[_TIME_DETAIL, 0] = False
+    return mask

@@ -1,27 +1,20 @@
 """From decoded samples to the flat buffer a model sees, with the noise and times of its step."""
 
 from dataclasses import dataclass
-from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data.batch import Sample
+from models.codec import Codec, valid_values
 from models.config import CodecConfig, TextConfig
 from models.embed import patchify, position_features, token_positions
 from models.pack import TokenPack
 from models.text import TextEncoder, build_text_encoder
-from models.wavelet import WaveletCodec
-
-
-class CaptionUse(Enum):
-    """Which of its captions a sample is trained with."""
-
-    dense = "dense"
-    short = "short"
-    dropped = "dropped"
+from trainer.codec import load_codec
+from trainer.config import CaptionUse
 
 
 @dataclass(frozen=True)
@@ -54,10 +47,14 @@ class Collator:
 
     def __init__(self, codec: CodecConfig, text: TextConfig) -> None:
         self._codec, self._text = codec, text
-        self.codec = WaveletCodec(codec)
         self._encoder: TextEncoder | None = None
         self._captions: dict[str, Tensor] = {}
         self._geometry = lru_cache(maxsize=512)(self._geometry_of)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The codec; its weights are loaded when pixels are first met, latents need none."""
+        return load_codec(self._codec)
 
     def encode(self, sample: Sample) -> Encoded:
         """Turn one sample into tokens and caption states."""
@@ -113,7 +110,7 @@ class Collator:
         self, size: tuple[int, int, int], num_frames: int, height: int, width: int
     ) -> tuple[Bool[Tensor, "S V"], Int[Tensor, "S 3"], Float[Tensor, "S P"]]:
         """Return what depends on a sample's size alone: valid mask, positions, place."""
-        valid = patchify(self.codec.valid(num_frames, height, width).to(torch.float32)) > 0
+        valid = patchify(valid_values(self._codec, num_frames, height, width).to(torch.float32)) > 0
         positions = token_positions(*size)
         extent = (self._codec.stride[0] + 1, size[1] // 2, size[2] // 2)
         return valid, positions, position_features(positions, extent)

@@ -5,7 +5,7 @@ A run is composed once by Hydra, frozen to ``RUN/config.yaml``, and only loaded 
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data.config import DataConfig
 from models.config import CodecConfig, ModelConfig, TextConfig
+from trainer.codec_files import fill, fingerprint
 from trainer.compose import explain, refuse_unknown
 from trainer.parallel.config import ParallelConfig
 
@@ -30,6 +31,14 @@ class WandbMode(StrEnum):
     disabled = "disabled"
     offline = "offline"
     online = "online"
+
+
+class CaptionUse(StrEnum):
+    """Which of its captions a sample is used with."""
+
+    dense = "dense"
+    short = "short"
+    dropped = "dropped"
 
 
 @dataclass
@@ -88,6 +97,7 @@ class ValidationConfig:
     samples: clips per split; times: strata of t in (0, 1), each clip is seen at all of them.
     curve_points: shorter validations during the run, for its curve; curve_samples clips each.
     noise_seed: seed of the fixed noise, the same for all runs of a study.
+    captions: which caption the clips are validated with.
     """
 
     splits: list[str] = field(default_factory=lambda: ["val_worlds", "val_real"])
@@ -96,6 +106,7 @@ class ValidationConfig:
     curve_points: int = 5
     curve_samples: int = 24
     noise_seed: int = 1234
+    captions: CaptionUse = CaptionUse.dense
 
 
 @dataclass
@@ -280,6 +291,10 @@ def _to_run(config: DictConfig) -> RunConfig:
     refuse_unknown(config, OmegaConf.structured(RunConfig))
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
+    fill(run.codec)
+    if run.codec.path:  # the network's shape follows the codec's folder
+        run.model.values_per_token = 4 * run.codec.channels
+        run.model.spread = list(run.codec.spread)
     run.check()
     return run
 
@@ -290,10 +305,23 @@ def identity(run: RunConfig) -> dict[str, Any]:
     assert isinstance(config, dict)
     experiment = ("model", "codec", "text", "objective", "optim", "horizon", "validation", "seed")
     chosen = {str(key): config[key] for key in experiment}
+    chosen["codec"] = fingerprint(run.codec)
     planning = ("train_split", "pack_tokens", "packs_per_step", "max_segments", "pool")
     chosen["data"] = {key: config["data"][key] for key in planning}
-    chosen["data"]["name"] = "/".join(Path(run.data.root).parts[-2:])
+    chosen["data"]["name"] = _data_name(run.data.root)
+    # Left out where they have no effect, so that earlier runs keep their names.
+    for key in ("in_order", "shuffle_shards"):
+        if config["data"][key]:
+            chosen["data"][key] = config["data"][key]
+    if run.data.mixture:
+        chosen["data"]["mixture"] = [
+            asdict(member) | {"root": _data_name(member.root)} for member in run.data.mixture
+        ]
     return chosen
+
+
+def _data_name(root: str) -> str:
+    return "/".join(Path(root).parts[-2:])
 
 
 def run_name(run: RunConfig) -> str:

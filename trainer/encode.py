@@ -4,6 +4,7 @@ usage: python -m trainer.encode out=FOLDER [data.root=FOLDER] [key=value ...]
 
 example:
   python -m trainer.encode data.root=datasets/demo/video out=datasets/demo/latents
+  python -m trainer.encode codec=vae_tiny data.root=datasets/demo/video out=datasets/demo/latents
 
 The codec and the text encoder are those of the composed run (codec=..., text.kind=...). The result
 carries a digest of both and of its source; an equal result is kept, a stale one is made anew.
@@ -18,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,8 +42,10 @@ from data.shards import (
     write_manifest,
 )
 from models.text import build_text_encoder
-from models.wavelet import WaveletCodec
+from trainer.codec import load_codec
+from trainer.codec_files import fingerprint
 from trainer.config import RunConfig, compose_run
+from trainer.latent_statistics import ChannelStatistics
 
 log = logging.getLogger("trainer")
 _BATCH = 64  # samples read and captioned together
@@ -68,28 +71,6 @@ class EncodedSample:
         return self.info.num_frames, self.info.height, self.info.width
 
 
-@dataclass
-class ChannelStatistics:
-    """Running mean and standard deviation of each latent channel over its valid values."""
-
-    count: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
-    total: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
-    squares: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
-
-    def add(self, latent: Tensor, valid: Tensor) -> None:
-        """Add one latent (C, f, h, w) with its mask."""
-        values = latent.double() * valid
-        self.count = self.count + valid.sum(dim=(1, 2, 3))
-        self.total = self.total + values.sum(dim=(1, 2, 3))
-        self.squares = self.squares + values.square().sum(dim=(1, 2, 3))
-
-    def summary(self) -> dict[str, list[float]]:
-        """Return mean and std a channel."""
-        mean = self.total / self.count
-        std = (self.squares / self.count - mean.square()).clamp(min=0).sqrt()
-        return {"mean": mean.tolist(), "std": std.tolist()}
-
-
 def encode_dataset(run: RunConfig, out: Path) -> dict[str, Any]:
     """Encode every split of ``run.data.root`` into ``out``; return its manifest."""
     source = Path(run.data.root)
@@ -102,7 +83,7 @@ def encode_dataset(run: RunConfig, out: Path) -> dict[str, Any]:
     if (out / "manifest.json").exists() and read_manifest(out).get("encoded") == digest:
         return read_manifest(out)
     shutil.rmtree(out, ignore_errors=True)
-    codec, text = WaveletCodec(run.codec), build_text_encoder(run.text)
+    codec, text = load_codec(run.codec), build_text_encoder(run.text)
     statistics = ChannelStatistics()
     total = sum(len(members) for members in infos.values())
     report: dict[str, Any] = {"dropped": [], "decoders": {}}
@@ -135,7 +116,7 @@ def encode_dataset(run: RunConfig, out: Path) -> dict[str, Any]:
         torch.set_num_threads(threads)
     kept = {k: v for k, v in manifest.items() if k not in ("shards",)}
     extra = {"encoded": digest, "latent_statistics": statistics.summary(), "reading": report}
-    extra |= {"codec": asdict(run.codec), "text": asdict(run.text)}
+    extra |= {"codec": fingerprint(run.codec), "text": asdict(run.text)}
     write_manifest(out, kept | extra)
     return read_manifest(out)
 
@@ -189,7 +170,7 @@ def _write(writer: ShardWriter, sample: EncodedSample) -> None:
 def _digest(run: RunConfig, infos: dict[str, list[SampleInfo]]) -> str:
     parts = {
         "format": FORMAT,
-        "codec": asdict(run.codec),
+        "codec": fingerprint(run.codec),
         "text": asdict(run.text),
         "source": {split: index_digest(members) for split, members in infos.items()},
         "captions": {

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from data.loader import load_fixed
 from models.flow import flow_errors
 from models.pack import TokenPack
-from trainer.collate import CaptionUse, Collator, Encoded
+from trainer.collate import Collator, Encoded
 from trainer.config import RunConfig
 from trainer.objective_step import MicroBatch, own_noise
 from trainer.parallel.mesh import Mesh
@@ -63,6 +64,7 @@ class Validator:
             raise ValueError(
                 f"validation.splits={split}: holds no clips. Remove it or ingest some."
             )
+        self.infos = [c.sample.info for c in clips]
         self.num_clips, self.num_tokens = len(clips), sum(len(c.tokens) for c in clips)
         self._items = [
             self._item(collator, clips[i], i, draw, counts)
@@ -76,7 +78,7 @@ class Validator:
         """Lay one clip side by side with itself, once a stratum of time."""
         seed, strata, mesh = self._run.validation.noise_seed, self._times, self._mesh
         rows = padded_rows(strata * len(clip.tokens), mesh.layout)
-        pack = collator.pack([clip] * strata, [CaptionUse.dense] * strata, rows)
+        pack = collator.pack([clip] * strata, [self._run.validation.captions] * strata, rows)
         # Golden-ratio offsets spread the times of all clips evenly over (0, 1): a fixed
         # quadrature, so that only the noise x_0 differs between draws.
         offset = index * _GOLDEN % 1.0
@@ -102,16 +104,25 @@ class Validator:
     ) -> Validation:
         """Measure a whole model; with one draw the noise is not known and given as nan."""
 
-        @torch.no_grad()
-        def errors(batches: list[MicroBatch]) -> list[Tensor]:
-            return [flow_errors(model, b.pack, b.x_0, b.t) for b in batches]
-
-        return self.measure_by(errors, draws)
+        return self.measure_by(_errors_of(model), draws)
 
     def measure_by(
         self, errors_of: Callable[[list[MicroBatch]], list[Tensor]], draws: int = NOISE_DRAWS
     ) -> Validation:
         """Measure by a function that gives each batch's errors of own rows, or none; collective."""
+        return self._summarise(*self._collect(errors_of, draws))
+
+    def measure_clips(
+        self, model: Callable[[TokenPack, Tensor, Tensor], Tensor]
+    ) -> tuple[Validation, Float[Tensor, " N"]]:
+        """Measure a whole model; also return each clip's own loss, in the order of ``infos``."""
+        errors, values = self._collect(_errors_of(model), NOISE_DRAWS)
+        return self._summarise(errors, values), errors.mean((1, 2)) / values
+
+    def _collect(
+        self, errors_of: Callable[[list[MicroBatch]], list[Tensor]], draws: int
+    ) -> tuple[Float[Tensor, "N draws strata"], Float[Tensor, " N"]]:
+        """Return summed squared errors of each clip, draw and time, and each clip's values."""
         strata, mesh = self._times, self._mesh
         errors = torch.zeros(self.num_clips, NOISE_DRAWS, strata, dtype=torch.float64)
         values = torch.zeros(self.num_clips, dtype=torch.float64)
@@ -127,7 +138,7 @@ class Validator:
         summed = mesh.sum(*errors.flatten().tolist(), *values.tolist())
         errors = torch.tensor(summed[: errors.numel()], dtype=torch.float64).view_as(errors)
         values = torch.tensor(summed[errors.numel() :], dtype=torch.float64)
-        return self._summarise(errors[:, :draws], values)
+        return errors[:, :draws], values
 
     def _summarise(self, errors: Tensor, values: Tensor) -> Validation:
         """Reduce errors (clips, draws, strata) to a loss with its noise."""
@@ -145,6 +156,18 @@ class Validator:
             clips=self.num_clips,
             tokens=self.num_tokens,
         )
+
+
+def _errors_of(
+    model: Callable[[TokenPack, Tensor, Tensor], Tensor],
+) -> Callable[[list[MicroBatch]], list[Tensor]]:
+    """Return the errors of a whole model on batches."""
+
+    @torch.no_grad()
+    def errors(batches: list[MicroBatch]) -> list[Tensor]:
+        return [flow_errors(model, b.pack, b.x_0, b.t) for b in batches]
+
+    return errors
 
 
 def _share(clips: int, rank: int, world: int) -> list[tuple[int, bool]]:

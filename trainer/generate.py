@@ -15,7 +15,7 @@ is the best that any model on this codec can show. One frame writes a PNG. The n
 
 import json
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ from models.dit import DiT
 from models.embed import unpatchify
 from models.flow import sample
 from trainer.checkpoint import load_latest
-from trainer.collate import CaptionUse, Collator, Encoded
-from trainer.config import RunConfig, load_run
+from trainer.collate import Collator, Encoded
+from trainer.config import CaptionUse, RunConfig, load_run
 from trainer.rng import normal
 
 _TEXT_KEYS = ("run", "requests", "out", "prompt")
@@ -145,8 +145,8 @@ def write_reference(run: RunConfig, request: Request) -> np.ndarray:
     infos = [i for i in read_index(where["root"], where["split"]) if i.key == where["key"]]
     if not infos:
         raise ValueError(f"reference.key={where['key']}: is not in {where['split']}.")
-    reader = SampleReader(run.data, where["split"], infos)
-    reader.root = where["root"]
+    data = replace(run.data, root=where["root"])
+    reader = SampleReader(data, where["split"], infos)
     try:
         found = reader.read([(infos[0], 0)])[0]
     finally:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.pack import PackPlanner, tokens
+from data.mixture import planner_of
+from data.pack import tokens
 from data.sample import SampleInfo
+from data.stream import Span
 from models.count import count_flops
 from trainer.config import RunConfig
 
@@ -20,30 +22,28 @@ class Horizon:
     step_flops: float
 
 
-def plan_horizon(run: RunConfig, infos: Sequence[SampleInfo]) -> Horizon:
+def plan_horizon(
+    run: RunConfig, infos: Sequence[SampleInfo], spans: Sequence[Span] = ()
+) -> Horizon:
     """Turn FLOPs, tokens or steps into steps.
 
-    An epoch holds each sample once, so mean FLOPs a token are exact over epochs; how full packs
+    An epoch holds each sample once, so mean FLOPs a token are exact over epochs, of a mixture over
+    passes of its members, whose ``spans`` have their weights' shares of the tokens; how full packs
     get is learned by planning some steps ahead. The run counts what it really did.
     """
-    planner = PackPlanner(
-        list(infos),
-        run.cell,
-        run.data.pack_tokens,
-        run.data.packs_per_step,
-        run.data.max_segments,
-        run.data.pool,
-        run.seed,
-    )
-    lengths = [tokens(i.num_frames, i.height, i.width, run.cell) for i in infos]
+    planner = planner_of(run.data, list(infos), spans, run.cell, run.seed)
     planned = sum(
-        lengths[item.index]
+        planner.lengths[item.index]
         for _ in range(_LOOK_AHEAD_STEPS)
         for pack in planner.next_step()
         for item in pack
     )
     step_tokens = planned / _LOOK_AHEAD_STEPS
-    step_flops = step_tokens * flops_per_token(run, infos)
+    total = sum(span.weight for span in planner.spans)
+    step_flops = step_tokens * sum(
+        span.weight / total * flops_per_token(run, infos[span.start : span.stop])
+        for span in planner.spans
+    )
     horizon = run.horizon
     if horizon.steps:
         steps = horizon.steps
@@ -60,13 +60,21 @@ def plan_horizon(run: RunConfig, infos: Sequence[SampleInfo]) -> Horizon:
 
 
 def flops_per_token(run: RunConfig, infos: Sequence[SampleInfo]) -> float:
-    """Return mean training FLOPs a video token over one epoch, caption dropout included."""
-    drop = run.objective.caption_dropout
+    """Return mean training FLOPs a video token over one epoch, by the shares of captions seen."""
+    objective = run.objective
+    kept = 1 - objective.caption_dropout
+    shares = (
+        kept * objective.dense_captions,
+        kept * (1 - objective.dense_captions),
+        objective.caption_dropout,
+    )
     flops, total = 0.0, 0
     for info in infos:
         length = tokens(info.num_frames, info.height, info.width, run.cell)
-        caption = max(1, info.caption_tokens)
-        kept = count_flops(run.model, [length], [caption]).total
-        flops += (1 - drop) * kept + drop * count_flops(run.model, [length], [1]).total
+        dense = max(1, info.caption_tokens)
+        short = max(1, info.short_caption_tokens) if info.short_caption else dense
+        for share, caption in zip(shares, (dense, short, 1), strict=True):
+            if share:
+                flops += share * count_flops(run.model, [length], [caption]).total
         total += length
     return flops / total

@@ -9,8 +9,8 @@ from data.batch import Pack
 from models.count import count_flops
 from models.flow import flow_errors, interpolate, logit_normal_times
 from models.pack import TokenPack
-from trainer.collate import CaptionUse, Collator, Encoded
-from trainer.config import RunConfig
+from trainer.collate import Collator, Encoded
+from trainer.config import CaptionUse, RunConfig
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.pipeline import forward_only, schedule

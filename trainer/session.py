@@ -9,9 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data.cache import open_root
 from data.loader import Loader
 from data.shards import read_manifest
 from trainer.checkpoint import CheckpointWriter
+from trainer.codec_files import fingerprint
 from trainer.config import RunConfig
 from trainer.evaluate import Validation
 from trainer.fence import Fence
@@ -45,7 +47,7 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         place, size = mesh.place, mesh.layout
         loader = Loader(run.data, run.data.train_split, run.cell, run.seed, place.dp, size.dp)
         stack.callback(loader.close)
-        horizon = plan_horizon(run, loader.infos)
+        horizon = plan_horizon(run, loader.infos, loader.dataset.spans)
         if mesh.is_main:
             log.info("%s: %d steps of %.0f tokens", folder.name, horizon.steps, horizon.step_tokens)
         heartbeat = Heartbeat(
@@ -101,15 +103,21 @@ def _writer(run: RunConfig, folder: Path, mesh: Mesh, fence: Fence | None) -> Ch
 
 def check_encoding(run: RunConfig) -> None:
     """Refuse latents that another codec or text encoder made; clips and foreign sets pass."""
-    manifest = Path(run.data.root) / "manifest.json"
-    made_by = read_manifest(run.data.root) if manifest.is_file() else {}
-    for part, wanted in (("codec", asdict(run.codec)), ("text", asdict(run.text))):
+    for root in {run.data.root: None} | {m.root or run.data.root: None for m in run.data.mixture}:
+        _check_encoding(run, root)
+
+
+def _check_encoding(run: RunConfig, root: str) -> None:
+    folder, _ = open_root(run.data, root)
+    made_by = read_manifest(folder) if (folder / "manifest.json").is_file() else {}
+    for part, wanted in (("codec", fingerprint(run.codec)), ("text", asdict(run.text))):
         found = made_by.get(part) or wanted
-        wrong = [key for key in wanted if found.get(key) != wanted[key]]
+        absent = object()  # an older manifest may lack a key, and a wavelet has no digest
+        wrong = [key for key in wanted if found.get(key, absent) != wanted[key]]
         if wrong:
             key = wrong[0]
             raise ValueError(
-                f"{part}.{key}={wanted[key]}: must equal {found[key]}, with which {run.data.root} "
+                f"{part}.{key}={wanted[key]}: must equal {found.get(key)}, with which {root} "
                 f"was encoded. Use that, or encode again: python -m trainer.encode --help."
             )
 

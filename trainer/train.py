@@ -8,9 +8,12 @@ examples:
   python -m trainer.train experiment=cpu_demo horizon.flops=1e11
   python -m trainer.train experiment=cpu_demo horizon.steps=200 data.packs_per_step=2 \\
       parallel.processes=2 parallel.zero_stage=1
+  python -m trainer.train experiment=vae_tiny data.root=datasets/demo/video
 
 The command line is Hydra's: group=choice selects a file under trainer/conf, key=value sets a value.
 --cfg prints the composed run and stops. Keys and their meaning: trainer/config.py.
+experiment=vae_* trains a video compression network (keys: trainer/vae/config.py), and
+experiment=captioner_* a captioner (trainer/captioner/config.py), each by a schema of its own.
 A run is a folder (run_root/name-hash); the same command resumes it, a finished run is not repeated.
 """
 
@@ -19,6 +22,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -38,7 +42,10 @@ def main(argv: list[str]) -> int:
         if argv[0] == "--run":
             if len(argv) != 2:
                 raise ValueError(f"--run {argv[1:]}: takes one run folder. See --help.")
-            return _train_here(Path(argv[1]))
+            return _resume(Path(argv[1]))
+        special = _special(argv)
+        if special is not None:
+            return special(argv)
         if argv[0] == "--cfg":
             from omegaconf import OmegaConf
 
@@ -48,6 +55,35 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _special(argv: list[str]) -> Callable[[list[str]], int] | None:
+    """Return what trains an experiment that is no diffusion transformer's."""
+    names = [a.partition("=")[2] for a in argv if a.startswith("experiment=")]
+    if any(name.startswith("vae_") for name in names):
+        from trainer.vae.train import main as train_vae
+
+        return train_vae
+    if any(name.startswith("captioner_") for name in names):
+        from trainer.captioner.train import main as train_captioner
+
+        return train_captioner
+    return None
+
+
+def _resume(folder: Path) -> int:
+    """Start or continue a frozen run of any kind."""
+    text = (folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else ""
+    sections = set(text.splitlines())
+    if "vae:" in sections:
+        from trainer.vae.train import train_here
+
+        return train_here(folder)
+    if "captioner:" in sections:
+        from trainer.captioner.train import main as train_captioner
+
+        return train_captioner(["--run", str(folder)])
+    return _train_here(folder)
 
 
 def _groups() -> str:
@@ -73,12 +109,17 @@ def _launch(run: RunConfig) -> int:
 
 def start_command(run: RunConfig, folder: Path) -> list[str]:
     """Return the command that trains a frozen run with its number of processes."""
+    return start_processes(run.parallel.processes, folder)
+
+
+def start_processes(processes: int, folder: Path) -> list[str]:
+    """Return the command that trains a frozen run, of any kind, in so many processes."""
     module = ["trainer.train", "--run", str(folder)]
-    if run.parallel.processes == 1:
+    if processes == 1:
         return [sys.executable, "-m", *module]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
     # The dashes keep torchrun from reading --run as a shortened option of its own.
-    return [sys.executable, *torchrun, str(run.parallel.processes), "-m", "--", *module]
+    return [sys.executable, *torchrun, str(processes), "-m", "--", *module]
 
 
 class StopFlag:

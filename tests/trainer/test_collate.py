@@ -10,8 +10,8 @@ from data.batch import Sample
 from data.loader import load_fixed
 from data.pack import tokens
 from models.embed import patchify
-from trainer.collate import CaptionUse, Collator, Encoded, _pad
-from trainer.config import ObjectiveConfig, RunConfig
+from trainer.collate import Collator, Encoded, _pad
+from trainer.config import CaptionUse, ObjectiveConfig, RunConfig
 from trainer.objective_step import caption_use
 
 from .conftest import compose_smoke

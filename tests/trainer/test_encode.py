@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,7 @@ def encoded(run: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(run: RunConfig, root: Path, split: str) -> list:
     infos = read_index(root, split)
-    reader = SampleReader(run.data, split, infos)
-    reader.root = str(root)
+    reader = SampleReader(replace(run.data, root=str(root)), split, infos)
     try:
         return reader.read([(info, 0) for info in infos])
     finally:

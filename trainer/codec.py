@@ -1,0 +1,61 @@
+"""Build the codec that a config names: the wavelet, a network trained here, or a pretrained one."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from models.codec import Codec, VaeCodec
+from models.config import CodecConfig, CodecKind, VaeConfig
+from models.vae import Vae
+from models.wavelet import WaveletCodec
+from trainer.codec_files import WEIGHTS, digest_of, read_card, resolve
+
+
+def load_codec(config: CodecConfig) -> Codec:
+    """Build a codec; weights come from its folder.
+
+    Raises ValueError where the folder is missing or damaged, or its weights are not those that the
+    config was composed with.
+    """
+    if config.kind is CodecKind.wavelet:
+        return WaveletCodec(config)
+    folder = resolve(config.path)
+    if config.kind is CodecKind.diffusers:
+        from trainer.codec_diffusers import load_diffusers
+
+        return load_diffusers(config, folder)
+    return VaeCodec(config, load_vae(folder, config.digest))
+
+
+def load_vae(folder: Path, digest: str = "") -> Vae:
+    """Load a network trained here; ``digest`` is what its weights must have."""
+    card = read_card(folder)
+    path = folder / WEIGHTS
+    try:
+        found = digest_of(card["network"], [path])
+        if found != card["digest"] or digest not in ("", found):
+            raise ValueError(
+                f"codec.digest={(digest or card['digest'])[:12]}: {path} has {found[:12]}. The "
+                "weights were replaced or damaged; restore them, or encode and train anew."
+            )
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}). Restore it.") from error
+    network = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(VaeConfig), card["network"]))
+    assert isinstance(network, VaeConfig)
+    vae = Vae(network)
+    vae.load_state_dict({name: value.to(torch.float32) for name, value in weights.items()})
+    return vae.eval()
+
+
+def save_vae(vae: Vae, folder: Path) -> str:
+    """Write a network's weights; return their digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / (WEIGHTS + ".tmp")
+    save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, temporary)
+    temporary.replace(folder / WEIGHTS)
+    return digest_of(asdict(vae.config), [folder / WEIGHTS])

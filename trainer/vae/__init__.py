@@ -1,0 +1,1 @@
+"""Training of the video compression network: losses, measures, statistics of its latents."""
