@@ -9,34 +9,55 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeps.fit.catalogue import FORMS
+from sweeps.fit.describe import describe
 from sweeps.fit.law import fit_table
+from sweeps.fit.minima import Minima
 
 HELP = """\
-Fit a scaling law to a table of runs:  L(N, D) = E + A / N^alpha + B / D^beta
+Fit a scaling law to a table of runs, and say which of its coefficients the runs determine.
 
   python -m sweeps.fit table=runs/demo/runs.csv form=chinchilla out=law.json
-  python -m sweeps.fit table=other.csv params=N tokens=D loss=val_loss flops=[1e19,1e20] level=.95
+  python -m sweeps.fit table=other.csv columns.params=N columns.loss=val flops=[1e19,1e20] level=.95
+  python -m sweeps.fit table=curves.csv form=multi_power_tied predict=other_schedule.csv
 
-  table=FILE.csv     one row a run, with a header; required
+  table=FILE.csv     one row a run, with a header (or .jsonl, an object a line); required
   out=FILE.json      where the law goes; only printed when absent
-  form=chinchilla    the form (the only one so far)
-  params= tokens= loss=    the columns, when they are not called so
+  form=chinchilla    one of the forms below
+  columns.X=COLUMN   the table's column for X, when it is not called so (params= tokens= loss= too)
   flops=[...]        compute at which N*, D* and the loss are wanted (default: the table's budgets
                      and the next one of their ladder)
+  sizes=[...]        parameter counts that can be built: the frontier recommends the best of them
+  fixed.X=VALUE      a coefficient that keeps its value
+  predict=FILE.csv   rows to predict with the law; errors are told where they hold the target
   level=.9           of every interval
   resamples=1000     bootstrap refits
   seed=0             of the bootstrap: the same seed gives the same file
-  delta=1e-3         of the Huber loss of log residuals, whose sum is minimised
+  delta=1e-3         of the Huber loss of log residuals (inf: least squares)
+  residual=log       or linear: of the target itself
+  mean=false         true minimises the mean over runs and not the sum
+  drop_highest=0     exclude so many rows of highest loss
+  noise=             of a repeat, in the loss's unit (form=minima; default: loss_noise)
 
 Columns used when present: name, flops (training FLOPs; 6 N D when absent), budget (nominal FLOPs;
-otherwise grouped by flops), loss_noise (standard deviation of a repeat), cluster (the seeds of one
-point are resampled together), excluded (true: left out, and listed with its reason).
+otherwise grouped by flops), loss_noise (standard deviation of a repeat), cluster (seeds of one
+point, or checkpoints of one run: resampled together), excluded (true: left out, and listed with its
+reason).
 
 Example, a table with everything needed:
   params,tokens,loss
   37000,1.3e6,.882
   136000,3.6e5,.808
+
+Forms (and the columns they need):
 """
+
+
+def help_text() -> str:
+    """Return the help with every form of the catalogue."""
+    every = [*FORMS.values(), Minima()]
+    forms = [f"  {f.name:<20}{', '.join(f.columns)}\n      {f.equation}" for f in every]
+    return HELP + "\n".join(forms)
 
 
 def numbers(text: str) -> list[float]:
@@ -45,13 +66,31 @@ def numbers(text: str) -> list[float]:
     return [float(part) for part in inner.split(",") if part.strip()]
 
 
+def boolean(text: str) -> bool:
+    """Return true or false.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError(f"{text}: must be true or false.")
+    return words[text.lower()]
+
+
 READERS: dict[str, Callable[[str], Any]] = {
     "flops": numbers,
+    "sizes": numbers,
     "level": float,
     "resamples": lambda text: int(float(text)),
     "seed": int,
     "delta": float,
+    "mean": boolean,
+    "noise": float,
+    "drop_highest": int,
 }
+# Options of several entries, given as name.key=value.
+GROUPS: dict[str, Callable[[str], Any]] = {"columns": str, "fixed": float}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
@@ -61,16 +100,21 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
         ValueError: an unknown key, a repeated key, or a value that cannot be read.
     """
     allowed = ["table", "out", *inspect.signature(fit_table).parameters]
-    allowed = [key for key in allowed if key not in ("path", "flops_of")]
+    allowed = [key for key in allowed if key not in ("path", "flops_of", *GROUPS)]
     options: dict[str, Any] = {}
     for argument in arguments:
         key, equals, text = argument.partition("=")
-        if not equals or key not in allowed:
-            raise ValueError(f"{argument}: must be key=value with a key of {', '.join(allowed)}.")
-        if key in options:
+        group, dot, entry = key.partition(".")
+        grouped = bool(dot) and group in GROUPS and bool(entry)
+        if not equals or not (grouped or key in allowed):
+            keys = ", ".join([*allowed, *(f"{name}.NAME" for name in GROUPS)])
+            raise ValueError(f"{argument}: must be key=value with a key of {keys}.")
+        place = options.setdefault(group, {}) if grouped else options
+        name = entry if grouped else key
+        if name in place:
             raise ValueError(f"{argument}: {key} is given twice. Give it once.")
         try:
-            options[key] = READERS.get(key, str)(text)
+            place[name] = (GROUPS[group] if grouped else READERS.get(key, str))(text)
         except ValueError:
             raise ValueError(f"{argument}: cannot be read as a number. See --help.") from None
     if "table" not in options:
@@ -95,78 +139,10 @@ def write_json(path: Path, law: dict[str, Any]) -> None:
         raise
 
 
-def _range(interval: Sequence[float | None] | None) -> str:
-    if interval is None or None in interval:
-        return "unknown"
-    return f"{interval[0]:.4g} to {interval[1]:.4g}"
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.5g}"
-
-
-def describe(law: dict[str, Any]) -> str:
-    """Return the law as a table for a terminal."""
-    percent = f"{100 * law['level']:g} %"
-    starts = law["starts"]
-    lines = [
-        "L(N, D) = E + A / N^alpha + B / D^beta",
-        f"{len(law['residuals'])} runs fitted, {len(law['excluded'])} excluded; objective "
-        f"{law['objective']:.6g}; {starts['agreeing']} of {starts['tried']} starts agree",
-        "",
-        f"  {'coefficient':<12}{'value':>12}   {percent + ' interval':<26}identified",
-    ]
-    for name, value in law["coefficients"].items():
-        verdict = law["identified"][name]
-        said = "yes" if verdict["ok"] else f"NO: {verdict['reason']}"
-        lines.append(
-            f"  {name:<12}{_shown(value):>12}   {_range(law['intervals'][name]):<26}{said}"
-        )
-    lines += ["", f"  {'FLOPs':>10}{'N*':>12}{'D*':>12}{'loss':>10}   loss {percent} interval"]
-    for row in law["frontier"]:
-        lines.append(
-            f"  {row['flops']:>10.3g}{_shown(row['params']):>12}{_shown(row['tokens']):>12}"
-            f"{_shown(row['loss']):>10}   {_range(row['intervals']['loss'])}"
-        )
-    lines += ["", *_describe_isoflop(law), "", *_describe_held_out(law)]
-    if law["warnings"]:
-        lines += ["", "Warnings", *(f"  - {w}" for w in law["warnings"])]
-    return "\n".join(lines)
-
-
-def _describe_isoflop(law: dict[str, Any]) -> list[str]:
-    if not law["isoflop"]:
-        return ["IsoFLOP minima: none, the runs do not group by compute."]
-    lines = [f"  {'budget':>10}{'N (minimum)':>14}{'loss':>10}   N interval"]
-    for row in law["isoflop"]:
-        if row["interior"]:
-            said = f"{row['params']:>14.5g}{row['loss']:>10.5g}   {_range(row['interval'])}"
-        else:
-            said = f"{'refused':>14}{'':>10}   {row['reason']}"
-        lines.append(f"  {row['budget']:>10.3g}{said}")
-    return lines
-
-
-def _describe_held_out(law: dict[str, Any]) -> list[str]:
-    held = law["held_out"]
-    if held is None:
-        return [f"Held-out test: none, {law['held_out_reason']}."]
-    floor = held["noise_floor"]
-    skill = f"{held['skill']:.2f}" if held["skill"] is not None else held["skill_reason"]
-    return [
-        f"Held-out budget {held['budget']:.3g} FLOPs, {held['extrapolation_factor']:.3g}x beyond "
-        f"the runs fitted: predicted {held['predicted']:.5g}, actual {held['actual']:.5g}, error "
-        f"{100 * held['relative_error']:+.2f} %",
-        f"  {100 * law['level']:g} % interval {_range(held['interval'])} "
-        f"({'inside' if held['inside'] else 'OUTSIDE'}); noise floor "
-        f"{'unknown' if floor is None else f'{100 * floor:.2g} %'}; skill {skill}",
-    ]
-
-
 def main(arguments: Sequence[str]) -> int:
     """Fit, print and write; return 2 with the message on stderr for a user's mistake."""
     if not arguments or set(arguments) & {"--help", "-h", "help"}:
-        print(HELP)
+        print(help_text())
         return 0 if arguments else 2
     try:
         options = parse(arguments)

@@ -1,118 +1,76 @@
 """Say in plain words when a table cannot make a law, and when a law is not one."""
 
-import csv
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeps.fit.bootstrap import Bootstrap
-from sweeps.fit.forms import Array, Points
+from sweeps.fit.bootstrap import Bootstrap, Interval, coefficient_intervals, least_values
+from sweeps.fit.forms import Array, Columns, Form
+from sweeps.fit.powers import SumOfPowers
+from sweeps.fit.profile import Profile
 from sweeps.fit.solve import Fit
 
 if TYPE_CHECKING:
     from sweeps.fit.law import Law
 
-MIN_RUNS = 6  # one more than the five coefficients
-# An interval whose ends differ by more than this factor does not identify the coefficient. A and B
-# are losses at N = 1 and D = 1, ten e-folds from any run, so their honest intervals are wide.
-MAX_SPREAD = {"E": 1.5, "A": 30.0, "alpha": 2.0, "B": 30.0, "beta": 2.0}
+Verdicts = dict[str, dict[str, bool | str | None]]
+
+# An interval whose ends differ by more than this factor does not identify the coefficient.
+# Amplitudes are losses at N = 1 and D = 1, many e-folds from any run, so their honest intervals are
+# wide.
+MAX_SPREAD = {"floor": 1.5, "amplitude": 30.0, "exponent": 2.0, "scale": 2.0}
 # Twice the loss of a run with no more parameters and no more tokens is a diverged run: the largest
 # reversal from an untuned recipe in the pilot (DESIGN section 5) was 1.5.
 DIVERGED_FACTOR = 2.0
-MAX_CONDITION = 1e8
-TRUE_WORDS = {"1", "true", "yes"}
-FALSE_WORDS = {"", "0", "false", "no"}
+MAX_CONDITION = 1e6  # published fits of two terms have 1e3 to 2e4, of four dependent ones 4e6
+MIN_RANGE = 2.0  # over less than a doubling any smooth function is a power
+SIZES = ("params", "tokens", "flops", "width", "depth")  # that loss should fall with
 
 
-def read_rows(path: Path, columns: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the csv's rows with the columns of `columns` (ours -> theirs) renamed to ours."""
-    if not path.is_file():
-        raise ValueError(f"table={path}: is not a file. Give a csv with a header row.")
-    try:
-        rows = _read(path, columns)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"table={path}: is not a csv in UTF-8 ({error}). Export it anew."
-        ) from None
-    if not rows:
-        raise ValueError(f"table={path}: has a header and no rows. Add one row a run.")
-    return rows
-
-
-def _read(path: Path, columns: Mapping[str, str]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = [h.strip() for h in reader.fieldnames or []]
-        for ours, theirs in columns.items():
-            if theirs not in header:
-                raise ValueError(
-                    f"{ours}={theirs}: not a column of {path.name}, which has {header}. "
-                    f"Name the right one, as in {ours}=COLUMN."
-                )
-        rows = []
-        for raw in reader:
-            clean = {(k or "").strip(): (v or "") for k, v in raw.items() if isinstance(k, str)}
-            rows.append(clean | {ours: clean[theirs] for ours, theirs in columns.items()})
-    return rows
-
-
-def number(row: Mapping[str, str], column: str, line: int) -> float:
-    """Return a positive number from one cell; a non-finite `loss` passes (a diverged run)."""
-    text = row[column].strip()
-    where = f"{column}={text!r} in line {line}"
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(
-            f"{where}: must be a number. Correct it, or set excluded=true in that row."
-        ) from None
-    if column == "loss" and not math.isfinite(value):
-        return value
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(
-            f"{where}: must be finite and above 0. Correct it, or set excluded=true in that row."
-        )
-    return value
-
-
-def truth(row: Mapping[str, str], column: str, line: int) -> bool:
-    """Return a boolean cell; absent and empty cells are false."""
-    word = row.get(column, "").strip().lower()
-    if word not in TRUE_WORDS | FALSE_WORDS:
-        raise ValueError(f"{column}={word!r} in line {line}: must be true or false. Use 1 or 0.")
-    return word in TRUE_WORDS
-
-
-def check_points(points: Points) -> None:
+def check_columns(form: Form, columns: Columns, target: Array, num_fixed: int = 0) -> None:
     """Raise ValueError where no law can come of the columns: too few runs, swapped columns."""
-    distinct = len(np.unique(np.stack([points.params, points.tokens], 1), axis=0))
-    if distinct < MIN_RUNS:
+    if not len(target):
+        raise ValueError("table=: no row is left to fit. Exclude fewer.")
+    distinct = len(np.unique(np.stack([columns[c] for c in form.columns], 1), axis=0))
+    needed = len(form.parameters) - num_fixed
+    # Least squares through as many runs as coefficients leave nothing to judge the fit by; one more
+    # is the least.
+    if distinct <= needed:
+        keys = ", ".join(form.columns)
         raise ValueError(
-            f"runs={distinct}: form=chinchilla has 5 coefficients and needs at least {MIN_RUNS} "
-            "runs at distinct (params, tokens). Add runs."
+            f"runs={distinct}: form={form.name} has {needed} coefficients and needs at least "
+            f"{needed + 1} runs at distinct ({keys}). Add runs."
         )
-    for name, column in (("params", points.params), ("tokens", points.tokens)):
-        if np.median(column) < np.median(points.loss):
+    for name in ("params", "tokens", "flops"):
+        column = columns.get(name)
+        if column is not None and np.median(column) < np.median(target):
             raise ValueError(
-                f"{name} has median {np.median(column):.4g} and loss {np.median(points.loss):.4g}: "
-                f"{name} must be the larger; the columns look swapped. "
-                f"Set {name}=COLUMN and loss=COLUMN to the right ones."
+                f"{name} has median {np.median(column):.4g} and {form.target} "
+                f"{np.median(target):.4g}: {name} must be the larger; the columns look swapped. "
+                f"Set {name}=COLUMN and {form.target}=COLUMN to the right ones."
             )
 
 
-def excluded_reasons(params: Array, tokens: Array, loss: Array) -> list[str | None]:
-    """Return for each run why it cannot be fitted (non-finite or diverged), or None."""
+def excluded_reasons(columns: Columns, loss: Array) -> list[str | None]:
+    """Return for each run why it cannot be fitted (non-finite or diverged), or None.
+
+    A run is compared with those that are no larger in any column that loss falls with.
+    """
     reasons: list[str | None] = []
     finite = np.isfinite(loss)
+    sizes = [columns[c] for c in ("params", "tokens", "width", "depth") if c in columns]
+    if "unique_tokens" in columns or not sizes:  # repeats may make loss rise: nothing to judge by
+        return [None if f else _not_finite(v) for f, v in zip(finite, loss, strict=True)]
     for i in range(len(loss)):
-        below = finite & (params <= params[i]) & (tokens <= tokens[i])
+        below = finite.copy()
+        for size in sizes:
+            below &= size <= size[i]
         below[i] = False
         best = float(np.min(loss[below])) if below.any() else math.inf
         if not finite[i]:
-            reasons.append(f"loss is {loss[i]}: the run diverged or has not ended")
+            reasons.append(_not_finite(loss[i]))
         elif loss[i] > DIVERGED_FACTOR * best:
             reasons.append(
                 f"diverged: loss {loss[i]:.4g} is {loss[i] / best:.1f} times that of a run with "
@@ -123,60 +81,95 @@ def excluded_reasons(params: Array, tokens: Array, loss: Array) -> list[str | No
     return reasons
 
 
-def identified(
-    fit: Fit, boot: Bootstrap, points: Points
-) -> dict[str, dict[str, bool | str | None]]:
+def _not_finite(value: float) -> str:
+    return f"loss is {value}: the run diverged or has not ended"
+
+
+def identified(fit: Fit, boot: Bootstrap, profiles: Mapping[str, Profile]) -> Verdicts:
     """Say for each coefficient whether these runs determine it, and if not why."""
-    values = fit.coefficients
-    verdicts: dict[str, dict[str, bool | str | None]] = {}
-    for name in fit.form.coefficient_names:
-        low, high = boot.of(lambda theta, n=name: fit.form.coefficients(theta)[n])  # type: ignore[misc]
-        reasons = list(_reasons(name, values, (low, high), fit, points))
+    intervals = coefficient_intervals(fit, boot)
+    verdicts: Verdicts = {}
+    for parameter in fit.form.parameters:
+        name = parameter.name
+        if name in fit.fixed:
+            verdicts[name] = {"ok": True, "reason": "fixed, not fitted"}
+            continue
+        reasons = list(_reasons(name, parameter.kind, intervals[name], profiles.get(name), fit))
         verdicts[name] = {"ok": not reasons, "reason": "; ".join(reasons) or None}
     return verdicts
 
 
 def _reasons(
-    name: str, values: dict[str, float], interval: tuple[float, float], fit: Fit, points: Points
+    name: str, kind: str, interval: Interval, profile: Profile | None, fit: Fit
 ) -> Iterator[str]:
     """Yield the reasons why coefficient `name` is not identified."""
-    low, high = interval
-    least = float(points.loss.min())
-    varied = {"A": points.params, "alpha": points.params, "B": points.tokens, "beta": points.tokens}
-    if name in varied and (count := len(np.unique(varied[name]))) < 3:
-        yield f"only {count} distinct values of its variable: three are needed"
+    value, least = fit.coefficients[name], float(fit.target.min())
+    for column in _columns_of(fit.form, name):
+        count, needed = len(np.unique(fit.columns[column])), least_values(fit).get(column, 2)
+        if count < needed:
+            yield f"only {count} distinct values of {column}: {needed} are needed"
+        span = float(fit.columns[column].max() / fit.columns[column].min())
+        if count >= needed and span < MIN_RANGE:
+            yield f"{column} spans only a factor {span:.3g}: a power needs {MIN_RANGE:g}"
     if name in fit.at_bound:
         yield "the fit ends on the wall of the search box"
-    if name == "E" and values["E"] < 0.01 * least:
-        yield f"E is near 0 (under 1 % of the least loss {least:.4g})"
-    elif name == "E" and values["E"] >= least:
-        yield f"E is not below the least loss {least:.4g}"
+    if kind == "floor" and value < 0.01 * least:
+        yield f"{name} is near 0 (under 1 % of the least {fit.form.target} {least:.4g})"
+    elif kind == "floor" and value >= least:
+        yield f"{name} is not below the least {fit.form.target} {least:.4g}"
+    if profile is not None and not profile.closed:
+        end = "below" if not np.isfinite(profile.interval[0]) else "above"
+        yield f"its likelihood profile stays open {end}"
+    yield from _too_wide("its interval", interval, kind)
+    if profile is not None and profile.closed:
+        yield from _too_wide("its likelihood profile", profile.interval, kind)
+
+
+def _too_wide(what: str, interval: Interval, kind: str) -> Iterator[str]:
+    low, high = interval
     if not np.isfinite(low + high):
         yield "no bootstrap resample could be fitted"
-    elif low <= 0:
-        yield f"its interval reaches {low:.3g}"
-    elif high / low > MAX_SPREAD[name]:
+    elif low * high <= 0:
+        yield f"{what} [{low:.3g}, {high:.3g}] reaches 0"
+    elif max(high / low, low / high) > MAX_SPREAD[kind]:
+        factor = max(high / low, low / high)
         yield (
-            f"its interval [{low:.3g}, {high:.3g}] spans a factor {high / low:.2g}, more than "
-            f"{MAX_SPREAD[name]:g}"
+            f"{what} [{low:.3g}, {high:.3g}] spans a factor {factor:.2g}, more than "
+            f"{MAX_SPREAD[kind]:g}"
         )
+
+
+def _columns_of(form: Form, name: str) -> list[str]:
+    """Return the columns whose terms hold coefficient `name`."""
+    if not isinstance(form, SumOfPowers):
+        return []
+    return [
+        column
+        for term in form.terms
+        for column, exponent in term.powers
+        if name in (term.amplitude, exponent)
+    ]
 
 
 def warn(law: "Law") -> list[str]:
     """Return every warning about a law, most serious first, each a sentence with its figures."""
     return [
-        *_warn_fit(law.fit, law.bootstrap),
-        *(
-            f"{name} is not identified: {verdict['reason']}."
-            for name, verdict in law.identified.items()
-            if not verdict["ok"]
-        ),
+        *warn_fit(law.fit, law.bootstrap),
+        *warn_identified(law.identified),
         *_warn_runs(law),
         *_warn_reach(law),
     ]
 
 
-def _warn_fit(fit: Fit, boot: Bootstrap) -> Iterator[str]:
+def warn_identified(verdicts: Verdicts) -> Iterator[str]:
+    """Yield one sentence for each coefficient that is not identified."""
+    for name, verdict in verdicts.items():
+        if not verdict["ok"]:
+            yield f"{name} is not identified: {verdict['reason']}."
+
+
+def warn_fit(fit: Fit, boot: Bootstrap) -> Iterator[str]:
+    """Yield what is wrong with the optimum itself."""
     if not fit.converged:
         yield f"The fit has not converged: gradient norm {fit.gradient_norm:.2g}."
     if 2 * fit.starts_agreeing < fit.starts_tried:
@@ -185,7 +178,10 @@ def _warn_fit(fit: Fit, boot: Bootstrap) -> Iterator[str]:
             "the optimum may not be the only one."
         )
     if fit.condition > MAX_CONDITION:
-        yield f"The design is degenerate: condition number {fit.condition:.1g}."
+        yield (
+            f"The design is degenerate (condition number {fit.condition:.1g}): some coefficients "
+            "only trade against each other, and the law should not be read term by term."
+        )
     if boot.failed > 0.05:
         yield (
             f"{100 * boot.failed:.0f} % of the bootstrap resamples could not be fitted: the "
@@ -193,34 +189,52 @@ def _warn_fit(fit: Fit, boot: Bootstrap) -> Iterator[str]:
         )
 
 
-def _warn_runs(law: "Law") -> Iterator[str]:
-    points = law.points
-    for run in law.excluded:
+def warn_rows(fit: Fit, excluded: list[dict[str, str]]) -> Iterator[str]:
+    """Yield what is odd about the rows: excluded ones, duplicates, one size, losses that rise."""
+    for run in excluded:
         yield f"Run {run['name']} is excluded: {run['reason']}."
-    rows = np.stack([points.params, points.tokens, points.loss], axis=1)
+    keys = ", ".join((*fit.form.columns, fit.form.target))
+    rows = np.stack([*(fit.columns[c] for c in fit.form.columns), fit.target], axis=1)
     if doubles := len(rows) - len(np.unique(rows, axis=0)):
-        yield f"{doubles} runs are exact duplicates of others (params, tokens, loss): drop them."
-    if len(np.unique(points.params)) == 1:
-        yield "All runs have one size: how loss falls with parameters cannot be known."
+        yield f"{doubles} runs are exact duplicates of others ({keys}): drop them."
+    for column, words in (("params", "parameters"), ("tokens", "tokens"), ("flops", "compute")):
+        if column in fit.form.columns and len(np.unique(fit.columns[column])) == 1:
+            yield f"All runs have one size ({column}): how loss falls with {words} cannot be known."
+    if {"params", "tokens"} <= set(fit.form.columns):
+        ratio = float(np.median(fit.columns["tokens"] / fit.columns["params"]))
+        if ratio < 1:
+            yield (
+                f"The median run has {ratio:.2g} tokens for each parameter: the columns params and "
+                "tokens look swapped."
+            )
+    yield from _warn_rising(fit)
+
+
+def _warn_rising(fit: Fit) -> Iterator[str]:
+    names = [c for c in fit.form.columns if c in SIZES]
+    if getattr(fit.form, "signed", False) or not names:
+        return
+    if "width" in names:  # width, depth and params depend on each other: no slope is one's own
+        names = [n for n in names if n == "tokens"]
+    columns = [np.ones(len(fit.target)), *(np.log(fit.columns[c]) for c in names)]
+    slopes = np.linalg.lstsq(np.stack(columns, 1), np.log(fit.target), rcond=None)[0][1:]
+    rising = [n for n, s in zip(names, slopes, strict=True) if s > 1e-9]
+    if rising:
+        yield (
+            f"Loss rises with {' and with '.join(rising)} where the other is held fixed: "
+            "columns swapped, runs unconverged, or an untuned recipe; the form cannot rise."
+        )
+
+
+def _warn_runs(law: "Law") -> Iterator[str]:
+    yield from warn_rows(law.fit, law.excluded)
     if (budgets := len(law.budgets)) < 3:
         yield f"The runs form {budgets} compute budgets: a frontier needs at least 3."
-    yield from _warn_rising(points)
     scatter, noise = law.scatter, law.noise_floor
     if noise is not None and scatter > 2 * noise:
         yield (
             f"Residuals scatter by {100 * scatter:.2g} %, {scatter / noise:.1f} times the measured "
             f"noise of {100 * noise:.2g} %: the form or the recipe misses something."
-        )
-
-
-def _warn_rising(points: Points) -> Iterator[str]:
-    columns = [np.ones(len(points.loss)), np.log(points.params), np.log(points.tokens)]
-    slopes = np.linalg.lstsq(np.stack(columns, 1), np.log(points.loss), rcond=None)[0][1:]
-    rising = [n for n, s in zip(("params", "tokens"), slopes, strict=True) if s > 1e-9]
-    if rising:
-        yield (
-            f"Loss rises with {' and with '.join(rising)} where the other is held fixed: "
-            "columns swapped, runs unconverged, or an untuned recipe; the form cannot rise."
         )
 
 
@@ -246,3 +260,9 @@ def _warn_reach(law: "Law") -> Iterator[str]:
         )
     if not law.held_out:
         yield f"No held-out test: {law.held_out_reason}."
+    bias = law.exponents.get("approach_2_bias")
+    if bias and abs(bias["params_factor"] - 1) > 0.1:
+        yield (
+            f"Approach 2 is biased on this grid: were the fitted law true, its parabolas would put "
+            f"N* at {bias['params_factor']:.2f} times the law's."
+        )

@@ -1,16 +1,22 @@
 """The held-out test: the largest budget is left out of the fit and predicted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sweeps.fit import diagnose
-from sweeps.fit.bootstrap import Bootstrap, Interval, bootstrap_fit, percentile_interval
-from sweeps.fit.forms import Array, FlopsPerToken, Rows, compute_optimal, predict
-from sweeps.fit.runs import Run, clusters_of, noise_floor, points_of
-from sweeps.fit.solve import Fit, fit_points
+from sweeps.fit.bootstrap import (
+    Bootstrap,
+    Interval,
+    bootstrap_fit,
+    percentile_interval,
+    prediction_draws,
+)
+from sweeps.fit.forms import Array, FlopsPerToken, Rows
+from sweeps.fit.frontier import compute_optimal
+from sweeps.fit.runs import Run, clusters_of, columns_of, noise_floor
+from sweeps.fit.solve import Fit
 
 
 @dataclass(frozen=True)
@@ -34,50 +40,48 @@ class HeldOut:
 def hold_out(
     runs: Sequence[Run],
     budgets: Sequence[tuple[float, Rows]],
+    fitting: Callable[[Sequence[Run]], Fit],
     cost: FlopsPerToken,
     level: float = 0.9,
     resamples: int = 1000,
     seed: int = 0,
-    delta: float = 1e-3,
 ) -> tuple[HeldOut | None, str | None]:
     """Fit without the largest budget and predict each of its runs and its best loss.
 
-    `predicted` is the least of the predictions at the budget's own (N, D), `actual` its least
-    loss, `predicted_frontier` the law's L*(C) there. The prediction interval of a run is the
-    central `level` of draws  L_hat_k exp(u + v):  L_hat_k one bootstrap refit, u one residual of
-    the fit drawn with replacement and widened by sqrt(R / (R - 5)) for the degrees of freedom
-    spent, v Gaussian with the noise floor. For the best loss it is that of the least of the runs'
-    draws. (u already holds the noise of the fitted runs: adding v errs on the wide side.)
+    Where the runs form no budgets the tenth of them with the most compute is left out. `fitting`
+    fits the runs it is given. `predicted` is the least of the predictions at the held-out (N, D),
+    `actual` the least loss there, `predicted_frontier` the law's L*(C). The prediction interval of
+    a run is the central `level` of draws  L_hat_k exp(u + v):  L_hat_k one bootstrap refit, u one
+    residual of the fit drawn with replacement and widened by sqrt(R / (R - P)) for the degrees of
+    freedom spent, v Gaussian with the noise floor. For the best loss it is that of the least of the
+    runs' draws. (u already holds the noise of the fitted runs: adding v errs on the wide side.)
     skill = 1 - |predicted - actual| / |best fitted loss of the last fitted budget - actual|.
     Returns the test, or None and the reason.
     """
-    if len(budgets) < 2:
-        return None, f"{len(budgets)} compute budgets, at least 2 are needed"
-    top, test_rows = budgets[-1]
+    if len(budgets) == 1:
+        return None, "1 compute budgets, at least 2 are needed"
+    top, test_rows, last = _split(runs, budgets)
     least = min(runs[i].flops for i in test_rows)
     train = [r for i, r in enumerate(runs) if i not in test_rows and r.flops < least]
     test = [runs[i] for i in test_rows]
-    points = points_of(train)
     try:
-        diagnose.check_points(points)
+        fit = fitting(train)
     except ValueError as error:
         return None, f"without the largest budget {error}"
-    fit = fit_points(points, delta)
-    boot = bootstrap_fit(fit, points, clusters_of(train), resamples, level, seed, delta)
+    boot = bootstrap_fit(fit, clusters_of(train), resamples, level, seed)
     if not len(boot.theta):
         return None, "no bootstrap resample without the largest budget could be fitted"
     floor = noise_floor(runs)
     draws = _prediction_draws(fit, boot, test, floor or 0.0, seed)
-    held = points_of(test)
-    predicted = predict(fit.form, fit.theta, held.params, held.tokens)[0]
+    held, losses = columns_of(test)
+    predicted = fit.predict(held)
     rows = [
         _judged(float(p), r.loss, percentile_interval(d, level))
         | {"name": r.name, "params": r.params, "tokens": r.tokens, "flops": r.flops}
         for r, p, d in zip(test, predicted, draws.T, strict=True)
     ]
-    actual = float(held.loss.min())
+    actual = float(losses.min())
     whole = _judged(float(predicted.min()), actual, percentile_interval(draws.min(axis=1), level))
-    last = min(runs[i].loss for i in budgets[-2][1])
     skill, why = _skill(whole["predicted"], actual, last, floor)
     return HeldOut(
         budget=top,
@@ -86,9 +90,22 @@ def hold_out(
         skill=skill,
         skill_reason=why,
         extrapolation_factor=top / max(r.flops for r in train),
-        predicted_frontier=float(compute_optimal(fit.form, fit.theta, top, cost)[2][0]),
+        predicted_frontier=float(compute_optimal(fit, fit.theta, top, cost)[2][0]),
         **whole,
     ), None
+
+
+def _split(
+    runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]]
+) -> tuple[float, list[int], float]:
+    """Return the held-out compute, its rows, and the best loss of the compute below it."""
+    if budgets:
+        top, rows = budgets[-1]
+        return top, [int(i) for i in rows], min(runs[i].loss for i in budgets[-2][1])
+    order = np.argsort([r.flops for r in runs], kind="stable")
+    num = max(1, len(runs) // 10)
+    below = order[: len(runs) - num]
+    return runs[order[-1]].flops, [int(i) for i in order[-num:]], min(runs[i].loss for i in below)
 
 
 def _prediction_draws(
@@ -96,10 +113,9 @@ def _prediction_draws(
 ) -> Array:
     """Return draws of the test runs' losses, `(K, R)`, as `hold_out` describes."""
     rng = np.random.default_rng((seed, 1))
-    held = points_of(test)
-    law = predict(fit.form, boot.theta, held.params, held.tokens)
+    law = prediction_draws(fit, boot, columns_of(test)[0])
     count = len(fit.residuals)
-    widen = np.sqrt(count / max(count - len(fit.theta), 1))
+    widen = np.sqrt(count / max(count - fit.num_free, 1))
     misfit = -widen * rng.choice(fit.residuals, size=law.shape)
     return np.asarray(law * np.exp(misfit + floor * rng.standard_normal(law.shape)))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms import Array, FlopsPerToken, Points, Rows
+from sweeps.fit.forms import Array, FlopsPerToken, Rows
 
 # Runs of one budget differ by the rounding of tokens to whole steps; budgets differ by more.
 SAME_BUDGET = 1.15
@@ -94,10 +94,11 @@ def noise_floor(runs: Sequence[Run]) -> float | None:
     return max(found) if found else None
 
 
-def points_of(runs: Sequence[Run]) -> Points:
-    """Return the fitted columns of `runs`."""
-    columns = ([r.params for r in runs], [r.tokens for r in runs], [r.loss for r in runs])
-    return Points(*(np.array(c, dtype=float) for c in columns))
+def columns_of(runs: Sequence[Run]) -> tuple[dict[str, Array], Array]:
+    """Return the columns (params, tokens, flops) and the losses of `runs`."""
+    names = ("params", "tokens", "flops")
+    columns = {n: np.array([getattr(r, n) for r in runs], dtype=float) for n in names}
+    return columns, np.array([r.loss for r in runs], dtype=float)
 
 
 def clusters_of(runs: Sequence[Run]) -> list[Any]:

@@ -1,31 +1,28 @@
 """Find the optimum of a form on a table, and certify that it is one.
 
-1. *Variable projection* (Golub and Pereyra 1973): at fixed exponents the form is linear in its
-   terms, so on a grid of exponents the terms follow from non-negative least squares.
-2. Each start is polished by a damped Newton method on the exact Hessian, all starts at once, with
-   delta falling to its value: a small delta makes a nearly piecewise linear objective, on which
-   Newton steps from afar are short (25 starts on 16 runs: .04 s instead of .12 s, and all agree).
-3. The certificate: gradient norm, the share of starts that end at the same objective, and the
-   condition number of the design.
+Each start (`starts.py`) is polished by a damped Newton method on the analytic Hessian, all starts
+at once, with delta falling to its value: a small delta makes a nearly piecewise linear objective,
+on which Newton steps from afar are short. The certificate: gradient norm, the share of starts that
+end at the same objective, the condition number of the design, and (`profile.py`) the likelihood's
+profile.
 """
 
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.fit.forms import (
-    Array,
-    Chinchilla,
-    Points,
-    jacobian_of,
-    objective_derivatives,
-)
+from sweeps.fit.forms import Array, Columns, Form
+from sweeps.fit.objective import Objective
+from sweeps.fit.starts import variable_projection
 
-GRADIENT_TOLERANCE = 1e-13  # stop polishing here: rounding of a sum over hundreds of runs
-ANNEAL = (100.0, 30.0, 10.0, 3.0)  # multiples of delta, 15 steps each
-GRADIENT_CONVERGED = 1e-8  # call it converged: the objective is then right to about 1e-14
+GRADIENT_TOLERANCE = 1e-11  # relative to delta and the number of rows
+GRADIENT_CONVERGED = 1e-7  # so scaled, call it converged: the objective is then right to 1e-14
+ANNEAL = (100.0, 30.0, 10.0, 3.0)  # multiples of delta
+ANNEAL_TOLERANCE, ANNEAL_STEPS = 1e-5, 12
+LAST_STEPS = 2000  # of the best start alone: a narrow valley between two coefficients is long
+AGREEMENT = 1e-6  # relative difference of objectives at which two starts agree
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,14 @@ class Fit:
 
     `starts_tried` counts polished starts, `starts_agreeing` those whose objective is the best one
     to 1e-6 relative; `gradient_norm` is that of the free parameters (those not on a wall);
-    `condition` that of the column-normalised Jacobian's Gram matrix.
+    `condition` that of the column-normalised Jacobian's Gram matrix; `alternatives` the starts'
+    ends, best first.
     """
 
-    form: Chinchilla
+    form: Form
+    columns: Columns
+    target: Array
+    objective_of: Objective
     theta: Array  # (P,)
     objective: float
     gradient_norm: float
@@ -46,48 +47,138 @@ class Fit:
     condition: float
     converged: bool
     at_bound: tuple[str, ...]
+    fixed: tuple[str, ...]
     residuals: Array  # (R,), log L_hat - log L
-    alternatives: Array  # (S, P): the ends of all starts, best first
+    alternatives: Array  # (S, P)
+    start_objectives: Array  # (S,)
+    low: Array
+    high: Array
 
     @property
     def coefficients(self) -> dict[str, float]:
         """Return the coefficients by name."""
         return {k: float(v) for k, v in self.form.coefficients(self.theta).items()}
 
+    @property
+    def num_free(self) -> int:
+        """Return how many coefficients were fitted."""
+        return len(self.theta) - len(self.fixed)
 
-def fit_points(
-    points: Points, delta: float = 1e-3, grid: int = 5, max_iterations: int = 300
+    def predict(self, columns: Columns) -> Array:
+        """Return L_hat on other rows, `(R,)`."""
+        with np.errstate(over="ignore"):
+            return np.exp(self.form.bind(columns).log_prediction(self.theta[None])[0])
+
+
+def fit_form(
+    form: Form,
+    columns: Columns,
+    target: Array,
+    *,
+    delta: float | None = None,
+    residual: str | None = None,
+    mean: bool = False,
+    fixed: Mapping[str, float] | None = None,
+    grid: int | None = None,
+    max_starts: int | None = None,
 ) -> Fit:
-    """Fit the Chinchilla form to `points` by sum Huber_delta(log L_hat - log L)."""
-    form = Chinchilla.of(points)
-    phi = form.features(points.params, points.tokens)
-    log_target = np.log(points.loss)
-    starts = variable_projection(form, points, np.ones((1, len(log_target))), grid)[0]
-    weights = np.ones((len(starts), len(log_target)))
-    for widening in ANNEAL:
-        starts = polish(form, phi, log_target, weights, starts, widening * delta, 15)[0]
-    ends, values, norms = polish(form, phi, log_target, weights, starts, delta, max_iterations)
+    """Fit `form` to the rows by its published objective; see `Objective`.
+
+    `fixed` coefficients keep their values. `grid` points an axis of the shape's grid give the
+    starts, of which the `max_starts` best are polished, half of them also at the final delta at
+    once.
+    """
+    fixed = dict(fixed or {})
+    form = form.placed(columns, target, fixed)
+    problem = Objective.of(form, columns, target, delta, residual, mean)
+    low, high = _walls(form, fixed)
+    if fixed:
+        problem = replace(problem, free=low < high)
+    shapes = form.shape_grid(grid or _grid_size(len(form.shape_index)))
+    index = form.shape_index
+    shapes = np.unique(np.clip(shapes, low[index], high[index]), axis=0)
+    weights = np.ones((1, len(target)))
+    starts = variable_projection(
+        form, columns, target, weights, shapes, keep=max_starts or form.max_starts
+    )[0]
+    ends, values, _ = polish_from_afar(problem, starts, low, high)
     order = np.argsort(values, kind="stable")
-    best = order[0]
-    theta = ends[best]
-    agreeing = int(np.sum(values <= values[best] * (1 + 1e-6) + 1e-20))
-    low, high = form.bounds()
-    names = np.array(form.coefficient_names)
-    design = jacobian_of(theta, phi)
-    residuals = np.log(np.exp(phi @ theta).sum(axis=0)) - log_target
-    return Fit(
+    fit = Fit(
         form=form,
-        theta=theta,
-        objective=float(values[best]),
-        gradient_norm=float(norms[best]),
-        starts_tried=len(starts),
-        starts_agreeing=agreeing,
-        condition=condition_number(design),
-        converged=bool(norms[best] <= GRADIENT_CONVERGED),
-        at_bound=tuple(str(n) for n in names[(theta <= low) | (theta >= high)]),
-        residuals=residuals,
+        columns=columns,
+        target=target,
+        objective_of=problem,
+        theta=ends[order[0]],
+        objective=float(values[order[0]]),
+        gradient_norm=float("inf"),
+        starts_tried=len(ends),
+        starts_agreeing=0,
+        condition=float("inf"),
+        converged=False,
+        at_bound=(),
+        fixed=tuple(n for n in form.coefficient_names if n in fixed),
+        residuals=np.zeros(0),
         alternatives=ends[order],
+        start_objectives=values[order],
+        low=low,
+        high=high,
     )
+    return completed(fit, ends[order[0]])
+
+
+def completed(fit: Fit, theta: Array) -> Fit:
+    """Return the fit at the optimum nearest to `theta`, with its certificate."""
+    problem, low, high = fit.objective_of, fit.low, fit.high
+    theta = polish(problem, problem.unit, theta[None], low, high, problem.delta, LAST_STEPS)[0][0]
+    theta = _refined(problem, theta, low, high)
+    value, gradient, _ = problem.derivatives(theta[None], problem.unit)
+    free = ~_pinned(theta[None], gradient, low, high)
+    norm = float(np.linalg.norm(gradient * free))
+    names = np.array(fit.form.coefficient_names)
+    walled = ((theta <= low) | (theta >= high)) & (low < high)
+    agree = fit.start_objectives <= float(value[0]) * (1 + AGREEMENT) + tiny(problem)
+    return replace(
+        fit,
+        theta=theta,
+        objective=float(value[0]),
+        gradient_norm=norm,
+        starts_agreeing=max(1, int(np.sum(agree))),
+        condition=condition_number(problem.jacobian(theta)[:, low < high]),
+        converged=bool(norm <= GRADIENT_CONVERGED * scale_of(problem)),
+        at_bound=tuple(str(n) for n in names[walled]),
+        residuals=problem.bound.log_prediction(theta[None])[0] - np.log(fit.target),
+    )
+
+
+def _grid_size(num_shapes: int) -> int:
+    """Return the grid points an axis: 32 in one dimension, 5 in two or three, 4 and 3 beyond."""
+    return {0: 1, 1: 32, 2: 5, 3: 5, 4: 4}.get(num_shapes, 3)
+
+
+def _walls(form: Form, fixed: Mapping[str, float]) -> tuple[Array, Array]:
+    """Return the box of `theta`, with no room around fixed coefficients."""
+    low, high = form.bounds()
+    if not fixed:
+        return low, high
+    if unknown := sorted(set(fixed) - set(form.coefficient_names)):
+        names = ", ".join(form.coefficient_names)
+        raise ValueError(f"fixed.{unknown[0]}=: not a coefficient of {form.name}. Use {names}.")
+    middle = form.coefficients((np.maximum(low, -50) + np.minimum(high, 50)) / 2)
+    values = {n: float(fixed.get(n, middle[n])) for n in form.coefficient_names}
+    pinned = form.theta(**values)
+    is_fixed = np.array([n in fixed for n in form.coefficient_names])
+    return np.where(is_fixed, pinned, low), np.where(is_fixed, pinned, high)
+
+
+def scale_of(problem: Objective) -> float:
+    """Return the largest gradient the rows could make together: the unit of tolerances."""
+    spread = min(problem.delta, 1e-3 if problem.residual == "log" else 1.0)
+    return spread * float(problem.unit.sum())
+
+
+def tiny(problem: Objective) -> float:
+    """Return the objective of residuals at the rounding of the target: agreement for exact data."""
+    return 1e-18 * float(problem.unit.sum())
 
 
 def condition_number(design: Array) -> float:
@@ -100,86 +191,60 @@ def condition_number(design: Array) -> float:
     return float(min(ratio**2, 1e300))
 
 
-def variable_projection(
-    form: Chinchilla, points: Points, weights: Array, grid: int, keep: int | None = None
-) -> Array:
-    """Return starts `(K, S, P)` for `K` weightings of the runs, best first; `S = grid^2` or `keep`.
+def polish_from_afar(
+    problem: Objective, starts: Array, low: Array, high: Array, max_iterations: int = 300
+) -> tuple[Array, Array, Array]:
+    """Polish with delta falling to its value, the better half also at once; returns as `polish`.
 
-    Minimises sum_i w_i ((L_hat_i - L_i) / L_i)^2 over non-negative terms at each grid exponent.
+    Falling delta finds the broad valley, the other the minima on its floor.
     """
-    exponents = form.exponent_grid(grid)  # (G, 2)
-    num_grid = len(exponents)
-    seed = np.zeros((num_grid, 5))
-    seed[:, list(form.exponent_columns)] = exponents
-    phi = form.features(points.params, points.tokens)
-    shapes = np.exp(np.einsum("trp,gp->gtr", phi, seed)) / points.loss  # (G, T, R)
-    gram = np.einsum("gtr,gsr->gtsr", shapes, shapes).reshape(-1, shapes.shape[-1])
-    gram = (weights @ gram.T).reshape(len(weights), num_grid, form.num_terms, form.num_terms)
-    right = (weights @ shapes.reshape(-1, shapes.shape[-1]).T).reshape(
-        len(weights), num_grid, form.num_terms
-    )
-    terms, saved = nonnegative_least_squares(gram, right)
-    starts = np.broadcast_to(seed, (len(weights), *seed.shape)).copy()
-    floor = 1e-4 * form.loss_ref  # a term at zero has no gradient in its log
-    starts[:, :, list(form.term_columns)] = np.log(np.maximum(terms, floor))
-    order = np.argsort(-saved, axis=1, kind="stable")[:, :keep]
-    return np.take_along_axis(starts, order[:, :, None], axis=1)
-
-
-def nonnegative_least_squares(gram: Array, right: Array) -> tuple[Array, Array]:
-    """Solve min x^T G x - 2 x^T r over x >= 0 by trying every support (T is 3: seven of them).
-
-    Returns x `(..., T)` and the objective's reduction below x = 0, `(...)`.
-    """
-    num_terms = right.shape[-1]
-    best = np.zeros(right.shape)
-    saved = np.zeros(right.shape[:-1])
-    for size in range(1, num_terms + 1):
-        for support in combinations(range(num_terms), size):
-            index = list(support)
-            block = gram[..., index, :][..., index]
-            ridge = 1e-12 * np.trace(block, axis1=-2, axis2=-1)[..., None, None] * np.eye(size)
-            part = np.linalg.solve(block + ridge + 1e-300 * np.eye(size), right[..., index, None])
-            part = part[..., 0]
-            gain = (part * right[..., index]).sum(-1)
-            better = (part >= 0).all(-1) & (gain > saved)
-            solution = np.zeros(right.shape)
-            solution[..., index] = part
-            best = np.where(better[..., None], solution, best)
-            saved = np.where(better, gain, saved)
-    return best, saved
+    if np.isfinite(problem.delta):
+        direct = starts[: (len(starts) + 1) // 2]
+        weights = np.repeat(problem.unit, len(starts), axis=0)
+        for widening in ANNEAL:
+            starts = polish(
+                problem, weights, starts, low, high, widening * problem.delta, ANNEAL_STEPS,
+                ANNEAL_TOLERANCE,
+            )[0]  # fmt: skip
+        starts = np.concatenate([starts, direct])
+    weights = np.repeat(problem.unit, len(starts), axis=0)
+    return polish(problem, weights, starts, low, high, problem.delta, max_iterations)
 
 
 def polish(
-    form: Chinchilla,
-    phi: Array,
-    log_target: Array,
+    problem: Objective,
     weights: Array,
     theta: Array,
+    low: Array,
+    high: Array,
     delta: float,
     max_iterations: int = 300,
+    tolerance: float = GRADIENT_TOLERANCE,
 ) -> tuple[Array, Array, Array]:
-    """Descend from each `theta` `(K, P)` with its `weights` `(K, R)` inside the form's box.
+    """Descend from each `theta` `(K, P)` with its `weights` `(K, R)` inside the box.
 
     Damped Newton: the step is -V (|w| + lambda max|w|)^-1 V^T g in the eigenbasis of the Hessian
-    of the free parameters (absolute eigenvalues: saddles repel), kept only when it descends.
-    Returns the ends `(K, P)`, objectives `(K,)` and gradient norms of the free parameters `(K,)`.
+    of the free parameters (absolute eigenvalues: saddles repel), kept only when it descends. `low`
+    and `high` are `(P,)` or, one box a start, `(K, P)`. Returns the ends `(K, P)`, objectives
+    `(K,)` and gradient norms of the free parameters `(K,)`.
     """
-    low, high = form.bounds()
+    low, high = np.broadcast_to(low, theta.shape), np.broadcast_to(high, theta.shape)
     theta = np.clip(theta, low, high)
-    value, gradient, hessian = objective_derivatives(theta, phi, log_target, weights, delta)
+    value, gradient, hessian = problem.derivatives(theta, weights, delta)
     damping = np.full(len(theta), 1e-3)
+    enough = tolerance * scale_of(problem)
     live = np.arange(len(theta))
     for _ in range(max_iterations):
-        free = ~_pinned(theta[live], gradient[live], low, high)
+        free = ~_pinned(theta[live], gradient[live], low[live], high[live])
         norms = np.abs(gradient[live] * free).max(axis=1)
-        keep = (norms > GRADIENT_TOLERANCE) & (damping[live] < 1e12)
+        keep = (norms > enough) & (damping[live] < 1e12)
         live, free = live[keep], free[keep]
         if not len(live):
             break
         step = _newton_step(gradient[live], hessian[live], free, damping[live])
-        trial = np.clip(theta[live] + step, low, high)
-        new = objective_derivatives(trial, phi, log_target, weights[live], delta)
+        trial = np.clip(theta[live] + step, low[live], high[live])
+        with np.errstate(over="ignore", invalid="ignore"):
+            new = problem.derivatives(trial, weights[live], delta)
         down = new[0] < value[live]
         moved = live[down]
         theta[moved], value[moved] = trial[down], new[0][down]
@@ -189,9 +254,28 @@ def polish(
     return theta, value, np.linalg.norm(gradient * free, axis=1)
 
 
+def _refined(problem: Objective, theta: Array, low: Array, high: Array) -> Array:
+    """Take a few undamped Newton steps for as long as they shrink the gradient.
+
+    Near the optimum the objective's own rounding hides further descent; the gradient still sees it.
+    """
+    _, gradient, hessian = problem.derivatives(theta[None], problem.unit)
+    for _ in range(5):
+        free = ~_pinned(theta[None], gradient, low, high)
+        step = _newton_step(gradient, hessian, free, np.zeros(1))
+        trial = np.clip(theta + step[0], low, high)
+        _, new, new_hessian = problem.derivatives(trial[None], problem.unit)
+        still = ~_pinned(trial[None], new, low, high)
+        if not np.linalg.norm(new * still) < np.linalg.norm(gradient * free):
+            break
+        theta, gradient, hessian = trial, new, new_hessian
+    return theta
+
+
 def _pinned(theta: Array, gradient: Array, low: Array, high: Array) -> NDArray[np.bool_]:
     """Say which parameters sit on a wall with the descent direction pointing through it."""
-    return ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
+    stuck = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
+    return np.asarray(stuck | (low >= high))
 
 
 def _newton_step(gradient: Array, hessian: Array, free: NDArray[np.bool_], damping: Array) -> Array:
@@ -200,21 +284,8 @@ def _newton_step(gradient: Array, hessian: Array, free: NDArray[np.bool_], dampi
     blocked = np.where(both, hessian, 0.0)
     eigenvalues, basis = np.linalg.eigh(blocked)
     size = np.abs(eigenvalues)
-    size = size + damping[:, None] * size.max(axis=1, keepdims=True) + 1e-300
+    top = size.max(axis=1, keepdims=True)
+    size = np.maximum(size, 1e-15 * top) + damping[:, None] * top + 1e-300
     along = (basis.mT @ (gradient * free)[:, :, None])[:, :, 0]
     step = -(basis @ (along / size)[:, :, None])[:, :, 0]
     return np.clip(step, -2.0, 2.0) * free
-
-
-def parabola_minimum(x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """Fit y = c + b x + a x^2 by least squares to each row of `y` `(K, R)` over `x` `(R,)`.
-
-    Returns the vertex -b / 2a, the value there and the curvature 2a, each `(K,)`; where the
-    curvature is not positive there is no minimum and the first two are NaN.
-    """
-    middle = x.mean()
-    design = np.stack([np.ones_like(x), x - middle, (x - middle) ** 2], axis=1)
-    c, b, a = np.linalg.lstsq(design, np.atleast_2d(y).T, rcond=None)[0]
-    open_up = a > 0
-    half = np.divide(b, 2 * a, out=np.full_like(a, np.nan), where=open_up)
-    return middle - half, c - a * half**2, 2 * a

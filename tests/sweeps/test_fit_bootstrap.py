@@ -3,15 +3,11 @@
 import numpy as np
 import pytest
 
-from sweeps.fit.bootstrap import (
-    bootstrap_fit,
-    frontier_draws,
-    isoflop_minima,
-    percentile_interval,
-    resample_counts,
-)
-from sweeps.fit.forms import Points, compute_optimal, six_n
-from sweeps.fit.solve import fit_points
+from sweeps.fit.bootstrap import bootstrap_fit, percentile_interval, resample_counts
+from sweeps.fit.catalogue import CHINCHILLA
+from sweeps.fit.frontier import compute_optimal, frontier_draws, six_n
+from sweeps.fit.isoflop import isoflop_minima
+from sweeps.fit.solve import fit_form
 
 TRUE = {"E": 0.25, "A": 30.0, "alpha": 0.42, "B": 900.0, "beta": 0.45}
 
@@ -22,7 +18,7 @@ def planted(seed, noise=0.005, budgets=4, sizes=4):
     tokens = np.repeat(np.geomspace(3e11, 6e12, budgets), sizes) / 6 / params
     loss = TRUE["E"] + TRUE["A"] / params ** TRUE["alpha"] + TRUE["B"] / tokens ** TRUE["beta"]
     draw = np.random.default_rng(seed).standard_normal(loss.size)
-    return Points(params, tokens, loss * np.exp(noise * draw))
+    return {"params": params, "tokens": tokens}, loss * np.exp(noise * draw)
 
 
 def test_percentiles_leave_equal_tails_and_ignore_failures():
@@ -39,31 +35,26 @@ def test_runs_of_a_cluster_are_drawn_together():
 
 
 def test_same_seed_gives_the_same_intervals():
-    points = planted(0)
-    fit = fit_points(points)
-    first, again, other = (
-        bootstrap_fit(fit, points, range(16), resamples=50, seed=s) for s in (5, 5, 6)
-    )
+    fit = fit_form(CHINCHILLA, *planted(0))
+    first, again, other = (bootstrap_fit(fit, range(16), resamples=50, seed=s) for s in (5, 5, 6))
     assert np.array_equal(first.theta, again.theta)
     assert not np.array_equal(first.theta, other.theta)
 
 
 def test_degenerate_resamples_are_counted_and_not_fitted():
-    points = planted(0)
-    few = points.take(np.arange(16) < 6)
-    fit = fit_points(few)
-    boot = bootstrap_fit(fit, few, range(6), resamples=200)
+    columns, loss = planted(0)
+    fit = fit_form(CHINCHILLA, {c: v[:6] for c, v in columns.items()}, loss[:6])
+    boot = bootstrap_fit(fit, range(6), resamples=200)
     assert 0.5 < boot.failed < 1
     assert len(boot.theta) == round(200 * (1 - boot.failed))
 
 
 def test_intervals_of_loss_at_compute_cover_the_truth():
-    covered, replicates, flops = 0, 40, 6e12
+    covered, replicates, flops = 0, 20, 6e12
     for seed in range(replicates):
-        points = planted(seed)
-        fit = fit_points(points)
-        boot = bootstrap_fit(fit, points, range(16), resamples=100, level=0.95, seed=seed)
-        truth = compute_optimal(fit.form, fit.form.theta(**TRUE), flops, six_n)[2][0]
+        fit = fit_form(CHINCHILLA, *planted(seed), max_starts=4)
+        boot = bootstrap_fit(fit, range(16), resamples=60, level=0.95, seed=seed)
+        truth = compute_optimal(fit, fit.form.theta(**TRUE), flops, six_n)[2][0]
         low, high = percentile_interval(frontier_draws(fit, boot, flops, six_n)[2], 0.95)
         covered += low <= truth <= high
     assert 0.85 <= covered / replicates <= 1

@@ -105,7 +105,7 @@ def test_one_size_and_few_budgets_are_said():
     assert "needs at least 3" in text
     assert not law.identified["A"]["ok"]
     assert not law.identified["alpha"]["ok"]
-    assert "1 distinct values" in law.identified["alpha"]["reason"]
+    assert "1 distinct values of params" in law.identified["alpha"]["reason"]
 
 
 def test_a_law_without_a_floor_says_e_is_near_zero():

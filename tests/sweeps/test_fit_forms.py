@@ -1,109 +1,271 @@
-"""The Chinchilla form, its derivatives and its compute-optimal frontier."""
+"""Every form: its published formula, its derivatives, its recovery from exact data."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from sweeps.fit.forms import (
-    Chinchilla,
-    Points,
-    compute_optimal,
-    huber,
-    objective,
-    objective_derivatives,
-    predict,
-    six_n,
-)
+from sweeps.fit.catalogue import FORMS, form_of
+from sweeps.fit.frontier import compute_optimal, six_n
+from sweeps.fit.general import fit_or_reduce
+from sweeps.fit.objective import Objective, huber
+from sweeps.fit.powers import SumOfPowers
+from sweeps.fit.solve import fit_form
 
-TRUE = {"E": 0.25, "A": 30.0, "alpha": 0.42, "B": 900.0, "beta": 0.45}
+RECOVERY = 1e-10  # relative error of every coefficient from exact data
+LAW = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}
 
 
-def a_table(num_runs=12, seed=0):
+def schedules(num_points=40):
+    """Return three loss curves' worth of (curve, step, lr): cosine, constant, two stages."""
+    step = np.linspace(500, 8000, num_points)
+    part = (step - step[0]) / (step[-1] - step[0])
+    cosine = 3e-5 + 1.35e-4 * (1 + np.cos(np.pi * part))
+    rates = [cosine, np.full(num_points, 3e-4), np.where(part < 0.5, 3e-4, 9e-5)]
+    return {
+        "curve": np.repeat([0.0, 1.0, 2.0], num_points),
+        "step": np.tile(step, 3),
+        "lr": np.concatenate(rates),
+    }
+
+
+def a_table(num_rows=60, seed=0):
     rng = np.random.default_rng(seed)
-    params, tokens = np.exp(rng.uniform(9, 14, num_runs)), np.exp(rng.uniform(13, 18, num_runs))
-    loss = TRUE["E"] + TRUE["A"] / params ** TRUE["alpha"] + TRUE["B"] / tokens ** TRUE["beta"]
-    return Points(params, tokens, loss)
+    params, tokens = 10 ** rng.uniform(7, 10, num_rows), 10 ** rng.uniform(8.5, 11.5, num_rows)
+    columns = {
+        "params": params,
+        "tokens": tokens,
+        "unique_tokens": tokens / rng.choice([1, 1, 2, 4, 10, 40], num_rows),
+        "flops": 6 * params * tokens,
+        "width": 2 ** rng.uniform(8, 12, num_rows),
+        "depth": rng.uniform(4, 40, num_rows),
+        "x": 10 ** rng.uniform(3, 9, num_rows),
+    }
+    return columns
 
 
-def test_predict_is_the_published_formula():
-    points = a_table()
-    form = Chinchilla.of(points)
-    found = predict(form, form.theta(**TRUE), points.params, points.tokens)[0]
-    np.testing.assert_allclose(found, points.loss, rtol=1e-13)
+PLANTED = {
+    "chinchilla": LAW,
+    "chinchilla_tied": {"E": 1.9, "A": 521.0, "alpha": 0.35, "B": 1488.0},
+    "kaplan": {"N_c": 6.4e13, "alpha_N": 0.076, "D_c": 1.8e13, "alpha_D": 0.103},
+    "overtraining": {"E": 1.8, "a": 166.0, "eta": 0.27, "b": 287.0},
+    "data_constrained": LAW | {"R_D_star": 15.4, "R_N_star": 5.3},
+    "width_depth": {
+        "E": 1.5, "A": 8.0, "alpha": 0.3, "B": 2.0, "beta": 0.5, "C": 8e4, "gamma": 0.53,
+    },
+    "width_depth_params": {
+        "E": 1.5, "A": 5.0, "alpha": 0.35, "B": 1.2, "beta": 0.6, "C": 500.0, "gamma": 0.38,
+        "D": 5e4, "delta": 0.52,
+    },
+    "power": {"E": 0.5, "A": 20.0, "alpha": 0.3},
+    "power_no_floor": {"A": 20.0, "alpha": 0.3},
+    "broken_power": {"E": 0.5, "b": 20.0, "c0": 0.1, "c1": 0.3, "d": 3e5, "f": 0.5},
+    "frontier": {"E": 1.7, "A": 1070.0, "alpha": 0.155},
+    "frontier_no_floor": {"A": 2.4, "alpha": 0.027},
+    "quality": {"E": 2.0, "A": 9e5, "alpha": 0.25},
+    "quality_no_floor": {"A": 9e5, "alpha": 0.25},
+    "lr": {"c": 1.8, "a": 0.71, "b": -0.31},
+    "batch": {"c": 0.57, "b": -0.57},
+    "batch_params_tokens": {"c": 0.02, "a": -0.19, "b": -0.81},
+    "tissue": {"L0": 2.6, "A": 0.6, "alpha": 0.45, "C": 2.0, "lambda": 0.998},
+    "multi_power": {
+        "L0": 2.65, "A": 0.6, "alpha": 0.45, "B": 440.0, "C": 2.1, "beta": 0.6, "gamma": 0.65,
+    },
+    "multi_power_tied": {
+        "L0": 2.65, "A": 0.6, "alpha": 0.45, "B": 440.0, "C": 2.1, "gamma": 0.65,
+    },
+}  # fmt: skip
 
 
-def test_coefficients_undo_theta():
-    form = Chinchilla.of(a_table())
-    found = form.coefficients(form.theta(**TRUE))
-    assert {k: float(v) for k, v in found.items()} == pytest.approx(TRUE, rel=1e-12)
+def planted(name):
+    form, coefficients = FORMS[name], PLANTED[name]
+    columns = schedules() if "curve" in form.columns else a_table()
+    columns = {c: columns[c] for c in form.columns}
+    ones = np.ones(len(columns[form.columns[0]]))
+    if name == "data_constrained":
+        placed = form
+    else:
+        placed = form.placed(columns, ones)
+    theta = placed.theta(**coefficients)
+    target = np.exp(placed.bind(columns).log_prediction(theta[None])[0])
+    return placed, theta, columns, target
 
 
-def test_log_loss_each_agrees_with_the_features():
-    points = a_table()
-    form = Chinchilla.of(points)
-    theta = form.theta(**TRUE)[None]
-    found = form.log_loss_each(theta, points.params[None], points.tokens[None])
-    np.testing.assert_allclose(np.exp(found[0]), points.loss, rtol=1e-13)
+def test_every_form_of_the_catalogue_is_planted_here():
+    assert set(PLANTED) == set(FORMS)
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_coefficients_undo_theta(name):
+    placed, theta, _, _ = planted(name)
+    found = {k: float(v) for k, v in placed.coefficients(theta).items()}
+    assert found == pytest.approx(PLANTED[name], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_derivatives_are_those_of_finite_differences(name):
+    placed, theta, columns, target = planted(name)
+    rng = np.random.default_rng(1)
+    theta = theta + 0.02 * rng.standard_normal(len(theta))
+    weights = rng.integers(0, 3, (1, len(target))).astype(float)
+    noisy = target * np.exp(0.02 * rng.standard_normal(len(target)))
+    for residual, delta in (("log", 0.01), ("linear", 10.0)):
+        problem = Objective.of(placed, columns, noisy, delta, residual)
+        _, gradient, hessian = problem.derivatives(theta[None], weights)
+
+        def value_at(t, problem=problem):
+            return problem.value(t[None], weights)[0]
+
+        def gradient_at(t, problem=problem):
+            return problem.derivatives(t[None], weights)[1][0]
+
+        size = np.abs(gradient[0]).max()
+        found = approx_fprime(theta, value_at, 1e-7)
+        np.testing.assert_allclose(gradient[0], found, atol=2e-3 * size)
+        numeric = approx_fprime(theta, gradient_at, 1e-7)
+        np.testing.assert_allclose(hessian[0], numeric, atol=2e-3 * np.abs(hessian[0]).max())
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_exact_data_give_the_coefficients_back(name):
+    _, _, columns, target = planted(name)
+    starts = 4 if "multi_power" in name else 16
+    fit = fit_form(FORMS[name], columns, target, max_starts=starts)
+    assert fit.coefficients == pytest.approx(PLANTED[name], rel=RECOVERY)
+    assert fit.converged
+
+
+def test_fixed_coefficients_stay_and_the_others_are_found():
+    _, _, columns, target = planted("data_constrained")
+    fit = fit_form(FORMS["data_constrained"], columns, target, fixed=LAW)
+    assert fit.coefficients == pytest.approx(PLANTED["data_constrained"], rel=1e-8)
+    assert fit.fixed == tuple(LAW)
+    with pytest.raises(ValueError, match=r"fixed\.gamma=: not a coefficient"):
+        fit_form(FORMS["chinchilla"], columns, target, fixed={"gamma": 1.0})
+
+
+def test_a_coefficient_on_its_wall_makes_way_for_the_reduced_form():
+    columns, form = schedules(), FORMS["multi_power"]
+    coefficients = PLANTED["multi_power"] | {"gamma": 1.3, "C": 0.002}
+    theta = form.theta(**coefficients)
+    target = np.exp(form.bind(columns).log_prediction(theta[None])[0])
+    fit, notes = fit_or_reduce(form, columns, target, max_starts=4)
+    assert fit.form.name == "multi_power_tied"
+    assert notes[0].startswith("gamma of multi_power ends on the wall")
+    inside = np.exp(
+        form.bind(columns).log_prediction(form.theta(**PLANTED["multi_power"])[None])[0]
+    )
+    fit, notes = fit_or_reduce(form, columns, inside, max_starts=4)
+    assert (fit.form.name, notes) == ("multi_power", [])
+
+
+def test_the_published_formulas_are_what_is_predicted():
+    columns = a_table()
+    n, d, u = columns["params"], columns["tokens"], columns["unique_tokens"]
+    form = form_of("chinchilla").placed(columns, np.ones(60))
+    found = np.exp(form.bind(columns).log_prediction(form.theta(**LAW)[None])[0])
+    np.testing.assert_allclose(found, 1.69 + 406.4 / n**0.34 + 410.7 / d**0.28, rtol=1e-12)
+    each = {c: v[None] for c, v in columns.items()}
+    np.testing.assert_allclose(
+        np.exp(form.log_loss_each(form.theta(**LAW)[None], each)[0]), found, rtol=1e-12
+    )
+
+    kaplan = form_of("kaplan").placed(columns, np.ones(60))
+    theta = kaplan.theta(**PLANTED["kaplan"])
+    found = np.exp(kaplan.bind(columns).log_prediction(theta[None])[0])
+    expected = ((6.4e13 / n) ** (0.076 / 0.103) + 1.8e13 / d) ** 0.103
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+    repeated = form_of("data_constrained")
+    theta = repeated.theta(**PLANTED["data_constrained"])
+    found = np.exp(repeated.bind(columns).log_prediction(theta[None])[0])
+    gain = (0.34 * 406.4 / (0.28 * 410.7)) ** (1 / 0.62)
+    best = np.minimum(gain * (gain * u) ** (0.28 / 0.34), n)
+    n_worth = best + best * 5.3 * (1 - np.exp(-(n / best - 1) / 5.3))
+    d_worth = u + u * 15.4 * (1 - np.exp(-(d / u - 1) / 15.4))
+    expected = 1.69 + 406.4 / n_worth**0.34 + 410.7 / d_worth**0.28
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_curves_area_and_drops_are_those_of_its_every_step():
+    step = np.arange(500, 8001, 50.0)
+    rate = 3e-4 * (1 - 0.9 * (step - 500) / 7500)
+    columns = {"curve": np.zeros(len(step)), "step": step, "lr": rate}
+    every = np.arange(1, 8001.0)
+    whole = np.where(every < 500, 3e-4 * every / 500, 3e-4 * (1 - 0.9 * (every - 500) / 7500))
+    form = FORMS["tissue"]
+    rows = form.prepare(columns)
+    area = np.cumsum(whole)[step.astype(int) - 1]
+    np.testing.assert_allclose(rows.area, area, rtol=3e-3)
+    memory, sums, total, by_step = 0.999, 0.0, 0.0, []
+    for before, now in zip(np.append(0, whole[:-1]), whole, strict=True):
+        sums = memory * sums + before - now
+        total += sums
+        by_step.append(total)
+    shape = np.array([[0.4, np.log(1 / (1 - memory))]])
+    found = form.terms(shape, rows)[0][0, 2]
+    expected = np.array(by_step)[step.astype(int) - 1]
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
 
 def test_huber_is_quadratic_inside_and_linear_outside():
     found = huber(np.array([0.0, 0.5, -1.0, 3.0, -3.0]), 1.0)
     np.testing.assert_allclose(found, [0, 0.125, 0.5, 2.5, 2.5])
+    np.testing.assert_allclose(huber(np.array([3.0]), np.inf), [4.5])
 
 
-@pytest.mark.parametrize("delta", [1e-3, 0.1, 10.0])
-def test_gradient_and_hessian_are_those_of_finite_differences(delta):
-    points = a_table()
-    form = Chinchilla.of(points)
-    phi = form.features(points.params, points.tokens)
-    rng = np.random.default_rng(1)
-    target = np.log(points.loss) + 0.05 * rng.standard_normal(len(points.loss))
-    weights = rng.integers(0, 3, (1, len(points.loss))).astype(float)
-    theta = form.theta(**TRUE) + 0.1 * rng.standard_normal(5)
-    value, gradient, hessian = objective_derivatives(theta[None], phi, target, weights, delta)
-    assert value[0] == pytest.approx(objective(theta[None], phi, target, weights, delta)[0])
+def test_a_mean_has_the_sums_optimum_and_its_share_of_the_objective():
+    _, _, columns, target = planted("chinchilla")
+    noisy = target * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(target)))
+    total = fit_form(FORMS["chinchilla"], columns, noisy)
+    mean = fit_form(FORMS["chinchilla"], columns, noisy, mean=True)
+    assert mean.objective == pytest.approx(total.objective / len(target), rel=1e-9)
+    assert mean.coefficients == pytest.approx(total.coefficients, rel=1e-6)
 
-    def value_at(t):
-        return objective(t[None], phi, target, weights, delta)[0]
 
-    def gradient_at(t):
-        return objective_derivatives(t[None], phi, target, weights, delta)[1][0]
+def test_an_unknown_form_is_refused_by_name():
+    with pytest.raises(ValueError, match="form=cubic: is not known"):
+        form_of("cubic")
 
-    scale = np.abs(hessian[0]).max()
-    np.testing.assert_allclose(gradient[0], approx_fprime(theta, value_at, 1e-7), atol=1e-5 * scale)
-    np.testing.assert_allclose(
-        hessian[0], approx_fprime(theta, gradient_at, 1e-7), atol=1e-5 * scale
-    )
+
+def fitted():
+    _, _, columns, target = planted("chinchilla")
+    return fit_form(FORMS["chinchilla"], columns, target)
 
 
 def test_frontier_under_6n_is_the_closed_form_of_the_paper():
-    form = Chinchilla.of(a_table())
-    flops = 1e14
-    params, tokens, loss, interior = compute_optimal(form, form.theta(**TRUE), flops, six_n)
-    total = TRUE["alpha"] + TRUE["beta"]
-    ratio = TRUE["alpha"] * TRUE["A"] / (TRUE["beta"] * TRUE["B"])
-    expected = ratio ** (1 / total) * (flops / 6) ** (TRUE["beta"] / total)
+    fit, flops = fitted(), 1e21
+    params, tokens, loss, interior = compute_optimal(fit, fit.theta, flops, six_n)
+    total = LAW["alpha"] + LAW["beta"]
+    ratio = LAW["alpha"] * LAW["A"] / (LAW["beta"] * LAW["B"])
+    expected = ratio ** (1 / total) * (flops / 6) ** (LAW["beta"] / total)
     assert params[0] == pytest.approx(expected, rel=1e-6)
     assert 6 * params[0] * tokens[0] == pytest.approx(flops, rel=1e-12)
-    assert loss[0] == pytest.approx(predict(form, form.theta(**TRUE), params, tokens)[0, 0])
+    assert loss[0] == pytest.approx(fit.predict({"params": params, "tokens": tokens})[0])
     assert interior[0]
 
 
 def test_frontier_follows_the_exact_flops_and_not_6n():
-    form = Chinchilla.of(a_table())
-    theta = form.theta(**TRUE)
+    fit = fitted()
 
     def exact(n):
-        return 6 * n + 4e3 * np.sqrt(n)
+        return 6 * n + 4e4 * np.sqrt(n)
 
-    params, tokens, loss, _ = compute_optimal(form, theta, 1e13, exact)
-    assert tokens[0] * exact(params)[0] == pytest.approx(1e13, rel=1e-12)
+    params, tokens, loss, _ = compute_optimal(fit, fit.theta, 1e20, exact)
+    assert tokens[0] * exact(params)[0] == pytest.approx(1e20, rel=1e-12)
     grid = params[0] * np.exp(np.linspace(-0.5, 0.5, 201))
-    around = predict(form, theta, grid, 1e13 / exact(grid))[0]
+    around = fit.predict({"params": grid, "tokens": 1e20 / exact(grid)})
     assert loss[0] <= around.min() * (1 + 1e-12)
 
 
 def test_frontier_without_a_minimum_says_so():
-    form = Chinchilla.of(a_table())
-    theta = form.theta(**(TRUE | {"alpha": 1e-9}))
-    assert not compute_optimal(form, theta, 1e13, six_n)[3][0]
+    fit = fitted()
+    flat = fit.form.theta(**(LAW | {"alpha": 1e-9}))
+    assert not compute_optimal(replace(fit, theta=flat), flat, 1e20, six_n)[3][0]
+
+
+def test_tied_exponents_are_one_parameter():
+    form = FORMS["chinchilla_tied"]
+    assert isinstance(form, SumOfPowers)
+    assert form.coefficient_names == ("E", "A", "alpha", "B")

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from sweeps.fit.__main__ import describe, main, write_json
+from sweeps.fit.__main__ import main, write_json
+from sweeps.fit.describe import describe
 from sweeps.fit.law import fit_law, fit_table
 from sweeps.fit.runs import Run, group_budgets, interpolated_flops_per_token, noise_floor
 

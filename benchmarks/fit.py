@@ -1,0 +1,281 @@
+"""The fitter against published fits: python -m benchmarks.fit [name ...]
+
+Prints one row for each bar: what is published, what is found here, whether the bar is reached, and
+CPU seconds on one core. Names: epoch gemstones porian openlm datablations curves dit
+steplaw exact coverage.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks import fit_data
+from sweeps.fit.bootstrap import bootstrap_fit, coefficient_intervals, prediction_draws
+from sweeps.fit.catalogue import CHINCHILLA, FORMS
+from sweeps.fit.diagnose import identified
+from sweeps.fit.general import fit_or_reduce
+from sweeps.fit.profile import certify
+from sweeps.fit.recipes import recipe_optima
+from sweeps.fit.solve import Fit, fit_form
+from sweeps.fit.splines import spline_law
+
+EPOCH = {"E": 1.81724, "A": 477.84, "alpha": 0.34731, "B": 2143.86, "beta": 0.36718}
+EPOCH_OBJECTIVE = 1.0182740181e-3
+EPOCH_INTERVALS = {
+    "A": (285.0, 744.0), "E": (1.769, 1.871), "alpha": (0.317, 0.373), "beta": (0.331, 0.415),
+}  # fmt: skip
+SEED_NOISE = 0.002  # of a RefinedWeb run's loss, as Porian et al. 2024 take it
+MUENNIGHOFF = {
+    "A": float(np.exp(6.255414)), "B": float(np.exp(7.3049974)), "E": float(np.exp(0.6254804)),
+    "alpha": 0.3526596, "beta": 0.3526596,
+}  # fmt: skip
+MUENNIGHOFF_OBJECTIVE = 0.0158259
+OPENLM_ERRORS = {"1.4B": 0.7103, "6.9B": 0.7320}  # percent
+CURVES_MAE, CURVES_R2 = 0.00435, 0.9983
+PLANTED = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of the table; `reached` is None where nothing is asked."""
+
+    name: str
+    published: str
+    found: str
+    reached: bool | None
+    seconds: float
+
+
+def timed(work: Callable[[], Fit]) -> tuple[Fit, float]:
+    """Return the result of `work` and its CPU seconds."""
+    started = time.process_time()
+    result = work()
+    return result, time.process_time() - started
+
+
+def epoch_bars() -> Iterator[Bar]:
+    """Besiroglu et al. 2024: coefficients, objective, bootstrap intervals, speed."""
+    columns, loss = fit_data.epoch()
+    fit, seconds = timed(lambda: fit_form(CHINCHILLA, columns, loss))
+    off = max(abs(fit.coefficients[k] / v - 1) for k, v in EPOCH.items())
+    yield Bar("epoch: coefficients", "within .1 %", f"{100 * off:.3f} %", off <= 1e-3, seconds)
+    found = f"{fit.objective:.13e}"
+    reached = fit.objective <= EPOCH_OBJECTIVE
+    yield Bar("epoch: objective", f"{EPOCH_OBJECTIVE:.10e}", found, reached, seconds)
+    agree = f"{fit.starts_agreeing} of {fit.starts_tried}"
+    yield Bar("epoch: starts that agree", "8.5 % of 4,500", agree, None, seconds)
+    yield Bar("epoch: seconds of a fit", ".25", f"{seconds:.2f}", seconds <= 0.25, seconds)
+    started = time.process_time()
+    boot = bootstrap_fit(fit, range(len(loss)), 4000, 0.95)
+    seconds = time.process_time() - started
+    intervals = coefficient_intervals(fit, boot)
+    for name, (low, high) in EPOCH_INTERVALS.items():
+        ends = intervals[name]
+        off = max(abs(ends[0] - low), abs(ends[1] - high)) / (high - low)
+        said = f"{ends[0]:.4g} to {ends[1]:.4g}: {100 * off:.1f} % of the width"
+        yield Bar(f"epoch: interval of {name}", f"{low} to {high}", said, off <= 0.05, seconds)
+    yield Bar("epoch: seconds of 4,000", "5", f"{seconds:.2f}", seconds <= 5, seconds)
+
+
+def gemstones_bars() -> Iterator[Bar]:
+    """McLeish et al. 2025: all 20 objectives."""
+    for name, form, columns, loss, published in fit_data.gemstones():
+        used = {c: columns[c] for c in FORMS[form].columns}
+        fit, seconds = timed(lambda f=form, u=used, y=loss: fit_form(FORMS[f], u, y))
+        reached = fit.objective <= published
+        if form == "width_depth_params" and len(loss) == 770:
+            reached = reached and seconds <= 3
+        said = f"{fit.objective:.10f} ({fit.starts_agreeing}/{fit.starts_tried} starts)"
+        yield Bar(f"gemstones: {form} {name}", f"{published:.10f}", said, reached, seconds)
+
+
+def porian_bars() -> Iterator[Bar]:
+    """Porian et al. 2024: ten exponents of N* and their intervals, by splines."""
+    for reference, tables in fit_data.porian():
+        started = time.process_time()
+        law = spline_law(tables, SEED_NOISE)
+        seconds = time.process_time() - started
+        a, low, high = (float(reference[k]) for k in ("a", "a_lo95", "a_hi95"))
+        off = max(abs(law.interval[0] - low), abs(law.interval[1] - high))
+        reached = abs(law.exponent - a) <= 0.002 and off <= 0.01
+        said = f"{law.exponent:.4f} [{law.interval[0]:.4f}, {law.interval[1]:.4f}]"
+        name = " ".join(reference[k] for k in ("hparams", "warmup", "decay", "param_count"))
+        yield Bar(f"porian: {name}", f"{a:.4f} [{low:.4f}, {high:.4f}]", said, reached, seconds)
+
+
+def openlm_bars() -> Iterator[Bar]:
+    """Gadre et al. 2024: two large losses from five small runs."""
+    columns, loss, large = fit_data.openlm()
+    fit, seconds = timed(lambda: fit_form(FORMS["overtraining"], columns, loss))
+    for name, there, actual in large:
+        off = 100 * abs(fit.predict(there)[0] / actual - 1)
+        reached = round(off, 4) <= OPENLM_ERRORS[name]
+        yield Bar(f"openlm: {name}", f"{OPENLM_ERRORS[name]} %", f"{off:.4f} %", reached, seconds)
+
+
+def datablations_bars() -> Iterator[Bar]:
+    """Muennighoff et al. 2023: a lower optimum, and R_D* flagged."""
+    columns, loss = fit_data.datablations()
+    form = FORMS["data_constrained"]
+    fit, seconds = timed(lambda: fit_form(form, columns, loss, fixed=MUENNIGHOFF))
+    fit, profiles = certify(fit, 0.95)
+    found = f"{fit.objective:.7f}"
+    reached = fit.objective <= MUENNIGHOFF_OBJECTIVE
+    yield Bar("datablations: objective", f"{MUENNIGHOFF_OBJECTIVE}", found, reached, seconds)
+    boot = bootstrap_fit(fit, range(len(loss)), 200, 0.95)
+    verdicts = identified(fit, boot, profiles)
+    for name, published in (("R_D_star", 15.39), ("R_N_star", 5.31)):
+        low, high = coefficient_intervals(fit, boot)[name]
+        flag = "identified" if verdicts[name]["ok"] else "NOT identified"
+        said = f"{fit.coefficients[name]:.4g} [{low:.3g}, {high:.3g}]: {flag}"
+        flagged = not verdicts[name]["ok"] if name == "R_D_star" else None
+        yield Bar(f"datablations: {name}", f"{published}", said, flagged, seconds)
+
+
+def curves_bars() -> Iterator[Bar]:
+    """Luo et al. 2025: six schedules predicted from three."""
+    columns, loss = fit_data.curves(fit_data.TRAINED)
+    held = [fit_data.curves((name,)) for name in fit_data.HELD_OUT]
+    for name in ("multi_power", "tissue"):
+        fit, seconds = timed(lambda n=name: fit_or_reduce(FORMS[n], columns, loss)[0])
+        errors = [fit.predict(there) - measured for there, measured in held]
+        mae = float(np.mean([np.mean(np.abs(e)) for e in errors]))
+        r2 = float(
+            np.mean(
+                [
+                    1 - np.sum(e**2) / np.sum((m - m.mean()) ** 2)
+                    for e, (_, m) in zip(errors, held, strict=True)
+                ]
+            )
+        )
+        wall = f", {', '.join(fit.at_bound)} on the wall" if fit.at_bound else ""
+        said = f"{fit.form.name}: MAE {mae:.5f}, R2 {r2:.4f}{wall}"
+        reached = None if name == "tissue" else mae <= CURVES_MAE
+        yield Bar(f"curves: {name}", f"MAE {CURVES_MAE}, R2 {CURVES_R2}", said, reached, seconds)
+
+
+def dit_bars() -> Iterator[Bar]:
+    """Peebles and Xie 2023: FID falls with Gflops."""
+    columns, fid = fit_data.dit()
+    fit, seconds = timed(lambda: fit_form(FORMS["quality_no_floor"], columns, fid))
+    found = float(np.corrcoef(np.log(columns["flops"]), fid)[0, 1])
+    said = f"{found:.3f}, FID falls as C^-{fit.coefficients['alpha']:.2f}"
+    yield Bar("dit: correlation", "-.93", said, round(found, 2) == -0.93, seconds)
+
+
+def grid(budgets: int, sizes: int) -> tuple[fit_data.Columns, fit_data.Array]:
+    """Return a ladder of budgets times sizes and the planted law's losses."""
+    middle = np.geomspace(5e7, 2e9, budgets)[:, None]
+    params = (middle * np.geomspace(0.25, 4, sizes)).ravel()
+    tokens = np.repeat(np.geomspace(1e18, 1e21, budgets), sizes) / 6 / params
+    v = PLANTED
+    loss = v["E"] + v["A"] / params ** v["alpha"] + v["B"] / tokens ** v["beta"]
+    return {"params": params, "tokens": tokens}, loss
+
+
+def steplaw_bars() -> Iterator[Bar]:
+    """Li et al. 2025: what a learning-rate and batch law costs on the grid, each point left out."""
+    columns = fit_data.steplaw()
+    started = time.process_time()
+    optima = recipe_optima(columns, columns["loss"])
+    where = {"params": optima.params, "tokens": optima.tokens}
+    whole = fit_form(FORMS["lr"], where, optima.knobs["lr"])
+    batch = fit_form(FORMS["batch"], where, optima.knobs["batch"])
+    regrets = []
+    for i, (params, tokens) in enumerate(zip(*where.values(), strict=True)):
+        rest = np.arange(len(optima.params)) != i
+        chosen = []
+        for name in ("lr", "batch"):
+            known = {c: v[rest] for c, v in where.items()}
+            fit = fit_form(FORMS[name], known, optima.knobs[name][rest], max_starts=2)
+            chosen.append(fit.predict({c: v[i : i + 1] for c, v in where.items()})[0])
+        here = (columns["params"] == params) & (columns["tokens"] == tokens)
+        away = np.log(columns["lr"][here] / chosen[0]) ** 2
+        away += np.log(columns["batch"][here] / chosen[1]) ** 2
+        loss = columns["loss"][here]
+        regrets.append(100 * (loss[np.argmin(away)] / loss.min() - 1))
+    seconds = time.process_time() - started
+    said = f"{np.mean(regrets):.3f} % (worst {np.max(regrets):.2f} %)"
+    yield Bar("steplaw: regret, point left out", ".09 % (not left out)", said, None, seconds)
+    a, b, c = whole.coefficients["a"], whole.coefficients["b"], batch.coefficients["b"]
+    said = f"lr N^{-a:.3f} D^{-b:.3f}, batch D^{-c:.3f}"
+    yield Bar("steplaw: exponents", "lr N^-.712 D^.307, batch D^.571", said, None, seconds)
+
+
+def exact_bars() -> Iterator[Bar]:
+    """Noise-free recovery of a planted law."""
+    columns, loss = grid(5, 5)
+    fit, seconds = timed(lambda: fit_form(CHINCHILLA, columns, loss))
+    off = max(abs(fit.coefficients[k] / v - 1) for k, v in PLANTED.items())
+    yield Bar("exact data: coefficients", "1e-10", f"{off:.1e}", off <= 1e-10, seconds)
+
+
+def coverage(replicates: int = 200, resamples: int = 200, noise: float = 0.005) -> dict[str, float]:
+    """Return how often 95 % intervals hold the planted coefficients and a loss 8x beyond the runs.
+
+    Ten budgets times ten sizes, log-normal noise; one bootstrap a replicate.
+    """
+    columns, truth = grid(10, 10)
+    there = {"params": np.array([8e9]), "tokens": np.array([1.6e11])}
+    v = PLANTED
+    beyond = v["E"] + v["A"] / 8e9 ** v["alpha"] + v["B"] / 1.6e11 ** v["beta"]
+    inside = dict.fromkeys([*v, "loss beyond"], 0)
+    for seed in range(replicates):
+        draw = np.random.default_rng(seed).standard_normal(len(truth))
+        fit = fit_form(CHINCHILLA, columns, truth * np.exp(noise * draw), max_starts=4)
+        boot = bootstrap_fit(fit, range(len(truth)), resamples, 0.95, seed)
+        for name, (low, high) in coefficient_intervals(fit, boot).items():
+            inside[name] += low <= v[name] <= high
+        low, high = np.percentile(prediction_draws(fit, boot, there), [2.5, 97.5])
+        inside["loss beyond"] += low <= beyond <= high
+    return {name: count / replicates for name, count in inside.items()}
+
+
+def coverage_bars() -> Iterator[Bar]:
+    """Coverage of 95 % intervals over 200 synthetic replicates."""
+    started = time.process_time()
+    found = coverage()
+    seconds = time.process_time() - started
+    for name, share in found.items():
+        said, reached = f"{100 * share:.1f} %", 0.92 <= share <= 0.98
+        yield Bar(f"coverage: {name}", "92 to 98 %", said, reached, seconds)
+
+
+GROUPS: dict[str, Callable[[], Iterator[Bar]]] = {
+    "epoch": epoch_bars,
+    "gemstones": gemstones_bars,
+    "porian": porian_bars,
+    "openlm": openlm_bars,
+    "datablations": datablations_bars,
+    "curves": curves_bars,
+    "dit": dit_bars,
+    "steplaw": steplaw_bars,
+    "exact": exact_bars,
+    "coverage": coverage_bars,
+}
+
+
+def main(names: list[str]) -> int:
+    """Print the table of the named groups (all of them without names)."""
+    if unknown := [n for n in names if n not in GROUPS]:
+        print(f"{unknown[0]}: is not known. Use {', '.join(GROUPS)}.", file=sys.stderr)
+        return 2
+    print(f"{'bar':<58}{'asked':<28}{'found':<52}{'':<8}CPU s")
+    missed = 0
+    for name in names or list(GROUPS):
+        if name not in ("exact", "coverage") and not fit_data.present():
+            print(f"{name}: skipped, {fit_data.ABSENT}")
+            continue
+        for bar in GROUPS[name]():
+            verdict = {True: "ok", False: "MISSED", None: ""}[bar.reached]
+            missed += bar.reached is False
+            print(f"{bar.name:<58}{bar.published:<28}{bar.found:<52}{verdict:<8}{bar.seconds:.2f}")
+    print(f"{missed} missed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,281 @@
+"""Forms of whole runs that are not sums of powers: Kaplan's, a broken power, repeated data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from sweeps.fit.forms import Array, Columns, Parameter
+from sweeps.fit.powers import SumOfPowers, Term
+from sweeps.fit.separable import Separable
+from sweeps.fit.solve import fit_form
+
+BASE = SumOfPowers(
+    "chinchilla",
+    "L = E + A / params^alpha + B / tokens^beta",
+    (Term("E"), Term("A", (("params", "alpha"),)), Term("B", (("tokens", "beta"),))),
+)
+
+
+def _grid(*axes: Array | tuple[float, ...]) -> Array:
+    return np.array(list(product(*axes)), dtype=float)
+
+
+@dataclass(frozen=True)
+class Kaplan(Separable):
+    """L = [ (N_c / N)^(alpha_N / alpha_D) + D_c / D ]^alpha_D (Kaplan et al. 2020, equation 1.5).
+
+    In `theta` the two terms are at the reference point, as in `SumOfPowers`.
+    """
+
+    params_ref: float = 1.0
+    tokens_ref: float = 1.0
+    name = "kaplan"
+    equation = (
+        "L = [(N_c / params)^(alpha_N / alpha_D) + D_c / tokens]^alpha_D (Kaplan et al. 2020)"
+    )
+    columns = ("params", "tokens")
+    signs = (1.0, 1.0)
+    parameters = (
+        Parameter("N_c", "amplitude"),
+        Parameter("alpha_N", "exponent", 1e-3, 3.0),
+        Parameter("D_c", "amplitude"),
+        Parameter("alpha_D", "exponent", 1e-3, 3.0),
+    )
+
+    def placed(
+        self, columns: Columns, target: Array, fixed: Mapping[str, float] | None = None
+    ) -> "Kaplan":
+        """Place the reference at the geometric mean of the rows."""
+        means = [float(np.exp(np.mean(np.log(columns[c])))) for c in self.columns]
+        return replace(self, params_ref=means[0], tokens_ref=means[1])
+
+    def outer(self, shape: Array) -> tuple[Array, Array]:
+        """Return alpha_D and its slopes in (alpha_N, alpha_D)."""
+        return shape[:, 1], np.tile([0.0, 1.0], (len(shape), 1))
+
+    def terms(self, shape: Array, rows: Columns) -> tuple[Array, Array]:
+        """Return (N / N_ref)^(-alpha_N / alpha_D) and D_ref / D, with slopes."""
+        alpha_n, alpha_d = shape[:, :1], shape[:, 1:]
+        log_n = np.log(rows["params"] / self.params_ref)
+        first = np.exp(-alpha_n / alpha_d * log_n)
+        second = np.broadcast_to(self.tokens_ref / rows["tokens"], first.shape)
+        slopes = np.zeros((len(shape), 2, 2, first.shape[1]))
+        slopes[:, 0, 0] = -first * log_n / alpha_d
+        slopes[:, 0, 1] = first * log_n * alpha_n / alpha_d**2
+        return np.stack([first, second], axis=1), slopes
+
+    def shape_grid(self, num_each: int) -> Array:
+        """Return the grid of (alpha_N, alpha_D)."""
+        one = np.geomspace(0.03, 1.0, num_each + 2)
+        return _grid(one, one)
+
+    def coefficients(self, theta: Array) -> dict[str, Array]:
+        """Return N_c, alpha_N, D_c and alpha_D."""
+        a, alpha_n, b, alpha_d = np.moveaxis(theta, -1, 0)
+        with np.errstate(over="ignore"):
+            critical = np.exp(a * alpha_d / alpha_n) * self.params_ref
+            return {
+                "N_c": critical, "alpha_N": alpha_n, "D_c": np.exp(b) * self.tokens_ref,
+                "alpha_D": alpha_d,
+            }  # fmt: skip
+
+    def theta(self, **coefficients: float) -> Array:
+        """Return `theta` `(P,)` for published coefficients."""
+        alpha_n, alpha_d = coefficients["alpha_N"], coefficients["alpha_D"]
+        a = alpha_n / alpha_d * np.log(coefficients["N_c"] / self.params_ref)
+        return np.array([a, alpha_n, np.log(coefficients["D_c"] / self.tokens_ref), alpha_d])
+
+
+@dataclass(frozen=True)
+class BrokenPower(Separable):
+    """y = E + b x^-c0 (1 + (x / d)^(1/f))^(-c1 f): two slopes, c0 and c0 + c1, that meet at d.
+
+    Caballero et al. 2023 (broken neural scaling law) with one break; `f` is its width in ln x.
+    """
+
+    middle: float = 1.0
+    ends: tuple[float, float] = (0.1, 10.0)
+    name = "broken_power"
+    equation = "y = E + b x^-c0 (1 + (x / d)^(1 / f))^(-c1 f) (Caballero et al. 2023)"
+    columns = ("x",)
+    signs = (1.0, 1.0)
+    parameters = (
+        Parameter("E", "floor"),
+        Parameter("b", "amplitude"),
+        Parameter("c0", "exponent", -3.0, 8.0),
+        Parameter("c1", "exponent", -8.0, 8.0),
+        Parameter("d", "scale", -60.0, 60.0),
+        Parameter("f", "scale", np.log(0.01), np.log(10.0)),
+    )
+
+    def placed(
+        self, columns: Columns, target: Array, fixed: Mapping[str, float] | None = None
+    ) -> "BrokenPower":
+        """Place the reference at the geometric mean of the rows (at 1 where some are fixed)."""
+        logs = np.log(columns["x"])
+        middle = 0.0 if fixed else float(logs.mean())
+        ends = float(np.exp(logs.min() - middle)), float(np.exp(logs.max() - middle))
+        return replace(self, middle=float(np.exp(middle)), ends=ends)
+
+    def terms(self, shape: Array, rows: Columns) -> tuple[Array, Array]:
+        """Return 1 and the broken power of x / x_ref, with slopes in (c0, c1, log d, log f)."""
+        c0, c1, log_d, log_f = (column[:, None] for column in shape.T)
+        x = np.log(rows["x"] / self.middle)
+        f = np.exp(log_f)
+        z = (x - log_d) / f
+        softplus = np.logaddexp(0, z)
+        gate = np.exp(z - softplus)
+        power = np.exp(-c0 * x - c1 * f * softplus)
+        slopes = np.zeros((len(shape), 2, 4, len(x)))
+        slopes[:, 1, 0] = -x * power
+        slopes[:, 1, 1] = -f * softplus * power
+        slopes[:, 1, 2] = c1 * gate * power
+        slopes[:, 1, 3] = c1 * f * (gate * z - softplus) * power
+        return np.stack([np.ones_like(power), power], axis=1), slopes
+
+    def shape_grid(self, num_each: int) -> Array:
+        """Return slopes of either sign, and breaks inside the rows."""
+        low, high = np.log(self.ends)
+        breaks = low + (high - low) * np.linspace(0.1, 0.9, num_each + 1)
+        slope = (-0.8, -0.3, -0.1, 0.1, 0.3, 0.8)
+        return _grid((0.03, 0.1, 0.3, 1.0), slope, breaks, np.log([0.1, 0.5, 2.0]))
+
+    def coefficients(self, theta: Array) -> dict[str, Array]:
+        """Return E, b, c0, c1, d and f in the table's own x."""
+        e, b, c0, c1, d, f = np.moveaxis(theta, -1, 0)
+        with np.errstate(over="ignore"):
+            return {
+                "E": np.exp(e), "b": np.exp(b + c0 * np.log(self.middle)), "c0": c0, "c1": c1,
+                "d": np.exp(d) * self.middle, "f": np.exp(f),
+            }  # fmt: skip
+
+    def theta(self, **coefficients: float) -> Array:
+        """Return `theta` `(P,)` for published coefficients."""
+        v = coefficients
+        b = np.log(v["b"]) - v["c0"] * np.log(self.middle)
+        d = np.log(v["d"] / self.middle)
+        return np.array([np.log(v["E"]), b, v["c0"], v["c1"], d, np.log(v["f"])])
+
+
+@dataclass(frozen=True)
+class DataConstrained(Separable):
+    """L = E + A / N'^alpha + B / D'^beta with decaying worth of repeats (Muennighoff et al. 2023).
+
+        D' = U_D + U_D R_D* (1 - exp(-R_D / R_D*)),  R_D = D / U_D - 1,
+        N' = U_N + U_N R_N* (1 - exp(-R_N / R_N*)),  R_N = N / U_N - 1,
+
+    where U_D are the unique tokens and U_N, at most N, the parameters that are compute-optimal for
+    U_D: U_N = G (G U_D)^(beta/alpha), G = (alpha A / beta B)^(1/(alpha+beta)): it moves with the
+    base coefficients unless they are fixed, as in the paper.
+    """
+
+    split: tuple[float, float] = (0.0, 1.0)  # log G and beta / alpha of the starts
+    coupled = True
+    name = "data_constrained"
+    equation = (
+        "L = E + A / N'^alpha + B / D'^beta, with N' and D' saturating in repeats "
+        "(Muennighoff et al. 2023)"
+    )
+    columns = ("params", "tokens", "unique_tokens")
+    signs = (1.0, 1.0, 1.0)
+    parameters = (
+        Parameter("E", "floor"),
+        Parameter("A", "amplitude"),
+        Parameter("alpha", "exponent"),
+        Parameter("B", "amplitude"),
+        Parameter("beta", "exponent"),
+        Parameter("R_D_star", "scale", np.log(1e-2), np.log(1e4)),
+        Parameter("R_N_star", "scale", np.log(1e-2), np.log(1e4)),
+    )
+
+    def placed(
+        self, columns: Columns, target: Array, fixed: Mapping[str, float] | None = None
+    ) -> "DataConstrained":
+        """Find for the starts which parameters are optimal for unique tokens."""
+        base = dict(fixed or {})
+        if not set(base) >= set(BASE.coefficient_names):
+            once = columns["tokens"] <= columns["unique_tokens"] * (1 + 1e-9)
+            rows = once if once.sum() > len(BASE.coefficient_names) else once | True
+            kept = {c: columns[c][rows] for c in BASE.columns}
+            base = fit_form(BASE, kept, target[rows]).coefficients
+        floors = {"A": 1e-300, "B": 1e-300, "alpha": 1e-3, "beta": 1e-3}
+        a, b, alpha, beta = (max(base[n], floors[n]) for n in ("A", "B", "alpha", "beta"))
+        log_gain = np.log(alpha * a / (beta * b)) / (alpha + beta)
+        return replace(self, split=(float(log_gain), beta / alpha))
+
+    def prepare(self, columns: Columns) -> dict[str, Array]:
+        """Return params, unique tokens, repeats of tokens and the starts' unique params."""
+        unique = np.minimum(columns["unique_tokens"], columns["tokens"])
+        rows = {
+            "params": columns["params"], "U_D": unique, "R_D": columns["tokens"] / unique - 1,
+        }  # fmt: skip
+        return rows | {"U_N": self._unique_params(rows, *self.split)}
+
+    def _unique_params(self, rows: Columns, log_gain: Array | float, power: Array | float) -> Array:
+        log_best = np.clip(log_gain + power * (log_gain + np.log(rows["U_D"])), -500, 500)
+        return np.minimum(np.exp(log_best), rows["params"])
+
+    def rows_at(self, theta: Array, rows: Columns) -> dict[str, Array]:
+        """Return the rows with the unique parameters of each theta, `(K, R)`."""
+        log_gain, power = self._split(theta)
+        return dict(rows) | {"U_N": self._unique_params(rows, log_gain, power)}
+
+    def _split(self, theta: Array) -> tuple[Array, Array]:
+        """Return log G and beta / alpha, each `(K, 1)`."""
+        _, a, alpha, b, beta = (column[:, None] for column in theta[:, :5].T)
+        alpha, beta = np.maximum(alpha, 1e-6), np.maximum(beta, 1e-6)
+        return (np.log(alpha / beta) + a - b) / (alpha + beta), beta / alpha
+
+    def coupling(self, theta: Array, rows: Columns) -> Array:
+        """Return the gradient of A / N'^alpha through U_N in (A, alpha, B, beta)."""
+        log_gain, power = self._split(theta)
+        alpha, beta = np.maximum(theta[:, 2:3], 1e-6), np.maximum(theta[:, 4:5], 1e-6)
+        decay = np.exp(theta[:, 6:7])
+        best = self._unique_params(rows, log_gain, power)
+        ratio = rows["params"] / best
+        log_n, _ = _worth(best, ratio - 1, theta[:, 6:7])
+        left = np.exp(-(ratio - 1) / decay)
+        gained = decay * (1 - left)
+        term = np.exp(theta[:, 1:2] - alpha * log_n)
+        through = -alpha * term * (1 - left * ratio / (1 + gained))  # d term / d log U_N
+        through = np.where(best < rows["params"], through, 0.0)
+        total = alpha + beta
+        by_gain = 1 + power  # d log U_N / d log G
+        log_tokens = log_gain + np.log(rows["U_D"])
+        gradient = np.zeros((*theta.shape, through.shape[1]))
+        gradient[:, 1] = through * by_gain / total
+        gradient[:, 3] = -through * by_gain / total
+        in_alpha = by_gain * (1 / alpha - log_gain) / total - power / alpha * log_tokens
+        in_beta = by_gain * (-1 / beta - log_gain) / total + log_tokens / alpha
+        gradient[:, 2] = through * in_alpha
+        gradient[:, 4] = through * in_beta
+        return gradient
+
+    def terms(self, shape: Array, rows: Columns) -> tuple[Array, Array]:
+        """Return 1, N'^-alpha and D'^-beta with slopes in (alpha, beta, log R_D*, log R_N*)."""
+        alpha, beta, log_rd, log_rn = (column[:, None] for column in shape.T)
+        n, n_slope = _worth(rows["U_N"], rows["params"] / rows["U_N"] - 1, log_rn)
+        d, d_slope = _worth(rows["U_D"], rows["R_D"], log_rd)
+        first, second = np.exp(-alpha * n), np.exp(-beta * d)
+        slopes = np.zeros((len(shape), 3, 4, first.shape[1]))
+        slopes[:, 1, 0] = -n * first
+        slopes[:, 1, 3] = -alpha * n_slope * first
+        slopes[:, 2, 1] = -d * second
+        slopes[:, 2, 2] = -beta * d_slope * second
+        return np.stack([np.ones_like(first), first, second], axis=1), slopes
+
+    def shape_grid(self, num_each: int) -> Array:
+        """Return exponents and repeats' decay over the published range and beyond."""
+        one, decay = (0.1, 0.3, 0.6), np.log([1.0, 5.0, 25.0, 125.0])
+        return _grid(one, one, decay, decay)
+
+
+def _worth(unique: Array, repeats: Array, log_decay: Array) -> tuple[Array, Array]:
+    """Return log(U + U R* (1 - exp(-R / R*))) and its slope in log R*, `(K, R)`."""
+    decay = np.exp(log_decay)
+    ratio = repeats / decay
+    gained = -decay * np.expm1(-ratio)
+    slope = decay * (-np.expm1(-ratio) - ratio * np.exp(-ratio)) / (1 + gained)
+    return np.log(unique) + np.log1p(gained), slope

@@ -1,0 +1,140 @@
+"""A law as a table for a terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def describe(law: dict[str, Any]) -> str:
+    """Return the law as a table for a terminal."""
+    percent = f"{100 * law['level']:g} %"
+    starts = law["starts"]
+    lines = [
+        law.get("equation") or law["form"],
+        f"{len(law['residuals'])} runs fitted, {len(law['excluded'])} excluded; objective "
+        f"{law['objective']:.10g}; {starts['agreeing']} of {starts['tried']} starts agree; "
+        f"gradient {law['gradient_norm']:.1e}; condition {_shown(law['condition'])}",
+        "",
+        f"  {'coefficient':<12}{'value':>12}   {percent + ' interval':<26}identified",
+    ]
+    for name, value in law["coefficients"].items():
+        verdict = law["identified"][name]
+        said = verdict["reason"] or "yes" if verdict["ok"] else f"NO: {verdict['reason']}"
+        lines.append(
+            f"  {name:<12}{_shown(value):>12}   {_range(law['intervals'][name]):<26}{said}"
+        )
+    lines += ["", *_frontier(law, percent)]
+    if "isoflop" in law:
+        lines += ["", *_isoflop(law), "", *_exponents(law)]
+    lines += ["", *_held_out(law), *_sensitivity(law), *_predictions(law)]
+    if law["warnings"]:
+        lines += ["", "Warnings", *(f"  - {w}" for w in law["warnings"])]
+    return "\n".join(lines)
+
+
+def _range(interval: Sequence[float | None] | None) -> str:
+    if interval is None or None in interval:
+        return "unknown"
+    return f"{interval[0]:.4g} to {interval[1]:.4g}"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"
+
+
+def _frontier(law: dict[str, Any], percent: str) -> list[str]:
+    if not law["frontier"]:
+        return [f"Frontier: none, {law.get('frontier_reason')}."]
+    lines = [f"  {'FLOPs':>10}{'N*':>12}{'D*':>12}{'loss':>10}   loss {percent} interval"]
+    for row in law["frontier"]:
+        lines.append(
+            f"  {row['flops']:>10.3g}{_shown(row['params']):>12}{_shown(row['tokens']):>12}"
+            f"{_shown(row['loss']):>10}   {_range(row['intervals']['loss'])}"
+        )
+        if feasible := row.get("feasible"):
+            lines.append(
+                f"  {'buildable':>10}{_shown(feasible['params']):>12}"
+                f"{_shown(feasible['tokens']):>12}{_shown(feasible['loss']):>10}   "
+                f"costs {100 * feasible['loss_cost']:.2g} % of the loss"
+            )
+    return lines
+
+
+def _isoflop(law: dict[str, Any]) -> list[str]:
+    if not law["isoflop"]:
+        return ["IsoFLOP minima: none, the runs do not group by compute."]
+    lines = [f"  {'budget':>10}{'N (minimum)':>14}{'loss':>10}   N interval"]
+    for row in law["isoflop"]:
+        if row["interior"]:
+            said = f"{row['params']:>14.5g}{row['loss']:>10.5g}   {_range(row['interval'])}"
+        else:
+            said = f"{'refused':>14}{'':>10}   {row['reason']}"
+        lines.append(f"  {row['budget']:>10.3g}{said}")
+    return lines
+
+
+def _exponents(law: dict[str, Any]) -> list[str]:
+    """Return the three approaches side by side."""
+    lines = ["Exponent of N* in compute"]
+    for key, words in (
+        ("approach_1", "1, envelope"),
+        ("approach_2", "2, isoFLOP minima"),
+        ("approach_3", "3, this form"),
+    ):
+        item = law["exponents"].get(key) or {}
+        if item.get("params") is None:
+            lines.append(f"  {words:<20}{'none':>8}   {item.get('reason') or ''}")
+        else:
+            lines.append(f"  {words:<20}{item['params']:>8.3f}   {_range(item.get('interval'))}")
+    if bias := law["exponents"].get("approach_2_bias"):
+        lines.append(
+            f"  approach 2 on this grid, were the form true: N* times {bias['params_factor']:.3f}, "
+            f"exponent {bias['exponent']:+.3f}"
+        )
+    return lines
+
+
+def _held_out(law: dict[str, Any]) -> list[str]:
+    held = law["held_out"]
+    if held is None:
+        return [f"Held-out test: none, {law['held_out_reason']}."]
+    if "budget" not in held:
+        return [
+            f"Held-out test: the largest {len(held['rows'])} rows, left out of the fit, are "
+            f"predicted to {100 * held['mean_absolute_relative_error']:.2g} % (mean absolute), the "
+            f"very largest to {100 * held['relative_error']:+.2f} %"
+        ]
+    floor = held["noise_floor"]
+    skill = f"{held['skill']:.2f}" if held["skill"] is not None else held["skill_reason"]
+    return [
+        f"Held-out budget {held['budget']:.3g} FLOPs, {held['extrapolation_factor']:.3g}x beyond "
+        f"the runs fitted: predicted {held['predicted']:.5g}, actual {held['actual']:.5g}, error "
+        f"{100 * held['relative_error']:+.2f} %",
+        f"  {100 * law['level']:g} % interval {_range(held['interval'])} "
+        f"({'inside' if held['inside'] else 'OUTSIDE'}); noise floor "
+        f"{'unknown' if floor is None else f'{100 * floor:.2g} %'}; skill {skill}",
+    ]
+
+
+def _sensitivity(law: dict[str, Any]) -> list[str]:
+    rows = law.get("sensitivity") or []
+    if len(rows) < 2 or not rows[0]["quantity"]:
+        return []
+    first = rows[0]["quantity"]
+    moved = [
+        f"{row['change']} {100 * (row['quantity'] / first - 1):+.2g} %"
+        for row in rows[1:]
+        if row["quantity"]
+    ]
+    return [f"The largest prediction moves by: {'; '.join(moved)}"]
+
+
+def _predictions(law: dict[str, Any]) -> list[str]:
+    found = law.get("predictions")
+    if not found:
+        return []
+    if "mae" not in found:
+        return [f"{len(found['rows'])} rows predicted."]
+    return [
+        f"{len(found['rows'])} unseen rows predicted: mean absolute error {found['mae']:.5g} "
+        f"({100 * found['mean_absolute_relative_error']:.4g} %), R2 {_shown(found['r2'])}"
+    ]

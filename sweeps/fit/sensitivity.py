@@ -1,0 +1,57 @@
+"""How far the answer moves when the choices nobody can justify are made otherwise."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sweeps.fit.forms import Array, Columns
+from sweeps.fit.solve import Fit, completed
+
+DELTAS = (0.1, 10.0)  # times delta
+SHARE = 0.1  # of the rows left out at either end
+
+
+def sensitivity(fit: Fit, quantity: Callable[[Fit], float | None]) -> list[dict[str, Any]]:
+    """Refit with other deltas and without the least, largest and worst rows.
+
+    `quantity` is the number that is decided on (the loss at a target compute); each entry holds the
+    change, the coefficients and that quantity.
+    """
+    found = [{"change": "none", "coefficients": fit.coefficients, "quantity": quantity(fit)}]
+    for name, other in _changes(fit):
+        found.append(
+            {"change": name, "coefficients": other.coefficients, "quantity": quantity(other)}
+        )
+    return found
+
+
+def _changes(fit: Fit) -> Iterator[tuple[str, Fit]]:
+    problem = fit.objective_of
+    if np.isfinite(problem.delta):
+        for factor in DELTAS:
+            delta = factor * problem.delta
+            yield f"delta={delta:g}", _refit(fit, fit.columns, fit.target, delta)
+    num = max(1, round(SHARE * len(fit.target)))
+    if len(fit.target) - num <= fit.num_free or "curve" in fit.form.columns:
+        return
+    size = sum(np.log(fit.columns[c]) for c in fit.form.columns)
+    worst = np.argsort(np.abs(fit.residuals), kind="stable")
+    order = np.argsort(size, kind="stable")
+    for name, kept in (
+        (f"without the {num} smallest runs", order[num:]),
+        (f"without the {num} largest runs", order[:-num]),
+        (f"without the {num} largest residuals", worst[:-num]),
+    ):
+        rows = np.sort(kept)
+        columns = {c: v[rows] for c, v in fit.columns.items()}
+        yield name, _refit(fit, columns, fit.target[rows], problem.delta)
+
+
+def _refit(fit: Fit, columns: Columns, target: Array, delta: float) -> Fit:
+    """Return the optimum nearest to the fit's on other rows or at another delta."""
+    old = fit.objective_of
+    problem = replace(old, bound=fit.form.bind(columns), target=target, delta=delta)
+    moved = replace(fit, columns=columns, target=target, objective_of=problem)
+    return completed(moved, fit.theta)

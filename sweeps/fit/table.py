@@ -1,0 +1,189 @@
+"""Read a table of runs: every cell checked, every refusal with its column, line and remedy."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweeps.fit.forms import Array, Form
+
+TRUE_WORDS = {"1", "true", "yes"}
+FALSE_WORDS = {"", "0", "false", "no"}
+# Columns that name things and are not measured.
+NAMES = ("curve",)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Hold the rows to fit: `columns` and `target` in row order, and what was left out and why."""
+
+    columns: dict[str, Array]
+    target: Array
+    names: list[str]
+    clusters: list[Any]
+    excluded: list[dict[str, str]]
+    optional: dict[str, list[str]]
+    notes: list[str]
+
+
+def read_rows(path: Path, columns: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the rows with the columns of `columns` (ours -> theirs) renamed to ours.
+
+    A csv with a header, or a `.jsonl` with one object a line.
+    """
+    if not path.is_file():
+        raise ValueError(f"table={path}: is not a file. Give a csv with a header row.")
+    try:
+        rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_csv(path)
+    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        kind = "one JSON object a line" if path.suffix == ".jsonl" else "a csv in UTF-8"
+        raise ValueError(f"table={path}: is not {kind} ({error}). Export it anew.") from None
+    if not rows:
+        raise ValueError(f"table={path}: has a header and no rows. Add one row a run.")
+    for ours, theirs in columns.items():
+        if theirs not in rows[0]:
+            raise ValueError(
+                f"{ours}={theirs}: not a column of {path.name}, which has {list(rows[0])}. "
+                f"Name the right one, as in columns.{ours}=COLUMN."
+            )
+    return [row | {ours: row[theirs] for ours, theirs in columns.items()} for row in rows]
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return [
+            {(k or "").strip(): (v or "") for k, v in raw.items() if isinstance(k, str)}
+            for raw in csv.DictReader(file)
+        ]
+
+
+def _read_jsonl(path: Path) -> list[dict[str, str]]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"table={path}: must hold one JSON object a line. Export it anew.")
+    return [{str(k): "" if v is None else str(v) for k, v in row.items()} for row in rows]
+
+
+def number(row: Mapping[str, str], column: str, line: int, target: str = "loss") -> float:
+    """Return a positive number from one cell; a non-finite `target` passes (a diverged run)."""
+    text = row[column].strip()
+    where = f"{column}={text!r} in line {line}"
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(
+            f"{where}: must be a number. Correct it, or set excluded=true in that row."
+        ) from None
+    if column == target and not math.isfinite(value):
+        return value
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(
+            f"{where}: must be finite and above 0. Correct it, or set excluded=true in that row."
+        )
+    return value
+
+
+def truth(row: Mapping[str, str], column: str, line: int) -> bool:
+    """Return a boolean cell; absent and empty cells are false."""
+    word = row.get(column, "").strip().lower()
+    if word not in TRUE_WORDS | FALSE_WORDS:
+        raise ValueError(f"{column}={word!r} in line {line}: must be true or false. Use 1 or 0.")
+    return word in TRUE_WORDS
+
+
+def read_table(
+    path: Path, form: Form, mapping: Mapping[str, str], drop_highest: int = 0, target: bool = True
+) -> Table:
+    """Return the rows of a csv that `form` can be fitted to.
+
+    `mapping` names the columns (ours -> theirs). Where there is no `tokens` column but `flops`,
+    tokens are flops / (6 params); where there is no `flops`, flops are 6 params tokens. The
+    `drop_highest` rows of largest target are excluded, as some published procedures do. Optional
+    columns: name, cluster, excluded (with reason). Without `target` the column may be absent.
+
+    Raises:
+        ValueError: naming the column, the line, the rule and the remedy.
+    """
+    raw = read_rows(path, {k: v for k, v in mapping.items() if v != k})
+    notes = _derive(raw, form, path)
+    wanted = [*form.columns, *([form.target] if target or form.target in raw[0] else [])]
+    missing = [c for c in wanted if c not in raw[0]]
+    if missing:
+        raise ValueError(
+            f"{missing[0]}={mapping.get(missing[0], missing[0])}: not a column of {path.name}, "
+            f"which has {list(raw[0])}. form={form.name} needs {', '.join(wanted)}. Name the right "
+            f"one, as in columns.{missing[0]}=COLUMN."
+        )
+    rows, names, lines, excluded = [], [], [], []
+    for line, row in enumerate(raw, start=2):
+        name = row.get("name", "").strip() or f"line {line}"
+        if truth(row, "excluded", line):
+            why = row.get("reason", "").strip() or "marked excluded in the table"
+            excluded.append({"name": name, "reason": why})
+        else:
+            rows.append(row)
+            names.append(name)
+            lines.append(line)
+    return _assemble(rows, names, lines, excluded, wanted, form, drop_highest, notes)
+
+
+def _assemble(
+    rows: list[dict[str, str]],
+    names: list[str],
+    lines: list[int],
+    excluded: list[dict[str, str]],
+    wanted: Sequence[str],
+    form: Form,
+    drop_highest: int,
+    notes: list[str],
+) -> Table:
+    columns: dict[str, Array] = {}
+    for column in wanted:
+        if column in NAMES:
+            known = {
+                text: float(i) for i, text in enumerate(dict.fromkeys(r[column] for r in rows))
+            }
+            columns[column] = np.array([known[row[column]] for row in rows])
+        else:
+            values = [number(r, column, n, form.target) for r, n in zip(rows, lines, strict=True)]
+            columns[column] = np.array(values)
+    target = columns.pop(form.target, np.full(len(rows), np.nan))
+    keep = np.ones(len(rows), dtype=bool)
+    for i in np.argsort(np.where(np.isfinite(target), -target, -np.inf))[:drop_highest]:
+        keep[i] = False
+        why = f"among the {drop_highest} highest values of {form.target} (drop_highest)"
+        excluded.append({"name": names[i], "reason": why})
+    kept = np.flatnonzero(keep)
+    optional = {k: [rows[i].get(k, "").strip() for i in kept] for k in rows[0]} if rows else {}
+    clusters = [rows[i].get("cluster", "").strip() or int(i) for i in kept]
+    return Table(
+        {c: v[keep] for c, v in columns.items()}, target[keep], [names[i] for i in kept], clusters,
+        excluded, optional, notes,
+    )  # fmt: skip
+
+
+def _derive(raw: list[dict[str, str]], form: Form, path: Path) -> list[str]:
+    """Fill in `tokens` or `flops` from the other where the table has only one; say so.
+
+    A table of curves without a `curve` column is one curve.
+    """
+    have = raw[0]
+    if "curve" in form.columns and "curve" not in have:
+        for row in raw:
+            row["curve"] = "0"
+        return [f"{path.name} has no column curve: its rows are taken as one curve."]
+    if "tokens" in form.columns and "tokens" not in have and {"flops", "params"} <= set(have):
+        for line, row in enumerate(raw, start=2):
+            row["tokens"] = str(number(row, "flops", line) / (6 * number(row, "params", line)))
+        return [f"{path.name} has no tokens: they are taken as flops / (6 params)."]
+    if "flops" in form.columns and "flops" not in have and {"tokens", "params"} <= set(have):
+        for line, row in enumerate(raw, start=2):
+            row["flops"] = str(6 * number(row, "tokens", line) * number(row, "params", line))
+        return [f"{path.name} has no flops: they are taken as 6 params tokens."]
+    return []

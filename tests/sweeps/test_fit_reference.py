@@ -1,0 +1,79 @@
+"""Published fits are reached, and what their data do not determine is flagged.
+
+The measurements lie beside the checkout; without them these tests skip.
+"""
+
+import numpy as np
+import pytest
+
+from benchmarks import fit, fit_data
+from sweeps.fit.bootstrap import bootstrap_fit
+from sweeps.fit.catalogue import CHINCHILLA, FORMS
+from sweeps.fit.diagnose import identified
+from sweeps.fit.profile import certify
+from sweeps.fit.solve import fit_form
+
+needs_data = pytest.mark.skipif(not fit_data.present(), reason=fit_data.ABSENT)
+
+
+def is_timing(bar):
+    return "seconds" in bar.name
+
+
+@needs_data
+@pytest.mark.parametrize("group", ["epoch", "porian", "openlm", "datablations", "dit"])
+def test_published_bars_are_reached(group):
+    missed = [b for b in fit.GROUPS[group]() if b.reached is False and not is_timing(b)]
+    assert not missed
+
+
+@needs_data
+def test_gemstones_objectives_are_at_most_the_published_ones():
+    rows = fit_data.gemstones()
+    assert len(rows) == 20
+    for name, form, columns, loss, published in rows:
+        used = {c: columns[c] for c in FORMS[form].columns}
+        found = fit_form(FORMS[form], used, loss)
+        assert found.objective <= published, name
+
+
+@needs_data
+def test_degenerate_gemstones_fits_are_said_to_be_so():
+    rows = {(name, form): rest for name, form, *rest in fit_data.gemstones()}
+    for key, coefficient in (
+        (("hot_100b+_512x", "chinchilla"), "alpha"),
+        (("hot_100b+", "width_depth"), "E"),
+    ):
+        columns, loss, _ = rows[key]
+        form = FORMS[key[1]]
+        found, profiles = certify(fit_form(form, {c: columns[c] for c in form.columns}, loss), 0.95)
+        boot = bootstrap_fit(found, range(len(loss)), 60, 0.95)
+        assert not identified(found, boot, profiles)[coefficient]["ok"], key
+
+
+@needs_data
+def test_epoch_starts_all_agree():
+    columns, loss = fit_data.epoch()
+    found = fit_form(CHINCHILLA, columns, loss)
+    assert len(loss) == 240
+    assert found.converged
+    assert found.starts_agreeing == found.starts_tried
+
+
+@needs_data
+@pytest.mark.slow
+def test_unseen_schedules_are_predicted_as_well_as_published():
+    missed = [b for b in fit.curves_bars() if b.reached is False]
+    assert not missed
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    found = fit.coverage()
+    assert all(0.92 <= share <= 0.98 for share in found.values()), found
+
+
+def test_coverage_counts_what_it_says():
+    found = fit.coverage(replicates=3, resamples=20)
+    assert set(found) == {*fit.PLANTED, "loss beyond"}
+    assert all(np.isclose(3 * share, round(3 * share)) for share in found.values())
