@@ -16,7 +16,8 @@ SYSTEM_PACKAGES := chromium ffmpeg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-system demo report test test-dist gpu-check bench check format clean clean-venv clean-data
+.PHONY: help setup setup-system demo report studies test test-dist gpu-check bench bench-data \
+  bench-models bench-fit check format clean clean-venv clean-data
 
 help: ## List the targets
 	@echo "kinescale: scaling laws for video diffusion transformers"
@@ -65,6 +66,9 @@ demo: $(STAMP) ## From real clips to a fitted law in runs/demo (20 minutes; safe
 report: $(STAMP) ## Write the report of runs/demo again
 	@$(BIN)/python -m sweeps.report runs/demo $(ARGS)
 
+studies: $(STAMP) ## Two comparisons on simulated worlds: framing, captions (an hour and a half; resumable)
+	@$(BIN)/python -m sweeps.studies framing captions $(ARGS)
+
 test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
@@ -77,6 +81,20 @@ gpu-check: $(STAMP) ## On a machine with a GPU: layouts, bf16, kernels, speed as
 bench: $(STAMP) ## Print the ratios that decisions rest on (run it on an idle machine)
 	@$(BIN)/python -m benchmarks.cpu_ops
 	@$(BIN)/python -m benchmarks.train_step
+
+bench-data: $(STAMP) ## Decoders, packing, loading, buckets, ingest against what others do (half an hour)
+	@$(BIN)/python -m benchmarks.decode --update docs/decode.md
+	@$(BIN)/python -m benchmarks.packing
+	@$(BIN)/python -m benchmarks.loading $(ARGS)
+	@$(BIN)/python -m benchmarks.bucketing
+	@$(BIN)/python -m benchmarks.ingest
+
+bench-models: $(STAMP) ## Quality of the compression network and the captioner on held-out clips
+	@$(BIN)/python -m benchmarks.vae
+	@$(BIN)/python -m benchmarks.captioner
+
+bench-fit: $(STAMP) ## The fitter against published fits (needs the reference tables beside the checkout)
+	@$(BIN)/python -m benchmarks.fit $(ARGS)
 
 check: $(STAMP) ## Lint, format, types and the contracts between the rooms
 	@echo "check: ruff"

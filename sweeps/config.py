@@ -1,4 +1,8 @@
-"""Schema of a study: a question, its budgets and sizes, and the recipe that trains every run."""
+"""Schema of an isoFLOP study: a question, budgets and sizes, the recipe that trains every run.
+
+The other kind of study, a few arms at equal compute, has its schema in ``arms/config.py``; both are
+composed here.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,11 +10,12 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import launch
 from launch.config import ClusterConfig
+from sweeps.arms.config import ArmsConfig
 from trainer.compose import explain, refuse_unknown
 
 CONF_DIR = Path(__file__).parent / "conf"
@@ -141,31 +146,57 @@ class StudyConfig:
             )
 
 
+_SCHEMAS = {"isoflop": StudyConfig, "arms": ArmsConfig}
+
+
 def compose_study(overrides: list[str]) -> StudyConfig:
-    """Compose a study from ``sweeps/conf`` and Hydra overrides; ``study=NAME`` picks the file."""
-    ConfigStore.instance().store(name="study_schema", node=StudyConfig)
+    """Compose an isoFLOP study; see :func:`compose_any`."""
+    study = compose_any(overrides)
+    if not isinstance(study, StudyConfig):
+        raise ValueError(f"study={study.name}: compares arms. Use a study with budgets.")
+    return study
+
+
+def compose_any(overrides: list[str]) -> StudyConfig | ArmsConfig:
+    """Compose a study from ``sweeps/conf`` and Hydra overrides; ``study=NAME`` picks the file.
+
+    The file says by its schema which kind of study it is. Raises ValueError with the remedy.
+    """
+    for name, node in _SCHEMAS.items():
+        ConfigStore.instance().store(group="schema", name=name, node=node, package="_global_")
+    schema: DictConfig = OmegaConf.structured(StudyConfig)
+    # Clusters are the launch room's: its conf folder joins the search path.
+    search = f"hydra.searchpath=[file://{CLUSTER_CONF.resolve()}]"
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
         try:
-            # Clusters are the launch room's: its conf folder joins the search path.
-            search = f"hydra.searchpath=[file://{CLUSTER_CONF.resolve()}]"
+            choices = [o for o in overrides if o.startswith(("study=", "schema="))]
+            schema = _allowed(compose(config_name="config", overrides=[search, *choices]))
             config = compose(config_name="config", overrides=[search, *overrides])
-            refuse_unknown(config, OmegaConf.structured(StudyConfig))
+            schema = _allowed(config)
+            refuse_unknown(config, schema)
             study = OmegaConf.to_object(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(_explain(error)) from error
-    assert isinstance(study, StudyConfig)
+            raise ValueError(_explain(error, schema)) from error
+    assert isinstance(study, StudyConfig | ArmsConfig)
     study.check()
     return study
 
 
-def _explain(error: BaseException) -> str:
+def _allowed(config: DictConfig) -> DictConfig:
+    """Return the schema of a composed study; its arms have names of their own."""
+    if OmegaConf.get_type(config) is not ArmsConfig:
+        return OmegaConf.structured(StudyConfig)
+    return OmegaConf.structured(ArmsConfig(arms={str(name): [] for name in config.arms}))
+
+
+def _explain(error: BaseException, schema: DictConfig) -> str:
     if "must specify 'study'" in str(error):
         names = "|".join(sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml")))
         return f"study: must be chosen. Allowed: study={names}."
-    return explain(error, OmegaConf.structured(StudyConfig))
+    return explain(error, schema)
 
 
-def freeze_study(study: StudyConfig) -> None:
+def freeze_study(study: StudyConfig | ArmsConfig) -> None:
     """Write ``study.yaml`` into the study's folder; refuse a folder that holds another study."""
     path = study.folder / "study.yaml"
     text = OmegaConf.to_yaml(OmegaConf.structured(study))
@@ -182,5 +213,6 @@ def _science(text: str) -> dict:
     """Return a frozen study without what does not change its runs."""
     config = OmegaConf.to_container(OmegaConf.create(text))
     assert isinstance(config, dict)
-    free = ("cluster", "level", "resamples", "samples", "question", "root")
+    free = ["cluster", "level", "resamples", "samples", "question", "root"]
+    free += ["cost", "expected", "seeds", "losses", "draws"]  # of arms: more of them go on
     return {key: value for key, value in config.items() if key not in free}

@@ -1,19 +1,21 @@
 """Run a study: expand it, train what is missing, fit the law, draw the samples, write the report.
 
+A study of arms (arms/run.py) compares a few ways to train instead of fitting a law.
+
 usage: python -m sweeps.run study=NAME [key=value ...]
 
 examples:
   python -m sweeps.run study=demo
   python -m sweeps.run study=demo name=demo-lr4 recipe.lr=4e-3
   python -m sweeps.run study=demo cluster.slots=1
+  python -m sweeps.run study=framing
 
 The command line is Hydra's: study=NAME selects sweeps/conf/study/NAME.yaml, key=value sets a value
-(keys: sweeps/config.py). Safe to interrupt: the same command continues, finished runs stay.
+(keys: sweeps/config.py and sweeps/arms/config.py). Safe to interrupt: the same command continues,
+finished runs stay.
 """
 
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -24,9 +26,10 @@ from typing import Any
 import numpy as np
 
 from data.shards import read_manifest
-from launch.local import Outcome, ProgressPrinter, Status, describe_failures, run_jobs
-from launch.process import Job, available_cores
+from launch.local import describe_failures
+from launch.process import Job
 from sweeps import recipe as recipes
+from sweeps.arms.run import run_arms
 from sweeps.collect import (
     SeedNoise,
     collect,
@@ -36,20 +39,22 @@ from sweeps.collect import (
     seed_noise,
     write_rows,
 )
-from sweeps.config import StudyConfig, compose_study, freeze_study
+from sweeps.config import StudyConfig, compose_any, freeze_study
 from sweeps.fit.law import fit_table
 from sweeps.ladder import Rung
+from sweeps.phases import (
+    INTERRUPTED,
+    Interrupted,
+    describe_environment,
+    launch_phase,
+    write_json,
+)
 from sweeps.report.page import build_report
 from sweeps.samples import plan_samples
 from sweeps.study import Spec, StudyPlan, save_plan
 from sweeps.summary import log_summary
 
-INTERRUPTED = 130
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
-
-
-class Interrupted(RuntimeError):
-    """A signal stopped the launcher; what runs saved is kept."""
 
 
 class StudyRunner:
@@ -97,26 +102,8 @@ class StudyRunner:
         self._launch(f"{self.study.name}: {phase}", jobs)
 
     def _launch(self, title: str, jobs: list[Job]) -> None:
-        cluster = self.study.cluster
-        with ProgressPrinter(title) as printer:
-            outcomes = run_jobs(
-                jobs,
-                cluster.slots,
-                printer,
-                threads_per_process=cluster.threads_per_process,
-                grace_seconds=cluster.grace_seconds,
-                retries=cluster.retries,
-            )
-        self._check(outcomes)
-
-    def _check(self, outcomes: list[Outcome]) -> None:
-        stopped = (Status.interrupted, Status.not_started)
-        if any(outcome.status in stopped for outcome in outcomes):
-            raise Interrupted
-        text = describe_failures(outcomes)
-        if text:
-            print(text, file=sys.stderr)
-            self.failures.append(text)
+        text = describe_failures(launch_phase(title, jobs, self.study.cluster))
+        self.failures += [text] if text else []
 
     def _results(self, phases: Sequence[str], budget: float | None = None) -> list[dict[str, Any]]:
         found = []
@@ -194,7 +181,7 @@ class StudyRunner:
             law = unfitted(str(error), table)
             print(f"warning: {law['warnings'][0]}", file=sys.stderr)
         law["warnings"] += self._repetition()
-        _write_json(self.study.folder / "law.json", law)
+        write_json(self.study.folder / "law.json", law)
         return law
 
     def _repetition(self) -> list[str]:
@@ -221,7 +208,7 @@ class StudyRunner:
         run = self.plan.base
         jobs, ladder = plan_samples(self.study, best, run.data.root, run.validation.splits[0])
         self._launch(f"{self.study.name}: samples", jobs)
-        _write_json(self.study.folder / "samples" / "ladder.json", ladder)
+        write_json(self.study.folder / "samples" / "ladder.json", ladder)
 
     def _describe(
         self,
@@ -237,7 +224,7 @@ class StudyRunner:
             first.write_text(datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"))
         twins = self._results(["twin"])
         finished = [r for r in rows if r["seconds"] is not None]
-        _write_json(
+        write_json(
             folder / "study.json",
             {
                 "name": study.name,
@@ -250,7 +237,7 @@ class StudyRunner:
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": sum(r["seconds"] for r in finished),
                 "seconds_meaning": "training time summed over runs, one thread a process",
-                "env": self._environment(rows),
+                "env": describe_environment(folder / "runs" / r["name"] for r in rows),
                 "seeds_noise": None
                 if noise is None
                 else {"mean": noise.mean, "std": noise.std, "n": noise.num},
@@ -264,17 +251,7 @@ class StudyRunner:
             largest = max(trained, key=lambda r: r["flops"])
             data["accounting"] = {"run": largest["name"], **largest["accounting"]}
             data["accounting"]["padding_share"] = largest["padding_share"]
-        _write_json(folder / "data.json", data)
-
-    def _environment(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        for row in rows:
-            path = self.study.folder / "runs" / row["name"] / "env.json"
-            if path.exists():
-                env = json.loads(path.read_text())
-                env.pop("argv", None)
-                memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-                return env | {"cores": available_cores(), "memory": f"{memory:.0f} GiB"}
-        return {"python": platform.python_version()}
+        write_json(folder / "data.json", data)
 
 
 def unfitted(reason: str, table: Path) -> dict[str, Any]:
@@ -295,12 +272,6 @@ def _as_json(study: StudyConfig) -> str:
     from omegaconf import OmegaConf
 
     return json.dumps(OmegaConf.to_container(OmegaConf.structured(study), enum_to_str=True))
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1))
-    temporary.replace(path)
 
 
 def run_study(study: StudyConfig, argv: Sequence[str]) -> int:
@@ -325,7 +296,8 @@ def main(argv: list[str]) -> int:
         print("studies: " + ", ".join(names))
         return 0
     try:
-        return run_study(compose_study(argv), argv)
+        study = compose_any(argv)
+        return run_study(study, argv) if isinstance(study, StudyConfig) else run_arms(study, argv)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ from trainer.horizon import flops_per_token
 from trainer.train import start_command
 
 # A point sets its own horizon, whatever the base or its experiment says.
-_NO_HORIZON = ("horizon.flops=0", "horizon.tokens=0", "horizon.steps=0")
+NO_HORIZON = ("horizon.flops=0", "horizon.tokens=0", "horizon.steps=0")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class StudyPlan:
 
     def __init__(self, study: StudyConfig) -> None:
         self.study = study
-        self.base = compose_run([*study.base, *_NO_HORIZON, "horizon.flops=1"])
+        self.base = compose_run([*study.base, *NO_HORIZON, "horizon.flops=1"])
 
     @cached_property
     def index(self) -> list[SampleInfo]:
@@ -157,26 +157,31 @@ class StudyPlan:
         """Compose a spec's run; it lies in the study's ``runs`` folder."""
         root = self.study.folder / "runs"
         fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
-        return compose_run([*self.study.base, *_NO_HORIZON, *spec.overrides, *fixed])
+        return compose_run([*self.study.base, *NO_HORIZON, *spec.overrides, *fixed])
 
     def job(self, spec: Spec) -> Job:
         """Freeze a spec's run and return the job that trains it."""
         run = self.compose(spec)
-        folder = Path(run.run_root) / run_name(run)
-        freeze(run, folder)
-        return Job(
-            name=spec.name,
-            run_dir=folder,
-            argv=start_command(run, folder),
-            num_processes=run.parallel.processes,
-            cost=self._cost(run, spec),
-            done_marker=folder / "result.json",
-        )
+        return train_job(run, spec.name, self._cost(run, spec))
 
     def _cost(self, run: RunConfig, spec: Spec) -> float:
         if spec.budget:
             return spec.budget
         return run.horizon.steps * run.batch_tokens * flops_per_token(run, self._sampled_index)
+
+
+def train_job(run: RunConfig, name: str, cost: float) -> Job:
+    """Freeze a run into its folder and return the job that trains it; ``cost`` in FLOPs."""
+    folder = Path(run.run_root) / run_name(run)
+    freeze(run, folder)
+    return Job(
+        name=name,
+        run_dir=folder,
+        argv=start_command(run, folder),
+        num_processes=run.parallel.processes,
+        cost=cost,
+        done_marker=folder / "result.json",
+    )
 
 
 def save_plan(folder: Path, specs: list[Spec], folders: dict[str, str]) -> None:

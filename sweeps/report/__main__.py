@@ -1,9 +1,11 @@
 """Build a study's page: ``python -m sweeps.report runs/demo``."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
+from sweeps.report.arms import build_arms_report
 from sweeps.report.page import build_report
 
 
@@ -12,18 +14,28 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sweeps.report",
         description="Write STUDY_DIR/report/index.html, one page that opens offline, from the "
-        "study's files (runs.csv, law.json, study.json, data.json, samples/). Missing parts are "
-        "noted on the page.",
+        "study's files (runs.csv, law.json, study.json, data.json, samples/; of arms also "
+        "values.csv and summary.csv). Missing parts are noted on the page.",
     )
     parser.add_argument("study_dir", type=Path, metavar="STUDY_DIR", help="e.g. runs/demo")
     arguments = parser.parse_args(argv)
     try:
-        page = build_report(arguments.study_dir)
+        build = build_arms_report if _compares_arms(arguments.study_dir) else build_report
+        page = build(arguments.study_dir)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     print(page)
     return 0
+
+
+def _compares_arms(study_dir: Path) -> bool:
+    """Say whether a study's folder says that it compares arms."""
+    try:
+        study = json.loads((study_dir / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(study, dict) and study.get("kind") == "arms"
 
 
 if __name__ == "__main__":

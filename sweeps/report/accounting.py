@@ -23,7 +23,7 @@ def accounting_tables(inputs: Inputs) -> list[Table]:
 
 def folded(inputs: Inputs) -> dict[str, Any]:
     """Return data.json without the long lists that nobody reads on a page."""
-    data = {k: v for k, v in inputs.data.items() if k not in ("splits", "shards")}
+    data = {k: v for k, v in inputs.data.items() if k not in ("splits", "shards", "indexes")}
     if accounting := mapping(data.get("accounting")):
         data["accounting"] = {k: v for k, v in accounting.items() if not isinstance(v, dict)}
     splits = mapping(inputs.data.get("splits"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from sweeps.report import tables, wording
@@ -62,15 +62,10 @@ def build_report(study_dir: Path | str) -> Path:
 
 def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
     """Return the page; every value from a file is escaped by the template."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["typeset"] = typeset
     palette = budget_palette(len(inputs.budgets))
     ladder = _ladder_rows(inputs)
-    return environment.get_template("page.html").render(
-        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+    return template("page.html").render(
+        css=style_sheet(),
         palettes={"light": palette, "dark": budget_palette(len(inputs.budgets), dark=True)},
         title=str(inputs.study.get("name") or inputs.study_dir.resolve().name),
         question=str(inputs.study.get("question") or ""),
@@ -79,7 +74,7 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
         warnings=wording.warnings_of(inputs),
         law_caption=wording.law_caption(inputs),
         verdict=wording.held_out_verdict(inputs),
-        figures={name: _figure(drawing, palette) for name, drawing in drawings.items()},
+        figures={name: show_drawing(drawing, palette) for name, drawing in drawings.items()},
         tables=_tables(inputs),
         accounting=accounting_tables(inputs),
         data=[table for key, value in folded(inputs).items()
@@ -93,13 +88,29 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
     )  # fmt: skip
 
 
+def template(name: str) -> Template:
+    """Return a page's template; it escapes every value."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["typeset"] = typeset
+    return environment.get_template(name)
+
+
+def style_sheet() -> Markup:
+    """Return the style sheet that all pages share."""
+    return Markup((_HERE / "page.css").read_text(encoding="utf-8"))
+
+
 def typeset(text: str) -> Markup:
     """Return escaped text with ``x^y`` raised and no line break before ``%``."""
     safe = str(escape(text)).replace(" %", "\u00a0%")
     return Markup(re.sub(r"\^(-?[\d.]*\d|alpha|beta)", r"<sup>\1</sup>", safe))
 
 
-def _figure(drawing: Drawing, palette: list[str]) -> dict[str, Markup]:
+def show_drawing(drawing: Drawing, palette: list[str]) -> dict[str, Markup]:
+    """Return a figure's two sizes as elements for a page."""
     # Safe by construction: matplotlib escapes text, inline_svg the accessible name.
     return {
         "wide": Markup(inline_svg(drawing.wide, drawing.alt, palette)),
@@ -126,13 +137,6 @@ def _facts(inputs: Inputs) -> list[str]:
 
 def _tables(inputs: Inputs) -> dict[str, tables.Table | None]:
     twin = mapping(inputs.study.get("twin"))
-    env = mapping(inputs.study.get("env"))
-    known = [(key, tables.show_value(env[key])) for key in _ENVIRONMENT_FIRST if key in env]
-    rest = [(k, tables.show_value(v)) for k, v in env.items() if k not in _ENVIRONMENT_FIRST
-            and not isinstance(v, dict)]  # fmt: skip
-    nested = [(f"{k} · {name}", tables.show_value(item)) for k, v in env.items()
-              if isinstance(v, dict) for name, item in v.items()]  # fmt: skip
-    rows = [(key.replace("_", " "), value) for key, value in [*known, *rest, *nested]]
     twin_rows = [(str(k).replace("_", " "), tables.show_value(v)) for k, v in twin.items()]
     return {
         "held_out": tables.held_out_table(inputs),
@@ -142,9 +146,20 @@ def _tables(inputs: Inputs) -> dict[str, tables.Table | None]:
         "real": tables.real_table(inputs),
         "excluded": tables.excluded_table(inputs),
         "runs": tables.runs_table(inputs),
-        "environment": tables.pairs_table("Environment", rows) if rows else None,
+        "environment": environment_table(mapping(inputs.study.get("env"))),
         "twin": tables.pairs_table("The twin check", twin_rows) if twin_rows else None,
     }
+
+
+def environment_table(env: Json) -> tables.Table | None:
+    """Return the machine and its packages, None where nothing is known."""
+    known = [(key, tables.show_value(env[key])) for key in _ENVIRONMENT_FIRST if key in env]
+    rest = [(k, tables.show_value(v)) for k, v in env.items() if k not in _ENVIRONMENT_FIRST
+            and not isinstance(v, dict)]  # fmt: skip
+    nested = [(f"{k} · {name}", tables.show_value(item)) for k, v in env.items()
+              if isinstance(v, dict) for name, item in v.items()]  # fmt: skip
+    rows = [(key.replace("_", " "), value) for key, value in [*known, *rest, *nested]]
+    return tables.pairs_table("Environment", rows) if rows else None
 
 
 def _noise_text(inputs: Inputs) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 from data.shards import ShardWriter, write_manifest
 from models.count import count_params
-from sweeps.config import CONF_DIR, StudyConfig, compose_study, freeze_study
+from sweeps.arms.plan import ArmsPlan
+from sweeps.config import CONF_DIR, StudyConfig, compose_any, compose_study, freeze_study
 from sweeps.study import StudyPlan
 from trainer.horizon import plan_horizon
 
@@ -48,10 +49,16 @@ def plan(study: StudyConfig) -> StudyPlan:
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (CONF_DIR / "study").glob("*.yaml")))
 def test_every_study_composes_and_so_does_its_base_run(name: str) -> None:
-    study = compose_study([f"study={name}"])
+    study = compose_any([f"study={name}"])
     assert study.name == name
     assert study.question.endswith("?")
-    assert StudyPlan(study).base.horizon.flops == 1
+    if isinstance(study, StudyConfig):
+        assert StudyPlan(study).base.horizon.flops == 1
+    else:
+        plan = ArmsPlan(study)
+        assert {plan.compose(spec).horizon.flops for spec in plan.specs} == {study.flops}
+        assert study.cost
+        assert study.expected
 
 
 def test_a_base_with_a_length_of_its_own_gives_way_to_the_point(root: Path) -> None:
@@ -160,7 +167,7 @@ def test_a_job_is_frozen_and_marked_done_by_its_result(plan: StudyPlan) -> None:
         ("+grid.size=4", r"^grid\.size: unknown key\. Allowed: max_extensions, min_params, "),
         ("grid.sizes=many", r"^grid\.sizes: Value 'many' .* could not be converted to Integer\.$"),
         ("grid=3", r"^grid: holds keys, not a value\. Allowed: grid\.max_extensions, "),
-        ("study=none", r"study=none: unknown choice\. Allowed: demo, smoke\.$"),
+        ("study=none", r"study=none: unknown choice\. Allowed: arms_smoke, captions, .*smoke\.$"),
         ("base=[seed=1]", r"cannot be read\. .* need quotes, as in 'base=\[\""),
         ("budgets=[2e11,1e11]", r"in rising order\. Use for example"),
         ("pilot.flops=0", r"must be positive\. Use FLOPs"),
@@ -176,7 +183,7 @@ def test_a_wrong_key_or_value_is_told_what_is_allowed(override: str, message: st
 
 
 def test_a_command_without_a_study_is_told_the_studies() -> None:
-    with pytest.raises(ValueError, match=r"^study: must be chosen\. Allowed: study=demo\|smoke"):
+    with pytest.raises(ValueError, match=r"^study: must be chosen\. .*: study=.*\|demo\|"):
         compose_study([])
 
 

@@ -1,0 +1,57 @@
+"""What every kind of study does: launch a phase's jobs, note who failed, describe the machine."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.config import ClusterConfig
+from launch.local import Outcome, ProgressPrinter, Status, describe_failures, run_jobs
+from launch.process import Job, available_cores
+
+INTERRUPTED = 130  # exit status of a study that a signal stopped
+
+
+class Interrupted(RuntimeError):
+    """A signal stopped the launcher; what runs saved is kept."""
+
+
+def launch_phase(title: str, jobs: Sequence[Job], cluster: ClusterConfig) -> list[Outcome]:
+    """Run a phase's jobs and print who failed. Raises Interrupted when a signal stopped them."""
+    with ProgressPrinter(title) as printer:
+        outcomes = run_jobs(
+            jobs,
+            cluster.slots,
+            printer,
+            threads_per_process=cluster.threads_per_process,
+            grace_seconds=cluster.grace_seconds,
+            retries=cluster.retries,
+        )
+    stopped = (Status.interrupted, Status.not_started)
+    if any(outcome.status in stopped for outcome in outcomes):
+        raise Interrupted
+    if text := describe_failures(outcomes):
+        print(text, file=sys.stderr)
+    return outcomes
+
+
+def describe_environment(run_folders: Iterable[Path]) -> dict[str, Any]:
+    """Return the environment that the first run wrote down, with this machine's size."""
+    for folder in run_folders:
+        path = folder / "env.json"
+        if path.exists():
+            env = json.loads(path.read_text())
+            env.pop("argv", None)
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+            return dict(env) | {"cores": available_cores(), "memory": f"{memory:.0f} GiB"}
+    return {"python": platform.python_version()}
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1))
+    temporary.replace(path)

@@ -1,0 +1,262 @@
+"""The page of a study of arms: question, result in words, figures, videos side by side, tables."""
+
+import base64
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from sweeps.arms.summary import verdict
+from sweeps.report import tables, wording
+from sweeps.report.arms_figures import draw_arms, save_arms_picture
+from sweeps.report.arms_inputs import ArmsInputs, read_arms_inputs
+from sweeps.report.inputs import Json, file_inside, mapping, records, to_number
+from sweeps.report.page import Video, environment_table, show_drawing, style_sheet, template
+from sweeps.report.svg import budget_palette, file_svg
+from sweeps.report.tables import Cell, Table, make_table, number_cell, pairs_table
+from sweeps.report.video import video_data_uri
+
+_RUN_COLUMNS = (
+    ("name", "run"), ("arm", "arm"), ("seed", "seed"), ("status", "status"), ("params", "params"),
+    ("flops", "FLOPs"), ("tokens", "tokens"), ("steps", "steps"), ("epochs", "epochs"),
+    ("loss", "loss, own captions"), ("loss_noise", "± noise draws"), ("seconds", "seconds"),
+    ("reason", "reason"),
+)  # fmt: skip
+FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
+
+
+def build_arms_report(study_dir: Path | str) -> Path:
+    """Write ``report/index.html``, ``report/figures/*.svg`` and ``differences.png``.
+
+    Reads files only. A missing or broken part becomes a note on the page. Returns the page's path;
+    raises ValueError if ``study_dir`` is no folder.
+    """
+    inputs = read_arms_inputs(Path(study_dir))
+    report = inputs.study_dir / "report"
+    (report / "figures").mkdir(parents=True, exist_ok=True)
+    drawings = draw_arms(inputs)
+    for drawing in drawings.values():
+        path = report / "figures" / f"{drawing.name}.svg"
+        path.write_text(file_svg(drawing.wide), encoding="utf-8")
+    save_arms_picture(inputs, report / "figures" / "differences.png")
+    page = report / "index.html"
+    page.write_text(_render(inputs, drawings), encoding="utf-8")
+    return page
+
+
+def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
+    count, study = len(inputs.arms), inputs.study
+    palette = budget_palette(count)
+    level = to_number(study.get("level"))
+    rows = _video_rows(inputs)
+    config = study.get("config")
+    return template("arms.html").render(
+        css=style_sheet(),
+        palettes={"light": palette, "dark": budget_palette(count, dark=True)},
+        title=str(study.get("name") or inputs.study_dir.resolve().name),
+        question=str(study.get("question") or ""),
+        finding=_finding(inputs),
+        verdicts=[verdict(row, inputs.reference) for row in _headlines(inputs)],
+        warnings=_warnings(inputs),
+        facts=_facts(inputs),
+        differences_caption=(
+            f"Each arm minus {inputs.reference}, paired by seed and by clip, with its "
+            f"{wording.format_percent(level, 0)} interval over seeds and clips. Filled: the "
+            "interval does not hold zero. The band is twice the spread over seeds of one arm: "
+            "what two runs of the same arm may differ by."
+        ),
+        figures={name: show_drawing(drawing, palette) for name, drawing in drawings.items()},
+        tables=_tables(inputs),
+        probe_notes=[str(note) for note in study.get("probe_notes") or []],
+        summary_uri="data:text/csv;base64," + base64.b64encode(inputs.summary_csv).decode("ascii"),
+        arms=inputs.arms,
+        rows=rows,
+        command=str(study.get("command") or ""),
+        config=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
+        notes=inputs.notes,
+    )
+
+
+def _headlines(inputs: ArmsInputs) -> list[Json]:
+    """Return the compared rows over all clips."""
+    return [
+        row for row in inputs.summary
+        if row["group"] == "all" and row["arm"] != inputs.reference
+    ]  # fmt: skip
+
+
+def _finding(inputs: ArmsInputs) -> str:
+    rows = [row for row in _headlines(inputs) if math.isfinite(row["difference"])]
+    resolved = [row for row in rows if row.get("resolved") == "yes"]
+    if not rows:
+        return "The arms could not be compared: too few runs finished."
+    if not resolved:
+        return (
+            f"No difference between the arms is resolved on any of {len(rows)} measures: what is "
+            "seen lies inside the intervals."
+        )
+    by_chance = (1 - to_number(inputs.study.get("level"))) * len(rows)
+    if len(rows) > 3 and len(resolved) <= max(1, round(by_chance)):
+        return (
+            f"{len(resolved)} of {len(rows)} measures differ between the arms, about as many as "
+            "chance alone would show: no difference is established."
+        )
+    # The last measures are those of the study's probe, which answer its question.
+    return verdict(resolved[-1], inputs.reference)
+
+
+def _facts(inputs: ArmsInputs) -> list[str]:
+    study = inputs.study
+    seeds = {row.get("seed") for row in inputs.runs}
+    facts = [
+        wording.plural(len(inputs.arms), "arm"),
+        wording.plural(len(seeds), "seed"),
+        f"{wording.format_flops(to_number(study.get('flops')))} FLOPs a run",
+    ]
+    seconds = to_number(study.get("seconds"))
+    if math.isfinite(seconds):
+        facts.append(f"{wording.format_seconds(seconds)} of training, summed over runs")
+    if finished := study.get("finished"):
+        facts.append(f"finished {finished}")
+    return facts
+
+
+def _warnings(inputs: ArmsInputs) -> list[str]:
+    """Say what limits the comparison."""
+    found = [
+        f"{failure.get('job')} failed in “{failure.get('phase')}”: {failure.get('reason')} "
+        f"{failure.get('last_line')}".strip()
+        for failure in records(inputs.study.get("failures"))
+    ]
+    failed = [row for row in inputs.runs if row.get("status") != "finished"]
+    if failed:
+        names = ", ".join(row.get("name", "") for row in failed)
+        found.append(f"Runs without a result, left out of every comparison: {names}.")
+    seeds = {row.get("seed") for row in inputs.runs if row.get("status") == "finished"}
+    if 0 < len(seeds) < 5:
+        found.append(
+            f"{wording.plural(len(seeds), 'seed')}: intervals over so few seeds are wide, and "
+            "rest on differences between seeds being roughly normal."
+        )
+    epochs = [to_number(row.get("epochs")) for row in inputs.runs]
+    often = [value for value in epochs if value > FREE_EPOCHS]
+    if often:
+        found.append(
+            f"{len(often)} of {len(inputs.runs)} runs saw every clip more than {FREE_EPOCHS} times "
+            f"(up to {max(often):.1f}): the comparison is one of small data."
+        )
+    measures = len(_headlines(inputs))
+    if measures > 3:
+        found.append(
+            f"{measures} comparisons are shown. At this level one in "
+            f"{1 / max(1 - to_number(inputs.study.get('level')), 1e-9):.0f} would look resolved "
+            "by chance; the intervals are not corrected for that."
+        )
+    return found
+
+
+def _tables(inputs: ArmsInputs) -> dict[str, Table | None]:
+    study = inputs.study
+    asked = [
+        ("Question", study.get("question")), ("Cost", study.get("cost")),
+        ("Expected beforehand", study.get("expected")),
+    ]  # fmt: skip
+    arms = mapping(study.get("arms"))
+    arm_rows = [
+        (Cell(name + (" (reference)" if name == inputs.reference else "")),
+         Cell("  ".join(map(str, overrides or [])) or "the base as it is"))
+        for name, overrides in arms.items()
+    ]  # fmt: skip
+    return {
+        "asked": pairs_table("The study", [(k, str(v or wording.NONE)) for k, v in asked]),
+        "arms": make_table("Arms", ("arm", "what differs"), arm_rows) if arm_rows else None,
+        "probe": _probe_table(inputs),
+        "summary": _summary_table(inputs),
+        "runs": _runs_table(inputs),
+        "environment": environment_table(mapping(study.get("env"))),
+    }
+
+
+def _probe_table(inputs: ArmsInputs) -> Table | None:
+    rows = [
+        (
+            Cell(str(row.get("measure"))),
+            Cell(str(row.get("what") or "")),
+            *(_three_digits(row.get(key)) for key in ("value", "baseline")),
+            number_cell(to_number(row.get("clips")), f"{to_number(row.get('clips')):.0f}"),
+        )
+        for row in records(inputs.study.get("probe"))
+    ]  # fmt: skip
+    columns = ("measure", "on clips with known truth", "value", "by guessing", "clips")
+    return make_table("The probe against the truth", columns, rows) if rows else None
+
+
+def _three_digits(value: object) -> Cell:
+    return number_cell(to_number(value), wording.format_value(to_number(value), 3))
+
+
+def _summary_table(inputs: ArmsInputs) -> Table | None:
+    rows = []
+    for row in inputs.summary:
+        low, high = row["low"], row["high"]
+        interval = wording.format_interval(low, high)
+        rows.append(
+            (
+                Cell(str(row["measure"])),
+                Cell(str(row["group"])),
+                Cell(str(row["arm"])),
+                number_cell(row["mean"]),
+                number_cell(row["std_over_seeds"], wording.format_value(row["std_over_seeds"], 2)),
+                number_cell(row["difference"], wording.format_value(row["difference"], 3)),
+                Cell(interval if row["arm"] != inputs.reference else "reference"),
+                Cell(str(row.get("resolved") or wording.NONE)),
+                number_cell(row["noise_floor"], wording.format_value(row["noise_floor"], 2)),
+                number_cell(to_number(row.get("seeds")), str(row.get("seeds"))),
+                number_cell(to_number(row.get("clips")), str(row.get("clips"))),
+            )
+        )
+    columns = ("measure", "clips of", "arm", "mean", "± over seeds", "difference", "interval",
+               "resolved", "noise floor", "seeds", "clips")  # fmt: skip
+    return make_table("All measures", columns, rows) if rows else None
+
+
+def _runs_table(inputs: ArmsInputs) -> Table | None:
+    rows = []
+    for run in inputs.runs:
+        cells = []
+        for key, _ in _RUN_COLUMNS:
+            text = run.get(key, "")
+            value = to_number(text) if key not in ("name", "arm", "status", "reason") else math.nan
+            shown = tables.show_value(value) if math.isfinite(value) else text or wording.NONE
+            cells.append(Cell(shown, value if math.isfinite(value) else None))
+        rows.append(cells)
+    return make_table("All runs", [label for _, label in _RUN_COLUMNS], rows) if rows else None
+
+
+def _video_rows(inputs: ArmsInputs) -> list[dict[str, Any]]:
+    rows = []
+    for row in records(inputs.samples.get("rows")):
+        text = str(row.get("text") or "")
+        files = mapping(row.get("files"))
+        named = [(arm, files.get(arm)) for arm in inputs.arms]
+        videos = [
+            _video(inputs, name, f"{text}, drawn from {arm}")
+            for arm, name in [*named, ("the held-out clip", row.get("held_out"))]
+        ]
+        rows.append(
+            {
+                "text": text,
+                "captions": str(row.get("captions") or ""),
+                "shape": str(row.get("shape") or ""),
+                "videos": videos,
+            }
+        )
+    return rows
+
+
+def _video(inputs: ArmsInputs, name: object, label: str) -> Video:
+    path = file_inside(inputs.study_dir, name)
+    if path is None:
+        inputs.notes.append(f"The video {name!r} is missing or outside the study's folder.")
+        return Video(None, label)
+    return Video(video_data_uri(path), label)
