@@ -18,7 +18,8 @@ Step = tuple[str, list[str]]
 STUDIES = ("captions", "framing")
 CLIPS = {"captions": (3000, 256), "framing": (3000, 128)}
 SMOKE_CLIPS = (48, 12)
-MAX_TOKENS = 96  # a dense caption of the worlds has up to 94 tokens
+# A dense caption of the worlds has up to 94 tokens, one of the framing scenes up to 47.
+MAX_TOKENS = {"captions": 96, "framing": 48}
 
 
 def steps(name: str, smoke: bool, overrides: list[str]) -> list[Step]:
@@ -35,23 +36,25 @@ def steps(name: str, smoke: bool, overrides: list[str]) -> list[Step]:
     if name == "captions":
         return [
             ("film worlds", film),
-            ("encode clips", _encode(data, smoke, f"text.max_tokens={MAX_TOKENS}")),
+            ("encode clips", _encode(data, name, smoke)),
             ("train, measure, compare", ["sweeps.run", f"study={study}", *overrides]),
         ]
     square = f"{data}_square"
     return [
         ("film subjects", [*film, "preset=framing"]),
         ("crop them", ["data.crop", f"root={data}/video", f"out={square}/video"]),
-        ("encode native clips", _encode(data, smoke)),
-        ("encode crops", _encode(square, smoke)),
+        ("encode native clips", _encode(data, name, smoke)),
+        ("encode crops", _encode(square, name, smoke)),
         ("train, measure, compare", ["sweeps.run", f"study={study}", *overrides]),
     ]
 
 
-def _encode(data: str, smoke: bool, *settings: str) -> list[str]:
-    experiment = f"experiment=cpu_{'smoke' if smoke else 'demo'}"
-    shared = [f"data.root={data}/video", f"out={data}/latents", experiment]
-    return ["trainer.encode", *shared, *([] if smoke else settings)]
+def _encode(data: str, name: str, smoke: bool) -> list[str]:
+    shared = [f"data.root={data}/video", f"out={data}/latents"]
+    if smoke:
+        return ["trainer.encode", *shared, "experiment=cpu_smoke"]
+    settings = ["codec=wavelet", f"text.max_tokens={MAX_TOKENS[name]}"]
+    return ["trainer.encode", *shared, "experiment=cpu_demo", *settings]
 
 
 def main(argv: list[str]) -> int:

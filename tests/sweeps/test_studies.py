@@ -9,13 +9,20 @@ from data.crop import CropConfig
 from data.ingest import parse
 from sweeps.arms.config import ArmsConfig
 from sweeps.config import compose_any
-from sweeps.studies import MAX_TOKENS, main, steps
-from trainer.config import compose_run
+from sweeps.studies import main, steps
+from trainer.config import RunConfig, compose_run
+
+
+def composed(overrides: list[str]) -> RunConfig:
+    """Compose a run as the commands do, with a horizon where they set none."""
+    return compose_run(["horizon.steps=1", *overrides])
 
 
 @pytest.mark.parametrize("smoke", [False, True])
 @pytest.mark.parametrize("name", ["captions", "framing"])
-def test_every_part_is_a_command_whose_arguments_are_accepted(name: str, smoke: bool) -> None:
+def test_every_part_is_a_command_and_training_reads_what_encoding_wrote(
+    name: str, smoke: bool
+) -> None:
     parts = steps(name, smoke, ["seeds=[0,1]"])
     made, asked = set(), set()
     for _, (module, *arguments) in parts:
@@ -28,25 +35,19 @@ def test_every_part_is_a_command_whose_arguments_are_accepted(name: str, smoke: 
             made.add(crop.out)
         elif module == "trainer.encode":
             out = next(a.removeprefix("out=") for a in arguments if a.startswith("out="))
-            run = compose_run(
-                ["horizon.steps=1", *(a for a in arguments if not a.startswith("out="))]
-            )
-            assert run.data.root in made
-            assert run.text.max_tokens == (MAX_TOKENS if out == "datasets/worlds/latents" else 48)
+            encoded = composed([a for a in arguments if not a.startswith("out=")])
+            assert encoded.data.root in made
             made.add(out)
         else:
             study = compose_any(arguments)
             assert isinstance(study, ArmsConfig)
             assert study.seeds == [0, 1]
+            trained = composed(study.base)
+            assert (trained.codec, trained.text) == (encoded.codec, encoded.text)
             roots = [o for group in (study.base, *study.arms.values()) for o in group]
             asked |= {o.removeprefix("data.root=") for o in roots if o.startswith("data.root=")}
             asked |= {root for root in (study.losses.root, study.draws.root) if root}
     assert asked <= made
-
-
-def test_the_study_captions_encodes_and_trains_with_captions_of_one_length() -> None:
-    study = compose_any(["study=captions"])
-    assert f"text.max_tokens={MAX_TOKENS}" in study.base
 
 
 def test_the_command_teaches_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
