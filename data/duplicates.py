@@ -4,18 +4,21 @@ Appearance alone would call every clip of a fixed camera a duplicate, so the fin
 parts of equal weight: the low frequencies of three frames, and those of the changes between them
 (where nothing moves, those of three parts of the picture).
 
-Measured on 341 clips of real films (docs/log.md): copies at .4 of the size and crf 18 are 3.8 bits
-of 64 away (median; 90 %: under 6.2), neighbouring clips of one film at least 4.3, clips of
-different films at least 14.7.
+How far copies and neighbouring clips are apart is not measured for this form of the fingerprint.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+
+from data.config import IngestConfig
+from data.reject import Reject
+from data.source import Notes
 
 HASH_SIDE = 32  # pixels to which a frame is reduced (Zauner, "Implementation and benchmarking of
 KEPT_SIDE = 8  # perceptual image hash functions", 2010): its 8 x 8 lowest frequencies are kept
@@ -117,3 +120,52 @@ def bands_of(fingerprint: str) -> list[tuple[int, str]]:
     """Return the numbered bands of a fingerprint."""
     starts = range(0, len(fingerprint), BAND_DIGITS)
     return [(start, fingerprint[start : start + BAND_DIGITS]) for start in starts]
+
+
+def drop_duplicates(
+    sources: dict[str, tuple[str, list[dict[str, Any]]]], config: IngestConfig, notes: Notes
+) -> set[tuple[str, str]]:
+    """Return (split, key) of the samples that nearly repeat a kept one; list them in ``notes``.
+
+    ``sources`` gives each source's split and the lines of its samples, whose metadata gets a score.
+    Held-out splits choose first, then larger samples, so training never holds what is held out.
+    """
+    if max(config.duplicate_bits, config.repeat_bits) < 0:
+        return set()
+    metas: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
+    candidates: list[Candidate] = []
+    for name, (split, lines) in sources.items():
+        for line in lines:
+            meta = line["meta"]
+            if not line["fingerprint"]:
+                continue
+            metas[split, meta["key"]] = meta, name
+            rank = (split == "train", -size_of(meta), meta["key"])
+            id = (split, meta["key"])
+            candidates.append(Candidate(id, meta["source"], line["fingerprint"], rank))
+    left_out, nearest = near_duplicates(candidates, config.duplicate_bits, config.repeat_bits)
+    films = {film["file"]: film for film in notes.films}
+    for id, match in nearest.items():
+        meta, file = metas[id]
+        meta["scores"] = {**meta.get("scores", {}), "duplicate": round(match.distance, 4)}
+        if id not in left_out:
+            continue
+        limit = "repeat_bits" if match.same_source else "duplicate_bits"
+        notes.reject(
+            f"{file}: {meta['key']}",
+            Reject(
+                f"nearly repeats {match.id[1]}, {match.distance:.2g} of 64 bits away",
+                f"Lower {limit}, or -1, to keep look-alikes.",
+                *("duplicate", round(match.distance, 4), getattr(config, limit)),
+            ),
+        )
+        if file in films:
+            dropped, length = films[file]["dropped"], meta["num_frames"]
+            films[file]["used"] -= length
+            dropped["duplicate"] = dropped.get("duplicate", 0) + length
+    return left_out
+
+
+def size_of(meta: dict[str, Any]) -> int:
+    """Return how many pixels a sample has, over all its frames."""
+    return int(meta["num_frames"] * meta["height"] * meta["width"])

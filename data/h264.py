@@ -66,8 +66,9 @@ def encode_pictures(
             },
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        tick = 1 / rate
         for index, picture in enumerate(pictures):
-            picture.pts, picture.time_base = index, 1 / rate
+            picture.pts, picture.time_base = index, tick
             picture.pict_type = PictureType.NONE  # a decoded frame's type would force key frames
             container.mux(stream.encode(picture))
         container.mux(stream.encode())

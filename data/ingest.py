@@ -28,11 +28,12 @@ from rich.console import Console
 from data.config import IngestConfig
 from data.inputs import find_entries
 from data.media import MediaFile
-from data.parts import Notes, Source, build_dataset
+from data.parts import build_dataset
 from data.progress import Progress
 from data.report import print_report
 from data.sheet import write_sheet
 from data.sidecar import read_sidecars
+from data.source import Notes, Source
 
 Schema = TypeVar("Schema")
 

@@ -1,83 +1,38 @@
 """Build a dataset out of finished parts, so that an interrupt loses at most one source's work.
 
-A part is everything one source gave: ``NAME.bin`` (payloads) and ``NAME.jsonl`` (a first line of
-notes, then a line per sample), the latter renamed into place last. Parts live in ``ROOT/.parts``
-until every source is done, then become shards in the given order.
+A part is everything one source gave: ``NAME.bin`` (payloads) and ``NAME.jsonl`` (a line for each
+sample, then one of notes). The latter grows as ``NAME.tmp`` and is renamed last, so that what a
+killed child had finished is not lost. Parts live in ``ROOT/.parts`` until every source is done,
+then become shards in the given order.
 """
 
 import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 
 from data.children import Outcome, run_in_children
 from data.config import IngestConfig
-from data.duplicates import Candidate, near_duplicates
+from data.duplicates import drop_duplicates
+from data.film import Account
 from data.reject import Reject
 from data.report import summarise
 from data.shards import ShardWriter, read_manifest, write_manifest
+from data.source import Notes, Sample, Source
 
 PARTS = ".parts"
 # Lists the splits that are being written, so that the next attempt knows them for its own.
 ASSEMBLING = "assembling.json"
+NOT_READ = "not_read"  # why frames after the last clip of a killed child are in no clip
 CHILD_MEMORY_BYTES = 6_000_000_000  # address space, most of it never touched; stops bombs
-
-
-@dataclass
-class Sample:
-    """One sample on its way into a shard: metadata, payload bytes and the payload's extension.
-
-    ``truth`` is what a simulator knows of it, in JSON types; ``fingerprint`` is for the search of
-    near-duplicates (data/duplicates.py), which leaves samples without one alone.
-    """
-
-    meta: dict[str, Any]
-    payload: bytes
-    extension: str
-    truth: dict[str, Any] | None = None
-    fingerprint: str = ""
-
-
-@dataclass
-class Notes:
-    """What a source's owner should hear: things left out, and things worth a look.
-
-    ``films`` tells what became of every frame of a film (``data.film.Account``).
-    """
-
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    films: list[dict[str, Any]] = field(default_factory=list)
-
-    def reject(self, file: str, error: Reject) -> None:
-        """List something that is left out."""
-        self.rejects.append({"file": file, **error.to_json()})
-
-
-class Source(Protocol):
-    """Anything that yields samples in a child process: a media file, a world's seeds."""
-
-    @property
-    def name(self) -> str:
-        """Unique and stable; the part's file name derives from it."""
-
-    @property
-    def split(self) -> str:
-        """The split that all samples of this source go to."""
-
-    @property
-    def weight(self) -> float:
-        """Expected work, for the progress bar."""
-
-    def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:
-        """Yield the samples; raise Reject to leave the source out."""
 
 
 @dataclass(frozen=True)
@@ -99,43 +54,78 @@ def build_part(part: Part) -> int:
     """Write one part; return its number of samples. Runs in a child process."""
     cv2.setNumThreads(1)  # the children share the cores already
     notes = Notes()
-    lines: list[dict[str, Any]] = []
-    with open(part.stem.with_suffix(".bin"), "wb") as stream:
+    count = 0
+    with (
+        open(part.stem.with_suffix(".bin"), "wb", buffering=0) as payloads,
+        open(part.stem.with_suffix(".tmp"), "wb", buffering=0) as lines,
+    ):
         try:
             for sample in part.source.samples(part.config, notes):
-                place = {"offset": stream.tell(), "nbytes": len(sample.payload)}
-                stream.write(sample.payload)
-                lines.append(
-                    {
-                        "meta": sample.meta,
-                        "extension": sample.extension,
-                        "truth": sample.truth,
-                        "fingerprint": sample.fingerprint,
-                        **place,
-                    }
-                )
+                line = line_of(sample, payloads.tell())
+                payloads.write(sample.payload)
+                lines.write(as_line(line))  # after its payload: a line says that it is all there
+                count += 1
         except Reject as error:
             notes.reject(part.source.name, error)
-            if lines:
-                notes.warnings.append(f"{part.source.name}: kept the first {len(lines)} clips")
-    finish_part(part, notes, lines)
+            if count:
+                notes.warnings.append(f"{part.source.name}: kept the first {count} clips")
+        lines.write(as_line(asdict(notes)))
+    os.replace(part.stem.with_suffix(".tmp"), part.stem.with_suffix(".jsonl"))
+    return count
+
+
+def line_of(sample: Sample, offset: int) -> dict[str, Any]:
+    """Return what a part's list says of a sample whose payload starts at ``offset``."""
+    return {
+        "meta": sample.meta,
+        "extension": sample.extension,
+        "truth": sample.truth,
+        "fingerprint": sample.fingerprint,
+        "offset": offset,
+        "nbytes": len(sample.payload),
+    }
+
+
+def as_line(value: dict[str, Any]) -> bytes:
+    """Return a value as one line of JSON."""
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+
+
+def finish_dead_part(part: Part, death: str) -> int:
+    """Finish the part of a child that died with the samples it had; return how many.
+
+    Of a film the account is made up from its clips: the other frames that it promised count as not
+    read, and its shots are not known.
+    """
+    notes = Notes()
+    notes.reject(part.source.name, Reject(death, "Raise timeout_seconds, or re-encode the file."))
+    found = part.stem.with_suffix(".tmp")
+    whole = found.read_bytes().split(b"\n")[:-1] if found.exists() else []
+    lines = [
+        line for line in map(json.loads, whole) if "meta" in line
+    ]  # it may have died finishing
+    if lines:
+        notes.warnings.append(f"{part.source.name}: kept the first {len(lines)} clips")
+        meta = lines[-1]["meta"]
+        if meta["media"] == "video" and "start_frame" in meta["original"]:
+            used = sum(line["meta"]["num_frames"] for line in lines)
+            expected = max(meta["original"]["num_frames"], used)
+            dropped = Counter({NOT_READ: expected - used})
+            account = Account(
+                part.source.name, meta["licence"], meta["fps"], expected, used, dropped=dropped
+            )
+            notes.films.append(account.to_json())
+    part.stem.with_suffix(".bin").touch()
+    found.write_bytes(b"".join(map(as_line, [*lines, asdict(notes)])))
+    os.replace(found, part.stem.with_suffix(".jsonl"))
     return len(lines)
-
-
-def finish_part(part: Part, notes: Notes, lines: list[dict[str, Any]]) -> None:
-    """Write the part's list, whose presence says that the part is complete."""
-    temporary = part.stem.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        for line in [asdict(notes), *lines]:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-    os.replace(temporary, part.stem.with_suffix(".jsonl"))
 
 
 def read_part(part: Part) -> tuple[Notes, list[dict[str, Any]]]:
     """Read the notes and the sample lines of a finished part."""
     with open(part.stem.with_suffix(".jsonl"), encoding="utf-8") as stream:
-        first, *lines = (json.loads(line) for line in stream)
-    return Notes(**first), lines
+        *lines, last = (json.loads(line) for line in stream)
+    return Notes(**last), lines
 
 
 def digest_of(values: Any) -> str:
@@ -222,16 +212,18 @@ def assemble(
     splits = sorted({part.source.split for part in parts})
     (parts[0].folder / ASSEMBLING).write_text(json.dumps(splits))
     heard = [read_part(part) for part in parts]
+    paired = list(zip(parts, heard, strict=True))
     for said, lines in heard:
         notes.rejects += said.rejects
         notes.warnings += said.warnings
         notes.films += said.films
         name_scenes(lines, said.films)
-    alike = find_duplicates(parts, [lines for _, lines in heard], config, notes)
+    samples_of = {part.source.name: (part.source.split, lines) for part, (_, lines) in paired}
+    alike = drop_duplicates(samples_of, config, notes)
     samples: dict[str, list[dict[str, Any]]] = {}
     with ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
-        for part, (_, lines) in zip(parts, heard, strict=True):
+        for part, (_, lines) in paired:
             split = part.source.split
             with open(part.stem.with_suffix(".bin"), "rb") as stream:
                 for line in lines:
@@ -253,55 +245,6 @@ def name_scenes(lines: list[dict[str, Any]], films: list[dict[str, Any]]) -> Non
         original = line["meta"]["original"]
         if "shot" in original and original["shot"] < len(scenes):
             original["scene"] = scenes[original["shot"]]
-
-
-def find_duplicates(
-    parts: list[Part], lines: list[list[dict[str, Any]]], config: IngestConfig, notes: Notes
-) -> set[tuple[str, str]]:
-    """Return (split, key) of the samples that nearly repeat a kept one; list them in ``notes``.
-
-    Held-out splits choose first, then larger samples, so training never holds what is held out.
-    """
-    if max(config.duplicate_bits, config.repeat_bits) < 0:
-        return set()
-    metas: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
-    candidates: list[Candidate] = []
-    for part, own in zip(parts, lines, strict=True):
-        split = part.source.split
-        for line in own:
-            meta = line["meta"]
-            if not line["fingerprint"]:
-                continue
-            metas[split, meta["key"]] = meta, part.source.name
-            rank = (split == "train", -size_of(meta), meta["key"])
-            id = (split, meta["key"])
-            candidates.append(Candidate(id, meta["source"], line["fingerprint"], rank))
-    left_out, nearest = near_duplicates(candidates, config.duplicate_bits, config.repeat_bits)
-    films = {film["file"]: film for film in notes.films}
-    for id, match in nearest.items():
-        meta, file = metas[id]
-        meta["scores"] = {**meta.get("scores", {}), "duplicate": round(match.distance, 4)}
-        if id not in left_out:
-            continue
-        limit = "repeat_bits" if match.same_source else "duplicate_bits"
-        notes.reject(
-            f"{file}: {meta['key']}",
-            Reject(
-                f"nearly repeats {match.id[1]}, {match.distance:.2g} of 64 bits away",
-                f"Lower {limit}, or -1, to keep look-alikes.",
-                *("duplicate", round(match.distance, 4), getattr(config, limit)),
-            ),
-        )
-        if file in films:
-            dropped, length = films[file]["dropped"], meta["num_frames"]
-            films[file]["used"] -= length
-            dropped["duplicate"] = dropped.get("duplicate", 0) + length
-    return left_out
-
-
-def size_of(meta: dict[str, Any]) -> int:
-    """Return how many pixels a sample has, over all its frames."""
-    return int(meta["num_frames"] * meta["height"] * meta["width"])
 
 
 def reasons(notes: Notes, most: int = 3) -> str:
@@ -330,12 +273,7 @@ def run_parts(
         on_wait=report,
     )
     for outcome in outcomes:
-        if outcome.death:
-            notes = Notes()
-            remedy = "Raise timeout_seconds, or re-encode the file."
-            notes.reject(outcome.job.source.name, Reject(outcome.death, remedy))
-            outcome.job.stem.with_suffix(".bin").touch()
-            finish_part(outcome.job, notes, [])
+        dead = outcome.death
+        clips += finish_dead_part(outcome.job, dead) if dead else outcome.value
         done += outcome.job.source.weight
-        clips += outcome.value or 0
         report()

@@ -114,11 +114,10 @@ def probe_video(stream: IO[bytes], config: IngestConfig, turn: int = 0) -> Facts
             raise Reject(f"has a pixel aspect ratio of {aspect}", "Set it right in the file.")
         rate, codec = float(track.average_rate or track.guessed_rate or 0), track.codec_context.name
         header_frames = int(track.frames)
-    stream.seek(0)
-    with rejecting("reading"), open_video(stream) as container:
-        track = container.streams.video[0]
-        stamps = [stamp_of(p) for p in container.demux(track) if p.size]
-        streamlike = stamps_conform(stamps, track)
+        with rejecting("reading"):
+            tick = float(track.time_base)
+            stamps = [stamp_of(p, tick) for p in container.demux(track) if p.size]
+            streamlike = stamps_conform(stamps, track)
     times = sorted(nan if s.seconds is None else s.seconds for s in stamps if not s.is_left_out)
     stream.seek(0)
     with rejecting("decoding"), open_video(stream) as container:

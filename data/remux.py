@@ -31,10 +31,11 @@ class Stamp(NamedTuple):
     is_left_out: bool
 
 
-def stamp_of(packet: Any) -> Stamp:
+def stamp_of(packet: Any, seconds_per_tick: float) -> Stamp:
     """Return a packet's stamp, which unlike the packet takes no memory to speak of."""
-    seconds = None if packet.pts is None else float(packet.pts * packet.time_base)
-    return Stamp(packet.pts, packet.dts, seconds, packet.is_discard or packet.is_corrupt)
+    pts = packet.pts
+    seconds = None if pts is None else pts * seconds_per_tick
+    return Stamp(pts, packet.dts, seconds, packet.is_discard or packet.is_corrupt)
 
 
 def stamps_conform(stamps: Sequence[Stamp], track: Any) -> bool:

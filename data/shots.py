@@ -13,8 +13,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-# Pixels of the longer side on which shots and filters are measured; 64 and 256 find the same cuts.
+# Pixels of the longer side on which filters are measured; cuts are looked for at half of it, which
+# found the same ones in ten real films.
 LOOK_SIDE = 128
+ANY_RATE = 25.0  # detectors want times, but only frame numbers matter
 ADAPTIVE_WINDOW = 2
 # Frames darker than this mean value are black between two fades; 8 and more split dark films.
 BLACK_LEVEL = 6
@@ -36,8 +38,10 @@ class ShotFinder:
 
     def __init__(self, threshold: float = 3.0) -> None:
         # Costs 0.3 s to import, and only films need it.
+        from scenedetect.common import FrameTimecode
         from scenedetect.detectors import AdaptiveDetector, ThresholdDetector
 
+        self.clock = FrameTimecode(0, ANY_RATE)
         self.detectors: list[Any] = [
             AdaptiveDetector(
                 adaptive_threshold=threshold, min_scene_len=1, window_width=ADAPTIVE_WINDOW
@@ -56,9 +60,11 @@ class ShotFinder:
         """Take the next frame; return the cuts that are settled by now, ascending."""
         from scenedetect.common import FrameTimecode
 
-        now = FrameTimecode(self.num_frames, 25.0)  # only the frame number matters
+        now = FrameTimecode(self.num_frames, self.clock)
+        height, width = (max(1, side // 2) for side in look.shape[:2])
+        half = cv2.resize(look, (width, height), interpolation=cv2.INTER_AREA)
         for detector in self.detectors:
-            self.pending += [cut.frame_num for cut in detector.process_frame(now, look)]
+            self.pending += [cut.frame_num for cut in detector.process_frame(now, half)]
         self.recent.append((self.num_frames, look))
         self.num_frames += 1
         if self.opening is None:

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import time
 from fractions import Fraction
 
 import av
@@ -14,9 +15,13 @@ from rich.console import Console
 from data.config import IngestConfig
 from data.h264 import encode_h264
 from data.ingest import ingest
-from data.parts import Notes, Part, build_part, read_part
+from data.media import MediaFile
+from data.parts import Part, build_dataset, build_part, read_part
 from data.shards import read_index, read_payload
 from data.sidecar import Told, read_sidecars
+from data.source import Notes
+
+KEEP_COPIES = {"duplicate_bits": -1, "repeat_bits": -1}  # of one pattern, sliding
 
 
 def sliding(seed, num_frames=17, height=64, width=96):
@@ -172,7 +177,6 @@ def test_a_list_finds_the_sidecars_beside_its_films(mixed, tmp_path):
 
 def test_clips_before_damage_are_kept_and_said_to_be(tmp_path):
     """The film loses its last third; what came before is whole."""
-    from data.media import MediaFile
 
     class Damaged(MediaFile):
         def samples(self, config, notes):
@@ -193,6 +197,53 @@ def test_clips_before_damage_are_kept_and_said_to_be(tmp_path):
     assert notes.rejects[0]["reason"] == "decoding failed: cut off"
     assert "kept the first 2 clips" in notes.warnings[0]
     assert isinstance(notes, Notes)
+
+
+@pytest.mark.parametrize("place", [0.5, 0.7])
+def test_flipped_bytes_cost_the_clips_from_there_on_and_every_frame_is_counted(tmp_path, place):
+    path = tmp_path / "film.mp4"
+    path.write_bytes(film(8, num_frames=85))
+    run(path, tmp_path / "whole", remux=False, **KEEP_COPIES)
+    whole = {i.original["start_frame"]: i.sha256 for i in read_index(tmp_path / "whole", "train")}
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    middle = start + int(place * int.from_bytes(data[start - 8 : start - 4], "big"))
+    data[middle : middle + 400] = bytes(255 - value for value in data[middle : middle + 400])
+    path.write_bytes(data)
+    manifest = run(path, tmp_path / "damaged", remux=False, **KEEP_COPIES)
+    kept = {i.original["start_frame"]: i.sha256 for i in read_index(tmp_path / "damaged", "train")}
+    assert 0 < len(kept) < len(whole)
+    assert kept.items() <= whole.items()
+    assert [r["reason"] for r in manifest["rejects"]] == ["holds damaged frames"]
+    (account,) = manifest["films"]
+    assert account["num_frames"] == account["used"] + sum(account["dropped"].values())
+    assert account["used"] == 17 * len(kept)
+    assert account["dropped"]["before_damage"] < 17 + 4
+
+
+class Sticking(MediaFile):
+    """A film whose decoder hangs in its third clip."""
+
+    def samples(self, config, notes):
+        for number, sample in enumerate(super().samples(config, notes)):
+            if number == 2:
+                time.sleep(60)
+            yield sample
+
+
+def test_a_film_over_its_time_keeps_the_clips_it_had(tmp_path):
+    path = tmp_path / "film.mp4"
+    path.write_bytes(film(8, num_frames=85))
+    source = Sticking("film.mp4", "train", path, nbytes=path.stat().st_size)
+    config = IngestConfig(num_workers=1, timeout_seconds=8, **KEEP_COPIES)
+    manifest = build_dataset(tmp_path / "out", [source], config, Notes())
+    infos = read_index(tmp_path / "out", "train")
+    assert [i.original["start_frame"] for i in infos] == [0, 17]
+    assert len(decode(tmp_path / "out", infos[1])) == 17
+    assert "timeout_seconds=8" in manifest["rejects"][0]["reason"]
+    assert manifest["warnings"] == ["film.mp4: kept the first 2 clips"]
+    (account,) = manifest["films"]
+    assert (account["used"], account["dropped"]) == (34, {"not_read": 51})
 
 
 def test_clips_know_their_shot_and_scene(tmp_path):
