@@ -13,6 +13,7 @@ the other forms.
 `theta` is always a batch `(K, P)`: the many starts of one fit, or the refits of many resamples.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -60,32 +61,38 @@ class Expansion:
     curvature: Callable[[Array, Flags | None], Array]
 
 
-class Form:
-    """What every form has; see the module's docstring.
-
-    `columns` are those of the table it needs besides `target`; `residual` and `delta` the published
-    objective (log or linear residuals, the width of Huber's quadratic part).
-    """
+class Relation:
+    """What a law is called, its equation, and the columns it needs of a table besides `target`."""
 
     name: str
     equation: str
     columns: tuple[str, ...]
     target: str = "loss"
+
+
+class Form(Relation, ABC):
+    """What every form has; see the module's docstring.
+
+    `residual` and `delta` are the published objective (log or linear residuals, the width of
+    Huber's quadratic part).
+    """
+
     residual: str = "log"
     delta: float = 1e-3
     max_starts: int = 16  # the best of the grid are polished
     reduced: str | None = None  # the form to fall back to where a coefficient is not determined
 
     @property
+    @abstractmethod
     def parameters(self) -> tuple[Parameter, ...]:
         """Return the coefficients in the order of `theta`."""
-        raise NotImplementedError
 
     @property
     def coefficient_names(self) -> tuple[str, ...]:
         """Return the coefficients' names in the order of `theta`."""
         return tuple(p.name for p in self.parameters)
 
+    @abstractmethod
     def placed(
         self, columns: Columns, target: Array, fixed: Mapping[str, float] | None = None
     ) -> "Form":
@@ -93,35 +100,34 @@ class Form:
 
         Coefficients that `fixed` pins must then be pinned by single entries of `theta`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def bind(self, columns: Columns) -> "Bound":
         """Return the form on the rows of one table."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bounds(self) -> tuple[Array, Array]:
         """Return the lower and upper walls of `theta`, each `(P,)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def coefficients(self, theta: Array) -> dict[str, Array]:
         """Return the published coefficients, each shaped as the batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def theta(self, **coefficients: float) -> Array:
         """Return `theta` `(P,)` for published coefficients."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_loss_each(self, theta: Array, columns: Columns) -> Array:
         """Return log L_hat `(K, M)` where each theta `(K, P)` has its own rows `(K, M)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def basis(self, shape: Array, columns: Columns) -> tuple[Array, Array]:
         """Return the signed `v` `(G, T, R)` and the outer power `(G,)` at shapes `(G, S)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shape_grid(self, num_each: int) -> Array:
         """Return the grid of shapes that the many starts begin from, `(G, S)`."""
-        raise NotImplementedError
 
     @property
     def shape_index(self) -> list[int]:
@@ -134,13 +140,13 @@ class Form:
         return [i for i, p in enumerate(self.parameters) if p.kind in ("floor", "amplitude")]
 
 
-class Bound:
+class Bound(ABC):
     """A form on the rows of one table: predictions and derivatives for any `theta`."""
 
+    @abstractmethod
     def log_prediction(self, theta: Array) -> Array:
         """Return log L_hat, `(K, R)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expand(self, theta: Array) -> Expansion:
         """Return log L_hat with its derivatives."""
-        raise NotImplementedError

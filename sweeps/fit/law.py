@@ -11,7 +11,7 @@ from sweeps.fit import diagnose
 from sweeps.fit.bootstrap import Bootstrap, bootstrap_fit
 from sweeps.fit.catalogue import form_of
 from sweeps.fit.envelope import approach_1
-from sweeps.fit.forms import Array, FlopsPerToken, Form, Rows
+from sweeps.fit.forms import Array, FlopsPerToken, Relation, Rows
 from sweeps.fit.frontier import FrontierPoint, compute_optimal, frontier_point
 from sweeps.fit.general import fit_columns, without_diverged
 from sweeps.fit.held_out import HeldOut, hold_out
@@ -235,12 +235,13 @@ def fit_table(
     check_options(level, resamples, delta, flops)
     if residual not in (None, "log", "linear"):
         raise ValueError(f"residual={residual}: is not known. Use log or linear.")
-    shape = Minima() if form == Minima.name else form_of(form)
     names = {"params": params, "tokens": tokens, "loss": loss} | dict(columns or {})
+    if form == Minima.name:
+        table = read_table(Path(path), Minima(), _used(names, Minima()), drop_highest)
+        return plain(fit_minima(without_diverged(table), noise, flops, level, resamples, seed))
+    shape = form_of(form)
     used = _used(names, shape)
     table = read_table(Path(path), shape, used, drop_highest)
-    if form == Minima.name:
-        return plain(fit_minima(without_diverged(table), noise, flops, level, resamples, seed))
     unseen = read_table(Path(predict), shape, used, target=False) if predict else None
     options: dict[str, Any] = {
         "flops": flops, "level": level, "resamples": resamples, "seed": seed, "delta": delta,
@@ -256,7 +257,7 @@ def fit_table(
     return found
 
 
-def _used(names: Mapping[str, str], form: Form) -> dict[str, str]:
+def _used(names: Mapping[str, str], form: Relation) -> dict[str, str]:
     """Return the column mapping without the defaults of columns that the form does not use."""
     wanted = {*form.columns, form.target}
     return {k: v for k, v in names.items() if k != v or k in wanted}

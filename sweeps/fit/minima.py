@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.diagnose import warn_identified
-from sweeps.fit.forms import Form
+from sweeps.fit.forms import Relation
 from sweeps.fit.runs import Run, group_budgets
 from sweeps.fit.splines import SplineLaw, SplineMinimum, spline_law
 from sweeps.fit.table import Table
@@ -15,7 +15,7 @@ MAX_SPREAD = 2.0  # of the exponent's interval, as for any exponent
 MIN_BUDGETS = 3  # two minima make a line that nothing can contradict
 
 
-class Minima(Form):
+class Minima(Relation):
     """The columns that the minima need; there is no function of (params, tokens) to fit."""
 
     name = "minima"

@@ -1,5 +1,6 @@
 """What the forms that are not sums of powers share: first derivatives by the chain rule."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,9 +25,9 @@ class Separable(Form):
         """Return what `terms` needs of these rows."""
         return columns
 
+    @abstractmethod
     def terms(self, shape: Array, rows: Any) -> tuple[Array, Array]:
         """Return `v` `(K, T, R)` and its slopes in the shape `(K, T, S, R)` at `(K, S)`."""
-        raise NotImplementedError
 
     def rows_at(self, theta: Array, rows: Any) -> Any:
         """Return the rows as `theta` sees them, for a form whose terms know amplitudes."""

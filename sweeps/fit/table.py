@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms import Array, Form
+from sweeps.fit.forms import Array, Relation
 
 TRUE_WORDS = {"1", "true", "yes"}
 FALSE_WORDS = {"", "0", "false", "no"}
@@ -98,7 +98,11 @@ def truth(row: Mapping[str, str], column: str, line: int) -> bool:
 
 
 def read_table(
-    path: Path, form: Form, mapping: Mapping[str, str], drop_highest: int = 0, target: bool = True
+    path: Path,
+    form: Relation,
+    mapping: Mapping[str, str],
+    drop_highest: int = 0,
+    target: bool = True,
 ) -> Table:
     """Return the rows of a csv that `form` can be fitted to.
 
@@ -139,7 +143,7 @@ def _assemble(
     lines: list[int],
     excluded: list[dict[str, str]],
     wanted: Sequence[str],
-    form: Form,
+    form: Relation,
     drop_highest: int,
     notes: list[str],
 ) -> Table:
@@ -168,7 +172,7 @@ def _assemble(
     )  # fmt: skip
 
 
-def _derive(raw: list[dict[str, str]], form: Form, path: Path) -> list[str]:
+def _derive(raw: list[dict[str, str]], form: Relation, path: Path) -> list[str]:
     """Fill in `tokens` or `flops` from the other where the table has only one; say so.
 
     A table of curves without a `curve` column is one curve.
