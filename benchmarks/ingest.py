@@ -54,7 +54,7 @@ class BenchConfig:
     """
 
     films: str = "datasets/demo/cache"
-    copies: int = 2
+    copies: int = 4
     rounds: int = 1
     workers: int = 2
     token_cap: list[int] = dataclasses.field(default_factory=lambda: [512, 20000])
