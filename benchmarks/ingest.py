@@ -62,6 +62,9 @@ class BenchConfig:
 
 def find_films(config: BenchConfig, folder: Path) -> list[Path]:
     """Return ``copies`` of each film, in ``folder``; make a film if there is none."""
+    for name in ("copies", "rounds", "workers"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)}: must be at least 1. Use 1.")
     found = [p for p in sorted(Path(config.films).rglob("*")) if p.suffix in FILM_SUFFIXES]
     if not found:
         y, x = np.mgrid[0:720, 0:1280]
