@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -238,8 +237,15 @@ def start_fetcher(url, folder, limit):
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment)
 
 
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_fetcher_killed_in_the_middle_leaves_nothing_in_the_way(local, tmp_path):
-    """The first shard is a pipe that ends never: the fetcher hangs in it until it is killed."""
+    """The first shard is a pipe that nobody writes to: the fetcher hangs in it until it is killed."""
     remote, folder = tmp_path / "remote", tmp_path / "cache"
     limit = 2 * max(shard_sizes(local).values())
     (remote / "train").mkdir(parents=True)
@@ -250,14 +256,12 @@ def test_a_fetcher_killed_in_the_middle_leaves_nothing_in_the_way(local, tmp_pat
         (remote / "train" / name).symlink_to(local / "train" / name)
     pipe = remote / "train" / shards[0]
     os.mkfifo(pipe)
-    fetcher = start_fetcher(f"file://{remote}", folder, limit)
-    assert fetcher.stdout.readline() == b"ready\n"
-    with open(pipe, "wb") as stream:  # waits until the fetcher opens the other end
-        stream.write((local / "train" / shards[0]).read_bytes()[:20_000])
-        stream.flush()
-        fetcher.send_signal(signal.SIGKILL)
-        fetcher.wait()
-    fetcher.stdout.close()
+    with start_fetcher(f"file://{remote}", folder, limit) as fetcher:
+        try:
+            assert fetcher.stdout.readline() == b"ready\n"
+            wait_for(lambda: list(folder.rglob("*.part")))
+        finally:
+            fetcher.kill()
     assert list(folder.rglob("*.part"))
     pipe.unlink()
     pipe.symlink_to(local / "train" / shards[0])
