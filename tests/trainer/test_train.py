@@ -69,6 +69,11 @@ class TestRun:
         assert 0 < result["padding_share"] < 0.04
         assert result["loss_noise"] < result["loss"]
         assert 0 < result["real_token_share"] < 1
+        for validation in result["validation"].values():
+            groups = validation["groups"]
+            errors, values = (sum(group[key] for group in groups) for key in ("errors", "values"))
+            assert errors / values == pytest.approx(validation["loss"], rel=1e-12)
+            assert {group["world"] for group in groups} == {"blobs"}
         accounting = result["accounting"]
         assert accounting["tokens"] == result["tokens"]
         assert accounting["dropped"] == []
