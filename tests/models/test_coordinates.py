@@ -1,0 +1,41 @@
+"""The claim of the roles: activations change as much in a wide model as in a narrow one."""
+
+import pytest
+
+from benchmarks.coordinate_check import BASE, RULES, WIDTHS, Row, measure, powers
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return measure(BASE, WIDTHS, lr=5e-3, steps=STEPS, seeds=2)
+
+
+def test_under_the_roles_no_change_grows_or_shrinks_with_the_width(rows: list[Row]) -> None:
+    assert max(WIDTHS) == 8 * min(WIDTHS)
+    found = powers(rows, RULES[0], STEPS)
+    assert {"head", "modulation", "blocks.1", "blocks.1.mlp", "scores of self-attention"} < set(
+        found
+    )
+    assert {part: power for part, power in found.items() if abs(power) > 0.25} == {}
+
+
+def test_with_one_rate_for_all_parameters_changes_grow_with_the_width(rows: list[Row]) -> None:
+    # Else the check above could not fail. Matrices learn at the same rate, so what they add grows
+    # with their fan-in; saturation lowers the power in later steps.
+    found = powers(rows, RULES[1], 2)
+    for part in ("head", "modulation", "blocks.0", "blocks.0.self_attention", "blocks.0.mlp"):
+        assert found[part] > 0.5, part
+
+
+def test_inputs_from_a_fixed_size_learn_alike_by_either_rule(rows: list[Row]) -> None:
+    for rule in RULES:
+        assert abs(powers(rows, rule, 2)["patch_in"]) < 0.1
+
+
+def test_the_output_starts_at_zero_and_moves_at_once_at_every_width(rows: list[Row]) -> None:
+    moved = [row.change for row in rows if row.rule == RULES[0] and row.part == "head"]
+    assert min(moved) > 0
+    still = [r.change for r in rows if r.part == "blocks.0.mlp" and r.step == 1]
+    assert set(still) == {0.0}  # behind a head of zeros nothing gets a gradient in the first step
