@@ -269,7 +269,9 @@ def _runs(table: Table) -> list[Run]:
     for i, name in enumerate(table.names):
         row = {k: v[i] for k, v in table.optional.items()}
 
-        def optional(column: str, row: dict[str, str] = row, line: int = i + 2) -> float | None:
+        def optional(
+            column: str, row: dict[str, str] = row, line: int = table.lines[i]
+        ) -> float | None:
             return number(row, column, line) if row.get(column, "") else None
 
         params, tokens = float(table.columns["params"][i]), float(table.columns["tokens"][i])
