@@ -68,7 +68,8 @@ class StudyPlan:
 
     def recipe(self, rung: Rung, flops: float) -> Recipe:
         """Return learning rate and batch of a point."""
-        return recipe_for(self.study.recipe, self.tokens_for(rung, flops))
+        tokens = self.tokens_for(rung, flops)
+        return recipe_for(self.study.recipe, tokens, rung, self.base.model.base_width)
 
     def point(self, phase: str, flops: float, rung: Rung, seed: int = 0) -> Spec:
         """Return the spec of one isoFLOP point."""
