@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -39,7 +39,7 @@ def terminal(state: StudyState, height: int | None = None) -> Group:
     if room is not None and len(runs) > room:
         hidden = len(runs) - room
         runs = sorted(runs, key=lambda r: ORDER.index(r.state))[:room]
-    parts = [Text(f"{state.folder}: {summary(state)}"), _runs(runs)]
+    parts: list[RenderableType] = [Text(f"{state.folder}: {summary(state)}"), _runs(runs)]
     if hidden:
         parts.append(Text(f"... and {hidden} more runs (--once shows all)", style="dim"))
     return Group(*parts, *([best] if state.best else []))
