@@ -249,7 +249,7 @@ def fit_table(
     }  # fmt: skip
     if set(shape.columns) != {"params", "tokens"} or shape.target != "loss":
         return fit_columns(shape, table, unseen, **options)
-    law = fit_law(_runs(table), flops_of, form=form, sizes=sizes, **options)
+    law = fit_law(runs_of(table), flops_of, form=form, sizes=sizes, **options)
     law = replace(law, excluded=table.excluded + law.excluded, warnings=table.notes + law.warnings)
     found = law.to_dict()
     if unseen is not None:
@@ -263,7 +263,7 @@ def _used(names: Mapping[str, str], form: Relation) -> dict[str, str]:
     return {k: v for k, v in names.items() if k != v or k in wanted}
 
 
-def _runs(table: Table) -> list[Run]:
+def runs_of(table: Table) -> list[Run]:
     """Return the rows of a table as runs."""
     runs = []
     for i, name in enumerate(table.names):

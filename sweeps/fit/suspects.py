@@ -114,7 +114,7 @@ def _warn_units(law: "Law", names: Sequence[str]) -> Iterator[str]:
         )
     off = np.flatnonzero(np.abs(np.log(each / middle)) > np.log(OTHER_UNIT))
     if len(off):
-        said = _listed([f"{names[i]} ({each[i]:.2g})" for i in off])
+        said = _listed([f"{names[i]} ({each[i]:.2g})" for i in off.tolist()])
         yield (
             f"The FLOPs for each parameter and token of {said} are far from the others' "
             f"{middle:.2g}: one of params, tokens and flops is in another unit there."
