@@ -1,6 +1,6 @@
 """Memory of a rank by part: training state exactly, activations and buffers in closed form."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from launch.machine import MachineConfig
 from launch.planner.activations import (
@@ -54,8 +54,7 @@ class Memory:
     @property
     def total(self) -> float:
         """Bytes needed on the device."""
-        parts = asdict(self)
-        return sum(parts[name] for name in PARTS)
+        return float(sum(getattr(self, name) for name in PARTS))
 
     @property
     def excess(self) -> float:

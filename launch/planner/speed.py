@@ -12,7 +12,7 @@ al. 2021, section 2.2), the gradients' and parameters' way over data-parallel ra
 optimizer, which is bound by memory. What a ring over n ranks sends: trainer/parallel/cost.py.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil
 
 from launch.machine import MachineConfig
@@ -114,7 +114,7 @@ class StepTime:
     @property
     def total(self) -> float:
         """Seconds of a step."""
-        return sum(asdict(self).values())
+        return float(sum(vars(self).values()))
 
 
 def step_time(network: Network, machine: MachineConfig, how: Execution, batch: Batch) -> StepTime:
