@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from launch.planner.network import DIT_TRAFFIC
 from models.config import ModelConfig
 from models.count import count_flops
 from trainer.compose import explain, refuse_unknown
@@ -46,7 +47,8 @@ class PriceConfig:
 class EfficiencyConfig:
     """What of a data sheet arrives in training; few constants, each of one physical thing.
 
-    matmul, attention: shares of the peak that matrix products and attention kernels sustain.
+    matmul, attention: shares of the peak that matrix products and attention kernels sustain;
+    products over D reach D / (D + half_width) of theirs.
     memory: share of the memory bandwidth that elementwise kernels and the optimizer reach.
     link: share of a link's bandwidth that collectives reach.
     hidden: share of the compute beside it that traffic can hide behind.
@@ -55,7 +57,8 @@ class EfficiencyConfig:
     """
 
     matmul: float = 0.7
-    attention: float = 0.5
+    attention: float = 0.37
+    half_width: float = 1000.0
     memory: float = 0.8
     link: float = 0.8
     hidden: float = 0.5
@@ -67,21 +70,24 @@ class EfficiencyConfig:
 class MachineConfig:
     """A kind of node and what joins nodes.
 
-    devices_per_node: accelerators; on a CPU, processes. memory_bytes: of a device;
-    host_memory_bytes: of a node. reserved_bytes: of a device, for its context, NCCL and
+    accelerator: false for CPUs. devices_per_node: of them; on a CPU, processes. memory_bytes: of a
+    device; host_memory_bytes: of a node. reserved_bytes: of a device, for its context, NCCL and
     fragmentation. peak_flops: dense FLOP/s of a device by precision (fp32, bf16).
-    memory_bytes_per_second: of a device. node_link, network: between devices of one node, and of
+    memory_bytes_per_second: of a device; host_bytes_per_second: its share of the host's memory, and
+    of the way there, for what is offloaded. node_link, network: between devices of one node, and of
     two. watts: of a device under load with its share of the node; power_overhead: what the hall
     draws over what its nodes draw (PUE).
     """
 
     name: str = ""
+    accelerator: bool = True
     devices_per_node: int = 8
     memory_bytes: float = 80e9
     host_memory_bytes: float = 1e12
     reserved_bytes: float = 4e9
     peak_flops: dict[str, float] = field(default_factory=lambda: {"fp32": 1e12})
     memory_bytes_per_second: float = 1e12
+    host_bytes_per_second: float = 20e9
     node_link: LinkConfig = field(default_factory=LinkConfig)
     network: LinkConfig = field(default_factory=LinkConfig)
     watts: float = 1000.0
@@ -95,7 +101,13 @@ class MachineConfig:
             raise ValueError(
                 f"machine.devices_per_node={self.devices_per_node}: must be at least 1. Use 8."
             )
-        positive = ("memory_bytes", "host_memory_bytes", "memory_bytes_per_second", "watts")
+        positive = (
+            "memory_bytes",
+            "host_memory_bytes",
+            "memory_bytes_per_second",
+            "host_bytes_per_second",
+            "watts",
+        )
         _check_positive("machine", self, positive)
         for key in ("node_link", "network"):
             _check_positive(f"machine.{key}", getattr(self, key), ("bytes_per_second",))
@@ -117,6 +129,7 @@ class MachineConfig:
         for key, value in (
             ("reserved_bytes", self.reserved_bytes),
             ("price.per_device_hour", self.price.per_device_hour),
+            ("efficiency.half_width", self.efficiency.half_width),
             ("efficiency.pack_seconds", self.efficiency.pack_seconds),
             ("efficiency.block_seconds", self.efficiency.block_seconds),
         ):
@@ -144,19 +157,26 @@ class MachineConfig:
 
         With F the FLOPs of a pack (``models.count``, backward included), L blocks, and peak shares:
 
-            rate = F / (F_matmul / (share peak) + F_attention / (share peak) + a + b L)
+            rate = F / (F_matmul / (share peak) + F_attention / (share peak) + a + b L + moved)
 
-        a and b are ``pack_seconds`` and ``block_seconds``: they rule where models are tiny.
+        a and b are ``pack_seconds`` and ``block_seconds``: they rule where models are tiny. moved
+        is the time of elementwise kernels. As ``planner.speed`` has it for one device.
         """
         segment = min(pack_tokens, segment_tokens)
         flops = count_flops(model, [segment], [TYPICAL_CAPTION])
         scale = pack_tokens / segment
         attention = scale * (flops.self_attention + flops.cross_attention)
         total = scale * flops.total
-        peak, efficiency = self.peak(precision), self.efficiency
-        seconds = (total - attention) / (efficiency.matmul * peak)
-        seconds += attention / (efficiency.attention * peak)
-        return total / (seconds + efficiency.pack_seconds + model.depth * efficiency.block_seconds)
+        peak, share = self.peak(precision), self.efficiency
+        seconds = (total - attention) / (self.matmul_share(model.width) * peak)
+        seconds += attention / (share.attention * peak)
+        moved = DIT_TRAFFIC * model.width * pack_tokens * (2 if precision == "bf16" else 4)
+        seconds += 3 * model.depth * moved / (share.memory * self.memory_bytes_per_second)
+        return total / (seconds + share.pack_seconds + model.depth * share.block_seconds)
+
+    def matmul_share(self, width: int) -> float:
+        """Return the share of the peak that products over ``width`` sustain."""
+        return self.efficiency.matmul * width / (width + self.efficiency.half_width)
 
     def money(self, device_hours: float) -> float:
         """Return the price of device-hours in ``price.currency``."""
