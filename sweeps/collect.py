@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from sweeps.config import PilotConfig
 from sweeps.study import Spec
 
 COLUMNS = (
@@ -50,6 +53,28 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     result = json.loads(path.read_text())
     assert isinstance(result, dict)
     return result
+
+
+def pilot_minimum(pilot: PilotConfig, results: Sequence[dict[str, Any]]) -> tuple[float, str]:
+    """Return the pilot's best number of parameters and a sentence on how it was found.
+
+    The vertex of a parabola in log N where it lies among the sizes, else the best size.
+    """
+    params = np.log([r["params"] for r in results])
+    losses = np.log([r["loss"] for r in results])
+    best = params[int(np.argmin(losses))]
+    how = "the best size, for want of an interior minimum"
+    if len(results) >= 3:
+        curve, slope, _ = np.polyfit(params, losses, 2)
+        vertex = -slope / (2 * curve) if curve > 0 else np.inf
+        if params.min() < vertex < params.max():
+            best, how = vertex, "the vertex of a parabola in log N"
+    centre = float(np.exp(best))
+    return centre, (
+        f"{len(results)} sizes at {pilot.flops:.3g} FLOPs; its minimum, {how}, is at "
+        f"N = {centre:.3g}. A grid of budget C is centred at that times "
+        f"(C / {pilot.flops:.3g})^{pilot.exponent:g}."
+    )
 
 
 def collect(

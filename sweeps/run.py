@@ -24,8 +24,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data.shards import read_manifest
 from launch.local import describe_failures
 from launch.process import Job
@@ -36,6 +34,7 @@ from sweeps.collect import (
     collect,
     compare_twins,
     excluded_rows,
+    pilot_minimum,
     read_result,
     seed_noise,
     write_rows,
@@ -118,22 +117,7 @@ class StudyRunner:
         results = self._results(["pilot"])
         if not results:
             raise ValueError("pilot: no run finished. See the log.txt of its runs.")
-        params = np.log([r["params"] for r in results])
-        losses = np.log([r["loss"] for r in results])
-        best = params[int(np.argmin(losses))]
-        how = "the best size, for want of an interior minimum"
-        if len(results) >= 3:
-            curve, slope, _ = np.polyfit(params, losses, 2)
-            vertex = -slope / (2 * curve) if curve > 0 else np.inf
-            if params.min() < vertex < params.max():
-                best, how = vertex, "the vertex of a parabola in log N"
-        centre = float(np.exp(best))
-        pilot = self.study.pilot
-        return centre, (
-            f"{len(results)} sizes at {pilot.flops:.3g} FLOPs; its minimum, {how}, is at "
-            f"N = {centre:.3g}. A grid of budget C is centred at that times "
-            f"(C / {pilot.flops:.3g})^{pilot.exponent:g}."
-        )
+        return pilot_minimum(self.study.pilot, results)
 
     def _replicates(self, grid: list[Spec]) -> list[Spec]:
         """Return the middle size of each replicated budget's grid with other seeds."""

@@ -149,14 +149,14 @@ def main(arguments: Sequence[str]) -> int:
         out = options.pop("out", None)
         law = fit_table(options.pop("table"), **options)
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(describe(law))
     if out:
         try:
             write_json(Path(out), law)
         except OSError as error:
-            print(f"out={out}: cannot be written ({error}). Give another path.", file=sys.stderr)
+            print(f"error: out={out}: cannot be written ({error}). Use another.", file=sys.stderr)
             return 2
         print(f"\nWritten to {out}")
     return 0

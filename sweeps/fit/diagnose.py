@@ -11,6 +11,7 @@ from sweeps.fit.forms import Array, Columns, Form
 from sweeps.fit.powers import SumOfPowers
 from sweeps.fit.profile import Profile
 from sweeps.fit.solve import Fit
+from sweeps.fit.suspects import warn_rows, warn_runs
 
 if TYPE_CHECKING:
     from sweeps.fit.law import Law
@@ -26,7 +27,6 @@ MAX_SPREAD = {"floor": 1.5, "amplitude": 30.0, "exponent": 2.0, "scale": 2.0}
 DIVERGED_FACTOR = 2.0
 MAX_CONDITION = 1e6  # published fits of two terms have 1e3 to 2e4, of four dependent ones 4e6
 MIN_RANGE = 2.0  # over less than a doubling any smooth function is a power
-SIZES = ("params", "tokens", "flops", "width", "depth")  # that loss should fall with
 
 
 def check_columns(form: Form, columns: Columns, target: Array, num_fixed: int = 0) -> None:
@@ -50,6 +50,21 @@ def check_columns(form: Form, columns: Columns, target: Array, num_fixed: int = 
                 f"{name} has median {np.median(column):.4g} and {form.target} "
                 f"{np.median(target):.4g}: {name} must be the larger; the columns look swapped. "
                 f"Set {name}=COLUMN and {form.target}=COLUMN to the right ones."
+            )
+    _check_flops(columns)
+
+
+def _check_flops(columns: Columns) -> None:
+    """Raise ValueError where compute is less than what it was spent on: swapped columns."""
+    if "flops" not in columns:
+        return
+    spent = float(np.median(columns["flops"]))
+    for name in ("params", "tokens"):
+        if name in columns and spent < np.median(columns[name]):
+            raise ValueError(
+                f"flops has median {spent:.4g} and {name} {np.median(columns[name]):.4g}: flops "
+                "must be the larger; the columns look swapped, or flops is in another unit. Set "
+                f"columns.flops=COLUMN and columns.{name}=COLUMN to the right ones."
             )
 
 
@@ -189,45 +204,9 @@ def warn_fit(fit: Fit, boot: Bootstrap) -> Iterator[str]:
         )
 
 
-def warn_rows(fit: Fit, excluded: list[dict[str, str]]) -> Iterator[str]:
-    """Yield what is odd about the rows: excluded ones, duplicates, one size, losses that rise."""
-    for run in excluded:
-        yield f"Run {run['name']} is excluded: {run['reason']}."
-    keys = ", ".join((*fit.form.columns, fit.form.target))
-    rows = np.stack([*(fit.columns[c] for c in fit.form.columns), fit.target], axis=1)
-    if doubles := len(rows) - len(np.unique(rows, axis=0)):
-        yield f"{doubles} runs are exact duplicates of others ({keys}): drop them."
-    for column, words in (("params", "parameters"), ("tokens", "tokens"), ("flops", "compute")):
-        if column in fit.form.columns and len(np.unique(fit.columns[column])) == 1:
-            yield f"All runs have one size ({column}): how loss falls with {words} cannot be known."
-    if {"params", "tokens"} <= set(fit.form.columns):
-        ratio = float(np.median(fit.columns["tokens"] / fit.columns["params"]))
-        if ratio < 1:
-            yield (
-                f"The median run has {ratio:.2g} tokens for each parameter: the columns params and "
-                "tokens look swapped."
-            )
-    yield from _warn_rising(fit)
-
-
-def _warn_rising(fit: Fit) -> Iterator[str]:
-    names = [c for c in fit.form.columns if c in SIZES]
-    if getattr(fit.form, "signed", False) or not names:
-        return
-    if "width" in names:  # width, depth and params depend on each other: no slope is one's own
-        names = [n for n in names if n == "tokens"]
-    columns = [np.ones(len(fit.target)), *(np.log(fit.columns[c]) for c in names)]
-    slopes = np.linalg.lstsq(np.stack(columns, 1), np.log(fit.target), rcond=None)[0][1:]
-    rising = [n for n, s in zip(names, slopes, strict=True) if s > 1e-9]
-    if rising:
-        yield (
-            f"Loss rises with {' and with '.join(rising)} where the other is held fixed: "
-            "columns swapped, runs unconverged, or an untuned recipe; the form cannot rise."
-        )
-
-
 def _warn_runs(law: "Law") -> Iterator[str]:
-    yield from warn_rows(law.fit, law.excluded)
+    yield from warn_rows(law.fit, law.excluded, [r.name for r in law.runs])
+    yield from warn_runs(law)
     if (budgets := len(law.budgets)) < 3:
         yield f"The runs form {budgets} compute budgets: a frontier needs at least 3."
     scatter, noise = law.scatter, law.noise_floor

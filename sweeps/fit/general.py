@@ -27,6 +27,7 @@ from sweeps.fit.results import (
 )
 from sweeps.fit.sensitivity import sensitivity
 from sweeps.fit.solve import Fit, fit_form
+from sweeps.fit.suspects import warn_rows
 from sweeps.fit.table import Table
 
 CURVE_BLOCKS = 10  # a loss curve is resampled in this many blocks: its points are correlated
@@ -83,7 +84,7 @@ def fit_columns(
             *notes,
             *diagnose.warn_fit(fit, boot),
             *diagnose.warn_identified(verdicts),
-            *diagnose.warn_rows(fit, table.excluded),
+            *warn_rows(fit, table.excluded, table.names),
         ],
         "excluded": table.excluded,
     }
@@ -123,6 +124,7 @@ def without_diverged(table: Table) -> Table:
         names=[table.names[i] for i in kept],
         clusters=[table.clusters[i] for i in kept],
         excluded=table.excluded + excluded,
+        lines=[table.lines[i] for i in kept],
     )
 
 

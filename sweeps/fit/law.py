@@ -249,7 +249,7 @@ def fit_table(
     }  # fmt: skip
     if set(shape.columns) != {"params", "tokens"} or shape.target != "loss":
         return fit_columns(shape, table, unseen, **options)
-    law = fit_law(_runs(table), flops_of, form=form, sizes=sizes, **options)
+    law = fit_law(runs_of(table), flops_of, form=form, sizes=sizes, **options)
     law = replace(law, excluded=table.excluded + law.excluded, warnings=table.notes + law.warnings)
     found = law.to_dict()
     if unseen is not None:
@@ -263,13 +263,15 @@ def _used(names: Mapping[str, str], form: Relation) -> dict[str, str]:
     return {k: v for k, v in names.items() if k != v or k in wanted}
 
 
-def _runs(table: Table) -> list[Run]:
+def runs_of(table: Table) -> list[Run]:
     """Return the rows of a table as runs."""
     runs = []
     for i, name in enumerate(table.names):
         row = {k: v[i] for k, v in table.optional.items()}
 
-        def optional(column: str, row: dict[str, str] = row, line: int = i + 2) -> float | None:
+        def optional(
+            column: str, row: dict[str, str] = row, line: int = table.lines[i]
+        ) -> float | None:
             return number(row, column, line) if row.get(column, "") else None
 
         params, tokens = float(table.columns["params"][i]), float(table.columns["tokens"][i])

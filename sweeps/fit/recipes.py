@@ -66,7 +66,9 @@ def at_optima(form: Form, table: Table) -> Table:
         return table
     names = [*needed, *(k for k in KNOBS if k in table.optional)]
     columns = {
-        n: np.array([number({n: t}, n, i) for i, t in enumerate(table.optional[n], start=2)])
+        n: np.array(
+            [number({n: t}, n, i) for i, t in zip(table.lines, table.optional[n], strict=True)]
+        )
         for n in names
     }
     points = np.stack([columns["params"], columns["tokens"]], axis=1)
@@ -83,6 +85,7 @@ def at_optima(form: Form, table: Table) -> Table:
         clusters=list(range(len(optima.params))),
         excluded=table.excluded + optima.refused,
         optional={},
+        lines=[],
         notes=[
             *table.notes,
             f"{len(loss)} runs make {len(optima.params)} optima of {form.target} over "

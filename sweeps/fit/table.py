@@ -1,7 +1,5 @@
 """Read a table of runs: every cell checked, every refusal with its column, line and remedy."""
 
-import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.forms import Array, Relation
+from sweeps.fit.rows import no_such_column, read_rows, renamed
 
 TRUE_WORDS = {"1", "true", "yes"}
 FALSE_WORDS = {"", "0", "false", "no"}
@@ -20,7 +19,10 @@ NAMES = ("curve",)
 
 @dataclass(frozen=True)
 class Table:
-    """Hold the rows to fit: `columns` and `target` in row order, and what was left out and why."""
+    """Hold the rows to fit: `columns` and `target` in row order, and what was left out and why.
+
+    `lines` are the rows' lines in the file.
+    """
 
     columns: dict[str, Array]
     target: Array
@@ -29,45 +31,7 @@ class Table:
     excluded: list[dict[str, str]]
     optional: dict[str, list[str]]
     notes: list[str]
-
-
-def read_rows(path: Path, columns: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the rows with the columns of `columns` (ours -> theirs) renamed to ours.
-
-    A csv with a header, or a `.jsonl` with one object a line.
-    """
-    if not path.is_file():
-        raise ValueError(f"table={path}: is not a file. Give a csv with a header row.")
-    try:
-        rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_csv(path)
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        kind = "one JSON object a line" if path.suffix == ".jsonl" else "a csv in UTF-8"
-        raise ValueError(f"table={path}: is not {kind} ({error}). Export it anew.") from None
-    if not rows:
-        raise ValueError(f"table={path}: has a header and no rows. Add one row a run.")
-    for ours, theirs in columns.items():
-        if theirs not in rows[0]:
-            raise ValueError(
-                f"{ours}={theirs}: not a column of {path.name}, which has {list(rows[0])}. "
-                f"Name the right one, as in columns.{ours}=COLUMN."
-            )
-    return [row | {ours: row[theirs] for ours, theirs in columns.items()} for row in rows]
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return [
-            {(k or "").strip(): (v or "") for k, v in raw.items() if isinstance(k, str)}
-            for raw in csv.DictReader(file)
-        ]
-
-
-def _read_jsonl(path: Path) -> list[dict[str, str]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"table={path}: must hold one JSON object a line. Export it anew.")
-    return [{str(k): "" if v is None else str(v) for k, v in row.items()} for row in rows]
+    lines: list[int]
 
 
 def number(row: Mapping[str, str], column: str, line: int, target: str = "loss") -> float:
@@ -78,7 +42,8 @@ def number(row: Mapping[str, str], column: str, line: int, target: str = "loss")
         value = float(text)
     except ValueError:
         raise ValueError(
-            f"{where}: must be a number. Correct it, or set excluded=true in that row."
+            f"{where}: must be a number. Write it as 1200000 or 1.2e6 (no units, no commas), or "
+            "set excluded=true in that row."
         ) from None
     if column == target and not math.isfinite(value):
         return value
@@ -114,18 +79,17 @@ def read_table(
     Raises:
         ValueError: naming the column, the line, the rule and the remedy.
     """
-    raw = read_rows(path, {k: v for k, v in mapping.items() if v != k})
-    notes = _derive(raw, form, path)
+    raw, numbers = read_rows(path)
+    raw = renamed(raw, {k: v for k, v in mapping.items() if v != k}, path)
+    notes = _derive(raw, numbers, form, path)
     wanted = [*form.columns, *([form.target] if target or form.target in raw[0] else [])]
     missing = [c for c in wanted if c not in raw[0]]
     if missing:
-        raise ValueError(
-            f"{missing[0]}={mapping.get(missing[0], missing[0])}: not a column of {path.name}, "
-            f"which has {list(raw[0])}. form={form.name} needs {', '.join(wanted)}. Name the right "
-            f"one, as in columns.{missing[0]}=COLUMN."
-        )
+        theirs, why = mapping.get(missing[0], missing[0]), f"form={form.name} needs "
+        why += f"{', '.join(wanted)}. "
+        raise ValueError(no_such_column(missing[0], theirs, path, list(raw[0]), why))
     rows, names, lines, excluded = [], [], [], []
-    for line, row in enumerate(raw, start=2):
+    for line, row in zip(numbers, raw, strict=True):
         name = row.get("name", "").strip() or f"line {line}"
         if truth(row, "excluded", line):
             why = row.get("reason", "").strip() or "marked excluded in the table"
@@ -168,11 +132,11 @@ def _assemble(
     clusters = [rows[i].get("cluster", "").strip() or int(i) for i in kept]
     return Table(
         {c: v[keep] for c, v in columns.items()}, target[keep], [names[i] for i in kept], clusters,
-        excluded, optional, notes,
+        excluded, optional, notes, [lines[i] for i in kept],
     )  # fmt: skip
 
 
-def _derive(raw: list[dict[str, str]], form: Relation, path: Path) -> list[str]:
+def _derive(raw: list[dict[str, str]], lines: list[int], form: Relation, path: Path) -> list[str]:
     """Fill in `tokens` or `flops` from the other where the table has only one; say so.
 
     A table of curves without a `curve` column is one curve.
@@ -183,11 +147,11 @@ def _derive(raw: list[dict[str, str]], form: Relation, path: Path) -> list[str]:
             row["curve"] = "0"
         return [f"{path.name} has no column curve: its rows are taken as one curve."]
     if "tokens" in form.columns and "tokens" not in have and {"flops", "params"} <= set(have):
-        for line, row in enumerate(raw, start=2):
+        for line, row in zip(lines, raw, strict=True):
             row["tokens"] = str(number(row, "flops", line) / (6 * number(row, "params", line)))
         return [f"{path.name} has no tokens: they are taken as flops / (6 params)."]
     if "flops" in form.columns and "flops" not in have and {"tokens", "params"} <= set(have):
-        for line, row in enumerate(raw, start=2):
+        for line, row in zip(lines, raw, strict=True):
             row["flops"] = str(6 * number(row, "tokens", line) * number(row, "params", line))
         return [f"{path.name} has no flops: they are taken as 6 params tokens."]
     return []

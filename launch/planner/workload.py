@@ -1,0 +1,96 @@
+"""What a run works on: clips, packs and steps, from the dataset's index where it is at hand."""
+
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from data.pack import tokens
+from data.sample import SampleInfo
+from data.shards import read_index
+from launch.planner.activations import PackShape
+from launch.planner.config import PlanConfig
+from launch.planner.network import Network
+from launch.planner.speed import Batch, training_flops
+from trainer.config import RunConfig
+from trainer.horizon import plan_horizon
+
+TYPICAL_CLIP = 8192  # tokens: five seconds at 480p, 24 frames a second, cells of 4 x 16 x 16
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of a dataset. segment: the sum of squared lengths over their sum. caption: tokens."""
+
+    mean: float
+    segment: float
+    longest: int
+    caption: float
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A run's length and its packs. measured: from the dataset's index, not assumed."""
+
+    clips: Clips
+    steps: int
+    step_tokens: float
+    step_flops: float
+    epochs: float
+    measured: bool
+
+    @property
+    def tokens(self) -> float:
+        """Video tokens of the whole run."""
+        return self.steps * self.step_tokens
+
+
+def plan_workload(run: RunConfig, plan: PlanConfig) -> Workload:
+    """Return what a run works on: exactly, or by the plan's assumptions."""
+    root = Path(run.data.root)
+    if (root / run.data.train_split / "index.jsonl").is_file() and not run.data.mixture:
+        return _measured(run, read_index(root, run.data.train_split))
+    length = plan.clip_tokens or min(run.data.pack_tokens, TYPICAL_CLIP)
+    clips = Clips(length, length, length, plan.caption_tokens)
+    step_tokens = plan.fill * run.batch_tokens
+    flops = training_flops(Network.of(run.model), step_tokens, length, plan.caption_tokens)
+    return Workload(clips, _steps(run, step_tokens, flops), step_tokens, flops, 0.0, False)
+
+
+def pack_shape(clips: Clips, pack_tokens: int) -> PackShape:
+    """Return the shape of a pack of such clips."""
+    segments = max(1, ceil(pack_tokens / max(1.0, clips.mean)))
+    return PackShape(pack_tokens, segments, ceil(segments * max(1.0, clips.caption)))
+
+
+def batch_of(clips: Clips, pack_tokens: int, micros: int) -> Batch:
+    """Return what a replica works on in a step."""
+    shape = pack_shape(clips, pack_tokens)
+    return Batch(pack_tokens, clips.segment, shape.segments, clips.caption, micros)
+
+
+def _measured(run: RunConfig, infos: list[SampleInfo]) -> Workload:
+    horizon = plan_horizon(run, infos)
+    lengths = [tokens(i.num_frames, i.height, i.width, run.cell) for i in infos]
+    total = sum(lengths)
+    captions = [max(1, info.caption_tokens) for info in infos]
+    clips = Clips(
+        mean=total / len(lengths),
+        segment=sum(n * n for n in lengths) / total,
+        longest=max(lengths),
+        caption=sum(c * n for c, n in zip(captions, lengths, strict=True)) / total,
+    )
+    epochs = horizon.steps * horizon.step_tokens / total
+    return Workload(clips, horizon.steps, horizon.step_tokens, horizon.step_flops, epochs, True)
+
+
+def _steps(run: RunConfig, step_tokens: float, step_flops: float) -> int:
+    horizon = run.horizon
+    if horizon.steps:
+        return horizon.steps
+    wanted = horizon.tokens / step_tokens if horizon.tokens else horizon.flops / step_flops
+    if round(wanted) < 1:
+        raise ValueError(
+            f"horizon={horizon}: is less than one optimizer step of {step_flops:.3g} FLOPs. "
+            "Raise the horizon or shrink the batch."
+        )
+    return round(wanted)

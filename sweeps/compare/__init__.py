@@ -1,0 +1,1 @@
+"""How much compute the better of two recipes, architectures or data sets is worth."""

@@ -1,0 +1,44 @@
+"""Say how much compute the better of two recipes, architectures or data sets is worth.
+
+usage: python -m sweeps.compare A B [key=value ...] [--json]
+
+examples:
+  python -m sweeps.compare runs/demo runs/demo-lr4
+  python -m sweeps.compare dense.csv short.csv columns.loss=val level=.95 svg=compare.svg
+  python -m sweeps.compare runs/demo/runs/RUN_A runs/demo/runs/RUN_B
+
+A and B are two studies' folders, two tables of runs (csv or jsonl; columns params, tokens, loss, or
+flops, loss), or two runs' folders. The answer is the factor of compute at equal loss, over the
+losses that both reach, with an interval from resampled runs. It is refused in words where the
+losses do not overlap, where the interval holds 1, and where the difference is below the noise.
+
+  method=        law: both frontiers L*(C) from a law of (params, tokens); frontier: a power of
+                 FLOPs through each budget's best run (default: law where both tables allow it)
+  columns.X=COL  the tables' column for X
+  level=.9       of the intervals
+  resamples=1000 bootstrap refits; seed=0 of them
+  out=FILE.json  the result for a tool (--json prints it)
+  svg=FILE.svg   both frontiers and the multiplier
+
+Both must be measured on the same validation clips and noise: a table cannot show that.
+"""
+
+import sys
+
+
+def main(argv: list[str]) -> int:
+    """Compare, print and write; return 2 with the message on stderr for a user's mistake."""
+    if not argv or {"-h", "--help", "help"} & set(argv):
+        print(__doc__)
+        return 0 if argv else 2
+    from sweeps.compare.command import run  # after --help, which should be quick
+
+    try:
+        return run(argv)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

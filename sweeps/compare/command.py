@@ -1,0 +1,145 @@
+"""The command line of a comparison: its options, what is compared how, and the printed table."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeps.compare.multiplier import NOISE_FACTOR, Comparison, compare_sides
+from sweeps.compare.sides import (
+    Side,
+    can_make_law,
+    locate,
+    read_run_side,
+    read_table_side,
+    renamed_apart,
+)
+from sweeps.fit.__main__ import write_json
+from sweeps.fit.law import check_options
+
+READERS: dict[str, Any] = {
+    "level": float, "resamples": int, "seed": int, "method": str, "out": str, "svg": str,
+}  # fmt: skip
+
+
+def compare(
+    a: str,
+    b: str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    method: str | None = None,
+    level: float = 0.9,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Comparison, Side, Side]:
+    """Compare two studies, tables or runs; see `sweeps.compare.__main__`.
+
+    Raises:
+        ValueError: they cannot be read, or are not of one kind.
+    """
+    check_options(level, resamples, None, ())
+    if method not in (None, "law", "frontier"):
+        raise ValueError(f"method={method}: is not known. Use law or frontier.")
+    paths, mapping = [locate(a), locate(b)], dict(columns or {})
+    if len({path.is_dir() for path in paths}) > 1:
+        raise ValueError(f"{a} and {b}: one is a run, the other a table. Give two of a kind.")
+    if paths[0].is_dir():
+        sides = [read_run_side(path, resamples, seed + i) for i, path in enumerate(paths)]
+    else:
+        laws = method or ("law" if all(can_make_law(p, mapping) for p in paths) else "frontier")
+        sides = [
+            read_table_side(path, mapping, laws, resamples, level, seed + i)
+            for i, path in enumerate(paths)
+        ]
+    one, other = renamed_apart(*sides)
+    return compare_sides(one, other, level), one, other
+
+
+def run(argv: Sequence[str]) -> int:
+    """Compare what a command line names, print, and write what it asks for.
+
+    Raises:
+        ValueError: an option or an input is wrong.
+    """
+    names, columns, options = _parse([a for a in argv if a != "--json"])
+    out, svg = (options.pop(key, None) for key in ("out", "svg"))
+    found, a, b = compare(*names, columns=columns, **options)
+    print(json.dumps(found.to_dict(), indent=1) if "--json" in argv else describe(found, a, b))
+    try:
+        if out:
+            write_json(Path(out), found.to_dict())
+        if svg:
+            from sweeps.compare.figure import draw  # matplotlib takes longer than the comparison
+
+            Path(svg).write_text(draw(found, a, b), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"out={out}, svg={svg}: cannot be written ({error}).") from None
+    return 0
+
+
+def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
+    names: list[str] = []
+    columns: dict[str, str] = {}
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if equals and key.startswith("columns.") and text:
+            columns[key.removeprefix("columns.")] = text
+        elif equals and key in READERS:
+            try:
+                options[key] = READERS[key](text)
+            except ValueError:
+                raise ValueError(f"{word}: cannot be read as a number. See --help.") from None
+        elif word.startswith("--") or (equals and not Path(word).exists()):
+            known = ", ".join([*READERS, "columns.NAME", "--json"])
+            raise ValueError(f"{word}: is not an option. Known are {known}.")
+        else:
+            names.append(word)
+    if len(names) != 2:
+        raise ValueError(f"A B={names}: must be two folders or tables. See --help.")
+    return names, columns, options
+
+
+def describe(found: Comparison, a: Side, b: Side) -> str:
+    """Return the comparison as text for a terminal."""
+    words = {
+        "law": "frontiers L*(C) of a law of (params, tokens) each",
+        "frontier": "a power of FLOPs through each budget's best run",
+        "curve": "two single runs, along their curves",
+    }
+    lines = [found.verdict, "", f"Compared: {words[found.method]}."]
+    for label, side in (("A", a), ("B", b)):
+        noise = "unknown" if side.noise is None else f"{100 * side.noise:.2g} %"
+        lines.append(
+            f"  {label}  {side.name}: {side.runs} runs, {side.low:.3g} to {side.high:.3g} FLOPs, "
+            f"noise of a run {noise}"
+        )
+    if found.points:
+        lines += ["", f"  {'loss':>10}{'FLOPs A':>12}{'FLOPs B':>12}{'A / B':>9}   interval"]
+        for p in found.points:
+            low, high = p["interval"]
+            lines.append(
+                f"  {p['loss']:>10.5g}{p['flops_a']:>12.3g}{p['flops_b']:>12.3g}"
+                f"{p['factor']:>9.3g}   {low:.3g} to {high:.3g}"
+            )
+        low, high = found.interval or (float("nan"), float("nan"))
+        lines.append(f"  geometric mean, {100 * found.level:g} % interval: {low:.3g} to {high:.3g}")
+    if found.difference is not None:
+        noise = "unknown" if found.noise is None else f"{100 * found.noise:.2g} %"
+        worth = (
+            f", worth {found.noise_as_compute:.3g}x compute at {NOISE_FACTOR:g} of them"
+            if found.noise_as_compute
+            else ""
+        )
+        lines.append(
+            f"Loss of A over B at equal compute: {100 * found.difference:+.2g} %; noise of that "
+            f"{noise}{worth}."
+        )
+    if found.method == "curve":
+        lines.append(
+            "One seed each: the interval holds only the noise of validation. Inside a run the "
+            "learning rate has not decayed, so the better run's saving is rather understated."
+        )
+    lines.append("Both must be measured on the same validation clips and noise.")
+    return "\n".join([*lines, *(["", "Notes"] if found.notes else []),
+                      *(f"  - {note}" for note in found.notes)])  # fmt: skip

@@ -1,0 +1,132 @@
+"""The command line of a plan: options apart from the study's own keys, and the printed table."""
+
+import json
+import re
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from launch.machine import load_machine
+from launch.progress import format_clock
+from sweeps.config import compose_any
+from sweeps.plan.kinds import Clips, Planned, plan_study
+from sweeps.plan.table import Estimator, Row, Totals, as_json, doubts, totals
+
+OWN = ("machine", "price", "devices", "clip")
+SHOWN_DOUBTS = 12
+
+
+def run(argv: Sequence[str]) -> int:
+    """Plan the study of a command line and print it.
+
+    Raises:
+        ValueError: an option, the study or one of its runs cannot be.
+    """
+    words = [a for a in argv if a != "--json"]
+    if unknown := [a for a in words if a.startswith("-")]:
+        raise ValueError(f"{unknown[0]}: is not an option. Use key=value or --json; see --help.")
+    own = dict(a.split("=", 1) for a in words if a.partition("=")[0] in OWN and "=" in a)
+    price = [f"price.per_device_hour={own['price']}"] if "price" in own else []
+    machine = load_machine(own.get("machine", "cpu2"), price)
+    devices = _count(own["devices"]) if "devices" in own else machine.devices_per_node
+    clips = Clips(_clip(own["clip"]) if "clip" in own else None)
+    study = compose_any([a for a in words if a.partition("=")[0] not in OWN])
+    planned = plan_study(study, clips)
+    estimator = Estimator(machine, clips)
+    console = Console(stderr=True)
+    bar = track(planned.runs, "composing", console=console, disable=not console.is_terminal)
+    rows = [estimator.row(expected) for expected in bar]
+    total = totals(rows, planned, machine, devices)
+    notes = [*clips.notes, *planned.notes]
+    if "--json" in argv:
+        print(json.dumps(as_json(rows, total, planned, machine.name, notes), indent=1))
+    else:
+        show(rows, total, planned, machine.name, notes)
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"devices={text}: must be a whole number of at least 1. Use 8.")
+    return int(text)
+
+
+def _clip(text: str) -> tuple[int, int, int]:
+    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+    size = tuple(int(part) for part in found.groups()) if found else ()
+    if len(size) != 3 or min(size) < 1:
+        raise ValueError(f"clip={text}: must be FRAMESxHEIGHTxWIDTH. Use 33x240x416.")
+    return size[0], size[1], size[2]
+
+
+def show(
+    rows: Sequence[Row], total: Totals, planned: Planned, machine: str, notes: Sequence[str]
+) -> None:
+    """Print the table, its totals, and what to know before it starts."""
+    console = Console(soft_wrap=True, highlight=False)
+    # A pipe has no width of its own: lines are then as long as the table needs.
+    wide = Console(width=max(console.width, 150), highlight=False)
+    wide.print(_table(rows, total.currency), markup=False)
+    for line in [*_totals(total, planned, machine), "", *notes]:
+        console.print(line, markup=False)
+    found = doubts(rows, total)
+    if found:
+        console.print("\nWarnings", markup=False)
+        for line in found[:SHOWN_DOUBTS]:
+            console.print(f"  - {line}", markup=False)
+        if len(found) > SHOWN_DOUBTS:
+            console.print(f"  ... and {len(found) - SHOWN_DOUBTS} more (all with --json)")
+
+
+def _table(rows: Sequence[Row], currency: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    for name in (
+        "state", "width x depth", "params", "tokens", "FLOPs", "steps", "batch", "lr", "time",
+        currency,
+    ):  # fmt: skip
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        state = f"{100 * row.done:.0f} %" if row.state == "partial" else row.state
+        table.add_row(
+            row.name, state, f"{row.width} x {row.depth}", f"{row.params:.4g}",
+            f"{row.tokens:.3g}", f"{row.flops:.3g}", str(row.steps), str(row.batch_tokens),
+            f"{row.lr:.3g}", clock(row.seconds), _money(row.money),
+        )  # fmt: skip
+    return table
+
+
+def _totals(total: Totals, planned: Planned, machine: str) -> list[str]:
+    lines = [
+        f"{planned.folder}: {total.runs} runs ({total.finished} finished, {total.partial} partial, "
+        f"{total.missing} missing), {total.flops:.3g} FLOPs, up to {total.params_largest:.3g} "
+        "parameters",
+        f"On {total.devices} devices of {machine}: {clock(total.seconds)} of training, "
+        f"{total.device_hours:.3g} device-hours, {_money(total.money)} {total.currency}",
+    ]
+    if total.flops_left < total.flops:
+        lines.append(
+            f"Still to do: {clock(total.seconds_left)}, {total.device_hours_left:.3g} "
+            f"device-hours, {_money(total.money_left)} {total.currency}"
+        )
+    lines.append(
+        f"Disk: {total.disk_bytes / 1e9:.3g} GB in checkpoints and logs; "
+        f"{total.disk_free_bytes / 1e9:.3g} GB are free"
+    )
+    return lines
+
+
+def clock(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    if seconds < 1:
+        return f"{seconds:.1f} s"
+    if seconds < 48 * 3600:
+        return format_clock(seconds)
+    return f"{seconds / 86400:.1f} d"
+
+
+def _money(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

@@ -1,0 +1,172 @@
+"""The compute multiplier of two frontiers or runs with known answers, and when it is refused."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sweeps.compare.__main__ import main
+from sweeps.compare.command import compare
+
+DEMO = Path(__file__).parents[2] / "docs" / "studies" / "demo"
+
+
+def loss_of(params, tokens):
+    return 1.69 + 406.4 / params**0.34 + 410.7 / tokens**0.28
+
+
+def table(path, factor=1.0, noise=0.003, seed=0, first=1e18, budgets=4, scale=1.0):
+    """Write an isoFLOP table of runs that need `factor` times less compute for the same loss."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for flops in first * 4.0 ** np.arange(budgets):
+        for params in 0.6 * (flops / 6) ** 0.45 * np.geomspace(0.3, 3.3, 5):
+            tokens = flops / 6 / params
+            loss = scale * loss_of(params, factor * tokens) * np.exp(noise * rng.standard_normal())
+            rows.append([f"r{len(rows)}", params, tokens, flops, loss])
+    return write(path, ["name", "params", "tokens", "flops", "loss"], rows)
+
+
+def write(path, header, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return str(path)
+
+
+def run_folder(folder, factor=1.0, noise=0.002, last=2e12):
+    flops = np.geomspace(1e11, last, 9)
+    rows = [[i, 1.0, c, 0.5 * (factor * c / 1e11) ** -0.1, ""] for i, c in enumerate(flops)]
+    write(folder / "curve.csv", ["step", "tokens", "flops", "loss", "train_loss"], rows)
+    result = {"status": "finished", "loss": rows[-1][3], "loss_noise": noise * rows[-1][3]}
+    (folder / "result.json").write_text(json.dumps(result))
+    return str(folder)
+
+
+def test_the_multiplier_of_a_recipe_that_needs_half_again_less_compute_is_in_its_interval(tmp_path):
+    a = table(tmp_path / "a.csv")
+    b = table(tmp_path / "b.csv", factor=1.5, seed=1)
+    found, *_ = compare(a, b, resamples=150)
+    low, high = found.interval
+    assert low < 1.5 < high
+    assert high / low < 1.3
+    assert found.factor == pytest.approx(1.5, rel=0.1)
+    assert found.verdict.startswith("b is worth 1.")
+    swapped, *_ = compare(b, a, resamples=150)
+    assert swapped.factor == pytest.approx(1 / found.factor, rel=0.05)
+    assert swapped.verdict.startswith("b is worth 1.")
+
+
+def test_without_noise_the_multiplier_is_right_at_every_loss(tmp_path):
+    a = table(tmp_path / "a.csv", noise=0)
+    b = table(tmp_path / "b.csv", noise=0, factor=1.5)
+    found, *_ = compare(a, b, resamples=20)
+    assert [p["factor"] for p in found.points] == pytest.approx([1.5] * len(found.points), rel=3e-3)
+    assert found.trend == pytest.approx(1, abs=3e-3)
+
+
+def test_two_tables_of_one_recipe_are_not_told_apart(tmp_path):
+    found, *_ = compare(table(tmp_path / "a.csv"), table(tmp_path / "b.csv", seed=1), resamples=150)
+    assert found.factor is None
+    assert "holds 1" in found.refusal or "below 2 times its noise" in found.refusal
+    assert found.verdict.startswith("Refused: ")
+
+
+def test_losses_that_do_not_overlap_are_refused_with_both_ranges(tmp_path, capsys):
+    a = table(tmp_path / "a.csv")
+    b = table(tmp_path / "b.csv", scale=0.4)
+    assert main([a, b, "resamples=20"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Refused: the losses do not overlap: a goes from ")
+    assert "b goes from" in text
+
+
+def test_a_gain_that_grows_with_compute_is_said(tmp_path):
+    a, b = [], []
+    for c in np.geomspace(1e18, 1e21, 7):
+        a.append([c, 3 * (c / 1e18) ** -0.05])
+        b.append([c, 2.97 * (c / 1e18) ** -0.08])
+    header = ["flops", "loss"]
+    found, *_ = compare(
+        write(tmp_path / "a.csv", header, a), write(tmp_path / "b.csv", header, b), resamples=100
+    )
+    assert found.method == "frontier"
+    assert found.points[0]["factor"] > 5 * found.points[-1]["factor"]
+    # A's compute at loss 2.5 over B's, from both powers.
+    wanted = (3 / 2.5) ** (1 / 0.05) / (2.97 / 2.5) ** (1 / 0.08)
+    at = np.interp(2.5, [p["loss"] for p in found.points], [p["factor"] for p in found.points])
+    assert at == pytest.approx(wanted, rel=0.05)
+    assert "grows with compute" in found.verdict
+
+
+def test_two_runs_are_compared_along_their_curves(tmp_path):
+    a, b = run_folder(tmp_path / "a"), run_folder(tmp_path / "b", factor=2.0)
+    found, *_ = compare(a, b, resamples=400)
+    assert found.method == "curve"
+    assert found.factor == pytest.approx(2.0, rel=1e-6)
+    low, high = found.interval
+    assert low < 2 < high < 2.5
+    near = run_folder(tmp_path / "c", factor=1.01)
+    refused, *_ = compare(a, near, resamples=400)
+    assert "holds 1" in refused.refusal
+
+
+def test_a_study_against_itself_with_cheaper_runs_gives_the_factor(tmp_path, capsys):
+    with (DEMO / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for key in ("tokens", "flops", "budget"):
+            row[key] = float(row[key]) / 1.5
+    cheap = write(tmp_path / "cheap" / "runs.csv", list(rows[0]), [r.values() for r in rows])
+    out, svg = tmp_path / "c.json", tmp_path / "c.svg"
+    words = [str(DEMO), str(Path(cheap).parent), "resamples=60", f"out={out}", f"svg={svg}"]
+    assert main(words) == 0
+    assert "cheap is worth 1.5x the compute of demo" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert found["factor"] == pytest.approx(1.5, rel=3e-3)
+    assert found["noise"] > 0
+    text = svg.read_text()
+    assert text.startswith("<svg")
+    assert "Compute at equal loss" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["only"], "must be two folders or tables"),
+        (["nowhere", "else"], "nowhere: does not exist"),
+        (["{a}", "{run}"], "one is a run, the other a table"),
+        (["{a}", "{empty}"], "holds neither runs.csv"),
+        (["{a}", "{a}", "level=2"], "level=2.0: must be between 0 and 1"),
+        (["{a}", "{a}", "method=guess"], "method=guess: is not known"),
+        (["{a}", "{a}", "lvel=.9"], "lvel=.9: is not an option"),
+        (["{a}", "{three}"], "a frontier needs 3"),
+        (["{a}", "{text}"], "loss='low' in line 2: must be a number"),
+    ],
+)
+def test_a_bad_question_is_named(tmp_path, capsys, words, said):
+    header = ["params", "tokens", "loss"]
+    places = {
+        "a": table(tmp_path / "a.csv"),
+        "run": run_folder(tmp_path / "run"),
+        "empty": str(tmp_path / "empty"),
+        "three": write(tmp_path / "t.csv", header, [[1e6, 1e8, 3.0], [2e6, 1e8, 2.9]]),
+        "text": write(tmp_path / "x.csv", header, [[1e6, 1e8, "low"]] * 8),
+    }
+    (tmp_path / "empty").mkdir()
+    assert main([word.format(**places) for word in words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_true_multiplier_as_often_as_they_say(tmp_path):
+    held = 0
+    for seed in range(100):
+        a = table(tmp_path / "a.csv", seed=2 * seed)
+        b = table(tmp_path / "b.csv", factor=1.5, seed=2 * seed + 1)
+        found, *_ = compare(a, b, resamples=200)
+        low, high = found.interval
+        held += low < 1.5 < high
+    assert 82 <= held <= 97  # 90 % of 100, give or take 2.6 of its standard deviations
