@@ -25,7 +25,13 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.packs import Grid, build_model, build_sample, our_loss
-from launch.planner.activations import PackShape, block_bytes, edge_bytes, working_bytes
+from launch.planner.activations import (
+    PackShape,
+    block_bytes,
+    edge_bytes,
+    rotation_bytes,
+    working_bytes,
+)
 from models.config import ModelConfig
 from models.modulation import Spans
 from trainer.parallel.config import ParallelConfig, Precision, Recompute
@@ -65,7 +71,7 @@ def predict(
 ) -> tuple[float, float]:
     """Return (kept after the forward pass, peak) of one pack."""
     kept = model.depth * block_bytes(model, parallel, pack, gathers, parallel.recompute)
-    kept += edge_bytes(model, parallel, pack, gathers)
+    kept += edge_bytes(model, parallel, pack, gathers) + rotation_bytes(model, parallel, pack)
     return kept, kept + working_bytes(model, parallel, pack, gathers)
 
 

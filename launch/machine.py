@@ -53,7 +53,8 @@ class EfficiencyConfig:
     link: share of a link's bandwidth that collectives reach.
     hidden: share of the compute beside it that traffic can hide behind.
     pack_seconds, block_seconds: time of a forward and backward pass, and of each block in it, that
-    does not depend on the size of tensors: starting kernels.
+    does not depend on the size of tensors: starting kernels. An accelerator works meanwhile, and
+    waits where it is done sooner.
     """
 
     matmul: float = 0.7
@@ -172,7 +173,12 @@ class MachineConfig:
         seconds += attention / (share.attention * peak)
         moved = DIT_TRAFFIC * model.width * pack_tokens * (2 if precision == "bf16" else 4)
         seconds += 3 * model.depth * moved / (share.memory * self.memory_bytes_per_second)
-        return total / (seconds + share.pack_seconds + model.depth * share.block_seconds)
+        return total / (seconds + self.start_seconds(model.depth, seconds))
+
+    def start_seconds(self, blocks: int, work_seconds: float) -> float:
+        """Return the seconds by which starting kernels of blocks prolongs their work."""
+        start = self.efficiency.pack_seconds + blocks * self.efficiency.block_seconds
+        return max(0.0, start - work_seconds) if self.accelerator else start
 
     def matmul_share(self, width: int) -> float:
         """Return the share of the peak that products over ``width`` sustain."""

@@ -73,6 +73,11 @@ def edge_bytes(
     return own * (rows * model.width * element_bytes(parallel) + values)
 
 
+def rotation_bytes(model: ModelConfig, parallel: ParallelConfig, pack: PackShape) -> float:
+    """Return the rotary factors that a chunk of blocks keeps, of the rows its projections see."""
+    return pack.rows / parallel.cp * (model.head_dim // 2) * COMPLEX_BYTES
+
+
 def working_bytes(
     model: ModelConfig, parallel: ParallelConfig, pack: PackShape, gathers: bool
 ) -> float:
@@ -103,13 +108,13 @@ def packs_in_flight(parallel: ParallelConfig, stage: int, micros: int) -> float:
 def pack_bytes(model: ModelConfig, parallel: ParallelConfig, pack: PackShape, micros: int) -> float:
     """Return the packs of a step on a rank: latents, noise, masks, places, captions; fp32.
 
-    All micro-batches of a step are prepared before it runs. Rotations are of one pack at a time.
+    All micro-batches of a step are prepared before it runs.
     """
     own = pack.rows / parallel.layout.row_shards
     row = model.values_per_token * (4 + 4 + 1) + POSITION_FEATURES * 4 + 8
     seen = pack.rows / parallel.cp
     each = own * row + seen * 3 * 8 + pack.captions * model.text_width * 4
-    return micros * each + seen * model.head_dim / 2 * COMPLEX_BYTES
+    return micros * each
 
 
 def message_bytes(model: ModelConfig, parallel: ParallelConfig, pack: PackShape) -> float:

@@ -10,6 +10,7 @@ from launch.planner.activations import (
     message_bytes,
     pack_bytes,
     packs_in_flight,
+    rotation_bytes,
     working_bytes,
 )
 from models.config import ModelConfig
@@ -114,7 +115,8 @@ def stage_memory(
     edge = edge_bytes(model, parallel, pack, gathers) * (flight if stage == 0 else 1.0)
     optimizer = 0 if parallel.offload else state.optimizer
     host = (state.optimizer if parallel.offload else 0) + online_bytes
-    activations = kept * flight + edge
+    rotations = rotation_bytes(model, parallel, pack) * parallel.interleave
+    activations = (kept + rotations) * flight + edge
     working = working_bytes(model, parallel, pack, gathers)
     # ZeRO 1 and 2 copy their partition's gradients to fp32 in the step, when activations are gone.
     step = state.optimizer / 3 if parallel.zero_stage in (1, 2) else 0

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from launch.machine import MachineConfig
 from launch.planner.config import PlanConfig, SearchConfig
+from launch.planner.console import wide_console
 from launch.planner.estimate import Estimate
 from launch.planner.memory import PARTS, Memory
 from launch.planner.network import Network
@@ -26,7 +26,7 @@ KINDS |= {"data": "communication", "bubble": "bubble"}
 
 def show_estimate(found: Estimate) -> None:
     """Print one run's plan."""
-    console, run, layout = Console(), found.run, found.run.parallel.layout
+    console, run, layout = wide_console(), found.run, found.run.parallel.layout
     parallel = run.parallel
     console.print(
         f"[bold]{escape(found.name)}[/] on {found.nodes} x {found.machine.name}: "
@@ -49,7 +49,7 @@ def show_search(
     found: Found,
 ) -> None:
     """Print the best layouts and why the others lost."""
-    console, clips = Console(), found.clips
+    console, clips = wide_console(), found.clips
     console.print(
         f"[bold]{_count(count_params(run.model).total)} parameters[/] on {settings.gpus} x "
         f"{machine.name}, {_count(found.batch_tokens)} tokens a step, clips of {clips.mean:,.0f} "

@@ -166,7 +166,8 @@ def _compute(
     moved = network.traffic * network.width * own * how.element_bytes
     moved *= (3 + how.elementwise_again) * blocks
     elementwise = moved / (share.memory * machine.memory_bytes_per_second)
-    return matmul, attention, elementwise, share.pack_seconds + blocks * share.block_seconds
+    kernels = machine.start_seconds(blocks, matmul + attention + elementwise)
+    return matmul, attention, elementwise, kernels
 
 
 def bandwidth(machine: MachineConfig, ranks: int, stride: int) -> float:

@@ -1,0 +1,158 @@
+"""The command line of plans: what it prints, warns of and refuses."""
+
+import json
+import subprocess
+import sys
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+
+from data.sample import SampleInfo
+from data.shards import write_index
+from launch.machine import load_machine
+from launch.plan import main
+from launch.planner.config import PlanConfig
+from launch.planner.estimate import estimate
+from launch.planner.workload import plan_workload
+from trainer.config import compose_run
+from trainer.parallel.config import Precision
+
+RUN = ["model=w64d2", "horizon.steps=100", "data.root=datasets/none"]
+LARGE = [
+    "model=w6144d48", "horizon.tokens=1e12", "data.root=datasets/none", "parallel.precision=bf16",
+    "parallel.zero_stage=1", "data.pack_tokens=16384",
+]  # fmt: skip
+
+
+def plan_json(capsys, *words):
+    status = main([*words, "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_a_plan_of_a_tiny_run_fits_two_cores(capsys):
+    status, found = plan_json(capsys, "machine=cpu2", *RUN)
+    assert status == 0
+    assert found["steps"] == 100
+    assert found["params"] == 207_656
+    assert found["money"] == pytest.approx(found["device_hours"] * 0.05)
+    seconds = found["step_seconds"]
+    assert seconds["total"] == pytest.approx(sum(seconds.values()) - seconds["total"])
+    assert found["days"] == pytest.approx(100 * seconds["total"] / 0.98 / 86400)
+    assert any("no index" in warning for warning in found["warnings"])
+
+
+def test_what_does_not_fit_is_an_error_status_with_the_remedy(capsys):
+    assert main([*LARGE, "parallel.processes=8", "data.packs_per_step=8"]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "does not fit into" in text
+    assert "too much on a rank of stage 0" in text
+
+
+@pytest.fixture(scope="module")
+def large():
+    """A run that fits 16 devices badly; composed once."""
+    return compose_run([*LARGE, "parallel.processes=16", "data.packs_per_step=16"])
+
+
+@pytest.mark.parametrize(
+    ("parallel", "packs", "plan", "expected"),
+    [
+        ({"precision": Precision.fp32, "zero_stage": 0}, 16, {}, "precision=fp32"),
+        ({"pp": 8}, 16, {}, "bubble"),
+        ({"tp": 16}, 2, {}, "leaves the node"),
+        ({"zero_stage": 2}, 128, {}, "zero_stage=2"),
+        ({}, 16, {"disk_bytes": 1e9}, "disk"),
+        ({"processes": 12}, 48, {}, "stay idle"),
+        ({}, 16, {"max_days": 0.001}, "max_days"),
+    ],
+)
+def test_the_plan_warns_before_the_queue_does(large, parallel, packs, plan, expected):
+    run = deepcopy(large)
+    run.parallel, run.data.packs_per_step = replace(run.parallel, **parallel), packs
+    run.check()
+    warnings = estimate(run, load_machine("h100"), PlanConfig(**plan)).warnings
+    assert any(expected in warning for warning in warnings), warnings
+
+
+def test_an_index_at_hand_is_read(tmp_path, capsys):
+    infos = [
+        SampleInfo(
+            key=f"clip{i}", media="latent", num_frames=1 + 4 * i, height=64, width=96, fps=8.0,
+            duration_seconds=i / 2, caption="a ball", source="made", licence="", rendered=True,
+            sha256="", original={}, shard="shard-000000.tar", offset=0, nbytes=1,
+        )
+        for i in range(1, 9)
+    ]  # fmt: skip
+    (tmp_path / "train").mkdir()
+    write_index(tmp_path / "train", infos)
+    run = compose_run(["model=w64d2", "horizon.steps=50", f"data.root={tmp_path}"])
+    work = plan_workload(run, PlanConfig())
+    lengths = [(1 + i) * 4 * 6 for i in range(1, 9)]
+    assert work.measured
+    assert work.clips.longest == max(lengths)
+    assert work.clips.mean == sum(lengths) / 8
+    assert work.clips.segment == sum(n * n for n in lengths) / sum(lengths)
+    assert work.epochs == pytest.approx(50 * work.step_tokens / sum(lengths))
+
+
+def test_the_search_prints_the_best_and_the_losers(capsys):
+    words = ["--search", "gpus=8", "model.width=1024", "model.depth=4", "model.head_dim=128"]
+    assert main([*words, "horizon.tokens=1e10", "data.root=datasets/none"]) == 0
+    text = capsys.readouterr().out
+    assert "looked at" in text
+    assert "why the others lost" in text
+    assert "parallel.processes=8" in text
+
+
+def test_a_search_as_json_names_days_and_money(capsys):
+    words = ["--search", "gpus=8", "model.width=1024", "model.depth=4", "model.head_dim=128"]
+    status, found = plan_json(capsys, *words, "horizon.tokens=1e10", "data.root=datasets/none")
+    assert status == 0
+    best = found["best"][0]
+    assert best["tokens_per_second"] * best["days"] * 86400 * 0.98 == pytest.approx(1e10, rel=1e-6)
+    assert 0 < best["mfu"] < 1
+    assert best["money"] == pytest.approx(best["days"] * 24 * 8 * 2.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gpus=8", *RUN], "needs --search"),
+        (["--search", *RUN], "search.gpus=0: must be at least 1"),
+        (["machine=h1", *RUN], "machine=h1: unknown choice. Allowed: a100"),
+        (["machine.volts=3", *RUN], "machine.volts: unknown key"),
+        (["plan.foo=3", *RUN], "plan.foo: unknown key"),
+        (["plan.goodput=2", *RUN], "plan.goodput=2: must be a share"),
+        (["--search", "gpus=8", "search.precision=fp8", *RUN], "search.precision: Invalid value"),
+        (["--verbose", *RUN], "--verbose: unknown flag"),
+        (["parallel.tp=3", *RUN], "parallel.processes=1: must be a multiple"),
+        (["model=w7", "horizon.steps=1"], "model=w7: unknown choice"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_with_status_2(capsys, words, message):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["launch.plan", "launch.economics"])
+def test_help_needs_no_torch_nor_hydra(module):
+    code = (
+        f"import sys; from {module} import main; status = main(['--help']); "
+        "sys.exit(status or bool({'torch', 'hydra', 'deepspeed', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout
+
+
+def test_planning_imports_no_torch():
+    code = (
+        "import sys; from launch.plan import main; main(['machine=cpu2', 'model=w64d2', "
+        "'horizon.steps=9', 'data.root=datasets/none']); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,102 @@
+"""The cost of a loss: the optimum is one, and assumptions do what they say."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scipy.optimize import minimize_scalar
+
+from launch.economics import main
+from launch.machine import load_machine
+from launch.planner.price import Law, PriceConfig, costs, factor_of_year, read_law, shape_of
+from models.count import count_params
+
+LAW = Path(__file__).parents[2] / "docs" / "studies" / "demo" / "law.json"
+
+
+def chinchilla():
+    # Hoffmann et al. 2022, equation 10
+    return Law(1.69, 406.4, 0.34, 410.7, 0.28, 6.0, 1e21, (0.99, 1.01), ())
+
+
+def test_the_optimum_reaches_the_loss_with_the_least_compute():
+    law = chinchilla()
+    params, tokens, flops = law.optimum(2.0)
+    assert law.E + law.A / params**law.alpha + law.B / tokens**law.beta == pytest.approx(2.0)
+
+    def compute(log_params):
+        rest = 2.0 - law.E - law.A / 10 ** (log_params * law.alpha)
+        return 1e99 if rest <= 0 else 6 * 10**log_params * (law.B / rest) ** (1 / law.beta)
+
+    best = minimize_scalar(compute, bounds=(6, 13), method="bounded")
+    assert flops == pytest.approx(best.fun, rel=1e-4)
+    assert law.loss_at(flops) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_a_loss_below_the_floor_is_refused():
+    with pytest.raises(ValueError, match=r"must be above the law's floor E=1\.69"):
+        chinchilla().optimum(1.5)
+
+
+def test_years_multiply_the_assumed_changes():
+    settings = PriceConfig(
+        law="x", price_per_year=-0.2, efficiency_per_year=0.6, algorithm_per_year=1.0
+    )
+    assert factor_of_year(settings, 0) == 1.0
+    assert factor_of_year(settings, 3) == pytest.approx((0.8 / 1.6 / 2) ** 3)
+
+
+def test_money_is_flops_over_speed_times_price():
+    settings = PriceConfig(law="x", losses=[2.2], mfu=0.4)
+    (cost,) = costs(chinchilla(), [load_machine("h100")], settings)
+    hours = cost.flops / (0.4 * 989e12) / 3600
+    assert cost.money == pytest.approx(2.5 * hours)
+    assert cost.interval[0] < cost.money < cost.interval[1]
+
+
+@pytest.mark.parametrize("params", [1e5, 1e7, 1e9, 3e10])
+def test_a_shape_has_about_the_parameters_asked_for(params):
+    assert count_params(shape_of(params, 64)).total == pytest.approx(params, rel=0.5)
+
+
+def test_the_demos_law_is_read_with_its_own_ratio_and_warnings():
+    law = read_law(LAW)
+    assert law.largest_flops == pytest.approx(2e12, rel=0.1)
+    assert 4 < law.flops_per_param_token < 8
+    assert law.loss_at(law.largest_flops) == pytest.approx(0.21, rel=0.05)
+    assert any("not identified" in warning for warning in law.warnings)
+
+
+def test_the_page_holds_the_figure_and_no_script_of_a_law(tmp_path, capsys):
+    hostile = json.loads(LAW.read_text()) | {"warnings": ["<script>alert(1)</script>"]}
+    law, page = tmp_path / "law.json", tmp_path / "page.html"
+    law.write_text(json.dumps(hostile))
+    assert main([f"law={law}", "machines=[cpu2,h100]", f"out={page}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["costs"]) == 6
+    assert len(found["costs"][0]["by_year"]) == 6
+    text = page.read_text()
+    assert "<svg" in text
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert main([f"law={law}"]) == 0
+    assert "times beyond the runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["machines=[h100]"], "law=: is required"),
+        (["law=none.json"], "cannot be read"),
+        ([f"law={LAW}", "machines=[]"], "machines=[]: must name one"),
+        ([f"law={LAW}", "machines=[h9]"], "machine=h9: unknown choice"),
+        ([f"law={LAW}", "losses=[0.01]"], "above the law's floor"),
+        ([f"law={LAW}", "price_per_year=-1"], "must be above -1"),
+        ([f"law={LAW}", "years=99"], "must lie in 0..30"),
+        ([f"law={LAW}", "foo=1"], "foo: unknown key"),
+        ([f"law={LAW}", "--html"], "unknown flag"),
+    ],
+)
+def test_bad_input_is_refused_with_status_2(capsys, words, message):
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
