@@ -5,9 +5,6 @@ import json
 import sys
 from pathlib import Path
 
-from sweeps.report.arms import build_arms_report
-from sweeps.report.page import build_report
-
 
 def main(argv: list[str] | None = None) -> int:
     """Build the page of the study named on the command line and print its path."""
@@ -15,15 +12,21 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m sweeps.report",
         description="Write STUDY_DIR/report/index.html, one page that opens offline, from the "
         "study's files (runs.csv, law.json, study.json, data.json, samples/; of arms also "
-        "values.csv and summary.csv). Missing parts are noted on the page.",
+        "values.csv and summary.csv). Missing parts are noted on the page. runs.csv and law.json "
+        "are enough: python -m sweeps.fit table=STUDY_DIR/runs.csv out=STUDY_DIR/law.json makes "
+        "the second from the first.",
     )
     parser.add_argument("study_dir", type=Path, metavar="STUDY_DIR", help="e.g. runs/demo")
     arguments = parser.parse_args(argv)
+    # After --help, which should not wait for the drawing library.
+    from sweeps.report.arms import build_arms_report
+    from sweeps.report.page import build_report
+
     try:
         build = build_arms_report if _compares_arms(arguments.study_dir) else build_report
         page = build(arguments.study_dir)
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(page)
     return 0

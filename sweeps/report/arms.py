@@ -1,6 +1,5 @@
 """The page of a study of arms: question, result in words, figures, videos side by side, tables."""
 
-import base64
 import json
 import math
 from pathlib import Path
@@ -11,7 +10,8 @@ from sweeps.report import tables, wording
 from sweeps.report.arms_figures import draw_arms, save_arms_picture
 from sweeps.report.arms_inputs import ArmsInputs, read_arms_inputs
 from sweeps.report.inputs import Json, file_inside, mapping, records, to_number
-from sweeps.report.page import Video, environment_table, show_drawing, style_sheet, template
+from sweeps.report.page import Video, environment_table, page_parts, show_drawing, template
+from sweeps.report.safe_csv import csv_data_uri
 from sweeps.report.svg import budget_palette, file_svg
 from sweeps.report.tables import Cell, Table, make_table, number_cell, pairs_table
 from sweeps.report.video import video_data_uri
@@ -37,7 +37,7 @@ def build_arms_report(study_dir: Path | str) -> Path:
     drawings = draw_arms(inputs)
     for drawing in drawings.values():
         path = report / "figures" / f"{drawing.name}.svg"
-        path.write_text(file_svg(drawing.wide), encoding="utf-8")
+        path.write_text(file_svg(drawing.svg), encoding="utf-8")
     save_arms_picture(inputs, report / "figures" / "differences.png")
     page = report / "index.html"
     page.write_text(_render(inputs, drawings), encoding="utf-8")
@@ -51,8 +51,7 @@ def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
     rows = _video_rows(inputs)
     config = study.get("config")
     return template("arms.html").render(
-        css=style_sheet(),
-        palettes={"light": palette, "dark": budget_palette(count, dark=True)},
+        **page_parts(count),
         title=str(study.get("name") or inputs.study_dir.resolve().name),
         question=str(study.get("question") or ""),
         finding=_finding(inputs),
@@ -68,7 +67,7 @@ def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
         figures={name: show_drawing(drawing, palette) for name, drawing in drawings.items()},
         tables=_tables(inputs),
         probe_notes=[str(note) for note in study.get("probe_notes") or []],
-        summary_uri="data:text/csv;base64," + base64.b64encode(inputs.summary_csv).decode("ascii"),
+        summary_uri=csv_data_uri(inputs.summary_csv),
         arms=inputs.arms,
         rows=rows,
         command=str(study.get("command") or ""),

@@ -1,7 +1,8 @@
 """The two figures of a study of arms: differences with intervals, and every run's value."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,21 +11,22 @@ from matplotlib.figure import Figure
 from sweeps.arms.compare import spread_over_seeds
 from sweeps.arms.table import Measure, measures_of, select
 from sweeps.report.arms_inputs import ArmsInputs
-from sweeps.report.figures import Drawing
 from sweeps.report.inputs import Json, mapping, records, to_number
 from sweeps.report.svg import (
     INK,
     MUTED,
     PAPER,
+    WIDTH,
+    Drawing,
     Size,
     budget_palette,
+    draw,
     figure_style,
     new_figure,
-    svg_text,
 )
 
-_WIDE, _NARROW = 1040, 372
 _ROW = 30  # CSS pixels of a row of the forest
+_COLUMNS = 3  # of small panels
 _UNITS = {"loss": "difference of loss (% of {reference})", "share": "difference (points of 100)"}
 
 
@@ -35,21 +37,20 @@ def draw_arms(inputs: ArmsInputs) -> dict[str, Drawing]:
     if compared:
         rows = max(len(found) for found in compared.values())
         total = sum(len(found) for found in compared.values())
-        drawings["differences"] = _draw(
+        drawings["differences"] = draw(
             "differences",
-            lambda size: _differences(inputs, compared, size),
-            (90 + _ROW * rows, 150 + 70 * (len(compared) - 1) + _ROW * total),
+            Size(WIDTH, 90 + _ROW * rows),
+            partial(_differences, inputs, compared),
             f"Difference of every arm from {inputs.reference} on {total} measures, with intervals.",
         )
     # The groups are in the first figure and in the tables; panels of each would fill pages.
     measures = [measure for measure in measures_of(inputs.values) if measure.group == "all"]
     if measures:
-        columns = 3
-        lines = math.ceil(len(measures) / columns)
-        drawings["values"] = _draw(
+        lines = math.ceil(len(measures) / _COLUMNS)
+        drawings["values"] = draw(
             "values",
-            lambda size: _values(inputs, measures, size),
-            (170 * lines + 20, 150 * len(measures) + 20),
+            Size(WIDTH, 170 * lines + 20),
+            partial(_values, inputs, measures),
             f"The value of every run on {len(measures)} measures, by arm and seed.",
         )
     return drawings
@@ -64,17 +65,6 @@ def save_arms_picture(inputs: ArmsInputs, path: Path) -> None:
     with figure_style():
         figure = _differences(inputs, compared, Size(1120, 100 + _ROW * rows))
         figure.savefig(path, dpi=144, facecolor="white")
-
-
-def _draw(
-    name: str, build: Callable[[Size], Figure], heights: tuple[int, int], alt: str
-) -> Drawing:
-    with figure_style():
-        wide, narrow = (
-            svg_text(build(Size(width, height)), f"{name}-{width}")
-            for width, height in zip((_WIDE, _NARROW), heights, strict=True)
-        )
-    return Drawing(name, alt, wide, narrow)
 
 
 def _compared(inputs: ArmsInputs) -> dict[str, list[Json]]:
@@ -94,13 +84,7 @@ def arm_colours(inputs: ArmsInputs) -> dict[str, str]:
 def _differences(inputs: ArmsInputs, compared: dict[str, list[Json]], size: Size) -> Figure:
     """Draw a forest: one row a measure and arm, zero is the reference."""
     figure = new_figure(size)
-    narrow = size.width <= _NARROW
-    count = len(compared)
-    if narrow:
-        ratios = [len(rows) + 1.5 for rows in compared.values()]
-        panels = figure.subplots(count, 1, height_ratios=ratios, squeeze=False)[:, 0]
-    else:
-        panels = figure.subplots(1, count, squeeze=False)[0]
+    panels = figure.subplots(1, len(compared), squeeze=False)[0]
     for axes, (unit, rows) in zip(panels, compared.items(), strict=True):
         _forest(axes, inputs, unit, rows)
         axes.set_xlabel(_UNITS[unit].format(reference=_plain(inputs.reference)))
@@ -142,9 +126,8 @@ def _forest(axes: Axes, inputs: ArmsInputs, unit: str, rows: Sequence[Json]) -> 
 def _values(inputs: ArmsInputs, measures: Sequence[Measure], size: Size) -> Figure:
     """Draw one small panel a measure: arms along x, a dot a seed."""
     figure = new_figure(size)
-    columns = 1 if size.width <= _NARROW else 3
-    lines = math.ceil(len(measures) / columns)
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    lines = math.ceil(len(measures) / _COLUMNS)
+    panels = figure.subplots(lines, _COLUMNS, squeeze=False).flatten()
     colours = arm_colours(inputs)
     held_out = _held_out(inputs)
     for axes, measure in zip(panels, measures, strict=False):

@@ -1,6 +1,5 @@
 """A finished study in, one self-contained page out: no request leaves it, it opens offline."""
 
-import base64
 import json
 import math
 import re
@@ -13,9 +12,14 @@ from markupsafe import Markup, escape
 
 from sweeps.report import tables, wording
 from sweeps.report.accounting import accounting_tables, folded
-from sweeps.report.figures import Drawing, draw_all, save_picture
+from sweeps.report.breakdown import breakdown_table, noise_table
+from sweeps.report.checklist import checklist, summary
+from sweeps.report.exponents import bias_text, exponent_table
+from sweeps.report.figures import draw_all, save_picture
 from sweeps.report.inputs import Inputs, Json, file_inside, mapping, read_inputs, records, to_number
-from sweeps.report.svg import budget_palette, file_svg, inline_svg
+from sweeps.report.safe_csv import csv_data_uri
+from sweeps.report.svg import Drawing, budget_palette, file_svg, inline_svg, light_colors
+from sweeps.report.tabulate import tabulate
 from sweeps.report.video import video_data_uri
 
 _HERE = Path(__file__).parent
@@ -52,7 +56,7 @@ def build_report(study_dir: Path | str) -> Path:
     drawings = draw_all(inputs)
     for drawing in drawings.values():
         path = report / "figures" / f"{drawing.name}.svg"
-        path.write_text(file_svg(drawing.wide), encoding="utf-8")
+        path.write_text(file_svg(drawing.svg), encoding="utf-8")
     if drawings:
         save_picture(inputs, report / "figures" / "law.png")
     page = report / "index.html"
@@ -64,9 +68,9 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
     """Return the page; every value from a file is escaped by the template."""
     palette = budget_palette(len(inputs.budgets))
     ladder = _ladder_rows(inputs)
+    answers = checklist(inputs)
     return template("page.html").render(
-        css=style_sheet(),
-        palettes={"light": palette, "dark": budget_palette(len(inputs.budgets), dark=True)},
+        **page_parts(len(inputs.budgets)),
         title=str(inputs.study.get("name") or inputs.study_dir.resolve().name),
         question=str(inputs.study.get("question") or ""),
         facts=_facts(inputs),
@@ -75,15 +79,19 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
         law_caption=wording.law_caption(inputs),
         verdict=wording.held_out_verdict(inputs),
         figures={name: show_drawing(drawing, palette) for name, drawing in drawings.items()},
-        tables=_tables(inputs),
+        checklist=answers,
+        checklist_summary=summary(answers),
+        bias=bias_text(inputs),
+        held_out_known=bool(mapping(inputs.law.get("held_out"))),
+        tables=study_tables(inputs),
         accounting=accounting_tables(inputs),
         data=[table for key, value in folded(inputs).items()
-              for table in tables.tabulate(key.replace("_", " "), value)],
+              for table in tabulate(key.replace("_", " "), value)],
         columns=_ladder_columns(inputs),
         ladder=ladder,
         noise=_noise_text(inputs),
         study=_study_texts(inputs),
-        runs_uri="data:text/csv;base64," + base64.b64encode(inputs.runs_csv).decode("ascii"),
+        runs_uri=csv_data_uri(inputs.runs_csv),
         notes=inputs.notes,
     )  # fmt: skip
 
@@ -98,9 +106,15 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def style_sheet() -> Markup:
-    """Return the style sheet that all pages share."""
-    return Markup((_HERE / "page.css").read_text(encoding="utf-8"))
+def page_parts(num_colors: int) -> dict[str, Any]:
+    """Return what all pages share: style sheet, script, and the colours of both themes."""
+    light = budget_palette(num_colors)
+    return {
+        "css": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        "script": Markup((_HERE / "page.js").read_text(encoding="utf-8")),
+        "palettes": {"light": light, "dark": budget_palette(num_colors, dark=True)},
+        "colors": light_colors(light),
+    }
 
 
 def typeset(text: str) -> Markup:
@@ -109,13 +123,10 @@ def typeset(text: str) -> Markup:
     return Markup(re.sub(r"\^(-?[\d.]*\d|alpha|beta)", r"<sup>\1</sup>", safe))
 
 
-def show_drawing(drawing: Drawing, palette: list[str]) -> dict[str, Markup]:
-    """Return a figure's two sizes as elements for a page."""
+def show_drawing(drawing: Drawing, palette: list[str]) -> Markup:
+    """Return a figure as an element for a page."""
     # Safe by construction: matplotlib escapes text, inline_svg the accessible name.
-    return {
-        "wide": Markup(inline_svg(drawing.wide, drawing.alt, palette)),
-        "narrow": Markup(inline_svg(drawing.narrow, drawing.alt, palette)),
-    }
+    return Markup(inline_svg(drawing.svg, drawing.alt, palette))
 
 
 def _facts(inputs: Inputs) -> list[str]:
@@ -135,7 +146,8 @@ def _facts(inputs: Inputs) -> list[str]:
     return facts
 
 
-def _tables(inputs: Inputs) -> dict[str, tables.Table | None]:
+def study_tables(inputs: Inputs) -> dict[str, tables.Table | None]:
+    """Return the tables of a study's page by name, None where there is nothing to show."""
     twin = mapping(inputs.study.get("twin"))
     twin_rows = [(str(k).replace("_", " "), tables.show_value(v)) for k, v in twin.items()]
     return {
@@ -143,6 +155,11 @@ def _tables(inputs: Inputs) -> dict[str, tables.Table | None]:
         "held_out_runs": tables.held_out_runs_table(inputs),
         "coefficients": tables.coefficient_table(inputs),
         "isoflop": tables.isoflop_table(inputs),
+        "exponents": exponent_table(inputs),
+        "frontier": tables.frontier_table(inputs),
+        "residuals": tables.residual_table(inputs),
+        "noise": noise_table(inputs),
+        "groups": breakdown_table(inputs),
         "real": tables.real_table(inputs),
         "excluded": tables.excluded_table(inputs),
         "runs": tables.runs_table(inputs),

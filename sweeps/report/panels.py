@@ -15,9 +15,9 @@ from sweeps.report.inputs import (
     interval,
     interval_of,
     mapping,
-    records,
     to_number,
 )
+from sweeps.report.readings import frontier, isoflop_points
 from sweeps.report.svg import (
     ACCENT,
     INK,
@@ -33,15 +33,17 @@ def budget_colors(inputs: Inputs) -> dict[float, str]:
     return dict(zip(inputs.budgets, budget_palette(len(inputs.budgets)), strict=True))
 
 
-def plot_law(axes: Axes, inputs: Inputs, compact: bool) -> None:
+def plot_law(axes: Axes, inputs: Inputs) -> None:
     """Draw loss against compute: runs, isoFLOP minima, frontier, held-out test."""
     colors = budget_colors(inputs)
-    for run in inputs.grid_runs:
-        points = np.array(inputs.curves.get(run.name, []))
+    faint = 0.5 if len(inputs.curves) < 100 else 0.2
+    for budget, color in colors.items():
+        curves = [inputs.curves[run.name] for run in inputs.grid_runs
+                  if run.budget == budget and run.name in inputs.curves]  # fmt: skip
+        # One broken line a budget: 500 lines of their own would carry their style 500 times.
+        points = np.array([p for curve in curves for p in [*curve, (math.nan, math.nan)]])
         if len(points):
-            axes.plot(
-                points[:, 0], points[:, 1], color=colors.get(run.budget, MUTED), lw=0.9, alpha=0.5
-            )
+            axes.plot(points[:, 0], points[:, 1], color=color, lw=0.9, alpha=faint)
     _plot_frontier_loss(axes, inputs)
     for point in isoflop_points(inputs):
         budget = inputs.nearest_budget(to_number(point.get("budget")))
@@ -50,13 +52,13 @@ def plot_law(axes: Axes, inputs: Inputs, compact: bool) -> None:
             to_number(point.get("loss")), "o", ms=8, mfc=colors.get(budget, MUTED),
             mec=PAPER, mew=1.2, ls="", zorder=4,
         )  # fmt: skip
-    _plot_held_out(axes, inputs, compact)
+    _plot_held_out(axes, inputs)
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="validation loss")
     _limit_law(axes, inputs)
     tick_flops(axes)
-    _tick_loss(axes)
+    tick_loss(axes)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left" if compact else "upper right", handlelength=1.8)
+        axes.legend(loc="upper right", handlelength=1.8)
 
 
 def _limit_law(axes: Axes, inputs: Inputs) -> None:
@@ -91,7 +93,7 @@ def _plot_frontier_loss(axes: Axes, inputs: Inputs) -> None:
         )  # fmt: skip
 
 
-def _plot_held_out(axes: Axes, inputs: Inputs, compact: bool) -> None:
+def _plot_held_out(axes: Axes, inputs: Inputs) -> None:
     held_out = mapping(inputs.law.get("held_out"))
     budget, predicted = inputs.held_out_budget, to_number(held_out.get("predicted"))
     actual = to_number(held_out.get("actual"))
@@ -106,12 +108,11 @@ def _plot_held_out(axes: Axes, inputs: Inputs, compact: bool) -> None:
         )  # fmt: skip
     if math.isfinite(budget + actual):
         # Beside the prediction, not on it: the two often differ by less than a marker.
-        shift = 1.16 if compact else 1.07
         axes.plot(
-            budget * shift, actual, "*", ms=12, mfc=ACCENT, mec=PAPER, mew=0.6, ls="", zorder=7,
+            budget * 1.07, actual, "*", ms=12, mfc=ACCENT, mec=PAPER, mew=0.6, ls="", zorder=7,
             label="held out: measured",
         )  # fmt: skip
-    if math.isfinite(budget + predicted + actual) and not compact:
+    if math.isfinite(budget + predicted + actual):
         error_text = format_signed_percent(to_number(held_out.get("relative_error")))
         axes.annotate(
             f"predicted {predicted:.4g}\nmeasured {actual:.4g}\nerror {error_text}",
@@ -120,7 +121,7 @@ def _plot_held_out(axes: Axes, inputs: Inputs, compact: bool) -> None:
         )  # fmt: skip
 
 
-def plot_isoflop(axes: Axes, inputs: Inputs, compact: bool) -> None:
+def plot_isoflop(axes: Axes, inputs: Inputs) -> None:
     """Draw loss against parameters at each budget."""
     colors = budget_colors(inputs)
     minima = {
@@ -139,18 +140,15 @@ def plot_isoflop(axes: Axes, inputs: Inputs, compact: bool) -> None:
             mec=PAPER, mew=0.8, ls="", label=label, zorder=3,
         )  # fmt: skip
         _plot_parabola(axes, runs, color)
-        _plot_isoflop_minimum(axes, minima.get(budget, {}))
+        _plot_isoflop_minimum(axes, minima.get(budget, {}), runs)
+    for mark, color, label in (("v", INK, "minimum"), ("x", ACCENT, "refused")):
+        if any((point.get("interior") is False) == (mark == "x") for point in minima.values()):
+            axes.plot([], [], mark, ms=8, mew=1.6, color=color, ls="", label=label)
     axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel="validation loss")
     tick_counts(axes)
-    _tick_loss(axes)
+    tick_loss(axes)
     axes.margins(y=0.08)
-    if compact:
-        axes.legend(
-            title="FLOPs", loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2,
-            handletextpad=0.2, columnspacing=1.0,
-        )  # fmt: skip
-    else:
-        axes.legend(title="FLOPs", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
+    axes.legend(title="FLOPs", loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
 
 
 def _plot_parabola(axes: Axes, runs: Sequence[Run], color: str) -> None:
@@ -166,9 +164,13 @@ def _plot_parabola(axes: Axes, runs: Sequence[Run], color: str) -> None:
               ls=style, zorder=2)  # fmt: skip
 
 
-def _plot_isoflop_minimum(axes: Axes, point: Json) -> None:
+def _plot_isoflop_minimum(axes: Axes, point: Json, runs: Sequence[Run]) -> None:
+    """Mark the minimum; where it was refused, cross out the best run that stands in its place."""
     best, loss = to_number(point.get("params")), to_number(point.get("loss"))
     if not math.isfinite(best + loss):
+        if point:
+            least = min(runs, key=lambda run: run.loss)
+            axes.plot(least.params, least.loss, "x", ms=13, mew=2, color=ACCENT, ls="", zorder=5)
         return
     low, high = interval_of(point, "params")
     if math.isfinite(low + high):
@@ -189,33 +191,6 @@ def plot_minimum(axes: Axes, inputs: Inputs, point: Json, key: str) -> None:
         axes.vlines(budget, low, high, color=color, lw=2)
     interior = point.get("interior") is not False
     axes.plot(budget, value, "o", ms=8, mfc=color if interior else PAPER, mec=color, ls="")
-
-
-def residuals(inputs: Inputs) -> list[tuple[float, float, float]]:
-    """Return (params, log residual, budget) of each fitted run that the law states one for."""
-    stated = inputs.law.get("residuals")
-    by_name: dict[str, float] = {}
-    for item in records(stated):
-        # The law's residual is log(predicted) - log(measured).
-        by_name[str(item.get("name"))] = -to_number(item.get("log_residual"))
-    return [
-        (run.params, by_name[run.name], run.budget)
-        for run in inputs.runs
-        if math.isfinite(by_name.get(run.name, math.nan)) and run.params > 0
-    ]
-
-
-def isoflop_points(inputs: Inputs) -> list[Json]:
-    """Return the law's isoFLOP minima, refused ones too."""
-    return [p for p in records(inputs.law.get("isoflop")) if to_number(p.get("budget")) > 0]
-
-
-def frontier(inputs: Inputs) -> list[Json]:
-    """Return the law's frontier points in rising compute."""
-    points = records(inputs.law.get("frontier"))
-    return sorted(
-        (p for p in points if to_number(p.get("flops")) > 0), key=lambda p: to_number(p["flops"])
-    )
 
 
 def _last_fitted_budget(inputs: Inputs) -> float:
@@ -251,7 +226,8 @@ def tick_counts(axes: Axes, which: str = "x") -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _tick_loss(axes: Axes) -> None:
+def tick_loss(axes: Axes) -> None:
+    """Label losses with plain numbers."""
     # Losses rarely span a decade: evenly spaced plain numbers read better than powers of ten.
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 # Each colour is used for one role only, so that it can be replaced by that role's CSS variable.
 INK, MUTED, GRID, ACCENT, PAPER = "#1c2128", "#5f6772", "#e3e5e9", "#c2410c", "#fefefe"
 ROLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", ACCENT: "--accent", PAPER: "--paper"}
+WIDTH = 820  # of a page's figures; a phone scrolls them, smaller text could not be read
 # The ends of viridis vanish on white (yellow) and on black (violet).
 _LIGHT_SPAN, _DARK_SPAN = (0.04, 0.80), (0.30, 0.98)
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -25,6 +26,21 @@ class Size:
 
     width: int
     height: int
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure, with the sentence a screen reader gets."""
+
+    name: str
+    alt: str
+    svg: str
+
+
+def draw(name: str, size: Size, build: Callable[[Size], Figure], alt: str) -> Drawing:
+    """Draw a figure in the project's style."""
+    with figure_style():
+        return Drawing(name, alt, svg_text(build(size), name))
 
 
 def budget_palette(num_budgets: int, dark: bool = False) -> list[str]:
@@ -90,7 +106,12 @@ def svg_text(figure: Figure, name: str) -> str:
     used = set(re.findall(r"#([A-Za-z][\w-]*)", text))
     text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
     text = re.sub(r"'?DejaVu Sans'?(, sans-serif)?", _FONTS, text)
-    return text.strip()
+    return re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda m: _short_numbers(m[0]), text).strip()
+
+
+def _short_numbers(attribute: str) -> str:
+    """Return coordinates to a hundredth of a pixel: half the bytes of a page with many runs."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", attribute).replace(" \n", " ")
 
 
 def inline_svg(svg: str, alt: str, palette: Sequence[str]) -> str:
@@ -103,6 +124,12 @@ def inline_svg(svg: str, alt: str, palette: Sequence[str]) -> str:
     head, body = svg.split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{_escape(alt)}">{body}'
+
+
+def light_colors(palette: Sequence[str]) -> dict[str, str]:
+    """Return the value of every CSS variable of a figure in the light theme, for files."""
+    budgets = {f"--budget-{index}": color for index, color in enumerate(palette)}
+    return {variable: color for color, variable in ROLES.items()} | budgets
 
 
 def file_svg(svg: str) -> str:

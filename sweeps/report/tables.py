@@ -3,11 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sweeps.report.inputs import (
     Inputs,
-    Json,
     Run,
     interval,
     interval_of,
@@ -15,9 +13,9 @@ from sweeps.report.inputs import (
     records,
     to_number,
 )
+from sweeps.report.readings import frontier, residuals
 from sweeps.report.wording import (
     NONE,
-    exponents,
     format_count,
     format_flops,
     format_interval,
@@ -28,7 +26,7 @@ from sweeps.report.wording import (
     level_text,
 )
 
-_MAX_DEPTH = 3
+WORST = 8  # residuals in words; the figure shows all
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,11 @@ class Cell:
 
     text: str
     value: float | None = None
+
+    @property
+    def sorted_by(self) -> str:
+        """Return the value in as few digits as sorting and a spreadsheet need."""
+        return f"{self.value:.10g}"
 
     @property
     def short(self) -> bool:
@@ -120,12 +123,13 @@ def held_out_runs_table(inputs: Inputs) -> Table | None:
 
 
 def coefficient_table(inputs: Inputs) -> Table | None:
-    """Return coefficients and exponents with intervals and whether they are identified."""
+    """Return coefficients with intervals and whether they are identified."""
     values = mapping(inputs.law.get("coefficients"))
     if not values:
         return None
     intervals = mapping(inputs.law.get("intervals"))
     identified = mapping(inputs.law.get("identified"))
+    equation = str(inputs.law.get("equation") or inputs.law.get("form") or "the law")
     rows = []
     for name, value in values.items():
         verdict = mapping(identified.get(name))
@@ -139,13 +143,8 @@ def coefficient_table(inputs: Inputs) -> Table | None:
                 Cell(f"{text}: {reason}" if reason else text),
             )
         )
-    for symbol, (value, low, high), source in exponents(inputs):
-        label = f"exponent of {symbol}"
-        rows.append(
-            (Cell(label), number_cell(value), Cell(format_interval(low, high)), Cell(source))
-        )
     columns = ("coefficient", "value", f"{level_text(inputs)} interval", "identified")
-    return make_table("Coefficients of L(N, D) = E + A/N^alpha + B/D^beta", columns, rows)
+    return make_table(f"Coefficients of {equation}", columns, rows)
 
 
 def isoflop_table(inputs: Inputs) -> Table | None:
@@ -171,6 +170,46 @@ def isoflop_table(inputs: Inputs) -> Table | None:
         )
     columns = ("budget", "N*", f"{level_text(inputs)} interval", "D*", "loss", "minimum")
     return make_table("Minima of the isoFLOP curves", columns, rows)
+
+
+def frontier_table(inputs: Inputs) -> Table | None:
+    """Return the frontier's points, each with how far it lies beyond the largest fitted run."""
+    rows = []
+    for point in frontier(inputs):
+        flops, factor = to_number(point.get("flops")), to_number(point.get("extrapolation_factor"))
+        row = [number_cell(flops, format_flops(flops))]
+        for key in ("params", "tokens", "loss"):
+            form = format_value if key == "loss" else format_count
+            value, (low, high) = to_number(point.get(key)), interval_of(point, key)
+            known = math.isfinite(low + high)
+            row.append(number_cell(value, form(value)))
+            row.append(Cell(f"{form(low)} to {form(high)}" if known else NONE))
+        inside = factor <= 1.01
+        row.append(number_cell(factor, "inside" if inside else f"{factor:.3g}× beyond"))
+        rows.append(row)
+    columns = ("compute", "N*", "N* interval", "D*", "D* interval", "loss", "loss interval",
+               "largest fitted run")  # fmt: skip
+    caption = f"The frontier, with {level_text(inputs)} intervals"
+    return make_table(caption, columns, rows) if rows else None
+
+
+def residual_table(inputs: Inputs) -> Table | None:
+    """Return the fitted runs that lie furthest from the law, worst first."""
+    found = sorted(residuals(inputs), key=lambda item: -abs(item.residual))
+    rows = [
+        (
+            Cell(item.run.name),
+            number_cell(item.run.budget, format_flops(item.run.budget)),
+            number_cell(item.run.params, format_count(item.run.params)),
+            number_cell(item.run.tokens, format_count(item.run.tokens)),
+            number_cell(item.run.loss),
+            number_cell(item.residual, format_signed_percent(item.residual)),
+        )
+        for item in found[:WORST]
+    ]
+    columns = ("run", "budget", "params", "tokens", "loss", "measured − fitted")
+    caption = f"The {len(rows)} worst of {len(found)} residuals"
+    return make_table(caption, columns, rows) if rows else None
 
 
 def real_table(inputs: Inputs) -> Table | None:
@@ -236,74 +275,6 @@ def _run_row(run: Run) -> Sequence[Cell]:
         number_cell(seconds, format_seconds(seconds)),
         Cell(run.reason or "yes") if run.excluded else Cell(""),
     )
-
-
-def tabulate(title: str, value: Any) -> list[Table]:
-    """Return tables for any JSON value: rows of like objects side by side, the rest as pairs.
-
-    Used where the writer of a file, not this page, decides what to account for.
-    """
-    tables: list[Table] = []
-    _tabulate(title, value, 0, tables)
-    return tables
-
-
-def _tabulate(title: str, value: Any, depth: int, tables: list[Table]) -> None:
-    rows = _like_rows(value)
-    if rows is not None:
-        tables.append(_records_table(title, rows))
-    elif isinstance(value, dict):
-        nested = {k: v for k, v in value.items() if _is_nested(v)}
-        plain = [(_label(k), show_value(v)) for k, v in value.items() if k not in nested]
-        if plain:
-            tables.append(pairs_table(title, plain))
-        for key, item in nested.items():
-            name = f"{title} · {_label(key)}" if title else _label(key)
-            if depth < _MAX_DEPTH:
-                _tabulate(name, item, depth + 1, tables)
-            else:
-                tables.append(pairs_table(name, [(name, show_value(item))]))
-    elif value not in (None, [], ""):
-        tables.append(pairs_table(title, [(title, show_value(value))]))
-
-
-def _is_nested(value: object) -> bool:
-    if isinstance(value, dict):
-        return bool(value)
-    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
-
-
-def _like_rows(value: Any) -> list[tuple[str, Json]] | None:
-    """Return (row name, row) pairs if ``value`` is a list or mapping of flat objects."""
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return [("", item) for item in value]
-    if isinstance(value, dict) and len(value) > 1:
-        items = list(value.values())
-        flat = all(isinstance(i, dict) and i and not any(_is_nested(v) for v in i.values())
-                   for i in items)  # fmt: skip
-        if flat and any(set(items[0]) & set(item) for item in items[1:]):
-            return [(str(key), item) for key, item in value.items()]
-    return None
-
-
-def _records_table(title: str, rows: Sequence[tuple[str, Json]]) -> Table:
-    keys = list(dict.fromkeys(key for _, row in rows for key in row))
-    named = any(name for name, _ in rows)
-    cells = [
-        [Cell(name)] * named
-        + [
-            Cell(show_value(row.get(key)), float(row[key]))
-            if isinstance(row.get(key), int | float) and not isinstance(row[key], bool)
-            else Cell(show_value(row.get(key)))
-            for key in keys
-        ]
-        for name, row in rows
-    ]
-    return make_table(title, [""] * named + [_label(key) for key in keys], cells)
-
-
-def _label(key: object) -> str:
-    return str(key).replace("_", " ")
 
 
 def show_value(value: object) -> str:

@@ -1,10 +1,10 @@
 """sweeps.report on a synthetic study whose values come from a planted law."""
 
+import base64
 import csv
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,195 +12,32 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from markupsafe import escape
 
+from sweeps.report.exponents import PUBLISHED, exponent_table, own_exponents
 from sweeps.report.figures import draw_all
 from sweeps.report.inputs import read_inputs
 from sweeps.report.page import build_report
+from sweeps.report.safe_csv import csv_data_uri, neutralise
 from sweeps.report.svg import file_svg
-from sweeps.report.tables import tabulate
+from sweeps.report.tables import frontier_table, residual_table
+from sweeps.report.tabulate import tabulate
 from sweeps.report.video import video_data_uri, write_mp4
 from sweeps.report.wording import format_count, format_flops, format_signed_percent, law_caption
 
-E, A, B, ALPHA, BETA = 0.22, 38.0, 320.0, 0.42, 0.44
-BUDGETS = [3e11, 1e12, 3e12, 1e13, 4e13]
-HELD_OUT = BUDGETS[-1]
-HOSTILE = "</script><script>alert('x')</script><img src=https://evil.example/x onerror=alert(1)>"
-LEVEL = 0.9
-ESCAPED_LINK = "src=https://evil.example"
-
-
-def loss_of(params, tokens):
-    return E + A / params**ALPHA + B / tokens**BETA
-
-
-def best_params(flops):
-    sizes = np.geomspace(1e4, 1e8, 4001)
-    return float(sizes[np.argmin(loss_of(sizes, flops / (6 * sizes)))])
-
-
-def around(value, width):
-    return [value * (1 - width), value * (1 + width)]
-
-
-def write_runs(study: Path, rng: np.random.Generator) -> list[dict]:
-    rows = []
-    for budget in BUDGETS:
-        for factor in (0.25, 0.5, 1.0, 2.0, 4.0):
-            params = round(best_params(budget) * factor)
-            tokens = budget / (6 * params)
-            loss = loss_of(params, tokens) * math.exp(rng.normal(0, 0.004))
-            rows.append(
-                {
-                    "name": f"demo-{budget:.0e}-{params}".replace("+", ""), "params": params,
-                    "tokens": round(tokens), "flops": budget, "flops_6nd": 0.93 * budget,
-                    "loss": loss, "loss_noise": 0.002, "lr": 4e-3 * (tokens / 1e6) ** -0.2,
-                    "batch_tokens": 2048, "excluded": 0, "reason": "", "budget": budget,
-                    "phase": "grid", "width": 64, "depth": 4, "steps": round(tokens / 2048),
-                    "seed": 0, "loss_real": loss * 1.18, "real_token_share": 0.24,
-                    "seconds": budget / 2e10, "world_size": 1, "zero_stage": 0,
-                    "padding_share": 0.004,
-                }
-            )  # fmt: skip
-    diverged = {**rows[3], "name": "demo-diverged", "loss": float("nan"), "excluded": 1}
-    rows.append({**diverged, "reason": "loss is nan: the run diverged <b>&"})
-    with (study / "runs.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows[:-1]:
-        write_curve(study / "runs" / row["name"], row)
-    return rows
-
-
-def write_curve(run_dir: Path, row: dict) -> None:
-    run_dir.mkdir(parents=True)
-    lines = ["step,tokens,flops,loss,train_loss"]
-    for share in np.geomspace(0.02, 1.0, 14):
-        loss = loss_of(row["params"], share * row["tokens"]) * row["loss"]
-        loss /= loss_of(row["params"], row["tokens"])
-        lines.append(f"{share * row['steps']:.0f},0,{share * row['flops']},{loss},{loss}")
-    (run_dir / "curve.csv").write_text("\n".join(lines) + "\n")
-    (run_dir / "result.json").write_text(json.dumps({"loss": row["loss"]}))
-
-
-def make_law(rows: list[dict]) -> dict:
-    def frontier(flops):
-        params = best_params(flops)
-        tokens = flops / (6 * params)
-        spread = 0.01 + 0.012 * max(0.0, math.log10(flops / 1e13))
-        values = {"params": params, "tokens": tokens, "loss": loss_of(params, tokens)}
-        widths = {"params": 0.16, "tokens": 0.14, "loss": spread}
-        return {
-            "flops": flops, **values, "interior": True, "extrapolation_factor": flops / 1e13,
-            "intervals": {key: around(values[key], widths[key]) for key in values},
-        }  # fmt: skip
-
-    fitted = [row for row in rows if not row["excluded"] and row["budget"] != HELD_OUT]
-    minima = [
-        {**frontier(c), "budget": c * (1 + 1e-12), "interval": around(best_params(c), 0.2),
-         "loss_interval": None, "reason": None, "sizes": 5, "intervals": {}}
-        for c in BUDGETS[:-1]
-    ]  # fmt: skip
-    end = frontier(HELD_OUT)["loss"]
-    actual = end * 1.013
-    return {
-        "form": "chinchilla", "objective": 1.7e-5, "level": LEVEL,
-        "coefficients": {"E": E, "A": A, "B": B, "alpha": ALPHA, "beta": BETA},
-        "intervals": {"E": [0.15, 0.27], "A": [9.0, 150.0], "alpha": [0.36, 0.47],
-                      "B": [60.0, 1700.0], "beta": [0.37, 0.5]},
-        "identified": {"E": {"ok": True, "reason": None},
-                       "A": {"ok": False, "reason": "its interval spans more than a factor 10"}},
-        "exponents": {"approach_3": {"params": BETA / (ALPHA + BETA), "interval": [0.46, 0.56]},
-                      "approach_2": {"params": None, "reason": "1 interior minima"}},
-        "frontier": [frontier(c) for c in [*BUDGETS, 1.6e14]], "isoflop": minima,
-        "held_out": {"budget": HELD_OUT, "predicted": end, "actual": actual,
-                     "relative_error": end / actual - 1, "interval": around(end, 0.02),
-                     "inside": True, "noise_floor": 0.005, "skill": 0.86, "skill_reason": None,
-                     "extrapolation_factor": 4.0,
-                     "runs": [{"name": "demo-4e13", "predicted": end, "actual": actual}]},
-        "residuals": [{"name": row["name"], "params": row["params"], "log_residual":
-                       math.log(loss_of(row["params"], row["tokens"]) / row["loss"])}
-                      for row in fitted],
-        "warnings": ["The frontier at 1.6e+14 FLOPs lies 16x beyond the largest fitted run, 4 "
-                     "times further than the held-out test reached (4x).",
-                     "A is not identified: its interval spans more than a factor 10."],
-        "excluded": [{"name": "demo-diverged", "reason": "loss is nan"}],
-    }  # fmt: skip
-
-
-def make_frames(height: int, width: int, clarity: float, seed: int) -> np.ndarray:
-    """A ball over stripes, in noise that falls with compute."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    frames = []
-    for step in range(9):
-        place = 0.2 + 0.6 * step / 8
-        ball = np.hypot(x - place * width, y - 0.55 * height) < 0.2 * height
-        image = np.stack([90 + 60 * y / height, 120 + 40 * x / width, 150 + 0 * x], -1)
-        image[ball] = (235, 190 - 30 * seed, 70 + 50 * seed)
-        frames.append(image + rng.normal(0, 90 * (1 - clarity), image.shape))
-    return np.clip(frames, 0, 255).astype(np.uint8)
-
-
-def write_ladder(study: Path) -> None:
-    prompts = [("corridor", "a corridor of green bricks", (48, 80)),
-               ("ball", "an orange ball rolls over a grey floor", (48, 48)),
-               ("tower", HOSTILE, (80, 44))]  # fmt: skip
-    files = {}
-    for number, (key, _, (height, width)) in enumerate(prompts):
-        files[key] = []
-        for column in range(len(BUDGETS)):
-            frames = make_frames(height, width, (column + 1) / len(BUDGETS), number)
-            write_mp4(study / "samples" / key / f"{column}.mp4", frames)
-            files[key].append(f"samples/{key}/{column}.mp4")
-    write_mp4(study / "samples" / "real.mp4", make_frames(48, 80, 1.0, 0))
-    files["tower"][1] = "../../../etc/passwd"
-    ladder = {
-        "prompts": [{"id": k, "text": t, "shape": [9, *s]} for k, t, s in prompts],
-        "columns": [{"budget": c, "run": f"demo-{c:.0e}", "params": best_params(c),
-                     "loss": loss_of(best_params(c), c / 6 / best_params(c)), "flops": c}
-                    for c in BUDGETS],
-        "files": files, "reference": {"corridor": "samples/real.mp4"},
-    }  # fmt: skip
-    (study / "samples" / "ladder.json").write_text(json.dumps(ladder))
-
-
-def make_data() -> dict:
-    return {
-        "splits": {
-            "train": {"sources": 31, "clips": 5120, "tokens": 1_310_720},
-            "val_rendered": {"sources": 8, "clips": 96, "tokens": 24_576},
-            "val_real": {"sources": 3, "clips": 41, "tokens": 11_890},
-        },
-        "licences": {"MIT": 4100, "CC-BY-3.0": 700, "unknown": 320},
-        "rejects": [{"file": HOSTILE, "reason": "not a video"},
-                    {"file": "tiny.mp4", "reason": "1x1 pixels: under one patch"}],
-        "downscale": {"clips": 1290, "pixels_before": 9.1e9, "pixels_after": 1.2e9},
-        "loader": {"tokens_packed": 1_305_411, "padding_share": 0.0041, "edge_padding": 5309,
-                   "dropped": {"too long": 0, "unreadable": 2},
-                   "decoders": {"decord": 5009, "pyav": 109}, "rendered_share": 0.76},
-    }  # fmt: skip
-
-
-def write_study(study: Path) -> Path:
-    study.mkdir(parents=True)
-    rows = write_runs(study, np.random.default_rng(1))
-    (study / "law.json").write_text(json.dumps(make_law(rows)))
-    (study / "data.json").write_text(json.dumps(make_data()))
-    write_ladder(study)
-    about = {
-        "name": "demo", "question": "How does video loss fall with compute on two CPU cores?",
-        "command": "python -m sweeps.run study=demo",
-        "config": {"note": HOSTILE, "budgets": BUDGETS},
-        "started": "2026-01-02 10:00", "finished": "2026-01-02 10:19", "seconds": 1140.0,
-        "env": {"python": "3.11", "torch": "2.13.0+cpu", "cores": 2, "memory": "16 GB",
-                "packages": {"deepspeed": "0.19.8", "av": "18.1.0"}},
-        "seeds_noise": {"mean": 0.412, "std": 0.0021, "n": 3},
-        "twin": {"names": ["one", "two"], "max_relative_difference": 2.1e-7, "ok": True},
-        "recipe": "lr = 4e-3 (tokens / 1e6)^-0.2; batch 2,048 tokens.", "pilot": "Five sizes.",
-    }  # fmt: skip
-    (study / "study.json").write_text(json.dumps(about))
-    return study
+from .study_files import (
+    ALPHA,
+    BETA,
+    BUDGETS,
+    DIVERGED,
+    ESCAPED_LINK,
+    HELD_OUT,
+    make_data,
+    make_frames,
+    make_law,
+    write_runs,
+    write_study,
+)
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +64,9 @@ def test_the_page_states_the_finding_the_test_and_the_warnings(page):
 
 
 def test_sections_come_in_reading_order(page):
-    names = ["law", "isoflop", "frontier", "held-out", "coefficients", "ladder", "real", "data",
-             "excluded", "noise", "runs", "environment", "reproduce"]  # fmt: skip
+    names = ["checklist", "law", "isoflop", "frontier", "exponents", "held-out", "coefficients",
+             "residuals", "levels", "groups", "ladder", "real", "data", "excluded", "noise", "runs",
+             "environment", "reproduce"]  # fmt: skip
     places = [page.index(f'<section id="{name}">') for name in names]
     assert places == sorted(places)
 
@@ -259,12 +97,13 @@ def test_every_video_is_embedded_and_a_path_outside_the_study_is_refused(page):
 
 def test_figures_have_names_theme_colours_and_files(study, page):
     figures = re.findall(r"<svg [^>]*>", page)
-    assert len(figures) == 8
+    assert len(figures) == 7  # each is drawn once: a phone scrolls it
     assert all('role="img"' in svg and "aria-label=" in svg for svg in figures)
     assert "var(--ink)" in page
     assert "var(--budget-4)" in page
     files = sorted(path.name for path in (study / "report" / "figures").iterdir())
-    assert files == ["frontier.svg", "isoflop.svg", "law.png", "law.svg", "residuals.svg"]
+    drawn = ["exponents", "frontier", "groups", "isoflop", "law", "noise", "residuals"]
+    assert files == sorted([f"{name}.svg" for name in drawn] + ["law.png"])
     assert "var(" not in (study / "report" / "figures" / "law.svg").read_text()
 
 
@@ -272,7 +111,49 @@ def test_all_runs_are_listed_with_sortable_values_and_a_download(page):
     table = page[page.index('<section id="runs">') : page.index('<section id="environment">')]
     assert table.count("<tr>") == 5 * len(BUDGETS) + 2
     assert table.count("data-value=") > 200
-    assert 'href="data:text/csv;base64,' in table
+    assert f">{escape(DIVERGED)}</th>" in table
+    (encoded,) = re.findall(r'href="data:text/csv;base64,([^"]+)"', table)
+    rows = list(csv.DictReader(base64.b64decode(encoded).decode().splitlines()))
+    assert len(rows) == 5 * len(BUDGETS) + 1
+    assert rows[-1]["name"] == "'" + DIVERGED  # a spreadsheet shows it, and runs nothing
+    assert float(rows[0]["flops"]) == BUDGETS[0]
+
+
+def test_a_csv_without_formulas_keeps_its_bytes():
+    content = b'name,loss\r\n"a, b",-1.5e-3\nc,+2\n'
+    assert base64.b64decode(csv_data_uri(content).split(",", 1)[1]) == content
+    for text in ("=1+1", "+a", "-2-3", "@x", "\tx"):
+        assert neutralise(text) == "'" + text
+    for text in ("-1.5", "+2e3", "a=b", ""):
+        assert neutralise(text) == text
+
+
+def test_a_refused_minimum_is_marked_and_an_exponent_without_one_says_why(tmp_path):
+    study = write_small(tmp_path / "study")
+    law = make_law(write_runs_again(study))
+    law["isoflop"][1].update(params=None, loss=None, interior=False, reason="at the smallest end")
+    (study / "law.json").write_text(json.dumps(law))
+    inputs = read_inputs(study)
+    assert "refused" in draw_all(inputs)["isoflop"].svg
+    del law["isoflop"][1]
+    inputs.law = law
+    assert "refused" not in draw_all(inputs)["isoflop"].svg
+    own = own_exponents(inputs)
+    assert [item.value for item in own][::2] == [0.49, BETA / (ALPHA + BETA)]
+    assert own[1].note == "1 interior minima"
+    table = exponent_table(inputs)
+    assert len(table.rows) == 3 + len(PUBLISHED)
+    assert all(row[4].text != "–" for row in table.rows[3:])  # every published one has a source
+
+
+def test_the_frontier_says_how_far_each_point_lies_and_the_worst_residuals_come_first(study):
+    inputs = read_inputs(study)
+    frontier = frontier_table(inputs)
+    assert [row[-1].text for row in frontier.rows][-2:] == ["4× beyond", "16× beyond"]
+    assert frontier.rows[0][-1].text == "inside"
+    residuals = [abs(row[-1].value) for row in residual_table(inputs).rows]
+    assert residuals == sorted(residuals, reverse=True)
+    assert len(residuals) == 8
 
 
 @pytest.mark.parametrize(
@@ -344,7 +225,7 @@ def test_the_command_line_prints_the_page_or_the_error(tmp_path):
 def test_figures_are_deterministic(study):
     for name, drawing in draw_all(read_inputs(study)).items():
         path = study / "report" / "figures" / f"{name}.svg"
-        assert path.read_text(encoding="utf-8") == file_svg(drawing.wide)
+        assert path.read_text(encoding="utf-8") == file_svg(drawing.svg)
 
 
 def test_the_caption_says_whether_the_law_has_seen_the_held_out_budget(study, page):
@@ -382,75 +263,3 @@ def test_numbers_read_as_people_write_them():
     assert format_signed_percent(-0.0128) == "−1.28 %"
     titles = [table.caption for table in tabulate("data", make_data())]
     assert titles[:2] == ["data · splits", "data · licences"]
-
-
-def browse(page: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Open a page in headless Chromium with a fresh profile."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("headless Chromium is not installed (make setup-system)")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             "--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=4000",
-             f"--user-data-dir={folder / 'profile'}"]  # fmt: skip
-    return subprocess.run(
-        [browser, *flags, *arguments, page.as_uri()], capture_output=True, text=True, timeout=60
-    )
-
-
-# Put into a copy of the page: reports what the browser made of it to the page that frames it.
-PROBE = """<script>
-const errors = [];
-addEventListener("error", (event) => errors.push(event.message));
-addEventListener("load", () => setTimeout(() => {
-  document.querySelector("table.sortable th:nth-child(8) button").click();
-  const cells = [...document.querySelectorAll("table.sortable tbody tr")]
-    .map((row) => row.cells[7].dataset.value).filter((value) => value !== undefined).map(Number);
-  const root = document.documentElement;
-  const shown = (selector) => [...document.querySelectorAll(selector)]
-    .filter((element) => element.getBoundingClientRect().width > 0).length;
-  parent.postMessage(JSON.stringify({
-    ready: [...document.querySelectorAll("video")].map((video) => video.readyState),
-    overflow: root.scrollWidth - root.clientWidth, width: root.clientWidth, errors,
-    sorted: cells.every((value, index) => !index || cells[index - 1] <= value),
-    wide: shown(".wide svg"), narrow: shown(".narrow svg"),
-  }), "*");
-}, 1500));
-</script>"""
-# A frame, because Chromium's window is never narrower than 500 pixels.
-FRAME = """<!DOCTYPE html><title></title><script>
-addEventListener("message", (event) => { document.title = "PROBE" + event.data; });
-</script><iframe src="page.html" style="width: {width}px; height: 900px; border: 0"></iframe>"""
-
-
-@pytest.mark.page
-@pytest.mark.parametrize(("width", "drawing"), [(1200, "wide"), (400, "narrow")])
-def test_chromium_shows_the_page_without_errors_or_overflow(page, tmp_path, width, drawing):
-    copy = page.replace("<head>", "<head>" + PROBE, 1)
-    (tmp_path / "page.html").write_text(copy, encoding="utf-8")
-    (tmp_path / "frame.html").write_text(FRAME.replace("{width}", str(width)), encoding="utf-8")
-    result = browse(tmp_path / "frame.html", tmp_path, "--window-size=1300,900", "--dump-dom")
-    found = re.search(r"<title>PROBE(.*?)</title>", result.stdout)
-    assert found, result.stderr[-2000:]
-    probe = json.loads(found[1])
-    assert len(probe["ready"]) == 3 * len(BUDGETS)
-    assert min(probe["ready"]) >= 1
-    assert probe["errors"] == []
-    assert probe["width"] == width
-    assert probe["overflow"] <= 0
-    assert probe["sorted"]
-    assert (probe["wide"], probe["narrow"]) == ((4, 0) if drawing == "wide" else (0, 4))
-    assert "CONSOLE" not in result.stderr
-
-
-@pytest.mark.page
-def test_a_screenshot_is_not_blank(study, tmp_path):
-    picture = tmp_path / "page.png"
-    arguments = ["--window-size=1200,1600", f"--screenshot={picture}"]
-    browse(study / "report" / "index.html", tmp_path, *arguments)
-    with av.open(str(picture)) as container:
-        image = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    assert image.shape == (1600, 1200, 3)
-    assert 0.02 < (image != image[0, 0]).any(-1).mean() < 0.6
-    # Ink in each quarter: neither text nor figure is missing.
-    assert all((quarter != image[0, 0]).any() for quarter in np.array_split(image, 4))

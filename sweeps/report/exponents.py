@@ -1,0 +1,133 @@
+"""How N* grows with compute: by this study's three approaches, beside what others published."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from matplotlib.figure import Figure
+
+from sweeps.report.inputs import Inputs, interval, mapping, to_number
+from sweeps.report.svg import ACCENT, INK, MUTED, WIDTH, Drawing, Size, draw, new_figure
+from sweeps.report.tables import Cell, Table, make_table, number_cell
+from sweeps.report.wording import NONE, format_interval, format_value
+
+APPROACHES = (
+    ("approach_1", "approach 1: envelope of the curves"),
+    ("approach_2", "approach 2: isoFLOP minima"),
+    ("approach_3", "approach 3: the fitted form"),
+)
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """The exponent a of N* = N_1 C^a.
+
+    low, high: its interval, NaN where none is known; note: its source, or why there is no value.
+    """
+
+    label: str
+    what: str
+    value: float
+    low: float
+    high: float
+    note: str
+
+
+# Intervals are those of the papers, each at its own level; a third party transcribed Yin et al.
+PUBLISHED = (
+    Exponent("Kaplan et al. 2020", "text", 0.73, math.nan, math.nan, "arXiv:2001.08361"),
+    Exponent("Hoffmann et al. 2022, approach 1", "text", 0.50, 0.488, 0.502,
+             "arXiv:2203.15556, table 2"),
+    Exponent("Hoffmann et al. 2022, approach 2", "text", 0.49, 0.462, 0.534,
+             "arXiv:2203.15556, table 2"),
+    Exponent("Hoffmann et al. 2022, approach 3", "text", 0.46, 0.454, 0.455,
+             "arXiv:2203.15556, table 2; its fit is not at its optimum (next row)"),
+    Exponent("Besiroglu et al. 2024", "text, approach 3 refitted", 0.513, math.nan, math.nan,
+             "arXiv:2404.10102"),
+    Exponent("Porian et al. 2024", "text, tuned per size", 0.497, 0.491, 0.505,
+             "arXiv:2406.19146"),
+    Exponent("Liang et al. 2024", "images, DiT", 0.5681, math.nan, math.nan, "arXiv:2410.08184"),
+    Exponent("Yin et al. 2024", "video, DiT", 0.415, math.nan, math.nan,
+             "arXiv:2411.17470, as transcribed by third parties"),
+    Exponent("HunyuanVideo 2024, images", "images, DiT", 0.563, math.nan, math.nan,
+             "arXiv:2412.03603"),
+    Exponent("HunyuanVideo 2024, video", "video, DiT", 0.362, math.nan, math.nan,
+             "arXiv:2412.03603"),
+)  # fmt: skip
+
+
+def own_exponents(inputs: Inputs) -> list[Exponent]:
+    """Return this study's exponents in the order of the approaches; value NaN where refused."""
+    stated, found = mapping(inputs.law.get("exponents")), []
+    for key, label in APPROACHES:
+        item = mapping(stated.get(key))
+        if item:
+            low, high = interval(item.get("interval"))
+            value, reason = to_number(item.get("params")), str(item.get("reason") or "")
+            found.append(Exponent("this study", label, value, low, high, reason))
+    return found
+
+
+def bias_text(inputs: Inputs) -> str:
+    """Say what approach 2 would get wrong on this grid if the fitted law were true."""
+    bias = mapping(mapping(inputs.law.get("exponents")).get("approach_2_bias"))
+    factor, shift = to_number(bias.get("params_factor")), to_number(bias.get("exponent"))
+    if not math.isfinite(factor + shift):
+        return ""
+    signed = f"{shift:+.3f}".replace("-", "−")
+    return (
+        f"Were the fitted law true, approach 2 would on this grid put N* at {factor:.3g} times the "
+        f"law's, and its exponent off by {signed}."
+    )
+
+
+def exponent_table(inputs: Inputs) -> Table | None:
+    """Return ours, then the published, with sources; None without a law."""
+    own = own_exponents(inputs)
+    if not own:
+        return None
+    rows = [
+        (
+            Cell(item.label),
+            Cell(item.what),
+            number_cell(item.value, format_value(item.value, 3)),
+            Cell(format_interval(item.low, item.high, 3)),
+            Cell(item.note or NONE),
+        )
+        for item in [*own, *PUBLISHED]
+    ]
+    columns = ("whose", "what", "exponent of N*", "interval", "source, or why there is none")
+    return make_table("N* ∝ Cᵃ: ours beside published ones", columns, rows)
+
+
+def draw_exponents(inputs: Inputs) -> list[Drawing]:
+    """Return the figure of the exponents, if this study has any."""
+    rows = [item for item in own_exponents(inputs) if math.isfinite(item.value)]
+    if not rows:
+        return []
+    rows += PUBLISHED
+    alt = f"Exponent of N* in compute: {len(rows) - len(PUBLISHED)} of this study with intervals, "
+    alt += f"beside {len(PUBLISHED)} published ones between .36 and .73."
+    size = Size(WIDTH, 70 + 25 * len(rows))
+    return [draw("exponents", size, partial(_figure, rows), alt)]
+
+
+def _figure(rows: Sequence[Exponent], size: Size) -> Figure:
+    figure = new_figure(size)
+    axes = figure.subplots()
+    for place, item in enumerate(rows):
+        color = ACCENT if item not in PUBLISHED else MUTED
+        if math.isfinite(item.low + item.high):
+            axes.plot([item.low, item.high], [place, place], color=color, lw=2.2, zorder=2)
+        axes.plot(item.value, place, "o", ms=7, color=color, zorder=3)
+    axes.axvline(0.5, color=INK, lw=0.8, ls=(0, (2, 3)), zorder=1)
+    labels = [i.label if i in PUBLISHED else f"this study, {i.what}" for i in rows]
+    kinds = [f" ({i.what})" if i in PUBLISHED else "" for i in rows]
+    axes.set_yticks(range(len(rows)), [a + b for a, b in zip(labels, kinds, strict=True)])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(min(0.1, *(i.low for i in rows if i.low > -1)), None)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("exponent a of N* ∝ Cᵃ")
+    return figure

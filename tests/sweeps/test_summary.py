@@ -1,0 +1,133 @@
+"""The study's W&B run and report, both offline."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sweeps.config import StudyConfig
+from sweeps.report.inputs import read_inputs
+from sweeps.report.page import build_report
+from sweeps.report.tables import Cell, Table
+from sweeps.summary import log_summary, plain_table, summary_numbers
+from sweeps.workspaces import available, main
+
+from .study_files import BUDGETS, HOSTILE, make_law, write_runs
+
+needs_workspaces = pytest.mark.skipif(
+    not available(), reason="wandb-workspaces is not installed (the workspaces extra)"
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
+    """A study with its page, whose question is hostile."""
+    root = tmp_path_factory.mktemp("wandb")
+    study = StudyConfig(name="tiny", root=str(root), budgets=list(BUDGETS), question=HOSTILE)
+    study.folder.mkdir()
+    rows = write_runs(study.folder, np.random.default_rng(1))
+    (study.folder / "law.json").write_text(json.dumps(make_law(rows)))
+    about = {"name": study.name, "question": study.question}
+    (study.folder / "study.json").write_text(json.dumps(about))
+    build_report(study.folder)
+    return study
+
+
+def read_wandb(folder: Path) -> list[dict[str, Any]]:
+    """Read the records of a run's offline W&B file."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb's and protobuf's own
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # wandb keeps its service's socket open
+def test_the_summary_run_holds_law_tables_figures_and_files(
+    study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    law = json.loads((study.folder / "law.json").read_text())
+    rows = [{"name": "=cmd()", "loss": 0.5}]
+    log_summary(study, "tests", rows, law, study.folder / "report" / "index.html")
+    records = read_wandb(study.folder)
+    (started,) = [r["run"] for r in records if r["type"] == "run"]
+    assert (started["run_group"], started["tags"]) == ("tiny", ["law", "chinchilla"])
+    (item,) = [r["history"]["item"] for r in records if r["type"] == "history"]
+    item = {key.split(".")[0]: value for key, value in item.items()}  # media are flat: a.path
+    tables = {key for key in item if key.startswith("tables/")}
+    assert tables >= {"tables/checklist", "tables/exponents", "tables/frontier", "tables/groups"}
+    figures = {key for key in item if key.startswith("figures/")}
+    assert figures == {f"figures/{p.stem}" for p in (study.folder / "report/figures").glob("*.svg")}
+    assert {"runs", "report", "law_figure"} <= set(item)
+    summary: dict[str, Any] = {}
+    for record in records:
+        summary |= record.get("summary", {}).get("update", {})
+    assert summary["law/alpha"] == law["coefficients"]["alpha"]
+    assert summary["exponent/approach_1"] == 0.49
+    artifacts = [r["artifact"] for r in records if r["type"] == "artifact"]
+    assert "tiny-study" in {artifact["name"] for artifact in artifacts}
+    assert (study.folder / "wandb_report.json").exists() == available()
+
+
+def test_a_disabled_wandb_writes_nothing(study: StudyConfig, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    elsewhere = StudyConfig(name="none", root=str(tmp_path))
+    log_summary(elsewhere, "tests", [], {}, tmp_path / "index.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_column_of_a_table_has_one_type() -> None:
+    cells = [[Cell("a", 1.0), Cell("x", 2.0)], [Cell("–"), Cell("y")]]
+    names, values = plain_table(Table("t", ("", "b"), cells))
+    assert names == ["name", "b"]
+    assert values[0] == [1.0, "x"]
+    assert np.isnan(values[1][0])
+    assert values[1][1] == "y"
+
+
+def test_numbers_of_an_unfitted_law_are_none() -> None:
+    assert summary_numbers({"coefficients": None, "held_out": None, "exponents": None}) == {}
+
+
+@needs_workspaces
+def test_the_report_is_a_definition_that_needs_no_login(study: StudyConfig, capsys) -> None:
+    assert main([str(study.folder), "--project", "mine"]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    found = json.loads(path.read_text())
+    assert "--publish ENTITY" in found["how_to_publish"]
+    report = found["report"]
+    assert report["displayName"] == "tiny: scaling law"
+    assert report["project"]["name"] == "mine"
+    text = json.dumps(report["spec"], ensure_ascii=False)
+    assert "A is not identified" in text
+    assert "22 of 24 starts reach the best optimum" in text
+    (grid,) = [b for b in report["spec"]["blocks"] if b["type"] == "panel-grid"]
+    (runs,) = grid["metadata"]["runSets"]
+    (kept,) = runs["filters"]["filters"]
+    assert (kept["key"]["name"], kept["op"], kept["value"]) == ("group", "=", "tiny")
+    assert "Loss against compute" in json.dumps(found["workspace"])
+
+
+@needs_workspaces
+def test_a_hostile_study_name_is_no_filter(study: StudyConfig, tmp_path: Path, capsys) -> None:
+    (tmp_path / "study.json").write_text(json.dumps({"name": "it's' or 1 == \"1"}))
+    assert main([str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "wandb_report.json").read_text())["report"]
+    (grid,) = [b for b in report["spec"]["blocks"] if b["type"] == "panel-grid"]
+    assert grid["metadata"]["runSets"][0]["filters"]["filters"] == []
+
+
+def test_what_cannot_be_published_is_an_error_with_a_remedy(
+    study: StudyConfig, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    assert main([str(tmp_path / "none")]) == 2
+    assert "must be a folder" in capsys.readouterr().err
+    monkeypatch.setattr("sweeps.workspaces.available", lambda: False)
+    assert main([str(study.folder)]) == 2
+    assert 'pip install "kinescale[workspaces]"' in capsys.readouterr().err
+    assert read_inputs(study.folder).study["name"] == "tiny"
