@@ -35,6 +35,8 @@ class DataConfig:
         ``fsspec`` (``s3://bucket/set``), which is read through ``cache_dir``. Validation reads it.
     train_split: name of the split to train on.
     mixture: sources to train on with their weights; empty trains on all of ``root``.
+    limit: train on so many clips of each source, or below 1 on that share of them, chosen by a hash
+        of their keys, so that a smaller limit's clips are among a larger one's; 0 sets no limit.
     pack_tokens: video-token budget of one pack (one micro-batch on one rank).
     packs_per_step: packs in one optimizer step over all ranks; ``pack_tokens * packs_per_step``
         is the global batch in tokens. Four a rank let long clips be balanced over ranks.
@@ -55,6 +57,7 @@ class DataConfig:
     root: str = "datasets/demo/latents"
     train_split: str = "train"
     mixture: list[MemberConfig] = field(default_factory=list)
+    limit: float = 0.0
     pack_tokens: int = 1024
     packs_per_step: int = 1
     max_segments: int = 64

@@ -1,9 +1,10 @@
 """The samples a run trains on: one split, or several sources mixed by weight."""
 
+import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -69,12 +70,16 @@ def read_split(config: DataConfig, split: str) -> Dataset:
 def read_mixture(config: DataConfig, split: str) -> Dataset:
     """Read the members of data.mixture, or the split of data.root where it is empty.
 
-    Raises ValueError for a weight that is not positive, a pattern that no sample matches, and a key
-    that two members share: draws and resume tell samples apart by their keys.
+    Of each as many samples as data.limit lets pass. Raises ValueError for a weight that is not
+    positive, a pattern that no sample matches, a limit that there are too few samples for, and a
+    key that two members share: draws and resume tell samples apart by their keys.
     """
     if not config.mixture:
-        return read_split(config, split)
-    infos: list[SampleInfo] = []
+        whole = read_split(config, split)
+        infos = limited(whole.infos, config.limit)
+        home = replace(whole.members[0], span=Span(0, len(infos), 1.0))
+        return Dataset(infos, [home])
+    infos = []
     members: list[Member] = []
     roots: dict[str, tuple[Path, ShardCache | None]] = {}
     for number, member in enumerate(config.mixture):
@@ -89,6 +94,7 @@ def read_mixture(config: DataConfig, split: str) -> Dataset:
                 f"data.mixture[{number}].source={member.source!r}: matches no sample of {root} "
                 f"{chosen}. Use a shell pattern such as '*'."
             )
+        found = limited(found, config.limit)
         pattern = "" if member.source == "*" else f" {member.source}"
         span = Span(len(infos), len(infos) + len(found), member.weight)
         members.append(Member(f"{root} {chosen}{pattern}", folder, chosen, span, cache))
@@ -96,6 +102,25 @@ def read_mixture(config: DataConfig, split: str) -> Dataset:
     dataset = Dataset(infos, members)
     _check_keys(dataset)
     return dataset
+
+
+def limited(infos: list[SampleInfo], limit: float) -> list[SampleInfo]:
+    """Return the samples that a limit lets pass, in the order of the index.
+
+    They are those whose keys have the smallest SHA-256: a choice that knows nothing of worlds,
+    shards or sizes, and in which each smaller limit's samples are among those of a larger one.
+    limit: 0 for all, a share below 1, or a whole number of samples. Raises ValueError otherwise.
+    """
+    if limit == 0:
+        return infos
+    count = max(1, round(limit * len(infos))) if 0 < limit < 1 else limit
+    if not (1 <= count <= len(infos) and count == int(count)):
+        raise ValueError(
+            f"data.limit={limit:g}: must be 0, a share below 1 or a whole number of at most the "
+            f"{len(infos)} samples there are. Use for example 0.5."
+        )
+    order = sorted(range(len(infos)), key=lambda i: hashlib.sha256(infos[i].key.encode()).digest())
+    return [infos[i] for i in sorted(order[: int(count)])]
 
 
 def _check_weight(number: int, member: MemberConfig) -> None:

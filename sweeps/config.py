@@ -1,12 +1,13 @@
 """Schema of an isoFLOP study: a question, budgets and sizes, the recipe that trains every run.
 
-The other kind of study, a few arms at equal compute, has its schema in ``arms/config.py``; both are
-composed here.
+The other kinds of study have theirs in ``arms/config.py`` (a few arms at equal compute) and
+``grids/config.py`` (points of any settings); all are composed here.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -18,6 +19,9 @@ import launch
 from launch.config import ClusterConfig
 from sweeps.arms.config import ArmsConfig
 from trainer.compose import explain, refuse_unknown
+
+if TYPE_CHECKING:  # its schema is made of classes of this file
+    from sweeps.grids.config import GridStudyConfig
 
 CONF_DIR = Path(__file__).parent / "conf"
 CLUSTER_CONF = Path(launch.__file__).parent / "conf"
@@ -196,23 +200,24 @@ class StudyConfig:
             )
 
 
-_SCHEMAS = {"isoflop": StudyConfig, "arms": ArmsConfig}
-
-
 def compose_study(overrides: list[str]) -> StudyConfig:
     """Compose an isoFLOP study; see :func:`compose_any`."""
     study = compose_any(overrides)
     if not isinstance(study, StudyConfig):
-        raise ValueError(f"study={study.name}: compares arms. Use a study with budgets.")
+        kind = "compares arms" if isinstance(study, ArmsConfig) else "is one of points"
+        raise ValueError(f"study={study.name}: {kind}. Use a study with budgets.")
     return study
 
 
-def compose_any(overrides: list[str]) -> StudyConfig | ArmsConfig:
+def compose_any(overrides: list[str]) -> "StudyConfig | ArmsConfig | GridStudyConfig":
     """Compose a study from ``sweeps/conf`` and Hydra overrides; ``study=NAME`` picks the file.
 
     The file says by its schema which kind of study it is. Raises ValueError with the remedy.
     """
-    for name, node in _SCHEMAS.items():
+    from sweeps.grids.config import GridStudyConfig
+
+    schemas = {"isoflop": StudyConfig, "arms": ArmsConfig, "grid": GridStudyConfig}
+    for name, node in schemas.items():
         ConfigStore.instance().store(group="schema", name=name, node=node, package="_global_")
     schema: DictConfig = OmegaConf.structured(StudyConfig)
     # Clusters are the launch room's: its conf folder joins the search path.
@@ -227,16 +232,18 @@ def compose_any(overrides: list[str]) -> StudyConfig | ArmsConfig:
             study = OmegaConf.to_object(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, schema)) from error
-    assert isinstance(study, StudyConfig | ArmsConfig)
+    assert isinstance(study, StudyConfig | ArmsConfig | GridStudyConfig)
     study.check()
     return study
 
 
 def _allowed(config: DictConfig) -> DictConfig:
-    """Return the schema of a composed study; its arms have names of their own."""
-    if OmegaConf.get_type(config) is not ArmsConfig:
-        return OmegaConf.structured(StudyConfig)
-    return OmegaConf.structured(ArmsConfig(arms={str(name): [] for name in config.arms}))
+    """Return the schema of a composed study; arms have names of their own."""
+    kind = OmegaConf.get_type(config)
+    assert kind is not None
+    if kind is StudyConfig or "arms" not in config:
+        return OmegaConf.structured(kind)
+    return OmegaConf.structured(kind(arms={str(name): [] for name in config.arms}))
 
 
 def _explain(error: BaseException, schema: DictConfig) -> str:
@@ -246,7 +253,7 @@ def _explain(error: BaseException, schema: DictConfig) -> str:
     return explain(error, schema)
 
 
-def freeze_study(study: StudyConfig | ArmsConfig) -> None:
+def freeze_study(study: "StudyConfig | ArmsConfig | GridStudyConfig") -> None:
     """Write ``study.yaml`` into the study's folder; refuse a folder that holds another study."""
     path = study.folder / "study.yaml"
     text = OmegaConf.to_yaml(OmegaConf.structured(study))
@@ -270,4 +277,5 @@ def _science(text: str, study: StudyConfig | ArmsConfig) -> dict:
     assert isinstance(config, dict)
     free = ["cluster", "level", "resamples", "samples", "question", "root"]
     free += ["cost", "expected", "seeds", "losses", "draws"]  # of arms: more of them go on
+    free += ["analysis", "stop_early", "repeat", "noise_seeds", "stand_in"]
     return {key: value for key, value in config.items() if key not in free}

@@ -1,6 +1,7 @@
 """Run a study: expand it, train what is missing, fit the law, draw the samples, write the report.
 
-A study of arms (arms/run.py) compares a few ways to train instead of fitting a law.
+A study of arms (arms/run.py) compares a few ways to train instead of fitting a law; one of points
+(grids/run.py) asks one named question of a product of settings.
 
 usage: python -m sweeps.run study=NAME [key=value ...]
 
@@ -9,10 +10,11 @@ examples:
   python -m sweeps.run study=demo name=demo-lr4 recipe.lr=4e-3
   python -m sweeps.run study=demo cluster.slots=1
   python -m sweeps.run study=framing
+  python -m sweeps.run study=cpu_seeds
 
 The command line is Hydra's: study=NAME selects sweeps/conf/study/NAME.yaml, key=value sets a value
-(keys: sweeps/config.py and sweeps/arms/config.py). Safe to interrupt: the same command continues,
-finished runs stay.
+(keys: config.py of sweeps, sweeps/arms and sweeps/grids). Safe to interrupt: the same command
+continues, finished runs stay.
 """
 
 import json
@@ -28,6 +30,7 @@ from data.shards import read_manifest
 from launch.local import describe_failures
 from launch.process import Job
 from sweeps import recipe as recipes
+from sweeps.arms.config import ArmsConfig
 from sweeps.arms.run import run_arms
 from sweeps.collect import (
     SeedNoise,
@@ -41,6 +44,7 @@ from sweeps.collect import (
 )
 from sweeps.config import StudyConfig, compose_any, freeze_study
 from sweeps.fit.law import fit_table
+from sweeps.grids.run import run_grid
 from sweeps.ladder import Rung
 from sweeps.phases import (
     INTERRUPTED,
@@ -280,7 +284,9 @@ def main(argv: list[str]) -> int:
         return 0
     try:
         study = compose_any(argv)
-        return run_study(study, argv) if isinstance(study, StudyConfig) else run_arms(study, argv)
+        if isinstance(study, StudyConfig):
+            return run_study(study, argv)
+        return run_arms(study, argv) if isinstance(study, ArmsConfig) else run_grid(study, argv)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

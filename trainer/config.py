@@ -310,7 +310,7 @@ def identity(run: RunConfig) -> dict[str, Any]:
     chosen["data"] = {key: config["data"][key] for key in planning}
     chosen["data"]["name"] = _data_name(run.data.root)
     # Left out where they have no effect, so that earlier runs keep their names.
-    for key in ("in_order", "shuffle_shards"):
+    for key in ("in_order", "shuffle_shards", "limit"):
         if config["data"][key]:
             chosen["data"][key] = config["data"][key]
     if run.data.mixture:

@@ -4,10 +4,11 @@ usage: python -m trainer.score run=FOLDER out=FILE.json [key=value ...]
 
 example:
   python -m trainer.score run=runs/captions/runs/NAME captions=[dense,short] out=loss.json
-keys: root= (empty: the run's own data) split=val_worlds samples=64 captions=[dense]
+keys: root= (empty: the run's own data) split=val_worlds samples=64 captions=[dense] noise_seeds=[]
 Noise and times are those of the run's validation, the same for every run that shares
 validation.noise_seed: losses of two runs on a clip are paired. The file lists, for each kind of
-caption, every clip's key, world and loss, with the standard error over noise draws beside them.
+caption, every clip's key, world and loss, with the standard error over noise draws beside them, and
+the loss on the same clips under other noise for every one of noise_seeds.
 """
 
 import sys
@@ -32,6 +33,7 @@ class ScoreConfig:
     split: str = "val_worlds"
     samples: int = 64
     captions: list[CaptionUse] = field(default_factory=lambda: [CaptionUse.dense])
+    noise_seeds: list[int] = field(default_factory=list)
 
     def check(self) -> None:
         """Raise ValueError on values that cannot be measured."""
@@ -71,7 +73,13 @@ def score(config: ScoreConfig) -> dict[str, Any]:
             {"clip": info.key, "world": world_of(info.source), "loss": loss}
             for info, loss in zip(validator.infos, losses.tolist(), strict=True)
         ]
+        by_noise = {}
+        for seed in config.noise_seeds:
+            other = replace(given, validation=replace(given.validation, noise_seed=seed))
+            again = Validator(other, config.split, collator, alone(), config.samples)
+            by_noise[str(seed)] = again.measure(model).loss
         found[use.value] = {"loss": total.loss, "noise": total.noise, "clips": clips}
+        found[use.value] |= {"by_noise_seed": by_noise} if by_noise else {}
     return {"run": Path(config.run).name, "root": run.data.root, "split": config.split} | {
         "captions": found
     }

@@ -221,3 +221,25 @@ def test_shuffled_shards_are_few_at_a_time_and_each_pass_is_whole_and_new():
         assert np.median(ends - begins) == pytest.approx(200, rel=0.1)
         assert (np.abs(np.diff(order)) == 1).mean() < 0.05
     assert [index // 50 for index in first[::50]] != [index // 50 for index in second[::50]]
+
+
+def test_a_smaller_limit_holds_a_subset_and_every_member_is_limited(roots) -> None:
+    keys = {}
+    for limit in (0.0, 0.5, 0.25, 3):
+        found = read_mixture(config_of(roots, limit=limit), "train")
+        keys[limit] = [info.key for info in found.infos]
+        sizes = [member.span.stop - member.span.start for member in found.members]
+        if 0 < limit < 1:
+            assert sizes == [round(limit * count) for count in SIZES.values()]
+    assert set(keys[3]) < set(keys[0.0])
+    assert len(keys[3]) == 9
+    assert set(keys[0.25]) < set(keys[0.5]) < set(keys[0.0])
+    assert keys[0.5] == [key for key in keys[0.0] if key in set(keys[0.5])]  # order of the index
+    alone = read_mixture(DataConfig(root=str(roots / "tall"), limit=0.5), "train")
+    assert [info.key for info in alone.infos] == [k for k in keys[0.5] if k.startswith("tall")]
+
+
+@pytest.mark.parametrize("limit", [-1.0, 2.5, 4.0])
+def test_a_limit_that_cannot_be_met_is_refused(roots, limit) -> None:
+    with pytest.raises(ValueError, match=r"data\.limit=.*: must be 0, a share below 1 or a whole"):
+        read_mixture(config_of(roots, limit=limit), "train")

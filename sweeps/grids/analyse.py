@@ -1,0 +1,51 @@
+"""Which analysis a study asks for, by name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeps.grids import laws
+from sweeps.grids.config import Analysis, GridStudyConfig
+from sweeps.grids.finding import Finding, Row
+from sweeps.grids.noise import Spread, noise_floor
+from sweeps.grids.resolution import resolution
+from sweeps.grids.transfer import transfer
+
+FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
+
+
+def analyse(
+    study: GridStudyConfig,
+    rows: Sequence[Row],
+    table: Path,
+    spread: Spread | None,
+    draws: dict[str, list[float]],
+) -> Finding:
+    """Answer a study's question from its rows, which lie in ``table``.
+
+    spread: over seeds; draws: of each run, the losses under other validation noises.
+    """
+    level, resamples = study.level, study.resamples
+    if study.analysis is Analysis.noise:
+        finding = noise_floor(rows, draws, level)
+    elif study.analysis is Analysis.transfer:
+        finding = transfer(rows, spread, level, resamples)
+    elif study.analysis is Analysis.resolution:
+        finding = resolution(rows, spread, level, resamples)
+    else:
+        finding = laws.ANALYSES[study.analysis](rows, table, level, resamples)
+    return with_shared_warnings(finding, study, rows)
+
+
+def with_shared_warnings(finding: Finding, study: GridStudyConfig, rows: Sequence[Row]) -> Finding:
+    """Add what limits any study: runs without a result, and data that was repeated."""
+    lost = [f"{r['name']} ({r['reason']})" for r in rows
+            if r["status"] not in ("finished", "left out")]  # fmt: skip
+    if lost:
+        finding.warnings.append(f"Runs without a result: {', '.join(lost)}.")
+    often = [r["epochs"] for r in rows if (r["epochs"] or 0) > FREE_EPOCHS]
+    if often and study.analysis is not Analysis.data:
+        finding.warnings.append(
+            f"{len(often)} of {len(rows)} runs saw every clip more than {FREE_EPOCHS} times (up to "
+            f"{max(often):.1f}): tokens count what was seen, not fresh data."
+        )
+    return finding

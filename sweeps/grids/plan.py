@@ -1,0 +1,208 @@
+"""From a study of points to specs: arms x axes x sizes x lengths x seeds, each composed once."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from data.mixture import limited
+from data.pack import tokens
+from data.sample import SampleInfo
+from data.shards import read_index
+from launch.process import Job
+from models.count import count_params
+from sweeps.grids.config import GridStudyConfig, StandInConfig
+from sweeps.ladder import shape_for
+from sweeps.recipe import recipe_for
+from sweeps.study import NO_HORIZON, Spec, train_job
+from trainer.config import RunConfig, compose_run
+from trainer.horizon import flops_per_token
+
+MAX_POINTS = 100_000  # a product that is larger is a mistake in the YAML
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run to be.
+
+    spec: its name, phase and overrides; its ``budget`` is the FLOPs asked for.
+    arm: its arm, '' where there are none. settings: the overrides of the axes, by key.
+    length: what was asked, in the study's unit. seed: of weights, order and noise.
+    tokens, unique_tokens: asked for, and those of its clips.
+    group: what all runs share that differ only in rate, batch and seed.
+    """
+
+    spec: Spec
+    arm: str
+    settings: dict[str, str]
+    length: float
+    seed: int
+    params: int
+    tokens: float
+    unique_tokens: int
+    group: str
+
+
+class GridPlan:
+    """Turn a study of points into points, and points into run folders and jobs."""
+
+    def __init__(self, study: GridStudyConfig) -> None:
+        self.study = study
+        self._index = cache(self._read_index)
+        self._composed = cache(self._compose_shared)
+
+    def points(self, seeds: Sequence[int] = (), phase: str = "grid") -> list[Point]:
+        """Return all points of the study, the cheapest settings in the order of the YAML."""
+        study = self.study
+        unit, lengths = study.lengths.chosen
+        arms = study.arms or {"": []}
+        combinations = expand(study.axes)
+        sizes = study.sizes.params or [0.0]
+        chosen = list(product(arms, combinations, lengths, sizes, seeds or study.seeds))
+        if len(chosen) > MAX_POINTS:
+            raise ValueError(f"axes: make {len(chosen)} points. Use fewer than {MAX_POINTS}.")
+        found: dict[str, Point] = {}
+        for arm, settings, length, size, seed in chosen:
+            point = self._point(phase, arm, dict(settings), unit, length, size, seed)
+            found.setdefault(point.spec.name, point)  # two sizes may share the closest shape
+        return list(found.values())
+
+    def repeat(self, point: Point, seed: int) -> Point:
+        """Return a point again with another seed."""
+        overrides = [o for o in point.spec.overrides if not o.startswith("seed=")]
+        name = f"{point.spec.name}-s{seed}"
+        spec = Spec(name, "replicate", point.spec.budget, [*overrides, f"seed={seed}"])
+        return replace(point, spec=spec, seed=seed)
+
+    def _point(
+        self,
+        phase: str,
+        arm: str,
+        settings: dict[str, str],
+        unit: str,
+        length: float,
+        size: float,
+        seed: int,
+    ) -> Point:
+        study = self.study
+        own = [*study.arms.get(arm, []), *(f"{key}={value}" for key, value in settings.items())]
+        run = self._composed(tuple(own))
+        shape: list[str] = []
+        model = run.model
+        if size:
+            scale = (length / study.sizes.at) ** study.sizes.exponent if study.sizes.at else 1.0
+            rung = shape_for(size * scale, run.model)
+            model = replace(model, width=rung.width, depth=rung.depth, head_dim=rung.head_dim)
+            shape = [f"model.{key}={getattr(rung, key)}" for key in ("width", "depth", "head_dim")]
+        infos = self._index(run.data.root, run.data.train_split, run.data.limit)
+        per_token = flops_per_token(replace(run, model=model), sampled(infos))
+        params = count_params(model).total
+        wanted = {"flops": length / per_token, "tokens": length}.get(unit, length * params)
+        recipe = recipe_for(study.recipe, wanted)
+        set_by = {override.partition("=")[0] for override in own}
+        rates = [o for o in recipe.overrides() if o.partition("=")[0] not in set_by]
+        horizon = (
+            f"horizon.flops={length:.6g}" if unit == "flops" else f"horizon.tokens={wanted:.6g}"
+        )
+        words = [arm, *(f"{_short(k)}{_plain(v)}" for k, v in settings.items())]
+        words += [f"w{model.width}d{model.depth}" if size else "", f"{unit[0]}{length:.3g}"]
+        group = "-".join(w.replace("+", "") for w in words if w)
+        name = group if len(study.seeds) == 1 else f"{group}-s{seed}"
+        overrides = [*own, *shape, *rates, horizon, f"seed={seed}"]
+        free = [f"{k}={v}" for k, v in settings.items() if k not in RATES]
+        return Point(
+            spec=Spec(name, phase, wanted * per_token, overrides),
+            arm=arm,
+            settings=settings,
+            length=length,
+            seed=seed,
+            params=params,
+            tokens=wanted,
+            unique_tokens=unique_tokens(infos, run),
+            group=json.dumps([arm, sorted(free), shape, length]),
+        )
+
+    def _compose_shared(self, own: tuple[str, ...]) -> RunConfig:
+        return compose_run([*self.study.base, *NO_HORIZON, "horizon.flops=1", *own])
+
+    def _read_index(self, root: str, split: str, limit: float) -> list[SampleInfo]:
+        """Return the clips that a run trains on, or the one that stands in for them."""
+        try:
+            infos = read_index(root, split)
+        except ValueError:
+            if not self.study.stand_in.num_frames:
+                raise
+            return [stand_in(self.study.stand_in)]
+        return limited(infos, limit)
+
+    def compose(self, spec: Spec) -> RunConfig:
+        """Compose a spec's run; it lies in the study's ``runs`` folder."""
+        root = self.study.folder / "runs"
+        fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
+        return compose_run([*self.study.base, *NO_HORIZON, *spec.overrides, *fixed])
+
+    def job(self, spec: Spec) -> Job:
+        """Freeze a spec's run and return the job that trains it."""
+        return train_job(self.compose(spec), spec.name, spec.budget)
+
+
+RATES = ("optim.lr", "data.packs_per_step", "data.pack_tokens")  # free within a group
+
+
+def expand(axes: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
+    """Return the product of Hydra sweeps as ((key, value), ...), the last axis fastest.
+
+    Raises ValueError for what is no override, sets nothing, or sets a key twice.
+    """
+    parser = OverridesParser.create()
+    choices: list[list[tuple[str, str]]] = []
+    for axis in axes:
+        try:
+            parsed = parser.parse_override(axis)
+            if not parsed.is_sweep_override():
+                raise ValueError(f"axes={axis!r}: has one value. Use key=a,b, or set it in base.")
+            values = [str(value) for value in parsed.sweep_string_iterator()]
+        except HydraException as error:
+            text = str(error).splitlines()[0]
+            raise ValueError(f"axes={axis!r}: {text}. Use a Hydra sweep, key=a,b.") from error
+        choices.append([(parsed.get_key_element(), value) for value in values])
+    keys = [choice[0][0] for choice in choices]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise ValueError(f"axes: set {', '.join(sorted(twice))} twice. Give each key one axis.")
+    return list(product(*choices))
+
+
+def sampled(infos: list[SampleInfo]) -> list[SampleInfo]:
+    """Return every fourth clip of many: enough to know FLOPs a token to a per cent."""
+    return infos[::4] if len(infos) > 400 else infos
+
+
+def unique_tokens(infos: Sequence[SampleInfo], run: RunConfig) -> int:
+    """Return the video tokens of all clips."""
+    return sum(tokens(i.num_frames, i.height, i.width, run.cell) for i in infos)
+
+
+def stand_in(config: StandInConfig) -> SampleInfo:
+    """Return the clip that stands for a data set."""
+    about: dict[str, Any] = {
+        "key": "stand-in", "media": "latent", "num_frames": config.num_frames,
+        "height": config.height, "width": config.width, "fps": 24.0,
+        "duration_seconds": config.num_frames / 24, "caption": "", "source": "none",
+        "licence": "none", "rendered": False, "sha256": "0" * 64, "original": {},
+        "shard": "none.tar", "offset": 0, "nbytes": 1, "caption_tokens": config.caption_tokens,
+    }  # fmt: skip
+    return SampleInfo.from_json(about)
+
+
+def _short(key: str) -> str:
+    return key.rpartition(".")[2].replace("_", "")
+
+
+def _plain(value: str) -> str:
+    """Return a value as part of a folder's name."""
+    return "".join(c if c.isalnum() or c in ".-" else "-" for c in value).replace("+", "")[:24]

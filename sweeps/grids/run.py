@@ -1,0 +1,195 @@
+"""Carry out a study of points: train, repeat, measure, tabulate, analyse, write the page.
+
+``python -m sweeps.run study=NAME`` comes here where the study's schema is ``grid``. Every phase
+skips what is done, so the same command continues and starts only what is missing; a run that fails
+is shown, and the analysis goes on without it.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from data.shards import read_index
+from launch.local import Status
+from launch.process import Job
+from sweeps import recipe as recipes
+from sweeps.collect import read_result
+from sweeps.config import freeze_study
+from sweeps.grids.analyse import analyse
+from sweeps.grids.config import Analysis, GridStudyConfig
+from sweeps.grids.finding import Finding, Row, grouped
+from sweeps.grids.noise import seed_noise_of
+from sweeps.grids.plan import GridPlan, Point
+from sweeps.grids.table import rows_of, write_rows
+from sweeps.phases import (
+    INTERRUPTED,
+    Interrupted,
+    describe_environment,
+    launch_phase,
+    write_json,
+)
+from sweeps.report.grid import build_grid_report
+from sweeps.study import save_plan
+
+
+class GridRunner:
+    """A study of points through its phases."""
+
+    def __init__(self, study: GridStudyConfig, argv: Sequence[str]) -> None:
+        self.study, self.argv = study, list(argv)
+        self.plan = GridPlan(study)
+        self.points: list[Point] = []
+        self.folders: dict[str, Path] = {}
+        self.failures: list[dict[str, str]] = []
+
+    def run(self) -> Path:
+        """Run everything; return the page's path."""
+        points = self.plan.points()
+        self._check_data(points)
+        freeze_study(self.study)
+        started = self._started()
+        self._train("grid", points)
+        self._train("repeat", self._repeats())
+        finding = self._answer(self._draws())
+        self._describe(started)
+        write_json(self.study.folder / "analysis.json", finding.to_json())
+        print(finding.answer)
+        return build_grid_report(self.study.folder)
+
+    def _check_data(self, points: Sequence[Point]) -> None:
+        """Raise ValueError where a data set is missing, before anything is trained."""
+        seen = set()
+        for point in points:
+            run = self.plan.compose(point.spec)
+            for split in (run.data.train_split, *run.validation.splits):
+                if (run.data.root, split) not in seen:
+                    read_index(run.data.root, split)
+                    seen.add((run.data.root, split))
+
+    def _started(self) -> str:
+        path = self.study.folder / "started.txt"
+        if not path.exists():
+            path.write_text(datetime.now(UTC).isoformat(timespec="seconds"))
+        return path.read_text()
+
+    def _train(self, phase: str, points: Sequence[Point]) -> None:
+        """Train the points of a phase that have no result yet."""
+        jobs = [self.plan.job(point.spec) for point in points]
+        self.points += points
+        self.folders |= {job.name: job.run_dir for job in jobs}
+        names = {name: folder.name for name, folder in self.folders.items()}
+        save_plan(self.study.folder, [point.spec for point in self.points], names)
+        self._launch(phase, jobs)
+
+    def _launch(self, phase: str, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        outcomes = launch_phase(f"{self.study.name}: {phase}", jobs, self.study.cluster)
+        self.failures += [
+            {"phase": phase, "job": outcome.name, "reason": outcome.reason}
+            for outcome in outcomes
+            if outcome.status is Status.failed
+        ]
+
+    def _rows(self) -> list[Row]:
+        return rows_of(self.points, self.folders, None)
+
+    def _repeats(self) -> list[Point]:
+        """Return the best point of every group, with each of the seeds that repeat it."""
+        repeat = self.study.repeat
+        rows = [row for row in self._rows() if row["status"] == "finished"]
+        by_name = {self.folders[point.spec.name].name: point for point in self.points}
+        over_sizes = self.study.analysis is Analysis.resolution
+        for row in rows:
+            row["best_of"] = (row["arm"], row["length"]) if over_sizes else row["group"]
+        found = []
+        for group in grouped(rows, "best_of").values():
+            best = by_name[min(group, key=lambda row: row["loss"])["name"]]
+            if not repeat.lengths or best.length in repeat.lengths:
+                found += [self.plan.repeat(best, seed) for seed in repeat.seeds]
+        return found
+
+    def _draws(self) -> dict[str, list[float]]:
+        """Measure every finished run under other validation noises, where the study asks for it."""
+        seeds = self.study.noise_seeds
+        if not seeds:
+            return {}
+        jobs, outs = [], {}
+        for point in self.points:
+            folder = self.folders[point.spec.name]
+            result = read_result(folder)
+            if result is None or result["status"] != "finished":
+                continue
+            run = self.plan.compose(point.spec)
+            words = [run.validation.splits[0], run.validation.samples, *seeds]
+            out = self.study.folder / "noises" / f"{folder.name}-{'-'.join(map(str, words))}.json"
+            argv = [sys.executable, "-m", "trainer.score", f"run={folder}", f"out={out}"]
+            argv += [f"split={run.validation.splits[0]}", f"samples={run.validation.samples}"]
+            argv += [f"captions=[{run.validation.captions.value}]"]
+            argv += [f"noise_seeds=[{','.join(map(str, seeds))}]"]
+            work = out.parent / folder.name
+            jobs.append(Job(f"noise-{point.spec.name}", work, argv, 1, point.spec.budget, out))
+            outs[folder.name] = (out, run.validation.captions.value)
+        self._launch("other noises", jobs)
+        found = {}
+        for name, (out, captions) in outs.items():
+            if out.exists():
+                by_seed = json.loads(out.read_text())["captions"][captions]["by_noise_seed"]
+                found[name] = [by_seed[str(seed)] for seed in seeds]
+        return found
+
+    def _answer(self, draws: dict[str, list[float]]) -> Finding:
+        """Write runs.csv and analyse it."""
+        noise, spread = seed_noise_of(self._rows(), self.study.level)
+        rows = rows_of(self.points, self.folders, noise)
+        table = self.study.folder / "runs.csv"
+        write_rows(table, rows)
+        finding = analyse(self.study, rows, table, spread, draws)
+        finding.warnings += [
+            f"{failure['job']} failed in “{failure['phase']}”: {failure['reason']}"
+            for failure in self.failures
+        ]
+        return finding
+
+    def _describe(self, started: str) -> None:
+        """Write study.json for the page."""
+        study = self.study
+        results = [read_result(folder) or {} for folder in self.folders.values()]
+        about: dict[str, Any] = {
+            "kind": "grid",
+            "name": study.name,
+            "question": study.question,
+            "cost": study.cost,
+            "expected": study.expected,
+            "analysis": study.analysis.value,
+            "level": study.level,
+            "command": "python -m sweeps.run " + " ".join(self.argv),
+            "config": OmegaConf.to_container(OmegaConf.structured(study), enum_to_str=True),
+            "recipe": recipes.describe(study.recipe),
+            "started": started,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "flops": sum(result.get("flops", 0) for result in results),
+            "seconds": sum(result.get("seconds", 0.0) for result in results),
+            "env": describe_environment(self.folders.values()),
+            "failures": self.failures,
+        }
+        write_json(study.folder / "study.json", about)
+
+
+def run_grid(study: GridStudyConfig, argv: Sequence[str]) -> int:
+    """Run a study of points and say where its page is; return the exit status."""
+    try:
+        runner = GridRunner(study, argv)
+        page = runner.run()
+    except Interrupted:
+        print("interrupted: runs saved what they had; the same command continues.")
+        return INTERRUPTED
+    for name in ("runs.csv", "analysis.json"):
+        print(f"{name + ':':15s}{study.folder / name}")
+    print(f"page:          {page}")
+    return 1 if runner.failures else 0

@@ -1,0 +1,61 @@
+"""runs.csv of a study of points: the columns of every study, then what a point adds."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeps.collect import COLUMNS, SeedNoise, collect, read_result
+from sweeps.grids.plan import Point
+
+EXTRA = (
+    "arm", "length", "unique_tokens", "epochs", "clip_tokens", "loss_noise_draws", "status",
+    "setting", "group",
+)  # fmt: skip
+INTERNAL = ("setting", "group")  # keys that only the analyses need
+
+
+def rows_of(
+    points: Sequence[Point], folders: dict[str, Path], noise: SeedNoise | None
+) -> list[dict[str, Any]]:
+    """Return a row for every point, also for those that failed, diverged or were left out.
+
+    setting: the same for runs that differ in their seed alone. clip_tokens: mean of the clips seen.
+    """
+    rows = collect([point.spec for point in points], folders, noise)
+    for row, point in zip(rows, points, strict=True):
+        result = read_result(folders[point.spec.name]) or {"status": "missing"}
+        samples = result.get("samples")
+        row |= {
+            "arm": point.arm,
+            "length": point.length,
+            "unique_tokens": point.unique_tokens,
+            "epochs": result.get("accounting", {}).get("epochs"),
+            "clip_tokens": result["tokens"] / samples if samples else None,
+            "loss_noise_draws": result.get("loss_noise"),
+            "status": result["status"],
+            "setting": setting_of(point),
+            "group": point.group,
+            "seed": point.seed,
+        }
+        row |= point.settings
+    return rows
+
+
+def setting_of(point: Point) -> str:
+    """Return what runs share that differ in their seed alone."""
+    overrides = sorted(o for o in point.spec.overrides if not o.startswith("seed="))
+    return " ".join([point.arm, *overrides])
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write runs.csv atomically; a missing value is an empty field."""
+    shown = [column for column in EXTRA if column not in INTERNAL]
+    axes = [key for row in rows for key in row if key not in COLUMNS and key not in EXTRA]
+    columns = [*COLUMNS, *shown, *dict.fromkeys(axes)]
+    temporary = path.with_suffix(".csv.tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
+        writer.writeheader()
+        writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    temporary.replace(path)

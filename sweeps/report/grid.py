@@ -1,0 +1,159 @@
+"""The page of a study of points: question, answer in words, figure, tables, runs."""
+
+import base64
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from sweeps.report import tables, wording
+from sweeps.report.grid_figures import colours, draw_grid, save_grid_picture
+from sweeps.report.grid_inputs import GridInputs, read_grid_inputs
+from sweeps.report.inputs import file_inside, mapping, records, to_number
+from sweeps.report.page import Video, environment_table, show_drawing, style_sheet, template
+from sweeps.report.svg import budget_palette, file_svg
+from sweeps.report.tables import Cell, Table, make_table, pairs_table
+from sweeps.report.video import video_data_uri
+
+_RUN_COLUMNS = (
+    ("name", "run"), ("arm", "arm"), ("phase", "phase"), ("seed", "seed"), ("params", "params"),
+    ("width", "width"), ("depth", "depth"), ("flops", "FLOPs"), ("tokens", "tokens"),
+    ("unique_tokens", "unique tokens"), ("epochs", "epochs"), ("lr", "rate"),
+    ("batch_tokens", "batch"), ("loss", "loss"), ("loss_noise", "± noise"),
+    ("seconds", "seconds"), ("reason", "left out because"),
+)  # fmt: skip
+_WORDS = ("name", "arm", "phase", "reason")
+
+
+def build_grid_report(study_dir: Path | str) -> Path:
+    """Write ``report/index.html``, ``report/figures/answer.svg`` and ``answer.png``.
+
+    Reads files only. A missing or broken part becomes a note on the page. Returns the page's path;
+    raises ValueError if ``study_dir`` is no folder.
+    """
+    inputs = read_grid_inputs(Path(study_dir))
+    report = inputs.study_dir / "report"
+    (report / "figures").mkdir(parents=True, exist_ok=True)
+    drawings = draw_grid(inputs)
+    for drawing in drawings.values():
+        path = report / "figures" / f"{drawing.name}.svg"
+        path.write_text(file_svg(drawing.wide), encoding="utf-8")
+    save_grid_picture(inputs, report / "figures" / "answer.png")
+    page = report / "index.html"
+    page.write_text(_render(inputs, drawings), encoding="utf-8")
+    return page
+
+
+def _render(inputs: GridInputs, drawings: dict[str, Any]) -> str:
+    study, finding, palette = inputs.study, inputs.finding, colours(inputs)
+    config = study.get("config")
+    return template("grid.html").render(
+        css=style_sheet(),
+        palettes={"light": palette, "dark": budget_palette(len(palette), dark=True)},
+        title=str(study.get("name") or inputs.study_dir.resolve().name),
+        question=str(study.get("question") or ""),
+        answer=str(finding.get("answer") or "This study has no answer yet."),
+        said=[str(sentence) for sentence in finding.get("said") or []],
+        warnings=[str(sentence) for sentence in finding.get("warnings") or []],
+        facts=_facts(inputs),
+        figures={name: show_drawing(drawing, palette) for name, drawing in drawings.items()},
+        caption=_caption(inputs),
+        found=[_records(title, rows) for title, rows in mapping(finding.get("tables")).items()],
+        tables={
+            "asked": _asked(inputs),
+            "runs": _runs(inputs),
+            "environment": environment_table(mapping(study.get("env"))),
+        },
+        columns=records(inputs.ladder.get("columns")),
+        ladder=_ladder(inputs),
+        runs_uri="data:text/csv;base64," + base64.b64encode(inputs.runs_csv).decode("ascii"),
+        command=str(study.get("command") or ""),
+        config=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
+        notes=inputs.notes,
+    )
+
+
+def _facts(inputs: GridInputs) -> list[str]:
+    study = inputs.study
+    facts = [wording.plural(len(inputs.runs), "run")]
+    for key, show, what in (
+        ("flops", wording.format_flops, "FLOPs in all"),
+        ("seconds", wording.format_seconds, "of training, summed over runs"),
+    ):
+        value = to_number(study.get(key))
+        if math.isfinite(value):
+            facts.append(f"{show(value)} {what}")
+    if finished := study.get("finished"):
+        facts.append(f"finished {finished}")
+    return facts
+
+
+def _caption(inputs: GridInputs) -> str:
+    level = to_number(inputs.study.get("level"))
+    return f"Bars are {wording.format_percent(level, 0)} intervals." if level else ""
+
+
+def _asked(inputs: GridInputs) -> Table:
+    study = inputs.study
+    asked = [
+        ("Question", study.get("question")), ("Cost", study.get("cost")),
+        ("Expected beforehand", study.get("expected")), ("Recipe", study.get("recipe")),
+    ]  # fmt: skip
+    return pairs_table("The study", [(k, str(v or wording.NONE)) for k, v in asked])
+
+
+def _records(title: str, rows: object) -> Table | None:
+    """Return rows of any keys as a table."""
+    found = records(rows)
+    keys = list(dict.fromkeys(key for row in found for key in row))
+    cells = [
+        [
+            Cell(
+                tables.show_value(row.get(key)) if row.get(key) != "" else wording.NONE,
+                to_number(row[key]) if isinstance(row.get(key), int | float) else None,
+            )
+            for key in keys
+        ]
+        for row in found
+    ]
+    names = [str(key).replace("_", " ") for key in keys]
+    return make_table(title, names, cells) if cells else None
+
+
+def _runs(inputs: GridInputs) -> Table | None:
+    known = [pair for pair in _RUN_COLUMNS if any(run.get(pair[0]) for run in inputs.runs)]
+    rows = []
+    for run in inputs.runs:
+        cells = []
+        for key, _ in known:
+            text = run.get(key, "")
+            value = math.nan if key in _WORDS else to_number(text)
+            shown = tables.show_value(value) if math.isfinite(value) else text or wording.NONE
+            cells.append(Cell(shown, value if math.isfinite(value) else None))
+        rows.append(cells)
+    return make_table("All runs", [label for _, label in known], rows) if rows else None
+
+
+def _ladder(inputs: GridInputs) -> list[dict[str, Any]]:
+    """Return a row of videos for each prompt of a compute ladder."""
+    files, reference = (mapping(inputs.ladder.get(key)) for key in ("files", "reference"))
+    rows = []
+    for prompt in records(inputs.ladder.get("prompts")):
+        number, text = str(prompt.get("id")), str(prompt.get("text") or "")
+        names = [*(files.get(number) or []), reference.get(number)]
+        rows.append(
+            {
+                "text": text,
+                "shape": str(prompt.get("shape") or ""),
+                "videos": [_video(inputs, name, text) for name in names],
+            }
+        )
+    return rows
+
+
+def _video(inputs: GridInputs, name: object, label: str) -> Video:
+    path = file_inside(inputs.study_dir, f"samples/{name}")
+    if path is None:
+        inputs.notes.append(f"The video {name!r} is missing or outside the study's folder.")
+        return Video(None, label)
+    return Video(video_data_uri(path), label)
