@@ -166,7 +166,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a frozen config as plain values; {} if it cannot be read."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
         found = OmegaConf.to_container(OmegaConf.load(path))
