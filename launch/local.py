@@ -105,7 +105,7 @@ def run_jobs(
         [_Entry(job) for job in jobs], slots or available_cores(), on_progress,
         env or {}, threads_per_process, grace_seconds, retries,
     )  # fmt: skip
-    with _catch_signals(launcher.stop):
+    with catch_signals(launcher.stop):
         try:
             launcher.run(poll_seconds)
         finally:
@@ -142,7 +142,7 @@ def _check(jobs: Sequence[Job], slots: int) -> None:
 
 
 @contextmanager
-def _catch_signals(stop: Callable[[], None]) -> Iterator[None]:
+def catch_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Route SIGINT and SIGTERM to ``stop``; only the main thread may, elsewhere do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.config import ClusterConfig
-from launch.local import Outcome, ProgressPrinter, Status, describe_failures, run_jobs
+from launch.dispatch import run_on
+from launch.local import Outcome, ProgressPrinter, Status, describe_failures
 from launch.process import Job, available_cores
 
 INTERRUPTED = 130  # exit status of a study that a signal stopped
@@ -20,16 +21,12 @@ class Interrupted(RuntimeError):
 
 
 def launch_phase(title: str, jobs: Sequence[Job], cluster: ClusterConfig) -> list[Outcome]:
-    """Run a phase's jobs and print who failed. Raises Interrupted when a signal stopped them."""
+    """Run a phase's jobs and print who failed. Raises Interrupted when a signal stopped them.
+
+    On a cluster a phase's missing runs are one array, and a signal stops the waiting alone.
+    """
     with ProgressPrinter(title) as printer:
-        outcomes = run_jobs(
-            jobs,
-            cluster.slots,
-            printer,
-            threads_per_process=cluster.threads_per_process,
-            grace_seconds=cluster.grace_seconds,
-            retries=cluster.retries,
-        )
+        outcomes = run_on(cluster, title, jobs, printer)
     stopped = (Status.interrupted, Status.not_started)
     if any(outcome.status in stopped for outcome in outcomes):
         raise Interrupted

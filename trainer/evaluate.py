@@ -19,7 +19,14 @@ from trainer.rng import normal
 from trainer.score import world_of
 
 _GOLDEN = (5**0.5 - 1) / 2
+# Clips between two looks at the stop flag, for each pipeline stage: a look costs a collective, a
+# pipeline runs empty between chunks.
+_CLIPS_A_LOOK = 4
 NOISE_DRAWS = 2  # independent draws of the noise; their difference measures the noise of the loss
+
+
+class Stopped(Exception):
+    """A signal stopped a validation, on all ranks at the same clip."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,16 @@ class Validator:
         return self.measure_by(_errors_of(model), draws)
 
     def measure_by(
-        self, errors_of: Callable[[list[MicroBatch]], list[Tensor]], draws: int = NOISE_DRAWS
+        self,
+        errors_of: Callable[[list[MicroBatch]], list[Tensor]],
+        draws: int = NOISE_DRAWS,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Validation:
-        """Measure by a function that gives each batch's errors of own rows, or none; collective."""
-        return self._summarise(*self._collect(errors_of, draws))
+        """Measure by a function that gives each batch's errors of own rows, or none; collective.
+
+        Raises Stopped on all ranks once ``should_stop`` holds on any.
+        """
+        return self._summarise(*self._collect(errors_of, draws, should_stop))
 
     def measure_clips(
         self, model: Callable[[TokenPack, Tensor, Tensor], Tensor]
@@ -145,18 +158,26 @@ class Validator:
         return self._summarise(errors, values), errors.mean((1, 2)) / values
 
     def _collect(
-        self, errors_of: Callable[[list[MicroBatch]], list[Tensor]], draws: int
+        self,
+        errors_of: Callable[[list[MicroBatch]], list[Tensor]],
+        draws: int,
+        should_stop: Callable[[], bool] | None = None,
     ) -> tuple[Float[Tensor, "N draws strata"], Float[Tensor, " N"]]:
         """Return summed squared errors of each clip, draw and time, and each clip's values."""
         strata, mesh = self._times, self._mesh
         errors = torch.zeros(self.num_clips, NOISE_DRAWS, strata, dtype=torch.float64)
         values = torch.zeros(self.num_clips, dtype=torch.float64)
         items = [item for item in self._items if item.draw < draws]
-        found = errors_of([item.batch.to(mesh.device) for item in items])
-        for item, error in zip(items, found, strict=False):  # only the last stage finds any
-            if item.counts:
-                rows = error.double().cpu()
-                errors[item.clip, item.draw].index_add_(0, item.batch.pack.segment, rows)
+        size = _CLIPS_A_LOOK * mesh.layout.pp if should_stop is not None else len(items)
+        for start in range(0, len(items), max(1, size)):
+            if should_stop is not None and mesh.any(should_stop()):
+                raise Stopped
+            chunk = items[start : start + size]
+            found = errors_of([item.batch.to(mesh.device) for item in chunk])
+            for item, error in zip(chunk, found, strict=False):  # only the last stage finds any
+                if item.counts:
+                    rows = error.double().cpu()
+                    errors[item.clip, item.draw].index_add_(0, item.batch.pack.segment, rows)
         for item in items:
             if item.counts and mesh.leads_replica:
                 values[item.clip] = item.values

@@ -70,18 +70,23 @@ class Fence:
         self._thread.start()
 
     @classmethod
-    def take(cls, folder: Path, lease_seconds: float = 15.0, host: str = "") -> Self:
+    def take(
+        cls, folder: Path, lease_seconds: float = 15.0, host: str = "", ended: int = 0
+    ) -> Self:
         """Become the next attempt of a run; raise ValueError while another one lives.
 
         At once when the last attempt ended cleanly or died on this host; otherwise after watching
         for ``lease_seconds`` that it gives no sign of life. host: this machine's name, for tests.
+        ended: attempts up to this number are over, the launcher vouches for it: what still renews
+        the lease is an orphan on a node that was cut off, and is superseded.
         """
         host = host or socket.gethostname()
         (folder / _ATTEMPTS).mkdir(parents=True, exist_ok=True)
-        lock = _lock_host(folder, host)
+        vouched = 0 < _newest(folder) <= ended
+        lock = _lock_host(folder, host, vouched)
         try:
             newest = _newest(folder)
-            if newest > 0:
+            if newest > ended:
                 _wait_for_end(folder, newest, lease_seconds, None if lock is None else host)
             lease = _renewed(_claim(folder, newest + 1, host, lease_seconds))
             _write(folder, lease)
@@ -168,8 +173,11 @@ def _close_in_children(fence: Fence) -> None:
     os.register_at_fork(after_in_child=close)
 
 
-def _lock_host(folder: Path, host: str) -> int | None:
-    """Lock the folder against this host's other processes; None if the file system cannot."""
+def _lock_host(folder: Path, host: str, vouched: bool) -> int | None:
+    """Lock the folder against this host's other processes; None if the file system cannot.
+
+    vouched: whoever holds the lock is an orphan, so none is needed.
+    """
     lock = os.open(folder / f".lock-{host}", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,6 +187,9 @@ def _lock_host(folder: Path, host: str) -> int | None:
     except BlockingIOError:
         pid = os.pread(lock, 20, 0).decode() or "unknown"
         os.close(lock)
+        if vouched:
+            log.warning("run=%s: is locked by the orphan %s, which is superseded", folder, pid)
+            return None
         raise _refusal_by_lock(folder, host, pid) from None
     except OSError as error:
         os.close(lock)

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trainer.attempt import Timeline
+
 log = logging.getLogger(__name__)
 
 STALLED = 76  # exit status of a rank whose watchdog ended it: find the culprit, start again
@@ -73,7 +75,8 @@ class Heartbeat:
 
     folder: the run folder. beat_seconds: how often to write; longer than a shared file system
     hides a change from other hosts. stall_seconds: how long one phase may last; 0 turns the
-    watchdog off. on_stall: called in the watchdog's thread after the report.
+    watchdog off. on_stall: called in the watchdog's thread after the report. timeline: told the
+    same, and written with every beat; the main rank's.
     """
 
     def __init__(
@@ -84,10 +87,11 @@ class Heartbeat:
         beat_seconds: float,
         stall_seconds: float,
         on_stall: Callable[[], None] = exit_stalled,
+        timeline: Timeline | None = None,
     ) -> None:
         self._folder, self._rank, self._world = folder, rank, world
         self._beat_seconds, self._stall_seconds = beat_seconds, stall_seconds
-        self._on_stall = on_stall
+        self._on_stall, self._timeline = on_stall, timeline
         self._position = _Position(0, "start", time.monotonic())
         self._awake_since = 0.0
         self._watch: _Watch | None = None
@@ -110,6 +114,8 @@ class Heartbeat:
     def advance(self, step: int, phase: str) -> None:
         """Note that the main thread entered a phase of a step; costs microseconds."""
         self._position = _Position(step, phase, time.monotonic())
+        if self._timeline is not None:
+            self._timeline.advance(step, phase)
 
     def stop(self) -> None:
         """End the thread and leave a last sign with phase ``ended``."""
@@ -224,6 +230,8 @@ class Heartbeat:
         try:
             temporary.write_text(json.dumps(self._sign(noticed)) + "\n")
             temporary.replace(path)
+            if self._timeline is not None:
+                self._timeline.write()
             self._can_write = True
         except OSError as error:
             if self._can_write:

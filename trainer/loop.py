@@ -20,10 +20,11 @@ from trainer.checkpoint_read import Loaded, load_latest
 from trainer.collate import Collator
 from trainer.config import RunConfig
 from trainer.ema import PowerEma
-from trainer.evaluate import Validation, Validator
+from trainer.evaluate import Stopped, Validation, Validator
 from trainer.guard import Guard, Verdict
 from trainer.heartbeat import Heartbeat
 from trainer.horizon import Horizon
+from trainer.metrics import read_metrics
 from trainer.objective_step import MicroBatch, accumulate, measure, prepare
 from trainer.optim import learning_rate
 from trainer.parallel.engine import Engine
@@ -59,13 +60,18 @@ class Training:
         self.collator = Collator(run.codec, run.text)
         self.progress, self._window, self._guard = Progress(), Window(), Guard(run.faults)
         self._shapes = _shapes(run)
+        self._curve_due = False  # a signal came before the curve's validation of the last step
+        heartbeat.advance(0, "load")
         loaded = load_latest(folder / "checkpoints", mesh)
+        heartbeat.advance(0, "start")
         values = partial(_loaded_values, loaded, self._shapes, "param") if loaded else self._fresh
         attend = choose_attention(mesh.device)
         self.engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend)
         self.ema = PowerEma(self.engine, run.optim.ema_sigma)
         if loaded is not None:
+            heartbeat.advance(0, "load")
             self._restore(loaded)
+            self._curve_due = loaded.state.get("curve_due", False)
             self.loader.load_state_dict(loaded.state["loader"])
             self._guard = Guard.from_dict(run.faults, loaded.state["guard"])
             if mesh.is_main:
@@ -75,6 +81,7 @@ class Training:
         self.recorder.open(self.progress)
         self._validators: dict[tuple[str, int], Validator] = {}
         self._last_save = time.monotonic()
+        heartbeat.advance(self.progress.step, "start")  # collectives and kernels of a first step
         self._saving: int | None = None  # step of a save whose outcome nobody has asked for yet
 
     def _fresh(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
@@ -94,12 +101,16 @@ class Training:
         """Train to the horizon; return False when a signal stopped the run early (and saved)."""
         total = self.horizon.steps
         curve_steps = self._curve_steps()
+        if self.progress.step < total and self.mesh.any(should_stop()):
+            return False  # nothing was done that is not in the checkpoint
+        if self._curve_is_due() and not self._log_curve(should_stop):
+            return False
         while self.progress.step < total:
             rewinds = self.progress.rewinds
             stop, save, norm, lr = self._step(should_stop)
             step = self.progress.step
             if self.progress.rewinds == rewinds:  # else this step was logged before its checkpoint
-                self._log(norm, lr, curve_steps)
+                stop |= self._log(norm, lr, curve_steps, should_stop if not stop else None)
             if step % self.run_config.parallel.check_every == 0:
                 self.engine.check_equal()
             if (stop or save) and step < total:
@@ -110,14 +121,25 @@ class Training:
                 return False
         return True
 
-    def _log(self, norm: float, lr: float, curve_steps: set[int]) -> None:
-        """Write what is due after a step."""
+    def _log(
+        self,
+        norm: float,
+        lr: float,
+        curve_steps: set[int],
+        should_stop: Callable[[], bool] | None,
+    ) -> bool:
+        """Write what is due after a step; tell whether a signal stopped its validation.
+
+        should_stop: None when the run stops anyway: then the next attempt validates.
+        """
         step = self.progress.step
         if step % self.run_config.log.every == 0 or step == self.horizon.steps:
             self.recorder.log_step(self.progress, self._window, norm, lr)
             self._window = Window()
         if step in curve_steps:
-            self._log_curve()
+            self._curve_due = True
+            return should_stop is not None and not self._log_curve(should_stop)
+        return False
 
     def _step(self, should_stop: Callable[[], bool]) -> tuple[bool, bool, float, float]:
         """Do one optimizer step; return the agreed flags (stop, save), gradient norm and rate."""
@@ -226,13 +248,37 @@ class Training:
         points, total = self.run_config.validation.curve_points, self.horizon.steps
         return {round(total * (i + 1) / (points + 1)) for i in range(points)} - {0, total}
 
-    def _log_curve(self) -> None:
-        validation = self.run_config.validation
-        result = self.validate(validation.splits[0], validation.curve_samples, draws=1)
-        self.recorder.log_losses(self.progress, {"loss": result.loss})
+    def _curve_is_due(self) -> bool:
+        """Tell whether the step resumed at still lacks its validation; the same on all ranks."""
+        path, step = self.folder / "metrics.jsonl", self.progress.step
+        there = self.mesh.is_main and any(
+            r["step"] == step and "loss" in r for r in read_metrics(path)
+        )
+        self._curve_due = self._curve_due and not self.mesh.any(there)
+        return self._curve_due
 
-    def validate(self, split: str, samples: int, draws: int = 2) -> Validation:
-        """Measure the averaged weights on a split, under the layout of the run; collective."""
+    def _log_curve(self, should_stop: Callable[[], bool]) -> bool:
+        """Validate for the curve; tell whether it was not stopped."""
+        validation = self.run_config.validation
+        try:
+            result = self.validate(validation.splits[0], validation.curve_samples, 1, should_stop)
+        except Stopped:
+            return False
+        self.recorder.log_losses(self.progress, {"loss": result.loss})
+        self._curve_due = False
+        return True
+
+    def validate(
+        self,
+        split: str,
+        samples: int,
+        draws: int = 2,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Validation:
+        """Measure the averaged weights on a split, under the layout of the run; collective.
+
+        Raises Stopped when a signal came.
+        """
         self._heartbeat.advance(self.progress.step, "validation")
         key = (split, samples)
         if key not in self._validators:
@@ -240,7 +286,9 @@ class Training:
                 self.run_config, split, self.collator, self.mesh, samples
             )
         with self.engine.weights(self.ema.average):
-            return self._validators[key].measure_by(partial(measure, self.engine), draws)
+            return self._validators[key].measure_by(
+                partial(measure, self.engine), draws, should_stop
+            )
 
     def save(self) -> None:
         """Start to write a checkpoint of this moment; collective."""
@@ -259,6 +307,7 @@ class Training:
             "window": asdict(self._window),
             "guard": self._guard.state_dict(),
             "layout": str(self.mesh.layout),
+            "curve_due": self._curve_due,
         }
         self._writer.save(self.progress.step, fragments, state)
         self._saving = self.progress.step

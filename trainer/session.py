@@ -12,10 +12,11 @@ from typing import Any
 from data.cache import open_root
 from data.loader import Loader
 from data.shards import read_manifest
+from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
 from trainer.checkpoint import CheckpointWriter
 from trainer.codec_files import fingerprint
 from trainer.config import RunConfig
-from trainer.evaluate import Validation
+from trainer.evaluate import Stopped, Validation
 from trainer.fence import Fence
 from trainer.heartbeat import Heartbeat
 from trainer.horizon import plan_horizon
@@ -41,6 +42,7 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         fence = _take_fence(folder, mesh)
         if fence is not None:
             stack.callback(fence.release)
+            clear_stopped(folder)
             write_json(folder / "env.json", environment())
             if mesh.world > 1:
                 log.info("%s", mesh.layout.table())
@@ -50,16 +52,22 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         horizon = plan_horizon(run, loader.infos, loader.dataset.spans)
         if mesh.is_main:
             log.info("%s: %d steps of %.0f tokens", folder.name, horizon.steps, horizon.step_tokens)
+        timeline = Timeline(folder, fence.attempt) if fence is not None else None
         heartbeat = Heartbeat(
-            folder, mesh.rank, mesh.world, run.faults.beat_seconds, run.faults.stall_seconds
-        )
+            folder, mesh.rank, mesh.world, run.faults.beat_seconds, run.faults.stall_seconds,
+            timeline=timeline,
+        )  # fmt: skip
         heartbeat.start()
         stack.callback(heartbeat.stop)
         recorder, mirror = _recorder(run, folder, mesh, horizon.steps, fence)
         stack.callback(recorder.close)
         writer = _writer(run, folder, mesh, fence)
         training = Training(run, folder, mesh, loader, horizon, recorder, heartbeat, writer)
-        return _train(training, mirror, should_stop)
+        finished = _train(training, mirror, should_stop)
+        if not finished and fence is not None:
+            fence.check()
+            mark_stopped(folder, fence.attempt, training.progress.step)
+        return finished
 
 
 def _take_fence(folder: Path, mesh: Mesh) -> Fence | None:
@@ -67,7 +75,7 @@ def _take_fence(folder: Path, mesh: Mesh) -> Fence | None:
     fence, refusal = None, None
     if mesh.is_main:
         try:
-            fence = Fence.take(folder)
+            fence = Fence.take(folder, ended=ended_attempts())
         except ValueError as error:
             refusal = error
     if mesh.any(refusal is not None):
@@ -127,7 +135,12 @@ def _train(training: Training, mirror: WandbMirror | None, should_stop: Callable
     try:
         if not training.run(should_stop):
             return False
-        validations = _final_validations(training)
+        validations = _final_validations(training, should_stop)
+    except Stopped:
+        # In the validation at the end: the next attempt resumes after the last step.
+        training.save()
+        training.finish_save()
+        return False
     except Diverged as error:
         if mesh.is_main:
             _write_diverged(run, folder, training, str(error))
@@ -151,10 +164,15 @@ def _train(training: Training, mirror: WandbMirror | None, should_stop: Callable
     return True
 
 
-def _final_validations(training: Training) -> dict[str, Validation]:
+def _final_validations(
+    training: Training, should_stop: Callable[[], bool]
+) -> dict[str, Validation]:
     """Validate on every split; the first split's loss also closes the curve."""
     settings = training.run_config.validation
-    found = {s: training.validate(s, settings.samples) for s in settings.splits}
+    found = {
+        split: training.validate(split, settings.samples, should_stop=should_stop)
+        for split in settings.splits
+    }
     losses = {f"loss/{split}": value.loss for split, value in found.items()}
     training.recorder.log_losses(
         training.progress, {"loss": found[settings.splits[0]].loss} | losses

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from data.batch import Step
+from trainer.attempt import clear_stopped, ended_attempts, mark_stopped
 from trainer.checkpoint import CheckpointWriter
 from trainer.checkpoint_read import Loaded, load_latest
 from trainer.config import CheckpointConfig, OptimConfig
@@ -125,9 +126,10 @@ class SmallTraining(Generic[B]):
         if result.exists():
             return json.loads(result.read_text())
         with ExitStack() as stack:
-            fence = Fence.take(self.folder) if self.mesh.is_main else None
+            fence = Fence.take(self.folder, ended=ended_attempts()) if self.mesh.is_main else None
             if fence is not None:
                 stack.callback(fence.release)
+                clear_stopped(self.folder)
                 write_json(self.folder / "env.json", environment())
             (attempt,) = self.mesh.sum(float(fence.attempt) if fence is not None else 0.0)
             self._writer = CheckpointWriter(
@@ -143,6 +145,9 @@ class SmallTraining(Generic[B]):
                 self._metrics = MetricsFile(self.folder / "metrics.jsonl", self.progress.step)
                 stack.callback(self._metrics.close)
             if not self._train(should_stop):
+                if fence is not None:
+                    fence.check()
+                    mark_stopped(self.folder, fence.attempt, self.progress.step)
                 return None
             self._save()
             if self._writer.wait() is None:

@@ -122,6 +122,16 @@ def start_processes(processes: int, folder: Path) -> list[str]:
     return [sys.executable, *torchrun, str(processes), "-m", "--", *module]
 
 
+def rank_command(command: list[str]) -> list[str]:
+    """Return what each process runs of a command made by :func:`start_processes`.
+
+    For clusters, which start the processes themselves. Other commands are one process: unchanged.
+    """
+    if "torch.distributed.run" not in command:
+        return command
+    return [command[0], "-m", *command[command.index("--") + 1 :]]
+
+
 class StopFlag:
     """Raised by SIGTERM, SIGINT or SIGUSR1; the loop polls it, saves and leaves."""
 

@@ -1,0 +1,76 @@
+"""Print the log of a run, and follow it.
+
+usage: python -m launch.logs FOLDER [--follow] [lines=30]
+
+examples:
+  python -m launch.logs runs/smoke-1a2b3c4d5e
+  python -m launch.logs runs/demo/runs/grid-c1e11-w64d2-1a2b3c4d5e --follow
+
+Output of all ranks and of all attempts, and what the launcher did between them.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+_POLL_SECONDS = 0.5
+_CHUNK = 1 << 20
+
+
+def follow(path: Path, position: int) -> None:
+    """Print what is appended to a file from a position on, until the run has its result."""
+    result = path.parent / "result.json"
+    while True:
+        ended = result.exists()  # looked at first: what was written before it is printed
+        size = path.stat().st_size if path.exists() else 0
+        while position < size:
+            with path.open("rb") as file:
+                file.seek(position)
+                found = file.read(_CHUNK)
+            position += len(found)
+            sys.stdout.write(clean(found.decode("utf-8", errors="replace")))
+            sys.stdout.flush()
+        if ended:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def clean(text: str) -> str:
+    """Return a log without the control characters that act on a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.replace("\r", "\n"))
+
+
+def main(argv: list[str]) -> int:
+    """Parse the command line and print."""
+    if not argv or {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return 0
+    from launch.process import LOG_FILE, tail_text
+    from launch.runs import find_runs, split_folders
+
+    try:
+        folders, settings = split_folders(argv, "follow lines")
+        runs = [run for folder in folders for run in find_runs(folder)]
+        if len(runs) != 1:
+            raise ValueError(f"folder: must name one run, but {len(runs)} were found. Name one.")
+        lines = settings.get("lines", "30")
+        if not lines.isdigit():
+            raise ValueError(f"lines={lines}: must be a whole number of 0 or more. Use 30.")
+        path = runs[0].path / LOG_FILE
+        if not path.exists() and settings.get("follow") != "true":
+            raise ValueError(f"{path}: does not exist yet: the run has not started. Use --follow.")
+        position = path.stat().st_size if path.exists() else 0
+        tail = tail_text(path, int(lines)) if int(lines) else ""
+        print(clean(tail))
+        if settings.get("follow") == "true":
+            follow(path, position)
+        return 0
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

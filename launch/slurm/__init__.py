@@ -1,0 +1,1 @@
+"""Runs on a SLURM cluster: planned, rendered, submitted once, supervised, watched."""

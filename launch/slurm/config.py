@@ -1,0 +1,191 @@
+"""Schema of a SLURM site and of how jobs are treated there; values live in ``conf/cluster``."""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+# What sbatch reads on an #SBATCH line as one plain word: no space, quote, hash or backslash. Signs
+# that a shell would act on (& | * in a constraint) are data there: no shell sees these lines.
+_WORD = re.compile(r"[A-Za-z0-9_.,:=@/+&|*()\[\]%!-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPTION = re.compile(r"[a-z][a-z0-9-]+")
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+# Options that the launcher itself decides.
+_OWN = {
+    "array", "chdir", "comment", "cpus-per-task", "dependency", "error", "exclude", "export",
+    "input", "job-name", "kill-on-invalid-dep", "nodes", "ntasks", "ntasks-per-node", "open-mode",
+    "output", "requeue", "no-requeue", "signal", "time", "parsable", "wait", "wrap", "uid", "gid",
+}  # fmt: skip
+
+
+class Starter(StrEnum):
+    """What starts the ranks: srun one process each, or srun one torchrun a node."""
+
+    srun = "srun"
+    torchrun = "torchrun"
+
+
+class TimeLimitPolicy(StrEnum):
+    """How a run goes on after its time limit: the same job is queued again, or a next one waits.
+
+    requeue: needs the site's leave to requeue. chain: ``chain_length`` jobs are submitted at once,
+    each waiting for the one before.
+    """
+
+    requeue = "requeue"
+    chain = "chain"
+
+
+@dataclass
+class ContainerConfig:
+    """A container for the ranks, by pyxis and enroot; no image, no container.
+
+    image: as enroot takes it, such as ``nvcr.io#nvidia/pytorch:25.10-py3`` or a .sqsh file.
+    mounts: HOST:CONTAINER[:ro] each; the working folder, the data and the runs must be among them.
+    workdir: where ranks start in it; empty takes the working folder of the submission.
+    python: the interpreter in the container.
+    """
+
+    image: str = ""
+    mounts: list[str] = field(default_factory=list)
+    workdir: str = ""
+    python: str = "python3"
+
+
+@dataclass
+class SlurmConfig:
+    """How jobs are described to SLURM and carried through failures.
+
+    partition, account, qos, constraint, reservation: as sbatch takes them; empty leaves them out.
+    exclude: nodes not to use. options: further sbatch options, as [gres=gpu:h100:8, exclusive].
+    processes_per_node, cpus_per_process: how ranks are laid over nodes.
+    gpus_per_node: asked for each node of a run that fills its nodes; a smaller run asks for one GPU
+        a process. 0 asks for none.
+    memory_gib: of a node; 0 leaves it to the partition.
+    minutes: time limit of a job; 0 leaves it to the partition.
+    signal_seconds: how long before the limit a run is told to save. SLURM may tell it up to 60 s
+        earlier, and no later.
+    on_time_limit, chain_length: see TimeLimitPolicy.
+    array_throttle: runs of one array at once; 0 sets no limit. max_array: the site's
+        MaxArraySize - 1; longer studies become several arrays.
+    backoff_seconds: wait before the first repetition of a failed run, doubled each time.
+    silent_seconds: a run that gives no sign of life for so long is killed and queued again; 0: off.
+    exclude_suspects: queue a stalled run again without the nodes that its watchdog blames.
+    starter: see Starter. container: see ContainerConfig.
+    prologue: a shell file of the site that every job sources; modules: loaded before it.
+    env: variables of every job, as ["NAME=value"].
+    pass_env: names of variables handed over from the submitting shell without their values being
+        written anywhere; the place for keys.
+    python: interpreter on the nodes; empty takes the one that submits.
+    """
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    reservation: str = ""
+    exclude: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+    processes_per_node: int = 8
+    cpus_per_process: int = 1
+    gpus_per_node: int = 0
+    memory_gib: int = 0
+    minutes: int = 0
+    signal_seconds: int = 180
+    on_time_limit: TimeLimitPolicy = TimeLimitPolicy.requeue
+    chain_length: int = 1
+    array_throttle: int = 0
+    max_array: int = 1000
+    backoff_seconds: float = 5.0
+    silent_seconds: float = 900.0
+    exclude_suspects: bool = True
+    starter: Starter = Starter.srun
+    container: ContainerConfig = field(default_factory=ContainerConfig)
+    prologue: str = ""
+    modules: list[str] = field(default_factory=list)
+    env: list[str] = field(default_factory=list)
+    pass_env: list[str] = field(default_factory=list)
+    python: str = ""
+
+    def check(self) -> None:
+        """Raise ValueError on what SLURM would misread, or what must not be written."""
+        for key in ("partition", "account", "qos", "constraint", "reservation"):
+            _check_word(f"cluster.slurm.{key}", getattr(self, key))
+        for node in self.exclude:
+            _check_word("cluster.slurm.exclude", node)
+        self._check_options()
+        self._check_numbers()
+        self._check_environment()
+        for key, text in (("prologue", self.prologue), ("python", self.python)):
+            _check_line(f"cluster.slurm.{key}", text)
+        for text in [*self.modules, *self.container.mounts, self.container.image]:
+            _check_line("cluster.slurm.modules, container", text)
+
+    def _check_options(self) -> None:
+        for option in self.options:
+            name, _, value = option.partition("=")
+            key = f"cluster.slurm.options={option!r}"
+            if not _OPTION.fullmatch(name) or name in _OWN:
+                raise ValueError(
+                    f"{key}: must be a long sbatch option that the launcher does not set itself. "
+                    "See the other keys of cluster.slurm."
+                )
+            _check_word(key, value)
+
+    def _check_numbers(self) -> None:
+        least = {"processes_per_node": 1, "cpus_per_process": 1, "chain_length": 1, "max_array": 1}
+        least |= {"gpus_per_node": 0, "memory_gib": 0, "minutes": 0, "array_throttle": 0}
+        least |= {"signal_seconds": 1, "backoff_seconds": 0, "silent_seconds": 0}
+        for key, low in least.items():
+            value = getattr(self, key)
+            if value < low:
+                raise ValueError(f"cluster.slurm.{key}={value}: must be at least {low}. Use {low}.")
+        if self.minutes and self.signal_seconds >= 60 * self.minutes:
+            raise ValueError(
+                f"cluster.slurm.signal_seconds={self.signal_seconds}: must be less than the limit "
+                f"of {self.minutes} minutes. Use {30 * self.minutes}."
+            )
+        if self.chain_length > 1 and self.on_time_limit is not TimeLimitPolicy.chain:
+            raise ValueError(
+                f"cluster.slurm.chain_length={self.chain_length}: needs on_time_limit=chain. "
+                "Use cluster.slurm.on_time_limit=chain."
+            )
+
+    def _check_environment(self) -> None:
+        for setting in self.env:
+            name, _, value = setting.partition("=")
+            key = f"cluster.slurm.env: {name}"
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(
+                    f"{key}: must be a variable's name. Use for example NCCL_SOCKET_IFNAME=ib0."
+                )
+            if is_secret(name):
+                raise ValueError(
+                    f"{key}: would be written into scripts. "
+                    f"Use cluster.slurm.pass_env=[{name}] and set it in your shell."
+                )
+            _check_line(key, value)
+        for name in self.pass_env:
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(
+                    f"cluster.slurm.pass_env={name!r}: must hold names of variables, not values. "
+                    "Use for example [WANDB_API_KEY]."
+                )
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether a variable of this name is likely to hold a key."""
+    return _SECRET.search(name) is not None
+
+
+def _check_word(key: str, value: str) -> None:
+    if not _WORD.fullmatch(value):
+        raise ValueError(
+            f"{key}={value!r}: must be one word without spaces, quotes, # and backslashes. "
+            "Use the name as the site spells it."
+        )
+
+
+def _check_line(key: str, value: str) -> None:
+    if not value.isprintable():
+        raise ValueError(f"{key}={value!r}: must be one line of printable text. Use one line.")

@@ -1,0 +1,107 @@
+"""The code that queued jobs run: a copy of the rooms, so that later edits do not reach them."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import launch
+from launch.slurm.config import is_secret
+
+CODE_FILE = "code.json"
+DIFF_FILE = "code.diff"
+_ROOMS = ("models", "data", "trainer", "launch", "sweeps")
+_SUFFIXES = {".py", ".yaml", ".json", ".safetensors", ".html", ".css", ".txt"}
+_SHORTEST_SECRET = 8
+
+
+def snapshot(root: Path) -> Path:
+    """Copy the rooms' code to ``root/code-DIGEST`` unless it is there; return that folder."""
+    source = Path(launch.__file__).resolve().parents[1]
+    paths = sorted(
+        path.relative_to(source)
+        for room in _ROOMS
+        for path in (source / room).rglob("*")
+        if path.suffix in _SUFFIXES and path.is_file()
+    )
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path} {(source / path).stat().st_size}\n".encode())
+        digest.update((source / path).read_bytes())
+    folder = root / f"code-{digest.hexdigest()[:12]}"
+    if folder.exists():
+        return folder
+    temporary = root / f".{folder.name}-{os.getpid()}"
+    for path in paths:
+        (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, temporary / path)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # another submission was first
+        if not folder.exists():
+            raise
+    return folder
+
+
+def describe_code(code: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    """Return git's revision of the code with the snapshot's folder, and git's diff to it.
+
+    Values of variables that look like keys are blanked out of the diff. Without git both are empty.
+    """
+    source = Path(launch.__file__).resolve().parents[1]
+    revision = _git(source, "rev-parse", "HEAD").strip()
+    diff = _git(source, "diff", "HEAD") if revision else ""
+    for name, value in secrets_of(environ).items():
+        diff = diff.replace(value, f"<{name}>")
+    return {"revision": revision, "dirty": bool(diff), "code": str(code)}, diff
+
+
+def write_code(run_dir: Path, about: dict[str, Any], diff: str) -> None:
+    """Write code.json and, where there is one, code.diff into a run folder."""
+    for name, text in ((CODE_FILE, json.dumps(about, indent=1) + "\n"), (DIFF_FILE, diff)):
+        path = run_dir / name
+        if not text:
+            path.unlink(missing_ok=True)
+            continue
+        temporary = path.with_name(f".{name}.tmp")
+        temporary.write_text(text)
+        temporary.replace(path)
+
+
+def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that look like keys: by their names, and not too short to be one."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if is_secret(name) and len(value) >= _SHORTEST_SECRET and not Path(value).exists()
+    }
+
+
+def refuse_secrets(texts: Mapping[str, str], environ: Mapping[str, str]) -> None:
+    """Raise ValueError where a text holds the value of a variable that looks like a key."""
+    for name, value in secrets_of(environ).items():
+        for what, text in texts.items():
+            if value in text:
+                raise ValueError(
+                    f"{what}: holds the value of ${name}, which must never be written. Remove it; "
+                    f"jobs get the variable by cluster.slurm.pass_env=[{name}]."
+                )
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

@@ -1,0 +1,162 @@
+"""Submit runs once, whatever happens: none is lost, none is queued twice.
+
+Before sbatch is called, the submission's folder and each run's ``submission.json`` say what is
+about to happen, under a name that is used once. Whoever comes later, after a crash or a time-out in
+between, asks the queue for that name: it tells whether the job exists.
+"""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.config import ClusterConfig
+from launch.process import Job
+from launch.records import (
+    CANCELLED_FILE,
+    JOB_FILE,
+    SUBMISSION_FILE,
+    read_json,
+    write_json,
+)
+from launch.slurm import commands
+from launch.slurm.commands import QueueEntry, SlurmError
+from launch.slurm.plan import PLAN_FILE, SubmitPlan, make_plans
+from launch.slurm.render import dependency, exported, render
+from launch.slurm.snapshot import describe_code, refuse_secrets, snapshot, write_code
+
+SCRIPT = "job.sh"
+_FOLDER = ".slurm"
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a run that was to be submitted.
+
+    job: its id, such as 12 or 12_3; '' when it is finished. fresh: whether this call submitted it.
+    """
+
+    name: str
+    run_dir: Path
+    job: str
+    fresh: bool
+
+
+def submit_jobs(title: str, jobs: Sequence[Job], cluster: ClusterConfig) -> list[Submitted]:
+    """Submit what is neither finished nor in the queue; return all, in the order of ``jobs``.
+
+    Raises ValueError for what cannot be submitted, SlurmError when the controller does not answer.
+    """
+    if not jobs:
+        return []
+    version = commands.version()
+    root = jobs[0].run_dir.resolve().parent / _FOLDER
+    root.mkdir(parents=True, exist_ok=True)
+    with _locked(root / ".lock"):
+        entries = commands.queue()
+        found = {job.run_dir: _existing(job, entries) for job in jobs}
+        missing = [job for job in jobs if found[job.run_dir] is None]
+        if missing:
+            code = snapshot(root)
+            _prepare_runs(missing, code)
+            python = cluster.slurm.python or sys.executable
+            for plan in make_plans(title, missing, cluster, version, root, code, python):
+                for task, submitted in zip(plan.tasks, _submit_plan(plan), strict=True):
+                    match = next(j for j in missing if j.run_dir.resolve() == task.run_dir)
+                    found[match.run_dir] = submitted
+    done = [found[job.run_dir] for job in jobs]
+    return [submitted for submitted in done if submitted is not None]
+
+
+def entries_of(run_dir: Path, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+    """Return a run's places in the queue, several in a chain; what runs comes first."""
+    about = read_json(run_dir / SUBMISSION_FILE)
+    key = (about.get("job_name"), about.get("index"))
+    return sorted((e for e in entries if (e.name, e.index) == key), key=_is_waiting)
+
+
+def entry_of(run_dir: Path, entries: Sequence[QueueEntry]) -> QueueEntry | None:
+    """Return a run's place in the queue: the one that runs, else the first that waits."""
+    return next(iter(entries_of(run_dir, entries)), None)
+
+
+def _is_waiting(entry: QueueEntry) -> bool:
+    return entry.state == "PENDING"
+
+
+def _existing(job: Job, entries: Sequence[QueueEntry]) -> Submitted | None:
+    if job.done_marker.exists():
+        return Submitted(job.name, job.run_dir, "", False)
+    entry = entry_of(job.run_dir, entries)
+    return Submitted(job.name, job.run_dir, entry.job, False) if entry else None
+
+
+def _prepare_runs(jobs: Sequence[Job], code: Path) -> None:
+    """Note the code in each run folder, and forget that a person cancelled it."""
+    about, diff = describe_code(code, os.environ)
+    for job in jobs:
+        job.run_dir.mkdir(parents=True, exist_ok=True)
+        config = job.run_dir / "config.yaml"
+        texts = {str(config): config.read_text()} if config.is_file() else {}
+        refuse_secrets(texts | {f"arguments of {job.name}": "\n".join(job.argv)}, os.environ)
+        write_code(job.run_dir, about, diff)
+        (job.run_dir / CANCELLED_FILE).unlink(missing_ok=True)
+
+
+def _submit_plan(plan: SubmitPlan) -> list[Submitted]:
+    """Write down what is about to happen, let it happen, write down that it did."""
+    script = render(plan)
+    refuse_secrets({"cluster.slurm": script}, os.environ)
+    plan.folder.mkdir(parents=True)
+    write_json(plan.folder / PLAN_FILE, plan.to_dict())
+    (plan.folder / SCRIPT).write_text(script)
+    for index, task in enumerate(plan.tasks):
+        about = {"job_name": plan.job_name, "index": index, "folder": str(plan.folder)}
+        write_json(task.run_dir / SUBMISSION_FILE, about)
+    ids: list[str] = []
+    for _ in range(plan.cluster.slurm.chain_length):
+        ids.append(_submit_once(plan, ids))
+        write_json(plan.folder / JOB_FILE, {"ids": ids, "job_name": plan.job_name})
+    single = len(plan.tasks) == 1
+    return [
+        Submitted(t.name, t.run_dir, ids[0] if single else f"{ids[0]}_{i}", True)
+        for i, t in enumerate(plan.tasks)
+    ]
+
+
+def _submit_once(plan: SubmitPlan, earlier: Sequence[str]) -> str:
+    """Call sbatch until it is known that the job exists; return its id."""
+    # sbatch itself gets no other variable either, so that none can travel with the job.
+    env = {name: os.environ[name] for name in exported(plan) if name in os.environ}
+    arguments = dependency(plan, earlier[-1] if earlier else "")
+    error: SlurmError | None = None
+    for _ in range(_TRIES):
+        try:
+            return commands.submit(plan.folder / SCRIPT, arguments, env)
+        except SlurmError as found:
+            error = found
+        # The answer may be lost while the job is not. commands.queue itself tries for a while.
+        made = {e.job.split("_")[0] for e in commands.queue([plan.job_name])} - set(earlier)
+        if made:
+            return made.pop()
+        if not _may_pass(str(error)):
+            break
+    raise SlurmError(f"{plan.folder / SCRIPT}: could not be submitted: {error}")
+
+
+def _may_pass(error: str) -> bool:
+    """Tell whether trying again may help: the controller was busy or away, not unwilling."""
+    signs = ("no answer", "timed out", "Unable to contact", "temporarily", "Connection refused")
+    return any(sign in error for sign in signs)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one submission at a time look and act; the kernel drops the lock with its holder."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

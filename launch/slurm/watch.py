@@ -1,0 +1,165 @@
+"""Run a list of jobs through the queue and return their outcomes, as ``launch.local`` does here.
+
+A watcher that is stopped leaves the jobs in the queue; started again, it finds them there.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.config import ClusterConfig
+from launch.local import Outcome, Status, catch_signals
+from launch.process import LOG_FILE, Job, read_flops, tail_text
+from launch.progress import Progress
+from launch.records import read_launches
+from launch.slurm import commands
+from launch.slurm.commands import QueueEntry, SlurmError
+from launch.slurm.submit import entry_of, submit_jobs
+
+# Polls for which a run may be in neither queue nor done: a file server shows its result later.
+_MISSING_POLLS = 3
+
+
+@dataclass
+class _Watched:
+    job: Job
+    flops_before: float
+    flops: float = 0.0
+    running: bool = False
+    held: bool = False
+    missing: int = 0
+    outcome: Outcome | None = None
+
+
+def run_in_queue(
+    title: str,
+    jobs: Sequence[Job],
+    cluster: ClusterConfig,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> list[Outcome]:
+    """Submit what is missing and wait until all have ended; outcomes in the order of ``jobs``.
+
+    SIGINT or SIGTERM ends the waiting, not the jobs: those that are not done count as interrupted.
+    Raises ValueError for what cannot be submitted, SlurmError when the controller is away while
+    submitting; afterwards it is waited for.
+    """
+    watcher = _Watcher(title, jobs, cluster, on_progress)
+    with catch_signals(watcher.stop):
+        return watcher.run()
+
+
+class _Watcher:
+    def __init__(
+        self,
+        title: str,
+        jobs: Sequence[Job],
+        cluster: ClusterConfig,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._title, self._cluster, self._on_progress = title, cluster, on_progress
+        self._runs = [_Watched(job, read_flops(job.run_dir)) for job in jobs]
+        self._begun, self._stopped, self._away = time.monotonic(), False, False
+
+    def stop(self) -> None:
+        """End the waiting; runs inside a signal handler."""
+        self._stopped = True
+
+    def run(self) -> list[Outcome]:
+        """Submit, then look at the queue until everything has ended."""
+        fresh = 0
+        done = submit_jobs(self._title, [run.job for run in self._runs], self._cluster)
+        for run, submitted in zip(self._runs, done, strict=True):
+            fresh += submitted.fresh
+            if not submitted.job:
+                run.outcome = Outcome(run.job.name, Status.skipped)
+        waiting = sum(run.outcome is None for run in self._runs)
+        self._report(f"submitted {fresh} runs, {waiting - fresh} were in the queue already")
+        while not self._stopped and any(run.outcome is None for run in self._runs):
+            self._look()
+            self._report()
+            time.sleep(self._cluster.poll_seconds)
+        if self._stopped:
+            self._report("stopped watching: the queue keeps its jobs; launch.cancel ends them")
+        return [r.outcome or Outcome(r.job.name, Status.interrupted) for r in self._runs]
+
+    def _look(self) -> None:
+        try:
+            entries = commands.queue()
+        except SlurmError as error:
+            if not self._away:
+                self._report(f"{error}; waiting for it")
+            self._away = True
+            return
+        self._away = False
+        for run in self._runs:
+            if run.outcome is None:
+                self._settle(run, entry_of(run.job.run_dir, entries))
+
+    def _settle(self, run: _Watched, entry: QueueEntry | None) -> None:
+        job = run.job
+        run.running = entry is not None and entry.state in ("RUNNING", "COMPLETING")
+        # Looked at after the queue: a run that ends in between has its marker by now.
+        if job.done_marker.exists():
+            run.outcome = Outcome(job.name, Status.done, 0, *_spent(job.run_dir))
+        elif entry is None:
+            run.missing += 1
+            if run.missing >= _MISSING_POLLS:
+                run.outcome = _failed(job)
+                self._report(f"{job.name}: FAILED, {run.outcome.reason}")
+        else:
+            run.missing = 0
+            never = entry.reason in ("DependencyNeverSatisfied", "JobHeldUser", "JobHeldAdmin")
+            if never and not run.held:
+                self._report(f"{job.name}: job {entry.job} waits for ever: {entry.reason}")
+            run.held = never
+
+    def _report(self, message: str = "") -> None:
+        if self._on_progress is not None:
+            self._on_progress(self._progress(message))
+
+    def _progress(self, message: str) -> Progress:
+        settled = total = fresh = 0.0
+        for run in self._runs:
+            cost = run.job.cost
+            run.flops = max(run.flops, min(read_flops(run.job.run_dir), cost))
+            flops = cost if run.outcome is not None else run.flops
+            total, settled = total + cost, settled + flops
+            if run.outcome is None or run.outcome.status is Status.done:
+                fresh += max(0.0, flops - min(run.flops_before, cost))
+        elapsed = time.monotonic() - self._begun
+        statuses = [run.outcome.status for run in self._runs if run.outcome is not None]
+        return Progress(
+            fraction=settled / total if total else 1.0,
+            num_jobs=len(self._runs),
+            num_done=sum(status in (Status.done, Status.skipped) for status in statuses),
+            num_running=sum(run.running for run in self._runs),
+            num_failed=statuses.count(Status.failed),
+            elapsed_seconds=elapsed,
+            eta_seconds=(total - settled) * elapsed / fresh if fresh else None,
+            message=message,
+        )
+
+
+def _spent(run_dir: Path) -> tuple[int, float]:
+    """Return the number of attempts at a run and the seconds they took."""
+    attempts, seconds, begun = 0, 0.0, None
+    for record in read_launches(run_dir):
+        if record["event"] == "start":
+            attempts, begun = attempts + 1, record["time"]
+        elif begun is not None:
+            seconds, begun = seconds + record["time"] - begun, None
+    return attempts, seconds
+
+
+def _failed(job: Job) -> Outcome:
+    records = read_launches(job.run_dir)
+    ends = [r for r in records if r["event"] == "end"]
+    if not records:
+        reason = "left the queue before it started; see the submission's folder"
+    elif records[-1]["event"] == "start" or not ends:
+        reason = "left the queue while it ran: cancelled, or its node was lost"
+    else:
+        reason = f"{ends[-1].get('outcome')}: {ends[-1].get('reason')}"
+    tail = tail_text(job.run_dir / LOG_FILE)
+    return Outcome(job.name, Status.failed, None, *_spent(job.run_dir), reason, tail)

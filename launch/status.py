@@ -1,0 +1,162 @@
+"""Show what runs are doing: of one run, a study, or a folder of runs.
+
+usage: python -m launch.status FOLDER [FOLDER ...] [--json] [--watch] [price=2.5] [lost=true]
+
+examples:
+  python -m launch.status runs/demo
+  python -m launch.status runs/smoke-1a2b3c4d5e --json
+  python -m launch.status runs/demo --watch
+  python -m launch.status runs/demo price=2.50 lost=true
+
+Reads folders and, where there is one, SLURM's queue; needs no accounting and changes nothing.
+price: of one process an hour. lost=true: seconds lost by cause instead of the speed. goodput is
+useful step time over wall time since the submission (launch/goodput.py).
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launch.slurm.commands import QueueEntry
+    from launch.state import RunState
+
+_WATCH_SECONDS = 5.0
+_STATES = ("running", "waiting", "done", "stalled", "failed", "diverged", "cancelled", "held")
+
+
+def read_states(folders: Sequence[Path], price: float) -> "list[RunState]":
+    """Return the state of every run in the folders."""
+    from launch.runs import find_runs
+    from launch.state import state_of
+
+    runs = [run for folder in folders for run in find_runs(folder)]
+    entries = read_queue()
+    return [state_of(run, entries, price) for run in runs]
+
+
+def read_queue() -> "list[QueueEntry] | None":
+    """Return the queue, or None where there is none or it does not answer (then a line says so)."""
+    from launch.slurm.commands import SlurmError, queue
+
+    if shutil.which("squeue") is None:
+        return None
+    try:
+        return queue(tries=1)
+    except SlurmError as error:
+        print(f"warning: the queue is not known: {error}", file=sys.stderr)
+        return None
+
+
+def format_table(states: "Sequence[RunState]", lost: bool = False) -> str:
+    """Return a table with one line a run, and a line that counts the states."""
+    columns = _COLUMNS["lost" if lost else "speed"]
+    rows = [[name for name, _ in columns]]
+    rows += [[show(state) for _, show in columns] for state in states]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    counts = [(name, sum(s.state == name for s in states)) for name in _STATES]
+    hours = sum(state.device_hours for state in states)
+    summary = ", ".join(f"{count} {name}" for name, count in counts if count)
+    costs = [s.cost for s in states if s.cost is not None]
+    cost = f", cost {sum(costs):.2f}" if costs else ""
+    return "\n".join([*lines, "", f"{len(states)} runs: {summary}; {hours:.2f} device hours{cost}"])
+
+
+def _clock(seconds: float | None) -> str:
+    from launch.progress import format_clock
+
+    return "" if seconds is None else format_clock(seconds)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _seconds(cause: str) -> "Callable[[RunState], str]":
+    return lambda state: f"{state.lost_seconds.get(cause, 0.0):.0f}"
+
+
+_FIRST: "list[tuple[str, Callable[[RunState], str]]]" = [
+    ("run", lambda s: printable(s.name)),
+    ("state", lambda s: s.state),
+    ("step", lambda s: f"{s.step}/{s.steps}" if s.steps else str(s.step)),
+    ("loss", lambda s: _number(s.loss, ".4f")),
+]
+_LAST: "list[tuple[str, Callable[[RunState], str]]]" = [
+    ("goodput", lambda s: _number(s.goodput, ".1%")),
+    ("attempts", lambda s: str(s.attempts)),
+    ("hours", lambda s: f"{s.device_hours:.2f}"),
+    ("cost", lambda s: _number(s.cost, ".2f")),
+    ("job", lambda s: s.job),
+    ("node", lambda s: s.nodes),
+    ("note", lambda s: printable(s.reason)),
+]
+_COLUMNS: "dict[str, list[tuple[str, Callable[[RunState], str]]]]" = {
+    "speed": [
+        *_FIRST,
+        ("tokens/s", lambda s: _number(s.tokens_per_second, ".0f")),
+        ("TFLOP/s", lambda s: _number(s.teraflops_per_second, ".3g")),
+        ("ETA", lambda s: _clock(s.eta_seconds)),
+        *_LAST,
+    ],
+    "lost": [
+        *_FIRST,
+        *((f"{c} s", _seconds(c)) for c in
+          ("queue", "requeue", "detect", "start", "load", "save", "repeat", "end")),
+        *_LAST,
+    ],
+}  # fmt: skip
+
+
+def printable(text: str) -> str:
+    """Return a text without what moves a terminal's cursor or ends a line."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def main(argv: list[str]) -> int:
+    """Parse the command line and print."""
+    if not argv or {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return 0
+    from launch.runs import split_folders
+
+    try:
+        folders, settings = split_folders(argv, "json watch price lost")
+        if not folders:
+            raise ValueError("folder: must be given. Use for example runs/demo.")
+        price = _price(settings.get("price", "0"))
+        while True:
+            states = read_states(folders, price)
+            if settings.get("json") == "true":
+                print(json.dumps([state.to_dict() for state in states], indent=1))
+            else:
+                text = format_table(states, settings.get("lost") == "true")
+                clear = "\x1b[H\x1b[2J" if settings.get("watch") and sys.stdout.isatty() else ""
+                print(clear + text, flush=True)
+            if settings.get("watch") != "true":
+                return 0
+            time.sleep(_WATCH_SECONDS)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < float("inf"):
+        raise ValueError(f"price={text}: must be a number of 0 or more. Use for example 2.5.")
+    return price
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,129 @@
+"""Submit one run, or every unfinished run of a folder, to a cluster; or run them here.
+
+usage: python -m launch.submit cluster=NAME [cluster.key=value ...] key=value ...    one run
+       python -m launch.submit cluster=NAME [cluster.key=value ...] FOLDER ...       frozen runs
+
+examples:
+  python -m launch.submit cluster=slurm experiment=cpu_demo horizon.flops=1e11
+  python -m launch.submit cluster=slurm cluster.slurm.partition=gpu cluster.slurm.minutes=240 \\
+      model=w256d12 horizon.flops=1e16 parallel.processes=16
+  python -m launch.submit cluster=slurm cluster.slurm.array_throttle=4 runs/demo
+  python -m sweeps.run study=demo cluster=slurm      a whole study: every phase is one array
+
+Prints one line a run and returns; `python -m launch.status` shows what becomes of them. Submitting
+twice is harmless: what is finished or in the queue is left alone. A run that was cancelled starts
+again. dry=true prints the script and submits nothing. Keys: launch/config.py,
+launch/slurm/config.py and, for the run, trainer/config.py; clusters: launch/conf/cluster.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launch.config import ClusterConfig
+    from launch.process import Job
+
+
+def find_jobs(words: Sequence[str]) -> "list[Job]":
+    """Return the jobs of a command line: frozen runs of folders, or one run that it composes.
+
+    Raises ValueError.
+    """
+    from launch.runs import find_runs
+    from trainer.config import compose_run, freeze, run_name
+    from trainer.train import start_command
+
+    folders = [word for word in words if "=" not in word]
+    if folders and len(folders) < len(words):
+        other = next(word for word in words if "=" in word)
+        raise ValueError(f"{other}: a frozen run has its config. Give folders, or key=value.")
+    if folders:
+        return [_frozen(run.path) for folder in folders for run in find_runs(Path(folder))]
+    run = compose_run(list(words))
+    folder = Path(run.run_root) / run_name(run)
+    freeze(run, folder)
+    return [_job(folder, start_command(run, folder), run.parallel.processes, run.horizon.flops)]
+
+
+def _frozen(folder: Path) -> "Job":
+    """Return the job of a frozen run of any kind (they differ in schema, not in how they start)."""
+    from launch.state import read_yaml
+    from trainer.train import start_processes
+
+    config = read_yaml(folder / "config.yaml")
+    processes = int(config.get("parallel", {}).get("processes", 1))
+    flops = float(config.get("horizon", {}).get("flops", 0.0))
+    return _job(folder, start_processes(processes, folder), processes, flops)
+
+
+def _job(folder: Path, argv: list[str], processes: int, flops: float) -> "Job":
+    from launch.process import Job
+
+    return Job(folder.name, folder, argv, processes, max(flops, 1.0), folder / "result.json")
+
+
+def _submit(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
+    from launch.slurm.submit import submit_jobs
+
+    fresh = 0
+    for found in submit_jobs(title, jobs, cluster):
+        what = "submitted" if found.fresh else "in the queue already" if found.job else "finished"
+        print(f"{found.run_dir}  {what}{' as ' if found.job else ''}{found.job}")
+        fresh += found.fresh
+    print(f"{fresh} of {len(jobs)} runs submitted. See: python -m launch.status "
+          f"{jobs[0].run_dir if len(jobs) == 1 else jobs[0].run_dir.parent}")  # fmt: skip
+    return 0
+
+
+def _show(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
+    """Print the scripts that would be submitted."""
+    from launch.slurm.commands import OLDEST
+    from launch.slurm.plan import make_plans
+    from launch.slurm.render import render
+
+    root = jobs[0].run_dir.resolve().parent / ".slurm"
+    for plan in make_plans(title, jobs, cluster, OLDEST, root, root / "code", sys.executable):
+        print(render(plan))
+    return 0
+
+
+def _run_here(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
+    from launch.dispatch import run_on
+    from launch.local import ProgressPrinter, Status, describe_failures
+
+    with ProgressPrinter(title) as printer:
+        outcomes = run_on(cluster, title, jobs, printer)
+    if text := describe_failures(outcomes):
+        print(text, file=sys.stderr)
+    ended = (Status.done, Status.skipped)
+    return 0 if all(outcome.status in ended for outcome in outcomes) else 1
+
+
+def main(argv: list[str]) -> int:
+    """Parse the command line and submit."""
+    if not argv or {"-h", "--help"} & set(argv):
+        print(__doc__)
+        names = sorted(path.stem for path in (Path(__file__).parent / "conf/cluster").glob("*"))
+        print("clusters: " + ", ".join(names))
+        return 0
+    from launch.config import ClusterKind, compose_cluster, split_overrides
+    from launch.slurm.commands import SlurmError
+
+    try:
+        about, words = split_overrides(argv)
+        dry = "dry=true" in words
+        cluster = compose_cluster(about)
+        jobs = find_jobs([word for word in words if word != "dry=true"])
+        title = jobs[0].name if len(jobs) == 1 else jobs[0].run_dir.resolve().parent.name
+        if cluster.kind is ClusterKind.local:
+            return _run_here(title, jobs, cluster)
+        return (_show if dry else _submit)(title, jobs, cluster)
+    except (ValueError, SlurmError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

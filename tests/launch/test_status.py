@@ -1,0 +1,204 @@
+"""launch.status, logs and cancel: what they say of folders, without a queue."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import logs, status
+from launch.records import append_launch, write_json
+from launch.runs import RunFolder, find_runs
+from launch.slurm.commands import QueueEntry
+from launch.state import RunState, state_of
+from launch.status import format_table, printable
+from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped, read_timelines
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "name: run\nhorizon: {steps: 100}\nparallel: {processes: 4}\n"
+
+
+def make_run(root: Path, name: str = "run", step: int = 50) -> Path:
+    """Write the folder of a run that has logged a step."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG)
+    record = {"step": step, "train_loss": 0.5, "tokens_per_second": 900.0, "seconds": 10.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(record | {"flops": 1e13}) + "\n{half")
+    return folder
+
+
+def beat(folder: Path, rank: int, step: int, host: str = "n1", phase: str = "update") -> None:
+    """Write a sign of life of now."""
+    (folder / "heartbeats").mkdir(exist_ok=True)
+    sign = {"rank": rank, "host": host, "pid": 1, "step": step, "phase": phase, "beat": 1,
+            "time": "", "noticed": False}  # fmt: skip
+    (folder / "heartbeats" / f"rank-{rank:05d}.json").write_text(json.dumps(sign))
+
+
+def look(folder: Path, entries: list[QueueEntry] | None = None) -> RunState:
+    return state_of(RunFolder(folder.name, folder), entries, price=3.0)
+
+
+def entry(state: str, reason: str = "", index: int = 2) -> QueueEntry:
+    return QueueEntry("12_2", index, state, "ks-x", "n[1-2]", reason)
+
+
+def submit(folder: Path) -> None:
+    write_json(folder / "submission.json", {"job_name": "ks-x", "index": 2, "folder": "x"})
+
+
+def test_a_running_run_shows_its_step_speed_time_left_and_job(tmp_path):
+    folder = make_run(tmp_path)
+    submit(folder)
+    append_launch(folder, "start", processes=4, submitted=time.time() - 1)
+    beat(folder, 0, 50)
+    found = look(folder, [entry("RUNNING")])
+    assert (found.state, found.step, found.steps, found.loss) == ("running", 50, 100, 0.5)
+    assert found.eta_seconds == pytest.approx(10.0)
+    assert found.teraflops_per_second == pytest.approx(1.0)
+    assert (found.job, found.nodes) == ("12_2", "n[1-2]")
+    assert found.cost is not None
+    assert json.loads(json.dumps(found.to_dict()))["name"] == "run"
+
+
+def test_states_follow_from_marks_queue_and_signs_of_life(tmp_path):
+    folder = make_run(tmp_path)
+    assert look(folder).state == "new"
+    submit(folder)
+    assert look(folder, [entry("PENDING", "Resources")]).state == "waiting"
+    assert look(folder, [entry("PENDING", "JobHeldUser")]).state == "held"
+    assert look(folder, [entry("PENDING", "DependencyNeverSatisfied")]).state == "held"
+    assert look(folder, [entry("RUNNING", index=3)]).state == "new"  # another run of the array
+    append_launch(folder, "start", processes=1)
+    assert look(folder, []).state == "failed"
+    assert "without a word" in look(folder, []).reason
+    append_launch(folder, "end", outcome="failed", reason="srun ended with 3")
+    assert look(folder, []).reason == "srun ended with 3"
+    mark_stopped(folder, 1, 50)
+    assert look(folder, []).state == "stopped"
+    clear_stopped(folder)
+    write_json(folder / "cancelled.json", {})
+    assert look(folder, []).state == "cancelled"
+    write_json(folder / "result.json", {"status": "diverged", "reason": "nan"})
+    assert (look(folder).state, look(folder).reason) == ("diverged", "nan")
+    write_json(folder / "result.json", {"status": "finished", "loss": 0.25, "steps": 100})
+    done = look(folder)
+    assert (done.state, done.loss, done.step, done.eta_seconds) == ("done", 0.25, 100, None)
+
+
+def test_stragglers_and_stalls_are_reported_by_name(tmp_path):
+    folder = make_run(tmp_path)
+    for rank, step in enumerate((50, 50, 47, 50)):
+        beat(folder, rank, step, host=f"n{rank // 2 + 1}")
+    assert look(folder).reason == "rank 2 on n2: at step 47, others at 50"
+    write_json(folder / "stalled.json", {"summary": "rank 2 (n2, 9) gives no sign of life"})
+    assert look(folder).state == "stalled"
+    assert "n2" in look(folder).reason
+
+
+def test_a_table_counts_the_runs_and_json_holds_the_same(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no squeue
+    for name in ("a", "b"):
+        make_run(tmp_path / "study" / "runs", name)
+    assert status.main([str(tmp_path / "study"), "lost=true"]) == 0
+    assert "repeat s" in capsys.readouterr().out
+    assert status.main([str(tmp_path / "study"), "--json"]) == 0
+    assert [run["name"] for run in json.loads(capsys.readouterr().out)] == ["a", "b"]
+
+
+def test_names_and_logs_cannot_move_the_terminal(tmp_path, capsys):
+    hostile = "\x1b[2J\x1b]0;pwned\x07\nrow"
+    assert "\x1b" not in format_table([RunState(hostile, reason=hostile)])
+    assert "\n" not in printable(hostile)
+    folder = make_run(tmp_path)
+    (folder / "log.txt").write_text("step 1\r" + hostile)
+    assert logs.main([str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "step 1" in printed
+
+
+def test_a_followed_log_ends_with_the_run(tmp_path):
+    folder = make_run(tmp_path)
+    (folder / "log.txt").write_text("first\n")
+    words = [sys.executable, "-m", "launch.logs", str(folder), "--follow"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "first\n"
+        with (folder / "log.txt").open("a") as file:
+            file.write("second\n")
+        assert process.stdout.readline() == "second\n"
+        write_json(folder / "result.json", {})
+        assert process.stdout.read() == ""
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("module", ["submit", "status", "logs", "cancel", "doctor"])
+def test_help_teaches_by_example_and_needs_no_torch(module):
+    script = (
+        f"import sys, launch.{module} as m; code = m.main(['--help']);"
+        "assert code == 0; assert not {'torch', 'hydra'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"python -m launch.{module}" in done.stdout
+    assert "examples:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        (status, ["nowhere"], "folder=nowhere: holds no runs"),
+        (status, ["watsh=true"], "watsh: unknown key. Allowed: json, watch, price, lost"),
+        (status, ["--jsn"], "--jsn: unknown key"),
+        (status, [".", "price=cheap"], "price=cheap: must be a number"),
+        (logs, ["nowhere"], "folder=nowhere: holds no runs"),
+        (logs, [], "folder:"),
+    ],
+)
+def test_bad_input_is_refused_by_name(module, words, message, capsys):
+    code = module.main(words)
+    captured = capsys.readouterr()
+    if not words:
+        assert code == 0  # the help
+        return
+    assert code == 2
+    assert f"error: {message}" in captured.err
+
+
+def test_runs_are_found_in_runs_studies_and_roots(tmp_path):
+    make_run(tmp_path / "study" / "runs", "a")
+    make_run(tmp_path, "b")
+    assert [run.name for run in find_runs(tmp_path / "study")] == ["a"]
+    assert [run.name for run in find_runs(tmp_path / "b")] == ["b"]
+    assert [run.name for run in find_runs(tmp_path)] == ["b"]
+    with pytest.raises(ValueError, match="holds no runs"):
+        find_runs(tmp_path / "study" / "runs" / "a" / "checkpoints")
+
+
+def test_a_timeline_sums_phases_and_knows_where_it_began(tmp_path):
+    line = Timeline(tmp_path, 3)
+    line.advance(7, "data")
+    line.advance(7, "update")
+    line.advance(8, "data")
+    line.write()
+    (found,) = read_timelines(tmp_path)
+    assert (found["attempt"], found["first_step"], found["step"]) == (3, 7, 8)
+    assert set(found["seconds"]) == {"start", "data", "update"}
+    (tmp_path / "timeline" / "attempt-000004.json").write_text("{half")
+    assert len(read_timelines(tmp_path)) == 1
+
+
+def test_only_a_number_vouches_for_ended_attempts(monkeypatch):
+    assert ended_attempts() == 0
+    monkeypatch.setenv("KINESCALE_ENDED_ATTEMPTS", "4")
+    assert ended_attempts() == 4
+    monkeypatch.setenv("KINESCALE_ENDED_ATTEMPTS", "$(id)")
+    assert ended_attempts() == 0
+    assert os.environ["KINESCALE_ENDED_ATTEMPTS"] == "$(id)"

@@ -1,0 +1,272 @@
+"""A throw-away SLURM cluster on one machine: real daemons, a network namespace for each node.
+
+    controller (10.x.y.254) --bridge-- n1 (10.x.y.1), n2, ...
+
+As root and without systemd. Each node has its own host name and address, so that torch's rendezvous
+and SLURM see several machines, and a node's link can be cut. Everything lies in one folder but the
+namespaces and their ``/etc/netns`` entries, whose names carry this process's id; ``stop`` ends the
+daemons by the ids they wrote down, then whatever carries this cluster's ``SLURM_CONF``.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+PROGRAMS = ("slurmctld", "slurmd", "munged", "ip", "unshare", "sbatch")
+CONFIG = """\
+ClusterName=kinescale
+SlurmctldHost={host}({address})
+SlurmUser=root
+SlurmdUser=root
+SlurmctldPort={port}
+SlurmdPort={node_port}
+SlurmctldPidFile={root}/run/slurmctld.pid
+SlurmdPidFile={root}/run/slurmd.%n.pid
+SlurmdSpoolDir={root}/spool/%n
+StateSaveLocation={root}/state
+SlurmctldLogFile={root}/log/slurmctld.log
+SlurmdLogFile={root}/log/slurmd.%n.log
+AuthType=auth/munge
+# The shortest that SLURM takes: a requeued job waits for so long.
+AuthInfo=socket={root}/run/munge.sock,cred_expire=5
+CredType=cred/munge
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+ReturnToService=2
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min_interval=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+JobRequeue=1
+KillWait=5
+BatchStartTimeout=30
+MinJobAge=3600
+InactiveLimit=0
+MessageTimeout=30
+SlurmdTimeout=10
+SlurmctldTimeout=30
+EpilogMsgTime=0
+UnkillableStepTimeout=20
+MaxArraySize=2001
+NodeName=n[1-{nodes}] NodeAddr={subnet}.[1-{nodes}] CPUs={cpus} RealMemory=4096 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=spot Nodes=ALL MaxTime=7-0 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=shut Nodes=ALL MaxTime=7-0 State=DOWN
+"""
+
+
+def why_not() -> str:
+    """Return why no cluster can be started here, or ''."""
+    if os.geteuid() != 0:
+        return "a throw-away SLURM cluster needs root"
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing:
+        return f"{', '.join(missing)} is missing: apt-get install slurm-wlm munge iproute2"
+    name = f"kinescale-try-{os.getpid()}"
+    tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if tried.returncode:
+        return f"network namespaces cannot be made here: {tried.stderr.strip()}"
+    subprocess.run(["ip", "netns", "del", name], check=True)
+    return ""
+
+
+def wait_until(what: Callable[[], object], seconds: float, name: str = "") -> None:
+    """Poll until something holds."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"{name or what}: not within {seconds} s"
+        time.sleep(0.1)
+
+
+class Cluster:
+    """The cluster; ``env`` is what its clients need in their environment."""
+
+    def __init__(self, root: Path, nodes: int = 4, cpus: int = 4) -> None:
+        self.root, self.num_nodes, self.cpus = root, nodes, cpus
+        self.nodes = [f"n{i}" for i in range(1, nodes + 1)]
+        number = os.getpid() % 60_000
+        self._tag = f"ks{number}"
+        self._subnet = f"10.{100 + number // 250 % 100}.{number % 250}"
+        self._config = root / "slurm.conf"
+        self.env = {**os.environ, "SLURM_CONF": str(self._config)}
+
+    def start(self) -> None:
+        """Start everything and wait until all nodes are idle."""
+        for name in ("state", "log", "run", "spool"):
+            (self.root / name).mkdir(parents=True)
+        for path in (self.root, self.root / "run"):
+            path.chmod(0o755)  # munge refuses a socket in a folder that others cannot enter
+        self._write_config()
+        self._start_munge()
+        self._add_network()
+        self.start_controller()
+        for node in self.nodes:
+            self.start_node(node)
+        self.wait_idle()
+
+    def __call__(self, *argv: str, check: bool = True) -> str:
+        """Run a client's command and return what it printed."""
+        done = subprocess.run(argv, env=self.env, capture_output=True, text=True)
+        assert not check or done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
+
+    def wait_idle(self, seconds: float = 60.0) -> None:
+        """Wait until every node is idle."""
+
+        def idle() -> bool:
+            states = self("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).split()
+            return states == ["idle"] * self.num_nodes
+
+        wait_until(idle, seconds, "idle nodes")
+
+    def start_controller(self) -> None:
+        """Start the controller and wait until it answers."""
+        self("slurmctld", "-f", str(self._config))
+        wait_until(lambda: "is UP" in self("scontrol", "ping", check=False), 30, "slurmctld")
+
+    def kill_controller(self) -> None:
+        """End the controller as a crash would."""
+        self._end(self.root / "run" / "slurmctld.pid", signal.SIGKILL)
+
+    def start_node(self, node: str) -> None:
+        """Start a node's daemon, in the node's namespaces."""
+        (self.root / "spool" / node).mkdir(exist_ok=True)
+        daemon = f"hostname {node}; exec slurmd -N {node} -f '{self._config}'"
+        self(*self._inside(node), "unshare", "--uts", "sh", "-c", daemon)
+
+    def kill_daemon(self, node: str) -> None:
+        """Kill a node's daemon; what it started lives on."""
+        self._end(self.root / "run" / f"slurmd.{node}.pid", signal.SIGKILL)
+
+    def cut(self, node: str) -> None:
+        """Cut a node's link: its daemon and its processes go on alone."""
+        self("ip", "link", "set", self._link(node), "down")
+
+    def heal(self, node: str) -> None:
+        """Undo ``cut``."""
+        self("ip", "link", "set", self._link(node), "up")
+
+    def restore(self) -> None:
+        """Empty the queue and bring every node back."""
+        if not (self.root / "run" / "slurmctld.pid").exists():
+            self.start_controller()
+        self("scancel", "--state=PENDING", "--user=root", check=False)
+        self("scancel", "--user=root", check=False)
+        for node in self.nodes:
+            self.heal(node)
+            if not (self.root / "run" / f"slurmd.{node}.pid").exists():
+                self.start_node(node)
+        wait_until(lambda: not self("squeue", "-h", check=False), 60, "an empty queue")
+        self.wait_idle(120)
+
+    def stop(self) -> None:
+        """End all jobs, daemons, left-over processes and namespaces."""
+        # The nodes before the controller, and munge last: each asks the next when it ends.
+        order = ("slurmd.*.pid", "slurmctld.pid", "munged.pid")
+        for path in [p for pattern in order for p in sorted((self.root / "run").glob(pattern))]:
+            self._end(path, signal.SIGTERM)
+        for process in self._left_over():
+            process.kill()
+        for node in self.nodes:
+            subprocess.run(["ip", "netns", "del", self._namespace(node)], capture_output=True)
+            shutil.rmtree(f"/etc/netns/{self._namespace(node)}", ignore_errors=True)
+        subprocess.run(["ip", "link", "del", self._tag], capture_output=True)
+
+    def _write_config(self) -> None:
+        values = {
+            "host": socket.gethostname(),
+            "address": f"{self._subnet}.254",
+            "subnet": self._subnet,
+            "root": self.root,
+            "nodes": self.num_nodes,
+            "cpus": self.cpus,
+            "port": free_port(),
+            "node_port": free_port(),
+        }
+        self._config.write_text(CONFIG.format(**values))
+        (self.root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
+
+    def _start_munge(self) -> None:
+        key = self.root / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(128))
+        run = self.root / "run"
+        self(
+            "munged", "--force", f"--key-file={key}", f"--socket={run}/munge.sock",
+            f"--pid-file={run}/munged.pid", f"--log-file={self.root}/log/munged.log",
+            f"--seed-file={self.root}/munge.seed", "--num-threads=2",
+        )  # fmt: skip
+
+    def _add_network(self) -> None:
+        self("ip", "link", "add", self._tag, "type", "bridge")
+        self("ip", "addr", "add", f"{self._subnet}.254/24", "dev", self._tag)
+        self("ip", "link", "set", self._tag, "up")
+        hosts = ["127.0.0.1 localhost", f"{self._subnet}.254 {socket.gethostname()}"]
+        hosts += [f"{self._subnet}.{i} n{i}" for i in range(1, self.num_nodes + 1)]
+        for i, node in enumerate(self.nodes, 1):
+            space, link = self._namespace(node), self._link(node)
+            folder = Path("/etc/netns") / space  # `ip netns exec` shows it as the node's /etc
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "hosts").write_text("\n".join(hosts) + "\n")
+            self("ip", "netns", "add", space)
+            self(*f"ip link add {link} type veth peer name eth0 netns {space}".split())
+            self("ip", "link", "set", link, "master", self._tag, "up")
+            self(*f"ip -n {space} addr add {self._subnet}.{i}/24 dev eth0".split())
+            self("ip", "-n", space, "link", "set", "eth0", "up")
+            self("ip", "-n", space, "link", "set", "lo", "up")
+
+    def _namespace(self, node: str) -> str:
+        return f"{self._tag}-{node}"
+
+    def _link(self, node: str) -> str:
+        return f"{self._tag}v{node[1:]}"
+
+    def _inside(self, node: str) -> tuple[str, ...]:
+        return ("ip", "netns", "exec", self._namespace(node))
+
+    def _end(self, pid_file: Path, number: int) -> None:
+        """Signal a daemon by the id it wrote down, then kill it; return when it is gone."""
+        try:
+            process = psutil.Process(int(pid_file.read_text()))
+            process.send_signal(number)
+            _, alive = psutil.wait_procs([process], timeout=10)
+            for left in alive:
+                left.kill()
+            psutil.wait_procs(alive, timeout=10)
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            pass
+        pid_file.unlink(missing_ok=True)
+
+    def _left_over(self) -> list[psutil.Process]:
+        """Return step daemons and tasks that lost their daemon: all carry this SLURM_CONF."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                variables = process.environ()
+                ours = variables.get("SLURM_CONF") == str(self._config)
+                if ours and (process.name().startswith("slurm") or "SLURM_JOB_ID" in variables):
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return [process for process in found if process.pid != os.getpid()]
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
