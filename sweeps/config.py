@@ -266,7 +266,7 @@ def freeze_study(study: "StudyConfig | ArmsConfig | GridStudyConfig") -> None:
     path.write_text(text)
 
 
-def _science(text: str, study: StudyConfig | ArmsConfig) -> dict:
+def _science(text: str, study: "StudyConfig | ArmsConfig | GridStudyConfig") -> dict:
     """Return a frozen study without what does not change its runs.
 
     Keys that the schema got since it was frozen have their defaults, which change nothing.

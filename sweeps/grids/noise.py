@@ -56,7 +56,7 @@ def seed_noise_of(rows: Sequence[Row], level: float) -> tuple[SeedNoise | None, 
                        level)  # fmt: skip
     if spread is None:
         return None, None
-    return SeedNoise(1.0, spread.relative, spread.degrees + 1), spread
+    return SeedNoise(1.0, spread.relative, spread.degrees + 1, []), spread
 
 
 def components(table: np.ndarray) -> dict[str, float]:

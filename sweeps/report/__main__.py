@@ -12,8 +12,8 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m sweeps.report",
         description="Write STUDY_DIR/report/index.html, one page that opens offline, from the "
         "study's files (runs.csv, law.json, study.json, data.json, samples/; of arms also "
-        "values.csv and summary.csv, of points analysis.json). Missing parts are noted on the page. "
-        "runs.csv and law.json are enough: python -m sweeps.fit table=STUDY_DIR/runs.csv "
+        "values.csv and summary.csv, of points analysis.json). Missing parts are noted on the "
+        "page. runs.csv and law.json are enough: python -m sweeps.fit table=STUDY_DIR/runs.csv "
         "out=STUDY_DIR/law.json makes the second from the first.",
     )
     parser.add_argument("study_dir", type=Path, metavar="STUDY_DIR", help="e.g. runs/demo")

@@ -10,8 +10,8 @@ from sweeps.report import tables, wording
 from sweeps.report.grid_figures import colours, draw_grid, save_grid_picture
 from sweeps.report.grid_inputs import GridInputs, read_grid_inputs
 from sweeps.report.inputs import file_inside, mapping, records, to_number
-from sweeps.report.page import Video, environment_table, show_drawing, style_sheet, template
-from sweeps.report.svg import budget_palette, file_svg
+from sweeps.report.page import Video, environment_table, page_parts, show_drawing, template
+from sweeps.report.svg import file_svg
 from sweeps.report.tables import Cell, Table, make_table, pairs_table
 from sweeps.report.video import video_data_uri
 
@@ -37,7 +37,7 @@ def build_grid_report(study_dir: Path | str) -> Path:
     drawings = draw_grid(inputs)
     for drawing in drawings.values():
         path = report / "figures" / f"{drawing.name}.svg"
-        path.write_text(file_svg(drawing.wide), encoding="utf-8")
+        path.write_text(file_svg(drawing.svg), encoding="utf-8")
     save_grid_picture(inputs, report / "figures" / "answer.png")
     page = report / "index.html"
     page.write_text(_render(inputs, drawings), encoding="utf-8")
@@ -48,8 +48,7 @@ def _render(inputs: GridInputs, drawings: dict[str, Any]) -> str:
     study, finding, palette = inputs.study, inputs.finding, colours(inputs)
     config = study.get("config")
     return template("grid.html").render(
-        css=style_sheet(),
-        palettes={"light": palette, "dark": budget_palette(len(palette), dark=True)},
+        **page_parts(len(palette)),
         title=str(study.get("name") or inputs.study_dir.resolve().name),
         question=str(study.get("question") or ""),
         answer=str(finding.get("answer") or "This study has no answer yet."),

@@ -7,22 +7,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sweeps.report.figures import Drawing
 from sweeps.report.grid_inputs import GridInputs
 from sweeps.report.inputs import Json, records, to_number
 from sweeps.report.svg import (
     MUTED,
     PAPER,
+    WIDTH,
+    Drawing,
     Size,
     budget_palette,
+    draw,
     figure_style,
     new_figure,
-    svg_text,
 )
 from sweeps.report.wording import format_count
 
-_WIDE, _NARROW = 1040, 372
-_HEIGHT = 340  # CSS pixels of a row of panels
+_HEIGHT = 300  # CSS pixels of a row of panels
 _COLUMNS = 2
 _MANY = 8  # panels and colours; more of them would not be told apart
 
@@ -34,13 +34,9 @@ def draw_grid(inputs: GridInputs) -> dict[str, Drawing]:
     if not panels:
         return {}
     rows = math.ceil(len(panels) / _COLUMNS)
-    with figure_style():
-        wide, narrow = (
-            svg_text(_figure(panels, size), f"answer-{size.width}")
-            for size in (Size(_WIDE, _HEIGHT * rows), Size(_NARROW, 300 * len(panels)))
-        )
     alt = "; ".join(str(panel.get("title") or "") for panel in panels)
-    return {"answer": Drawing("answer", alt, wide, narrow)}
+    size = Size(WIDTH, _HEIGHT * rows)
+    return {"answer": draw("answer", size, lambda size: _figure(panels, size), alt)}
 
 
 def save_grid_picture(inputs: GridInputs, path: Path) -> None:
@@ -77,7 +73,7 @@ def _points(series: Json) -> tuple[list[float], list[float]]:
 
 def _figure(panels: list[Json], size: Size) -> Figure:
     figure = new_figure(size)
-    columns = 1 if size.width <= _NARROW else min(_COLUMNS, len(panels))
+    columns = min(_COLUMNS, len(panels))
     lines = math.ceil(len(panels) / columns)
     places = figure.subplots(lines, columns, squeeze=False).flatten()
     number = max(int(to_number(s.get("colour", 0))) for p in panels for s in _series(p)) + 1
