@@ -71,9 +71,7 @@ def test_batched_models_have_the_losses_and_weights_of_separate_ones() -> None:
             torch.cat([(weights[name] - other[name]).flatten() for name in weights]).norm()
             for other in (views, initial)
         )
-        assert (
-            apart <= 1e-4 * moved
-        )  # Adam enlarges rounding of tiny gradients
+        assert apart <= 1e-4 * moved  # Adam enlarges rounding of tiny gradients
     assert len({float(loss) for loss in found[-1]}) == len(RATES)  # the rates told them apart
 
 
