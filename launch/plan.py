@@ -100,7 +100,7 @@ def _search(words: dict[str, list[str]], as_json: bool) -> int:
     from launch.planner.config import PlanConfig, SearchConfig
     from launch.planner.search import search, step_tokens
     from launch.planner.show import search_json, show_search
-    from launch.planner.workload import plan_workload
+    from launch.planner.workload import TYPICAL_CLIP, plan_workload
     from trainer.config import compose_run
 
     machine = load_machine((words["name"] or ["h100"])[-1], words["machine"])
@@ -108,9 +108,11 @@ def _search(words: dict[str, list[str]], as_json: bool) -> int:
     settings = _parse(SearchConfig, "search", words["search"])
     plan.check()
     settings.check()
-    run = compose_run([*words["run"], "parallel.processes=1"])
-    if not plan.clip_tokens and run.data.pack_tokens == 1024:
-        plan.clip_tokens = 8192  # the default pack is the demo's; no model that is searched for is
+    if given := [word for word in words["run"] if word.startswith("parallel.")]:
+        raise ValueError(f"{given[0]}: is what --search chooses. Leave it out.")
+    run = compose_run(words["run"])
+    # A pack is what the search chooses, so it does not bound a clip here.
+    plan.clip_tokens = plan.clip_tokens or TYPICAL_CLIP
     clips = plan_workload(run, plan).clips
     found = search(run.model, machine, clips, settings, step_tokens(run, settings))
     if as_json:

@@ -10,7 +10,7 @@ class PlanConfig:
     """What a plan assumes where nothing is measured.
 
     clip_tokens: of a typical clip, and caption_tokens of its caption, where the dataset's index is
-        not at hand (0: the smaller of a pack and 8,192).
+        not at hand (0: 8,192, or a pack where that is smaller and given).
     fill: share of a pack's rows that are tokens, likewise.
     goodput: share of wall time that trains; the rest starts, saves, waits and repeats.
     online: clips are encoded and captions embedded while training, and not read as latents.
