@@ -36,8 +36,8 @@ def draw(found: Comparison, a: Side, b: Side) -> str:
                 0.5, 0.5, "the losses do not overlap", ha="center", transform=right.transAxes
             )
         right.axhline(1.0, color=INK, linewidth=1, linestyle="--")
-        right.set(xlabel="held-out loss (falling)", ylabel=f"compute of {_plain(a.name)} / {_plain(b.name)}",
-                  title="Compute at equal loss")  # fmt: skip
+        ratio = f"compute of {_plain(a.name)} / {_plain(b.name)}"
+        right.set(xlabel="held-out loss (falling)", ylabel=ratio, title="Compute at equal loss")
         return file_svg(svg_text(figure, "compare"))
 
 
