@@ -27,19 +27,22 @@ EXCLUDED_PHASES = {
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """Spread of the loss over seeds of one point.
+    """Spread of the loss over seeds, taken as the noise of every run.
 
-    mean, std: over ``num`` runs; relative: std / mean, taken as the noise of every run.
+    points: mean, standard deviation and number of runs of each replicated point.
+    mean: of the last point; std: the relative spread pooled over the points, times ``mean``;
+    n: runs in all.
     """
 
     mean: float
     std: float
-    num: int
+    n: int
+    points: list[tuple[float, float, int]]
 
     @property
     def relative(self) -> float:
         """Standard deviation over mean."""
-        return self.std / self.mean if self.num > 1 else 0.0
+        return self.std / self.mean
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -97,11 +100,23 @@ def collect(
     return rows
 
 
-def seed_noise(losses: Sequence[float]) -> SeedNoise | None:
-    """Return the spread over seeds, or None with fewer than two."""
-    if len(losses) < 2:
+def seed_noise(points: Sequence[Sequence[float]]) -> SeedNoise | None:
+    """Return the spread over seeds of some points, or None where none has two runs.
+
+    Relative variances are pooled by degrees of freedom:
+    (std / mean)^2 = sum (n - 1) (std_i / mean_i)^2 / sum (n - 1).
+    """
+    groups = [
+        (statistics.mean(losses), statistics.stdev(losses), len(losses))
+        for losses in points
+        if len(losses) > 1
+    ]
+    if not groups:
         return None
-    return SeedNoise(statistics.mean(losses), statistics.stdev(losses), len(losses))
+    freedom = sum(n - 1 for _, _, n in groups)
+    relative = (sum((n - 1) * (std / mean) ** 2 for mean, std, n in groups) / freedom) ** 0.5
+    mean = groups[-1][0]
+    return SeedNoise(mean, relative * mean, sum(n for _, _, n in groups), groups)
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -118,9 +118,9 @@ class GridConfig:
 
 @dataclass
 class ReplicateConfig:
-    """The same run with other seeds, for the noise floor: ``seeds`` of the best of one budget."""
+    """Other seeds of the middle size of each of ``budgets``, for the noise floor."""
 
-    budget: float = 0.0
+    budgets: list[float] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
 
 
@@ -189,10 +189,10 @@ class StudyConfig:
                 f"grid.sizes={self.grid.sizes}, grid.spacing={self.grid.spacing}: need at least "
                 "one size and a spacing above 1. Use 5 and 1.6."
             )
-        if self.replicates.seeds and self.replicates.budget not in self.budgets:
+        if not set(self.replicates.budgets) <= set(self.budgets):
             raise ValueError(
-                f"replicates.budget={self.replicates.budget}: must be one of budgets="
-                f"{self.budgets}. Use {self.budgets[0]}."
+                f"replicates.budgets={self.replicates.budgets}: must be some of budgets="
+                f"{self.budgets}. Use [{self.budgets[0]}]."
             )
 
 

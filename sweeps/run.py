@@ -19,6 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,7 @@ class StudyRunner:
         self._train("pilot", self.plan.pilot())
         centre, pilot_text = self._pilot_minimum()
         grid = self.plan.grid(centre)
-        middle = self._middle_rung(grid, self.study.replicates.budget)
-        replicates = self.plan.replicates(middle) if middle else []
-        self._train("grid", [*grid, *replicates, *self.plan.twins()])
+        self._train("grid", [*grid, *self._replicates(grid), *self.plan.twins()])
         for _ in range(self.study.grid.max_extensions):
             more = self._extensions()
             if not more:
@@ -120,13 +119,15 @@ class StudyRunner:
             raise ValueError("pilot: no run finished. See the log.txt of its runs.")
         return pilot_minimum(self.study.pilot, results)
 
-    def _middle_rung(self, grid: list[Spec], budget: float) -> Rung | None:
-        """Return the middle size of a budget's grid."""
-        members = [spec for spec in grid if spec.budget == budget]
-        if not members:
-            return None
-        run = self.plan.compose(members[len(members) // 2])
-        return Rung(run.model.width, run.model.depth, run.model.head_dim, 0)
+    def _replicates(self, grid: list[Spec]) -> list[Spec]:
+        """Return the middle size of each replicated budget's grid with other seeds."""
+        specs = []
+        for budget in self.study.replicates.budgets:
+            members = [spec for spec in grid if spec.budget == budget]
+            model = self.plan.compose(members[len(members) // 2]).model
+            rung = Rung(model.width, model.depth, model.head_dim, 0)
+            specs += self.plan.replicates(budget, rung)
+        return specs
 
     def _extensions(self) -> list[Spec]:
         """Return one more size for each budget whose best run is at an edge of its grid."""
@@ -144,17 +145,17 @@ class StudyRunner:
 
     def _table(self) -> tuple[list[dict[str, Any]], SeedNoise | None]:
         """Write runs.csv."""
-        replicates = self._results(["replicate"])
-        losses = [r["loss"] for r in replicates]
-        if replicates:
-            budget, width = self.study.replicates.budget, replicates[0]["width"]
-            same = [r for r in self._results(["grid"], budget) if r["width"] == width]
-            depth = replicates[0]["depth"]
-            losses += [r["loss"] for r in same if r["depth"] == depth]
-        noise = seed_noise(losses)
+        noise = seed_noise([self._seeds_of(b) for b in self.study.replicates.budgets])
         rows = collect(self.specs, self.folders, noise)
         write_rows(self.study.folder / "runs.csv", rows)
         return rows, noise
+
+    def _seeds_of(self, budget: float) -> list[float]:
+        """Return the losses of a replicated point over its seeds."""
+        others = self._results(["replicate"], budget)
+        shapes = {(r["width"], r["depth"]) for r in others}
+        first = [r for r in self._results(["grid"], budget) if (r["width"], r["depth"]) in shapes]
+        return [r["loss"] for r in (*first, *others)]
 
     def _fit(self) -> dict[str, Any]:
         """Fit runs.csv as it lies on disk, so that anyone can refit it, and write law.json."""
@@ -222,9 +223,7 @@ class StudyRunner:
                 "seconds": sum(r["seconds"] for r in finished),
                 "seconds_meaning": "training time summed over runs, one thread a process",
                 "env": describe_environment(folder / "runs" / r["name"] for r in rows),
-                "seeds_noise": None
-                if noise is None
-                else {"mean": noise.mean, "std": noise.std, "n": noise.num},
+                "seeds_noise": None if noise is None else asdict(noise),
                 "twin": compare_twins(twins),
                 "failures": self.failures,
             },

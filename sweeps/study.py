@@ -125,10 +125,10 @@ class StudyPlan:
         known = any(abs(rung.params / size - 1) < 0.01 for size in sizes)
         return None if known else self.point("extend", budget, rung)
 
-    def replicates(self, rung: Rung) -> list[Spec]:
+    def replicates(self, budget: float, rung: Rung) -> list[Spec]:
         """Return the same point with other seeds."""
-        config = self.study.replicates
-        return [self.point("replicate", config.budget, rung, seed) for seed in config.seeds]
+        seeds = self.study.replicates.seeds
+        return [self.point("replicate", budget, rung, seed) for seed in seeds]
 
     def twins(self) -> list[Spec]:
         """Return one run on one process, and again on two with ZeRO 1."""

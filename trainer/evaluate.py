@@ -16,6 +16,7 @@ from trainer.objective_step import MicroBatch, own_noise
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows
 from trainer.rng import normal
+from trainer.score import world_of
 
 _GOLDEN = (5**0.5 - 1) / 2
 NOISE_DRAWS = 2  # independent draws of the noise; their difference measures the noise of the loss
@@ -36,6 +37,27 @@ class _Item:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The clips of one world and one shape: sums, so that any union of groups has an exact loss.
+
+    num_frames, height, width: of the source, in frames and pixels.
+    errors: summed squared errors, averaged over noise draws and times; values: how many values they
+    are of, so that sum(errors) / sum(values) is the loss of any groups together.
+    variance: of ``errors`` over noise draws, which adds up likewise; nan with one draw.
+    """
+
+    world: str
+    num_frames: int
+    height: int
+    width: int
+    clips: int
+    tokens: int
+    values: float
+    errors: float
+    variance: float
+
+
+@dataclass(frozen=True)
 class Validation:
     """A split's validation.
 
@@ -43,6 +65,7 @@ class Validation:
     noise: standard error of ``loss`` over noise draws, the clips being fixed.
     by_time: loss per stratum of t, from noise (t near 0) to data (t near 1).
     clips, tokens: how much was looked at.
+    groups: the same errors by world and shape of the clips.
     """
 
     loss: float
@@ -50,6 +73,7 @@ class Validation:
     by_time: list[float]
     clips: int
     tokens: int
+    groups: list[Group]
 
 
 class Validator:
@@ -65,7 +89,8 @@ class Validator:
                 f"validation.splits={split}: holds no clips. Remove it or ingest some."
             )
         self.infos = [c.sample.info for c in clips]
-        self.num_clips, self.num_tokens = len(clips), sum(len(c.tokens) for c in clips)
+        self._tokens = [len(c.tokens) for c in clips]
+        self.num_clips, self.num_tokens = len(clips), sum(self._tokens)
         self._items = [
             self._item(collator, clips[i], i, draw, counts)
             for i, counts in _share(len(clips), mesh.place.dp, mesh.layout.dp)
@@ -155,7 +180,30 @@ class Validator:
             by_time=(errors.sum(dim=(0, 1)) / draws / total).tolist(),
             clips=self.num_clips,
             tokens=self.num_tokens,
+            groups=self._grouped(errors, values),
         )
+
+    def _grouped(self, errors: Tensor, values: Tensor) -> list[Group]:
+        """Sum errors (clips, draws, strata) by world and shape, in the order of the names."""
+        draws = errors.shape[1]
+        by_draw = errors.mean(2)
+        means = by_draw.mean(1)
+        spread = by_draw[:, 0] - by_draw[:, 1] if draws == 2 else torch.full_like(means, torch.nan)
+        members: dict[tuple[str, int, int, int], list[int]] = {}
+        for clip, info in enumerate(self.infos):
+            shape = (world_of(info.source), info.num_frames, info.height, info.width)
+            members.setdefault(shape, []).append(clip)
+        return [
+            Group(
+                *shape,
+                clips=len(clips),
+                tokens=sum(self._tokens[clip] for clip in clips),
+                values=float(values[clips].sum()),
+                errors=float(means[clips].sum()),
+                variance=float((spread[clips] / 2).square().sum()),
+            )
+            for shape, clips in sorted(members.items())
+        ]
 
 
 def _errors_of(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from models.count import count_params
 from trainer.config import RunConfig
 from trainer.metrics import read_metrics
+from trainer.optim import learning_rate
 
 if TYPE_CHECKING:  # both import the engine, which small networks do not need
     from trainer.evaluate import Validation
@@ -53,6 +54,7 @@ def summarise(
         "real_token_share": progress.real_tokens / progress.tokens,
         "padding_share": accounting["padding_share"],
         "lr": run.optim.lr,
+        "schedule": _schedule(run, progress.step),
         "batch_tokens": run.batch_tokens,
         "width": run.model.width,
         "depth": run.model.depth,
@@ -67,6 +69,16 @@ def summarise(
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "accounting": accounting,
     }
+
+
+def _schedule(run: RunConfig, steps: int) -> dict[str, float]:
+    """Return the shares of warm-up and decay, and the rate of the last of ``steps`` steps.
+
+    A point whose last rate is not near zero was cut from a longer schedule, and its loss is not
+    that of a run of its own length (Hoffmann et al. 2022, section 3.1).
+    """
+    last = learning_rate(run.optim, steps - 1, steps)
+    return {"warmup": run.optim.warmup, "decay": run.optim.decay, "last_lr": last}
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:

@@ -245,7 +245,7 @@ def wait_for(condition, seconds=60.0):
 
 
 def test_a_fetcher_killed_in_the_middle_leaves_nothing_in_the_way(local, tmp_path):
-    """The first shard is a pipe that nobody writes to: the fetcher hangs in it until it is killed."""
+    """The first shard is a pipe that nobody writes to: the fetcher hangs until it is killed."""
     remote, folder = tmp_path / "remote", tmp_path / "cache"
     limit = 2 * max(shard_sizes(local).values())
     (remote / "train").mkdir(parents=True)

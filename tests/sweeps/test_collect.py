@@ -66,7 +66,7 @@ def test_every_run_has_a_row_and_what_is_left_out_a_reason(runs: tuple) -> None:
 
 def test_noise_of_draws_and_of_seeds_add_in_squares(runs: tuple) -> None:
     specs, folders = runs
-    noise = seed_noise([0.496, 0.5, 0.504])
+    noise = seed_noise([[0.496, 0.5, 0.504]])
     assert noise is not None
     assert noise.relative == pytest.approx(0.008)
     rows = {row["name"].split("-")[0]: row for row in collect(specs, folders, noise)}
@@ -78,7 +78,15 @@ def test_noise_of_draws_and_of_seeds_add_in_squares(runs: tuple) -> None:
 
 def test_one_seed_tells_no_noise() -> None:
     assert seed_noise([]) is None
-    assert seed_noise([0.5]) is None
+    assert seed_noise([[0.5], []]) is None
+
+
+def test_points_pool_their_relative_variances_by_degrees_of_freedom() -> None:
+    noise = seed_noise([[0.396, 0.4, 0.404], [0.9], [0.19, 0.21]])
+    assert noise is not None
+    assert (noise.mean, noise.n) == (pytest.approx(0.2), 5)
+    expected = ((2 * 0.01**2 + (0.02 / 2**0.5 / 0.2) ** 2) / 3) ** 0.5
+    assert noise.relative == pytest.approx(expected)
 
 
 def test_the_table_reads_back_as_written(runs: tuple, tmp_path: Path) -> None:

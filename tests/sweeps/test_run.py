@@ -151,13 +151,13 @@ def test_a_study_whose_grid_failed_still_ends_with_a_page(study: StudyConfig) ->
 
 def test_replicates_and_their_point_make_the_noise(study: StudyConfig) -> None:
     runner = StudyRunner(study, [])
-    budget = study.replicates.budget
+    budget = study.replicates.budgets[0]
     write_result(runner, Spec("grid-0", "grid", budget), 4e4, 1e6, 0.500)
     for seed, loss in ((1, 0.504), (2, 0.496)):
         write_result(runner, Spec(f"replicate-s{seed}", "replicate", budget), 4e4, 1e6, loss)
     rows, noise = runner._table()
     assert noise is not None
-    assert (noise.num, noise.std) == (3, pytest.approx(0.004))
+    assert (noise.n, noise.std) == (3, pytest.approx(0.004))
     assert [row["excluded"] for row in rows] == [0, 1, 1]
     again = collect(runner.specs, runner.folders, noise)
     write_rows(study.folder / "again.csv", again)

@@ -117,8 +117,9 @@ def test_there_is_no_extension_below_the_smallest_size(plan: StudyPlan) -> None:
 
 def test_replicates_differ_from_the_point_in_seed_and_name_alone(plan: StudyPlan) -> None:
     rung = plan.rung(4e4)
-    point = plan.point("grid", plan.study.replicates.budget, rung)
-    replicates = plan.replicates(rung)
+    budget = plan.study.replicates.budgets[0]
+    point = plan.point("grid", budget, rung)
+    replicates = plan.replicates(budget, rung)
     assert [spec.phase for spec in replicates] == ["replicate", "replicate"]
     runs = [plan.compose(spec) for spec in (point, *replicates)]
     assert [run.seed for run in runs] == [0, 1, 2]
@@ -172,7 +173,7 @@ def test_a_job_is_frozen_and_marked_done_by_its_result(plan: StudyPlan) -> None:
         ("budgets=[2e11,1e11]", r"in rising order\. Use for example"),
         ("pilot.flops=0", r"must be positive\. Use FLOPs"),
         ("grid.spacing=1", r"a spacing above 1\. Use 5 and 1\.6\.$"),
-        ("replicates.budget=7", r"must be one of budgets="),
+        ("replicates.budgets=[7]", r"must be some of budgets="),
     ],
 )
 def test_a_wrong_key_or_value_is_told_what_is_allowed(override: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """The quiet y-axis: repeatable, shared by any ranks, with a noise estimate that can be trusted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,42 @@ def test_strata_average_to_the_loss(latents: Path, model: DiT) -> None:
     assert len(set(result.by_time)) == 5
 
 
+def test_groups_add_up_to_the_loss_and_to_its_noise(latents: Path, model: DiT) -> None:
+    result = build(compose_smoke(latents), 60).measure(model)
+    errors, values = (sum(getattr(g, k) for g in result.groups) for k in ("errors", "values"))
+    assert errors / values == pytest.approx(result.loss, rel=1e-12)
+    noise = sum(g.variance for g in result.groups) ** 0.5 / values
+    assert noise == pytest.approx(result.noise, rel=1e-12)
+    assert sum(g.clips for g in result.groups) == result.clips == 60
+    assert sum(g.tokens for g in result.groups) == result.tokens
+    shapes = [(g.num_frames, g.height, g.width) for g in result.groups]
+    assert shapes == sorted(conftest.SIZES)
+    assert {g.world for g in result.groups} == {"blobs"}
+
+
+def test_a_group_holds_the_losses_of_its_clips(latents: Path, model: DiT) -> None:
+    validator = build(compose_smoke(latents), 24)
+    result, losses = validator.measure_clips(model)
+    alone = [info.num_frames == 1 for info in validator.infos]
+    values = {item.clip: item.values for item in validator._items}
+    stills = sum(float(losses[i]) * values[i] for i, still in enumerate(alone) if still)
+    groups = [g for g in result.groups if g.num_frames == 1]
+    assert sum(g.errors for g in groups) == pytest.approx(stills, rel=1e-12)
+    assert sum(g.clips for g in groups) == sum(alone) > 0
+    assert sum(g.values for g in groups) == sum(values[i] for i, s in enumerate(alone) if s)
+
+
+def test_worlds_are_groups_of_their_own(latents: Path, model: DiT) -> None:
+    validator = build(compose_smoke(latents), 6)
+    whole = validator.measure(model)
+    validator.infos[:3] = [replace(i, source="moon/seed-1") for i in validator.infos[:3]]
+    result = validator.measure(model)
+    clips = {w: sum(g.clips for g in result.groups if g.world == w) for w in ("blobs", "moon")}
+    assert clips == {"blobs": 3, "moon": 3}
+    # Names of groups decide nothing: the loss keeps its bits.
+    assert (result.loss, result.noise, result.by_time) == (whole.loss, whole.noise, whole.by_time)
+
+
 def test_the_loss_of_a_silent_model_is_that_of_the_data(latents: Path) -> None:
     # A velocity of 0 leaves E|x_1 - x_0|^2 a value: the mean square of the data plus 1 for noise.
     validator = build(compose_smoke(latents), 60)
@@ -73,7 +110,9 @@ def test_the_loss_of_a_silent_model_is_that_of_the_data(latents: Path) -> None:
 
 
 def test_one_draw_has_no_noise_estimate(latents: Path, model: DiT) -> None:
-    assert np.isnan(build(compose_smoke(latents), 3).measure(model, draws=1).noise)
+    result = build(compose_smoke(latents), 3).measure(model, draws=1)
+    assert np.isnan(result.noise)
+    assert all(np.isnan(group.variance) for group in result.groups)
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,8 @@ def validate(latents: Path, mesh: Mesh) -> list[object]:
         parameter.normal_(0.0, 0.1, generator=generator)
     validator = Validator(run, "val_worlds", Collator(run.codec, run.text), mesh, 7)
     result = validator.measure(model)
-    return [result.loss, result.noise, *result.by_time]
+    groups = [[g.errors, g.values, g.variance, g.clips, g.tokens] for g in result.groups]
+    return [result.loss, result.noise, *result.by_time, *(v for group in groups for v in group)]
 
 
 def main(latents: Path, root: Path) -> None:

@@ -69,6 +69,17 @@ class TestRun:
         assert 0 < result["padding_share"] < 0.04
         assert result["loss_noise"] < result["loss"]
         assert 0 < result["real_token_share"] < 1
+        schedule = result["schedule"]
+        records = [r for r in read_metrics(tmp_path / "metrics.jsonl") if "lr" in r]
+        assert records[-1]["step"] == 6
+        assert schedule["last_lr"] == pytest.approx(records[-1]["lr"])
+        assert schedule["last_lr"] < result["lr"]
+        assert (schedule["warmup"], schedule["decay"]) == (run.optim.warmup, run.optim.decay)
+        for validation in result["validation"].values():
+            groups = validation["groups"]
+            errors, values = (sum(group[key] for group in groups) for key in ("errors", "values"))
+            assert errors / values == pytest.approx(validation["loss"], rel=1e-12)
+            assert {group["world"] for group in groups} == {"blobs"}
         accounting = result["accounting"]
         assert accounting["tokens"] == result["tokens"]
         assert accounting["dropped"] == []
