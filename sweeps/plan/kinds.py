@@ -130,8 +130,8 @@ def plan_isoflop(study: StudyConfig, clips: Clips) -> Planned:
         for i, rung in enumerate(rungs):
             spec = plan.point("grid", budget, rung)
             runs.append(_expected(plan, spec, rung, lowest * study.grid.spacing**i))
-        if budget == study.replicates.budget:
-            more = plan.replicates(rungs[len(rungs) // 2])
+        if budget in study.replicates.budgets:
+            more = plan.replicates(budget, rungs[len(rungs) // 2])
             runs += [Expected(spec, partial(plan.compose, spec)) for spec in more]
     runs += [Expected(spec, partial(plan.compose, spec)) for spec in plan.twins()]
     if study.grid.max_extensions:
