@@ -1,0 +1,162 @@
+"""The command line of a prediction: its options, the fit, and the printed answer."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from launch.machine import MachineConfig, load_machine
+from sweeps.fit.__main__ import write_json
+from sweeps.fit.catalogue import form_of
+from sweeps.fit.law import Law, fit_law, runs_of
+from sweeps.fit.results import plain
+from sweeps.fit.table import read_table
+from sweeps.predict.answer import DEFAULT_MFU, Answer, Budget, answer
+from sweeps.predict.source import Source, find_source
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "study": str, "gpus": lambda text: int(float(text)), "days": float, "machine": str,
+    "price": str, "mfu": float, "flops": float, "precision": str, "form": str, "level": float,
+    "resamples": int, "seed": int, "out": str,
+}  # fmt: skip
+SHOWN_WARNINGS = 8
+
+
+def run(argv: Sequence[str]) -> int:
+    """Answer a command line.
+
+    Raises:
+        ValueError: an option, the study or its table is wrong.
+    """
+    options, overrides = _parse([a for a in argv if a != "--json"])
+    out = options.pop("out", None)
+    machine = _machine(options)
+    budget = _budget(options, machine)
+    source = find_source(options.pop("study"))
+    fit_options = {k: options[k] for k in ("level", "resamples", "seed", "form") if k in options}
+    law = fit_source(source, budget.flops, **fit_options)
+    found = answer(source, law, budget, machine, overrides)
+    values = plain(found.to_dict())
+    print(json.dumps(values, indent=1) if "--json" in argv else describe(found))
+    if out:
+        try:
+            write_json(Path(out), values)
+        except OSError as error:
+            raise ValueError(f"out={out}: cannot be written ({error}). Use another.") from None
+    return 0
+
+
+def fit_source(source: Source, flops: float, form: str = "chinchilla", **options: Any) -> Law:
+    """Fit a study's table with its excluded runs and notes, as sweeps.fit does.
+
+    Raises:
+        ValueError: the form splits nothing into params and tokens, or the table makes no law.
+    """
+    shape = form_of(form)
+    if set(shape.columns) != {"params", "tokens"} or shape.target != "loss":
+        raise ValueError(f"form={form}: is no law of params and tokens. Use chinchilla.")
+    names = {"params": "params", "tokens": "tokens", "loss": "loss"}
+    table = read_table(source.table, shape, names)
+    law = fit_law(runs_of(table), form=form, flops=[flops], **options)
+    return replace(law, warnings=table.notes + law.warnings)
+
+
+def _parse(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    options: dict[str, Any] = {}
+    overrides: list[str] = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or word.startswith("-"):
+            raise ValueError(f"{word}: must be key=value. See --help.")
+        if key not in READERS:
+            overrides.append(word)
+            continue
+        if key in options:
+            raise ValueError(f"{word}: {key} is given twice. Give it once.")
+        try:
+            options[key] = READERS[key](text)
+        except ValueError:
+            raise ValueError(f"{word}: must be a number. See --help.") from None
+    for key, example in (("study", "demo"), ("gpus", "512"), ("days", "14")):
+        if key not in options:
+            raise ValueError(f"{key}=: is required. Give {key}={example}, or see --help.")
+    return options, overrides
+
+
+def _machine(options: dict[str, Any]) -> MachineConfig:
+    price = [f"price.per_device_hour={options.pop('price')}"] if "price" in options else []
+    return load_machine(options.pop("machine", "h100"), price)
+
+
+def _budget(options: dict[str, Any], machine: MachineConfig) -> Budget:
+    """Return the budget: devices x days x peak x mfu, or flops over devices x days.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    gpus, days = options["gpus"], options["days"]
+    if gpus < 1 or not 0 < days < 1e5:
+        raise ValueError(f"gpus={gpus}, days={days:g}: must be positive. Use gpus=512 days=14.")
+    best = max(machine.peak_flops, key=lambda name: machine.peak_flops[name])
+    precision = options.get("precision", best)
+    most = gpus * days * 86400 * machine.peak(precision)
+    if "flops" in options and "mfu" in options:
+        raise ValueError("flops= and mfu=: say the same twice. Give one of them.")
+    mfu = options["flops"] / most if "flops" in options else options.get("mfu", DEFAULT_MFU)
+    if not 0 < mfu <= 1:
+        raise ValueError(
+            f"mfu={mfu:.3g}: must be a share of the peak in (0, 1]. Use 0.4; {gpus} {machine.name} "
+            f"do at most {most:.3g} FLOPs in {days:g} days."
+        )
+    return Budget(mfu * most, gpus, days, machine.name, precision, mfu)
+
+
+def describe(found: Answer) -> str:
+    """Return the answer as text for a terminal."""
+    budget, law, best = (found.parts[key] for key in ("budget", "law", "optimum"))
+    shape, recipe, layout, cost = (found.parts[k] for k in ("shape", "recipe", "layout", "cost"))
+    level = f"{100 * law['level']:g} %"
+
+    def span(interval: Sequence[float]) -> str:
+        return f"{interval[0]:.3g} to {interval[1]:.3g}"
+
+    lines = [
+        f"{budget['gpus']} {budget['machine']} for {budget['days']:g} d at "
+        f"{100 * budget['mfu']:.3g} % of their {budget['precision']} peak: "
+        f"{budget['flops']:.3g} FLOPs",
+        f"Law: {law['form']}, {law['runs']} runs of {law['study']} up to "
+        f"{law['largest_flops']:.3g} FLOPs",
+        f"  {law['reach']}",
+        "",
+        f"  {'':<12}{'value':>12}   {level} interval",
+        f"  {'N*':<12}{best['params']:>12.4g}   {span(best['intervals']['params'])}",
+        f"  {'D*':<12}{best['tokens']:>12.4g}   {span(best['intervals']['tokens'])}",
+        f"  {'loss':<12}{best['loss']:>12.5g}   {span(best['intervals']['loss'])}",
+        "",
+        f"Build  width {shape['width']}, depth {shape['depth']}, head size {shape['head_dim']}: "
+        f"{shape['params']:.4g} parameters, {shape['tokens']:.4g} tokens",
+        f"       loss {shape['loss']:.5g} ({span(shape['interval'])}); rounding to this shape "
+        f"costs {100 * shape['loss_cost']:.2g} % of the loss",
+        f"Train  batch {recipe['batch_tokens']:,} tokens, {recipe['steps']:,} steps, peak rate "
+        f"{recipe['lr']:.3g}, warm-up {recipe['warmup_steps']:,} steps, decay over the last "
+        f"{100 * recipe['decay_share']:.3g} %",
+    ]
+    if layout:
+        lines.append(
+            f"Layout {layout['words']}; step {layout['step_seconds']:.3g} s of "
+            f"{layout['batch_tokens']:,.0f} tokens, {layout['days']:.3g} days (modelled)"
+        )
+    else:
+        lines.append("Layout none fits (see below)")
+    lines.append(
+        f"Costs  {cost['device_hours']:,.0f} device-hours, {cost['money']:,.0f} "
+        f"{cost['currency']} ({cost['price_source']}, {cost['price_as_of']}), "
+        f"{cost['kilowatt_hours']:,.0f} kWh"
+    )
+    for title, items in (("Notes", found.notes), ("Warnings", found.warnings)):
+        if items:
+            lines += ["", title, *(f"  - {item}" for item in items[:SHOWN_WARNINGS])]
+        if len(items) > SHOWN_WARNINGS:
+            lines.append(f"  ... and {len(items) - SHOWN_WARNINGS} more (all with --json)")
+    return "\n".join(lines)
