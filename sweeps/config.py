@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 import launch
 from launch.config import ClusterConfig
 from sweeps.arms.config import ArmsConfig
-from trainer.compose import explain, refuse_unknown
+from trainer.compose import check_name, explain, refuse_unknown
 
 CONF_DIR = Path(__file__).parent / "conf"
 CLUSTER_CONF = Path(launch.__file__).parent / "conf"
@@ -178,6 +178,7 @@ def compose_any(overrides: list[str]) -> StudyConfig | ArmsConfig:
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, schema)) from error
     assert isinstance(study, StudyConfig | ArmsConfig)
+    check_name(study.name)
     study.check()
     return study
 
