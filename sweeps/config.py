@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 import launch
 from launch.config import ClusterConfig
 from sweeps.arms.config import ArmsConfig
-from trainer.compose import explain, refuse_unknown
+from trainer.compose import check_name, explain, refuse_unknown
 
 if TYPE_CHECKING:  # its schema is made of classes of this file
     from sweeps.grids.config import GridStudyConfig
@@ -233,6 +233,7 @@ def compose_any(overrides: list[str]) -> "StudyConfig | ArmsConfig | GridStudyCo
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, schema)) from error
     assert isinstance(study, StudyConfig | ArmsConfig | GridStudyConfig)
+    check_name(study.name)
     study.check()
     return study
 

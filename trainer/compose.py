@@ -3,6 +3,7 @@
 Torch-free.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+_NAMELESS = "run"  # stands for the name of a schema that has none
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
 CONF_DIR = Path(__file__).parent / "conf"
 T = TypeVar("T")
 
@@ -25,9 +28,11 @@ def compose_as(schema: type[T], name: str, overrides: list[str]) -> T:
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
         try:
-            return _to_object(compose(config_name=name, overrides=overrides), schema)
+            found = _to_object(compose(config_name=name, overrides=overrides), schema)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(explain(error, OmegaConf.structured(schema))) from error
+    check_name(getattr(found, "name", _NAMELESS))
+    return found
 
 
 def parse_as(schema: type[T], arguments: list[str]) -> T:
@@ -42,6 +47,15 @@ def parse_as(schema: type[T], arguments: list[str]) -> T:
         return _to_object(merged, schema)
     except OmegaConfBaseException as error:
         raise ValueError(explain(error, OmegaConf.structured(schema))) from error
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a name that cannot be a folder's, or would be one elsewhere."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"name={name!r}: must begin with a letter or digit and hold only those and . _ + -, "
+            "since it names a folder. Use for example name=run."
+        )
 
 
 def freeze_as(config: object, folder: Path) -> None:

@@ -5,7 +5,6 @@ A run is composed once by Hydra, frozen to ``RUN/config.yaml``, and only loaded 
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,11 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 from data.config import DataConfig
 from models.config import CodecConfig, ModelConfig, TextConfig
 from trainer.codec_files import fill, fingerprint
-from trainer.compose import explain, refuse_unknown
+from trainer.compose import check_name, explain, refuse_unknown
 from trainer.parallel.config import ParallelConfig
 
 CONF_DIR = Path(__file__).parent / "conf"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
 
 
 class WandbMode(StrEnum):
@@ -212,13 +210,7 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise ValueError on values that cannot work together."""
-        _require(
-            "name",
-            repr(self.name),
-            _NAME.fullmatch(self.name),
-            "begin with a letter or digit and hold only those and . _ + -: it names a folder",
-            "for example name=run",
-        )
+        check_name(self.name)
         self.model.check()
         if self.model.values_per_token != 4 * self.codec.channels:
             raise ValueError(

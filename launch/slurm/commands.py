@@ -123,5 +123,7 @@ def run(
             continue
         if done.returncode == 0 or done.returncode in allow:
             return done.stdout
-        error = done.stderr.strip() or f"exit status {done.returncode}"
+        # The last line says what failed, those before it how.
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        error = last.removeprefix(f"{argv[0]}: ")
     raise SlurmError(f"{argv[0]}: {error}")

@@ -69,7 +69,7 @@ class SubmitPlan:
         settings = dict.fromkeys(_THREADS, str(self.cluster.threads_per_process))
         # The code comes from the snapshot even where the working folder holds a checkout.
         settings |= {"PYTHONPATH": str(self.code), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-        settings |= {"PYTHONDONTWRITEBYTECODE": "1"}  # 1,000 ranks must not write into one folder
+        settings |= {"PYTHONDONTWRITEBYTECODE": "1"}  # the snapshot is compiled
         if self.cluster.slurm.gpus_per_node:
             settings |= {name: value for name, value, _ in NCCL_SETTINGS}
         return settings | dict(s.split("=", 1) for s in self.cluster.slurm.env)

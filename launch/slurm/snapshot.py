@@ -1,5 +1,6 @@
 """The code that queued jobs run: a copy of the rooms, so that later edits do not reach them."""
 
+import compileall
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Any
 
 import launch
@@ -39,6 +41,14 @@ def snapshot(root: Path) -> Path:
     for path in paths:
         (temporary / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / path, temporary / path)
+    # Compiled once: ranks would each do it again, or all write into one folder.
+    compileall.compile_dir(
+        temporary,
+        quiet=2,
+        stripdir=str(temporary),
+        prependdir=str(folder),
+        invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
+    )
     try:
         temporary.rename(folder)
     except OSError:

@@ -42,6 +42,7 @@ from launch.slurm.verdict import (
 
 _POLL_SECONDS = 0.5
 _ASK_SECONDS = 5.0
+_CLOCK_SECONDS = 10.0
 _LOG = "log.txt"
 # Longer than KillWait of any sane site: requeued, the supervisor waits here to be ended.
 _AFTER_REQUEUE_SECONDS = 300.0
@@ -182,7 +183,8 @@ class Supervisor:
                 stalled=str(stalled.get("summary", "")) if fresh else "",
                 blamed=blamed_nodes(stalled) if fresh else [],
                 state=look.state,
-                preempted=look.preempted > 0,
+                # Not an earlier preemption of this job; clocks of node and controller may differ.
+                preempted=look.preempted > begun - _CLOCK_SECONDS,
             )
         )
 

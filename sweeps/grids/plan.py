@@ -17,7 +17,7 @@ from data.shards import read_index
 from launch.process import Job
 from models.count import count_params
 from sweeps.grids.config import GridStudyConfig, StandInConfig
-from sweeps.ladder import shape_for
+from sweeps.ladder import Rung, shape_for
 from sweeps.recipe import recipe_for
 from sweeps.study import NO_HORIZON, Spec, train_job
 from trainer.config import RunConfig, compose_run
@@ -103,7 +103,8 @@ class GridPlan:
         per_token = flops_per_token(replace(run, model=model), sampled(infos))
         params = count_params(model).total
         wanted = {"flops": length / per_token, "tokens": length}.get(unit, length * params)
-        recipe = recipe_for(study.recipe, wanted)
+        rung = Rung(model.width, model.depth, model.head_dim, params)
+        recipe = recipe_for(study.recipe, wanted, rung, run.model.base_width)
         set_by = {override.partition("=")[0] for override in own}
         rates = [o for o in recipe.overrides() if o.partition("=")[0] not in set_by]
         horizon = (

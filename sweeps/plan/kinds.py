@@ -17,6 +17,8 @@ from sweeps.arms.config import ArmsConfig
 from sweeps.arms.plan import ArmsPlan
 from sweeps.collect import pilot_minimum, read_result
 from sweeps.config import StudyConfig
+from sweeps.grids.config import GridStudyConfig
+from sweeps.grids.plan import GridPlan
 from sweeps.ladder import Rung
 from sweeps.recipe import rounding_warnings
 from sweeps.study import Spec, StudyPlan
@@ -186,9 +188,22 @@ def plan_arms(study: ArmsConfig, clips: Clips) -> Planned:
     return Planned(study.folder, runs, notes)
 
 
+def plan_grid(study: GridStudyConfig, clips: Clips) -> Planned:
+    """Plan every point of a study of points; branches and repeats follow from its runs."""
+    plan = GridPlan(study)
+    notes = []
+    if study.repeat.seeds:
+        notes.append(f"Not in the table: {len(study.repeat.seeds)} more seeds of each group's best.")
+    if study.branches.every:
+        notes.append(f"Not in the table: {study.branches.count} decay branches of each trunk.")
+    runs = [Expected(p.spec, partial(plan.compose, p.spec)) for p in plan.points()]
+    return Planned(study.folder, runs, notes)
+
+
 PLANNERS: dict[type, Callable[[Any, Clips], Planned]] = {
     StudyConfig: plan_isoflop,
     ArmsConfig: plan_arms,
+    GridStudyConfig: plan_grid,
 }
 
 

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import ClusterConfig, ClusterKind
-from launch.slurm.config import SlurmConfig
-
 from ..conftest import AddRow
 from ..trainer.conftest import latents as latents  # the same tiny data set
 from .cluster import Cluster, why_not
@@ -46,15 +43,6 @@ def idle(cluster: Cluster) -> Iterator[Cluster]:
     cluster.restore()
     yield cluster
     cluster.restore()
-
-
-def site(partition: str = "main", retries: int = 3, **settings: object) -> ClusterConfig:
-    """Return the config of the test cluster, one rank a node unless told otherwise."""
-    fixed: dict[str, object] = {"processes_per_node": 1, "backoff_seconds": 1.0}
-    slurm = SlurmConfig(partition=partition, **(fixed | settings))  # type: ignore[arg-type]
-    return ClusterConfig(
-        kind=ClusterKind.slurm, retries=retries, poll_seconds=0.5, grace_seconds=120.0, slurm=slurm
-    )
 
 
 @pytest.fixture(scope="session")

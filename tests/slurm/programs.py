@@ -1,9 +1,11 @@
-"""Stand-ins for training where no training is tested: they start in milliseconds."""
+"""The test cluster as a config, and stand-ins for training where no training is tested."""
 
 import sys
 from pathlib import Path
 
+from launch.config import ClusterConfig, ClusterKind
 from launch.process import Job
+from launch.slurm.config import SlurmConfig
 
 # Notes its span and finishes.
 SHORT = """
@@ -38,6 +40,15 @@ while count < {total}:
 saved.write_text(str(count))
 (folder / 'result.json').write_text('{{}}')
 """
+
+
+def site(partition: str = "main", retries: int = 3, **settings: object) -> ClusterConfig:
+    """Return the config of the test cluster, one rank a node unless told otherwise."""
+    fixed: dict[str, object] = {"processes_per_node": 1, "backoff_seconds": 1.0}
+    slurm = SlurmConfig(partition=partition, **(fixed | settings))  # type: ignore[arg-type]
+    return ClusterConfig(
+        kind=ClusterKind.slurm, retries=retries, poll_seconds=0.5, grace_seconds=120.0, slurm=slurm
+    )
 
 
 def make_job(root: Path, name: str, program: str, processes: int = 1, **values: object) -> Job:

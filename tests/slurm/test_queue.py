@@ -25,8 +25,7 @@ from launch.status import format_table, read_states
 from sweeps.phases import launch_phase
 
 from .cluster import Cluster, wait_until
-from .conftest import site
-from .programs import COUNTER, SHORT, counts, make_job
+from .programs import COUNTER, SHORT, counts, make_job, site
 
 pytestmark = pytest.mark.slurm
 SECONDS = 240.0  # the machine may be busy; an idle one needs a tenth of it
@@ -132,8 +131,7 @@ import sys
 from pathlib import Path
 from launch.process import Job
 from launch.slurm.submit import submit_jobs
-from tests.slurm.conftest import site
-from tests.slurm.programs import SHORT, make_job
+from tests.slurm.programs import SHORT, make_job, site
 for i in range(int(sys.argv[2]), int(sys.argv[3])):
     job = make_job(Path(sys.argv[1]), f'run-{i:03d}', SHORT, seconds=0.0)
     submit_jobs(job.name, [job], site('shut'))
@@ -150,7 +148,7 @@ def start_submitter(root: Path, first: int, last: int) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_of_two_hundred_submissions_none_is_lost_or_doubled(idle: Cluster, tmp_path: Path) -> None:
     # Four submitters of overlapping runs at once; two are killed on the way, the controller too.
-    parts = [(0, 120), (60, 160), (100, 200), (0, 200)]
+    parts = [(0, 60), (40, 100), (0, 100), (100, 200)]
     submitters = [start_submitter(tmp_path, *part) for part in parts]
     for process, lines in zip(submitters[:2], (5, 9), strict=True):
         assert process.stdout is not None

@@ -25,8 +25,8 @@ from trainer.train import start_command
 
 from ..trainer.faults.runs import assert_twins, lost_samples, words
 from .cluster import Cluster, wait_until
-from .conftest import site
 from .faults import Fault, seconds_lost
+from .programs import site
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 SECONDS = 600.0  # the machine may be busy

@@ -1,0 +1,33 @@
+"""Names that come from a command line and become folders."""
+
+import pytest
+
+from sweeps.config import compose_any
+from trainer.captioner.train import compose_captioner
+from trainer.compose import check_name
+from trainer.config import compose_run
+from trainer.vae.config import compose_vae
+
+HOSTILE = [
+    "../../escaped", "/etc/cron.d/x", "..", ".hidden", "a/b", "$(touch pwned)", "a;b", "a b", "-rf",
+    "a'b", '"', "<b>", "a\nb", "", "x" * 200, "`id`", "a|b", "*",
+]  # fmt: skip
+COMPOSERS = {
+    "run": lambda word: compose_run(["horizon.steps=1", word]),
+    "compression network": lambda word: compose_vae(["experiment=vae_tiny", word]),
+    "captioner": lambda word: compose_captioner(["experiment=captioner_tiny", word]),
+    "study": lambda word: compose_any(["study=smoke", word]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_that_are_no_plain_folder_names_are_refused_with_the_remedy(name: str) -> None:
+    with pytest.raises(ValueError, match=r"name=.*must begin with a letter.*Use for example"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("kind", COMPOSERS)
+def test_every_kind_of_run_and_study_checks_its_name(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"name='\.\./escaped': must begin with a letter"):
+        COMPOSERS[kind]("name=../escaped")
+    assert COMPOSERS[kind]("name=grid-c1e11_w64.d2").name == "grid-c1e11_w64.d2"
