@@ -193,7 +193,9 @@ def plan_grid(study: GridStudyConfig, clips: Clips) -> Planned:
     plan = GridPlan(study)
     notes = []
     if study.repeat.seeds:
-        notes.append(f"Not in the table: {len(study.repeat.seeds)} more seeds of each group's best.")
+        notes.append(
+            f"Not in the table: {len(study.repeat.seeds)} more seeds of each group's best."
+        )
     if study.branches.every:
         notes.append(f"Not in the table: {study.branches.count} decay branches of each trunk.")
     runs = [Expected(p.spec, partial(plan.compose, p.spec)) for p in plan.points()]
