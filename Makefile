@@ -12,12 +12,12 @@ STAMP := $(VENV)/.setup-stamp
 # Packages show their progress on a terminal and stay quiet in a log.
 PIP_QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 CACHES := .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-SYSTEM_PACKAGES := chromium ffmpeg
+SYSTEM_PACKAGES := chromium ffmpeg slurm-wlm munge iproute2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-system demo report studies test test-dist gpu-check bench bench-data \
-  bench-models bench-fit check format clean clean-venv clean-data
+.PHONY: help setup setup-system demo report studies law test test-dist test-slurm gpu-check bench \
+  bench-data bench-models bench-fit bench-runs plan check format clean clean-venv clean-data
 
 help: ## List the targets
 	@echo "kinescale: scaling laws for video diffusion transformers"
@@ -45,9 +45,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup: done, $$($(BIN)/python -c 'import torch; print("torch", torch.__version__, \
 	  "with CUDA" if torch.cuda.is_available() else "on CPU")')"
 
-setup-system: ## Install Chromium and ffmpeg for the page tests (root on Debian)
-	@if command -v chromium >/dev/null && command -v ffmpeg >/dev/null; then \
-	  echo "setup-system: chromium and ffmpeg are there already"; \
+setup-system: ## Install Chromium, ffmpeg and SLURM for the page and queue tests (root on Debian)
+	@if command -v chromium >/dev/null && command -v ffmpeg >/dev/null && \
+	    command -v slurmctld >/dev/null && command -v munged >/dev/null && \
+	    command -v ip >/dev/null; then \
+	  echo "setup-system: chromium, ffmpeg and SLURM are there already"; \
 	elif ! command -v apt-get >/dev/null; then \
 	  echo "setup-system: needs Debian's apt-get. Install by hand: $(SYSTEM_PACKAGES)" >&2; exit 1; \
 	elif [ "$$(id -u)" != 0 ]; then \
@@ -69,11 +71,23 @@ report: $(STAMP) ## Write the report of runs/demo again
 studies: $(STAMP) ## Two comparisons on simulated worlds: framing, captions (an hour and a half; resumable)
 	@$(BIN)/python -m sweeps.studies framing captions $(ARGS)
 
+law: $(STAMP) ## The CPU law: render, encode, train, fit (two to three hours on two cores; resumable)
+	@$(BIN)/python -m data.worlds root=datasets/law num_train_clips=14000 num_val_clips=192 seed=7 \
+	  worlds.rooms=0.8 worlds.physics=0.2 worlds.craft=0 worlds.doom=0
+	@$(BIN)/python -m trainer.encode data.root=datasets/law/video out=datasets/law/latents \
+	  experiment=cpu_demo text.max_tokens=48
+	@$(BIN)/python -m sweeps.run study=cpu_isoflop $(ARGS)
+	@$(BIN)/python -m sweeps.run study=cpu_lr_transfer
+	@$(BIN)/python -m sweeps.run study=cpu_seeds
+
 test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-dist: $(STAMP) ## Every layout and fault with real processes; prints the tables (half an hour)
 	@$(BIN)/python -m pytest -m dist $(ARGS)
+
+test-slurm: setup-system $(STAMP) ## A throw-away SLURM cluster of 4 nodes (root): queue, faults, table (8 minutes)
+	@$(BIN)/python -m pytest -m slurm $(ARGS)
 
 gpu-check: $(STAMP) ## On a machine with a GPU: layouts, bf16, kernels, speed as a table (ten minutes)
 	@$(BIN)/python -m trainer.gpu_check $(ARGS)
@@ -95,6 +109,17 @@ bench-models: $(STAMP) ## Quality of the compression network and the captioner o
 
 bench-fit: $(STAMP) ## The fitter against published fits (needs the reference tables beside the checkout)
 	@$(BIN)/python -m benchmarks.fit $(ARGS)
+
+bench-runs: $(STAMP) ## Ways to share a machine among tiny runs; muP's coordinate check (run it idle)
+	@$(BIN)/python -m benchmarks.many_runs $(ARGS)
+	@$(BIN)/python -m benchmarks.many_runs --steps-alone
+	@$(BIN)/python -m benchmarks.coordinate_check --out runs/coordinate_check
+
+plan: $(STAMP) ## Predicted against real memory and published speed; a search for 30B on 1,024 GPUs
+	@$(BIN)/python -m benchmarks.plan_memory
+	@$(BIN)/python -m benchmarks.plan_speed
+	@$(BIN)/python -m launch.plan --search gpus=1024 model=w6144d48 horizon.tokens=1e12
+	@$(BIN)/python -m launch.economics law=docs/studies/demo/law.json 'machines=[cpu2,h100]'
 
 check: $(STAMP) ## Lint, format, types and the contracts between the rooms
 	@echo "check: ruff"
