@@ -15,8 +15,9 @@ from data.batch import Step
 from data.loader import Loader
 from models.attention import choose_attention
 from models.dit import DiT, initial_values
+from trainer.branch import load_start
 from trainer.checkpoint import CheckpointWriter
-from trainer.checkpoint_read import Loaded, load_latest
+from trainer.checkpoint_read import Loaded
 from trainer.collate import Collator
 from trainer.config import RunConfig
 from trainer.ema import PowerEma
@@ -59,7 +60,7 @@ class Training:
         self.collator = Collator(run.codec, run.text)
         self.progress, self._window, self._guard = Progress(), Window(), Guard(run.faults)
         self._shapes = _shapes(run)
-        loaded = load_latest(folder / "checkpoints", mesh)
+        loaded = load_start(run, folder, horizon.steps, mesh)
         values = partial(_loaded_values, loaded, self._shapes, "param") if loaded else self._fresh
         attend = choose_attention(mesh.device)
         self.engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend)
@@ -210,7 +211,7 @@ class Training:
     def _rewind(self) -> None:
         """Go back to the last checkpoint's weights but not to its data: the batches are skipped."""
         self.finish_save()
-        loaded = load_latest(self.folder / "checkpoints", self.mesh)
+        loaded = load_start(self.run_config, self.folder, self.horizon.steps, self.mesh)
         if loaded is None:
             raise Diverged(f"step {self.progress.step}: {self._reason} No checkpoint to rewind to.")
         before = self.progress
