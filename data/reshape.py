@@ -109,7 +109,8 @@ class ReshapePart:
         meta |= {"num_frames": count, "height": height, "width": width}
         meta["duration_seconds"] = info.duration_seconds * count / info.num_frames
         meta["shots"] = [frame for frame in info.shots if frame < count]
-        meta["original"] = info.original | {"reshaped_from": list(shape)}
+        scale = self.scale * info.original.get("scale", 1.0)
+        meta["original"] = info.original | {"reshaped_from": list(shape), "scale": scale}
         return Sample(meta, encode_h264(kept, info.fps, config.crf, config.preset), "mp4", None)
 
 
