@@ -10,6 +10,7 @@ from typing import Any
 from data.shards import SampleInfo, read_index
 from launch.process import Job
 from sweeps.config import StudyConfig
+from sweeps.grids.config import GridStudyConfig
 
 # One prompt of each kind, in this order, then further ones of the first kind.
 _KINDS: tuple[tuple[str, Callable[[SampleInfo], bool]], ...] = (
@@ -33,7 +34,7 @@ def choose_prompts(root: str, split: str, count: int) -> list[SampleInfo]:
 
 
 def plan_samples(
-    study: StudyConfig, best: Sequence[dict[str, Any]], root: str, split: str
+    study: StudyConfig | GridStudyConfig, best: Sequence[dict[str, Any]], root: str, split: str
 ) -> tuple[list[Job], dict[str, Any]]:
     """Return the jobs that draw the samples, and ladder.json for the report.
 
@@ -85,7 +86,7 @@ def plan_samples(
     return jobs, ladder
 
 
-def _request(study: StudyConfig, prompt: SampleInfo, out: Path) -> dict[str, Any]:
+def _request(study: StudyConfig | GridStudyConfig, prompt: SampleInfo, out: Path) -> dict[str, Any]:
     return {
         "out": str(out),
         "prompt": prompt.caption,
@@ -99,7 +100,10 @@ def _request(study: StudyConfig, prompt: SampleInfo, out: Path) -> dict[str, Any
 
 
 def _job(
-    study: StudyConfig, row: dict[str, Any], folder: Path, requests: list[dict[str, Any]]
+    study: StudyConfig | GridStudyConfig,
+    row: dict[str, Any],
+    folder: Path,
+    requests: list[dict[str, Any]],
 ) -> Job:
     """Write a request file; the last clip it asks for marks the job as done."""
     folder.mkdir(parents=True, exist_ok=True)

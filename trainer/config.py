@@ -90,6 +90,17 @@ class HorizonConfig:
 
 
 @dataclass
+class BranchConfig:
+    """Begin at a checkpoint of another run; see branch.py.
+
+    run: its folder; empty begins at nothing. step: of the checkpoint.
+    """
+
+    run: str = ""
+    step: int = 0
+
+
+@dataclass
 class ValidationConfig:
     """A quiet y-axis: fixed clips, fixed noise, stratified times.
 
@@ -189,6 +200,7 @@ class RunConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     horizon: HorizonConfig = field(default_factory=HorizonConfig)
+    branch: BranchConfig = field(default_factory=BranchConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -247,6 +259,14 @@ class RunConfig:
         _require("objective.dense_captions", dense, 0 <= dense <= 1, "lie in [0, 1]", "0.95")
         sigma = self.optim.ema_sigma
         _require("optim.ema_sigma", sigma, 0 < sigma < 0.28, "lie in (0, 0.28)", "0.04")
+        branch = self.branch
+        _require(
+            "branch.step",
+            branch.step,
+            bool(branch.run) == (branch.step > 0) and branch.step >= 0,
+            "be positive with branch.run, and only there",
+            "200",
+        )
         _require("seed", self.seed, self.seed >= 0, "be at least 0", "0")
         _require("log.every", self.log.every, self.log.every > 0, "be at least 1", "10")
         validation = self.validation
@@ -307,6 +327,8 @@ def identity(run: RunConfig) -> dict[str, Any]:
     experiment = ("model", "codec", "text", "objective", "optim", "horizon", "validation", "seed")
     chosen = {str(key): config[key] for key in experiment}
     chosen["codec"] = fingerprint(run.codec)
+    if run.branch.run:
+        chosen["branch"] = {"run": Path(run.branch.run).name, "step": run.branch.step}
     planning = ("train_split", "pack_tokens", "packs_per_step", "max_segments", "pool")
     chosen["data"] = {key: config["data"][key] for key in planning}
     chosen["data"]["name"] = _data_name(run.data.root)

@@ -15,8 +15,9 @@ from data.batch import Step
 from data.loader import Loader
 from models.attention import choose_attention
 from models.dit import DiT, initial_values
+from trainer.branch import load_start
 from trainer.checkpoint import CheckpointWriter
-from trainer.checkpoint_read import Loaded, load_latest
+from trainer.checkpoint_read import Loaded
 from trainer.collate import Collator
 from trainer.config import RunConfig
 from trainer.ema import PowerEma
@@ -62,7 +63,7 @@ class Training:
         self._shapes = _shapes(run)
         self._curve_due = False  # a signal came before the curve's validation of the last step
         heartbeat.advance(0, "load")
-        loaded = load_latest(folder / "checkpoints", mesh)
+        loaded = load_start(run, folder, horizon.steps, mesh)
         heartbeat.advance(0, "start")
         values = partial(_loaded_values, loaded, self._shapes, "param") if loaded else self._fresh
         attend = choose_attention(mesh.device)
@@ -232,7 +233,7 @@ class Training:
     def _rewind(self) -> None:
         """Go back to the last checkpoint's weights but not to its data: the batches are skipped."""
         self.finish_save()
-        loaded = load_latest(self.folder / "checkpoints", self.mesh)
+        loaded = load_start(self.run_config, self.folder, self.horizon.steps, self.mesh)
         if loaded is None:
             raise Diverged(f"step {self.progress.step}: {self._reason} No checkpoint to rewind to.")
         before = self.progress

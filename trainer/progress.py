@@ -23,7 +23,8 @@ class Progress:
     step: optimizer steps done; updates: those that were applied, not skipped.
     tokens, flops, samples: exact counts over all ranks; real_tokens: tokens from sources that were
     filmed, not rendered; seconds: training time. attempts: the number of this attempt, from 1.
-    rewinds, rewound_steps: how often and how far a loss spike sent the run back.
+    rewinds, rewound_steps: how often and how far a loss spike sent the run back. flops_before: of
+    the trunk that a branch began at, which ``flops`` hold too.
     """
 
     step: int = 0
@@ -36,6 +37,7 @@ class Progress:
     attempts: int = 1
     rewinds: int = 0
     rewound_steps: int = 0
+    flops_before: int = 0
 
     def count(self, planned: Step, cell: Cell, flops: int, seconds: float) -> None:
         """Count one step, whether its update was applied or not."""

@@ -44,6 +44,7 @@ def summarise(
         "samples": progress.samples,
         "steps": progress.step,
         "flops": progress.flops,
+        "flops_before": progress.flops_before,
         "flops_6nd": 6 * params.total * progress.tokens,
         "loss": main.loss,
         "loss_noise": main.noise,

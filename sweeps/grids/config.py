@@ -124,7 +124,8 @@ class GridStudyConfig:
     sizes, lengths, seeds: the other axes. recipe: rate and batch, where no axis or arm sets them.
     repeat, branches, samples, stand_in: see their classes. analysis: what the table is asked.
     noise_seeds: validation noises that every run of a study of noise is measured under again.
-    stop_early: leave out runs that cannot change the answer any more; see early.py.
+    stop_early: of isoFLOP curves (resolution), leave out the sizes that cannot change the minimum
+        any more; see early.py.
     level, resamples: of the intervals.
     """
 
@@ -179,6 +180,10 @@ class GridStudyConfig:
              "be positive in a study of schedules, and only there", "100"),
             ("repeat.lengths", set(self.repeat.lengths) <= set(lengths), "be among lengths",
              f"some of {lengths}"),
+            ("stop_early", not self.stop_early or (
+                self.analysis is Analysis.resolution and bool(self.repeat.seeds)),
+             "only be set in a study of resolution with repeat.seeds, which give the noise floor",
+             "false"),
             ("noise_seeds", len(set(self.noise_seeds)) == len(self.noise_seeds) != 1,
              "be none or at least two, and distinct", "[11,12,13]"),
             ("level", 0 < self.level < 1, "lie in (0, 1)", "0.9"),

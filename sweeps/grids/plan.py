@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,12 +16,13 @@ from data.pack import tokens
 from data.sample import SampleInfo
 from data.shards import read_index
 from launch.process import Job
+from models.config import ModelConfig
 from models.count import count_params
 from sweeps.grids.config import GridStudyConfig, StandInConfig
 from sweeps.ladder import Rung, shape_for
 from sweeps.recipe import recipe_for
 from sweeps.study import NO_HORIZON, Spec, train_job
-from trainer.config import RunConfig, compose_run
+from trainer.config import RunConfig, compose_run, run_name
 from trainer.horizon import flops_per_token
 
 MAX_POINTS = 100_000  # a product that is larger is a mistake in the YAML
@@ -33,7 +35,7 @@ class Point:
     spec: its name, phase and overrides; its ``budget`` is the FLOPs asked for.
     arm: its arm, '' where there are none. settings: the overrides of the axes, by key.
     length: what was asked, in the study's unit. seed: of weights, order and noise.
-    tokens, unique_tokens: asked for, and those of its clips.
+    tokens, unique_tokens: asked for, and those of its clips. cluster: the trunk that points share.
     group: what all runs share that differ only in rate, batch and seed.
     """
 
@@ -46,6 +48,7 @@ class Point:
     tokens: float
     unique_tokens: int
     group: str
+    cluster: str = ""
 
 
 class GridPlan:
@@ -55,20 +58,24 @@ class GridPlan:
         self.study = study
         self._index = cache(self._read_index)
         self._composed = cache(self._compose_shared)
+        self._shape = cache(shape_for_values)  # a search over all widths
 
-    def points(self, seeds: Sequence[int] = (), phase: str = "grid") -> list[Point]:
-        """Return all points of the study, the cheapest settings in the order of the YAML."""
+    def points(self) -> list[Point]:
+        """Return all points of the study, in the order of the YAML; with branches, the trunks."""
         study = self.study
         unit, lengths = study.lengths.chosen
-        arms = study.arms or {"": []}
-        combinations = expand(study.axes)
+        phase = "grid"
+        if study.branches.every:
+            phase, unit = "trunk", "steps"
+            lengths = [float(study.branches.every * study.branches.count)]
         sizes = study.sizes.params or [0.0]
-        chosen = list(product(arms, combinations, lengths, sizes, seeds or study.seeds))
+        arms = study.arms or {"": []}
+        chosen = list(product(arms, expand(study.axes), lengths, sizes, study.seeds))
         if len(chosen) > MAX_POINTS:
             raise ValueError(f"axes: make {len(chosen)} points. Use fewer than {MAX_POINTS}.")
         found: dict[str, Point] = {}
         for arm, settings, length, size, seed in chosen:
-            point = self._point(phase, arm, dict(settings), unit, length, size, seed)
+            point = self._point(phase, arm, dict(settings), (unit, length), size, seed)
             found.setdefault(point.spec.name, point)  # two sizes may share the closest shape
         return list(found.values())
 
@@ -84,40 +91,41 @@ class GridPlan:
         phase: str,
         arm: str,
         settings: dict[str, str],
-        unit: str,
-        length: float,
+        asked: tuple[str, float],
         size: float,
         seed: int,
     ) -> Point:
-        study = self.study
+        """Return one point; ``asked`` is its length with the unit."""
+        (unit, length), study = asked, self.study
         own = [*study.arms.get(arm, []), *(f"{key}={value}" for key, value in settings.items())]
-        run = self._composed(tuple(own))
-        shape: list[str] = []
-        model = run.model
-        if size:
-            scale = (length / study.sizes.at) ** study.sizes.exponent if study.sizes.at else 1.0
-            rung = shape_for(size * scale, run.model)
-            model = replace(model, width=rung.width, depth=rung.depth, head_dim=rung.head_dim)
-            shape = [f"model.{key}={getattr(rung, key)}" for key in ("width", "depth", "head_dim")]
+        run, shape = self._shaped(own, size, length)
         infos = self._index(run.data.root, run.data.train_split, run.data.limit)
-        per_token = flops_per_token(replace(run, model=model), sampled(infos))
-        params = count_params(model).total
-        wanted = {"flops": length / per_token, "tokens": length}.get(unit, length * params)
-        rung = Rung(model.width, model.depth, model.head_dim, params)
+        per_token = flops_per_token(run, sampled(infos))
+        params = count_params(run.model).total
+        wanted = {
+            "flops": length / per_token,
+            "tokens": length,
+            "tokens_per_param": length * params,
+            "steps": length * study.recipe.batch_tokens,
+        }[unit]
+        rung = Rung(run.model.width, run.model.depth, run.model.head_dim, params)
         recipe = recipe_for(study.recipe, wanted, rung, run.model.base_width)
         set_by = {override.partition("=")[0] for override in own}
         rates = [o for o in recipe.overrides() if o.partition("=")[0] not in set_by]
-        horizon = (
-            f"horizon.flops={length:.6g}" if unit == "flops" else f"horizon.tokens={wanted:.6g}"
-        )
+        horizon = f"horizon.tokens={wanted:.6g}"
+        if unit in ("flops", "steps"):
+            horizon = f"horizon.{unit}={length:.6g}"
         words = [arm, *(f"{_short(k)}{_plain(v)}" for k, v in settings.items())]
-        words += [f"w{model.width}d{model.depth}" if size else "", f"{unit[0]}{length:.3g}"]
-        group = "-".join(w.replace("+", "") for w in words if w)
-        name = group if len(study.seeds) == 1 else f"{group}-s{seed}"
-        overrides = [*own, *shape, *rates, horizon, f"seed={seed}"]
-        free = [f"{k}={v}" for k, v in settings.items() if k not in RATES]
+        words += [f"w{run.model.width}d{run.model.depth}" if size else "", f"{unit[0]}{length:.3g}"]
+        words += [f"s{seed}"] if seed else []
+        free = [f"{key}={value}" for key, value in settings.items() if key not in RATES]
         return Point(
-            spec=Spec(name, phase, wanted * per_token, overrides),
+            spec=Spec(
+                "-".join(word.replace("+", "") for word in words if word),
+                phase,
+                wanted * per_token,
+                [*own, *shape, *rates, horizon, f"seed={seed}"],
+            ),
             arm=arm,
             settings=settings,
             length=length,
@@ -127,6 +135,19 @@ class GridPlan:
             unique_tokens=unique_tokens(infos, run),
             group=json.dumps([arm, sorted(free), shape, length]),
         )
+
+    def _shaped(
+        self, own: Sequence[str], size: float, length: float
+    ) -> tuple[RunConfig, list[str]]:
+        """Return the run with the ladder's shape for a size, and the overrides that give it."""
+        run, sizes = self._composed(tuple(own)), self.study.sizes
+        if not size:
+            return run, []
+        scale = (length / sizes.at) ** sizes.exponent if sizes.at else 1.0
+        rung = self._shape(size * scale, json.dumps(asdict(run.model)))
+        keys = ("width", "depth", "head_dim")
+        model = replace(run.model, **{key: getattr(rung, key) for key in keys})
+        return replace(run, model=model), [f"model.{key}={getattr(rung, key)}" for key in keys]
 
     def _compose_shared(self, own: tuple[str, ...]) -> RunConfig:
         return compose_run([*self.study.base, *NO_HORIZON, "horizon.flops=1", *own])
@@ -147,9 +168,19 @@ class GridPlan:
         fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
         return compose_run([*self.study.base, *NO_HORIZON, *spec.overrides, *fixed])
 
+    def folder(self, spec: Spec) -> Path:
+        """Return a spec's run folder, whether it exists or not."""
+        run = self.compose(spec)
+        return Path(run.run_root) / run_name(run)
+
     def job(self, spec: Spec) -> Job:
         """Freeze a spec's run and return the job that trains it."""
         return train_job(self.compose(spec), spec.name, spec.budget)
+
+
+def shape_for_values(params: float, model: str) -> Rung:
+    """Return the ladder's shape near some parameters; ``model`` is the base's in JSON."""
+    return shape_for(params, ModelConfig(**json.loads(model)))
 
 
 RATES = ("optim.lr", "data.packs_per_step", "data.pack_tokens")  # free within a group

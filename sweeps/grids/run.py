@@ -21,8 +21,11 @@ from sweeps import recipe as recipes
 from sweeps.collect import read_result
 from sweeps.config import freeze_study
 from sweeps.grids.analyse import analyse
+from sweeps.grids.branches import as_trunk, branches_of
 from sweeps.grids.config import Analysis, GridStudyConfig
+from sweeps.grids.early import cannot_matter, waves
 from sweeps.grids.finding import Finding, Row, grouped
+from sweeps.grids.laws import best_of_lengths
 from sweeps.grids.noise import seed_noise_of
 from sweeps.grids.plan import GridPlan, Point
 from sweeps.grids.table import rows_of, write_rows
@@ -34,6 +37,7 @@ from sweeps.phases import (
     write_json,
 )
 from sweeps.report.grid import build_grid_report
+from sweeps.samples import plan_samples
 from sweeps.study import save_plan
 
 
@@ -46,6 +50,7 @@ class GridRunner:
         self.points: list[Point] = []
         self.folders: dict[str, Path] = {}
         self.failures: list[dict[str, str]] = []
+        self.left_out: list[Point] = []
 
     def run(self) -> Path:
         """Run everything; return the page's path."""
@@ -53,11 +58,20 @@ class GridRunner:
         self._check_data(points)
         freeze_study(self.study)
         started = self._started()
-        self._train("grid", points)
-        self._train("repeat", self._repeats())
+        if self.study.branches.every:
+            trunks = [as_trunk(self.plan, point) for point in points]
+            self._train("trunk", trunks)
+            self._train("branch", [b for trunk in trunks for b in branches_of(self.plan, trunk)])
+        elif self.study.stop_early:
+            self._train_rings(points)
+        else:
+            self._train("grid", points)
+            self._train("repeat", self._repeats())
         finding = self._answer(self._draws())
         self._describe(started)
         write_json(self.study.folder / "analysis.json", finding.to_json())
+        if self.study.analysis is Analysis.samples:
+            self._sample()
         print(finding.answer)
         return build_grid_report(self.study.folder)
 
@@ -85,6 +99,42 @@ class GridRunner:
         names = {name: folder.name for name, folder in self.folders.items()}
         save_plan(self.study.folder, [point.spec for point in self.points], names)
         self._launch(phase, jobs)
+
+    def _train_rings(self, points: Sequence[Point]) -> None:
+        """Train isoFLOP curves from their middles outwards, without what cannot matter (early.py).
+
+        After the first ring the best runs are repeated: no size is left out without their noise.
+        """
+        curves: dict[tuple[str, float, int], list[Point]] = {}
+        for point in sorted(points, key=lambda p: p.params):
+            curves.setdefault((point.arm, point.length, point.seed), []).append(point)
+        rings = {key: waves(len(curve)) for key, curve in curves.items()}
+        for number in range(max(len(ring) for ring in rings.values())):
+            _, spread = seed_noise_of(self._rows(), self.study.level)
+            noise = spread.high if spread else None
+            chosen = []
+            for key, curve in curves.items():
+                losses = [self._loss(point) for point in curve]
+                for i in rings[key][number] if number < len(rings[key]) else []:
+                    if losses[i] is None and cannot_matter(i, losses, noise):
+                        self.left_out.append(curve[i])
+                    else:
+                        chosen.append(curve[i])
+            self._train(f"ring {number + 1}", chosen)
+            if number == 0:
+                self._train("repeat", self._repeats())
+        self._note_left_out()
+
+    def _loss(self, point: Point) -> float | None:
+        """Return the loss of a point, None while it has no result of its own."""
+        result = read_result(self.plan.folder(point.spec)) or {}
+        return result["loss"] if result.get("status") == "finished" else None
+
+    def _note_left_out(self) -> None:
+        """List what was left out among the points, so that it stands in the table."""
+        self.points += self.left_out
+        for point in self.left_out:
+            self.folders[point.spec.name] = self.plan.folder(point.spec)
 
     def _launch(self, phase: str, jobs: Sequence[Job]) -> None:
         if not jobs:
@@ -147,6 +197,10 @@ class GridRunner:
         """Write runs.csv and analyse it."""
         noise, spread = seed_noise_of(self._rows(), self.study.level)
         rows = rows_of(self.points, self.folders, noise)
+        names = {self.folders[point.spec.name].name for point in self.left_out}
+        for row in rows:
+            if row["name"] in names:
+                row |= {"status": "left out", "reason": "left out: beyond two worse sizes"}
         table = self.study.folder / "runs.csv"
         write_rows(table, rows)
         finding = analyse(self.study, rows, table, spread, draws)
@@ -155,6 +209,16 @@ class GridRunner:
             for failure in self.failures
         ]
         return finding
+
+    def _sample(self) -> None:
+        """Draw clips from the best run of every length, and write samples/ladder.json."""
+        best = best_of_lengths(rows_of(self.points, self.folders, None))
+        if not best or not self.study.samples.prompts:
+            return
+        run = self.plan.compose(self.points[0].spec)
+        jobs, ladder = plan_samples(self.study, best, run.data.root, run.validation.splits[0])
+        self._launch("samples", jobs)
+        write_json(self.study.folder / "samples" / "ladder.json", ladder)
 
     def _describe(self, started: str) -> None:
         """Write study.json for the page."""

@@ -9,8 +9,8 @@ from sweeps.collect import COLUMNS, SeedNoise, collect, read_result
 from sweeps.grids.plan import Point
 
 EXTRA = (
-    "arm", "length", "unique_tokens", "epochs", "clip_tokens", "loss_noise_draws", "status",
-    "setting", "group",
+    "arm", "length", "asked_tokens", "unique_tokens", "epochs", "clip_tokens", "loss_noise_draws",
+    "spent_flops", "cluster", "status", "setting", "group",
 )  # fmt: skip
 INTERNAL = ("setting", "group")  # keys that only the analyses need
 
@@ -21,6 +21,7 @@ def rows_of(
     """Return a row for every point, also for those that failed, diverged or were left out.
 
     setting: the same for runs that differ in their seed alone. clip_tokens: mean of the clips seen.
+    asked_tokens: what the counted ``tokens`` are close to. spent_flops: those of a branch alone.
     """
     rows = collect([point.spec for point in points], folders, noise)
     for row, point in zip(rows, points, strict=True):
@@ -29,16 +30,23 @@ def rows_of(
         row |= {
             "arm": point.arm,
             "length": point.length,
+            "asked_tokens": point.tokens,
+            "cluster": point.cluster or None,
             "unique_tokens": point.unique_tokens,
             "epochs": result.get("accounting", {}).get("epochs"),
             "clip_tokens": result["tokens"] / samples if samples else None,
             "loss_noise_draws": result.get("loss_noise"),
+            "spent_flops": result["flops"] - result.get("flops_before", 0)
+            if "flops" in result
+            else None,
             "status": result["status"],
             "setting": setting_of(point),
             "group": point.group,
             "seed": point.seed,
         }
         row |= point.settings
+        if point.spec.phase == "trunk" and not row["excluded"]:
+            row |= {"excluded": 1, "reason": "trunk: its rate never falls"}
     return rows
 
 

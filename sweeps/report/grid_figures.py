@@ -24,6 +24,7 @@ from sweeps.report.wording import format_count
 
 _HEIGHT = 300  # CSS pixels of a row of panels
 _COLUMNS = 2
+_LONGEST = 44  # characters of a title or label
 _MANY = 8  # panels and colours; more of them would not be told apart
 
 
@@ -135,5 +136,6 @@ def _tick(value: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib does not read as mathematics."""
+    """Return text that matplotlib does not read as mathematics, and that leaves room for axes."""
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
     return text.replace("$", r"\$")

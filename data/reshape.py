@@ -1,0 +1,176 @@
+"""The same clips smaller or shorter: ``python -m data.reshape root=DATASET out=FOLDER scale=0.5``.
+
+For studies of what the size and length of clips do to a law: every clip keeps its key and captions,
+its frames are scaled down by one factor and cut to their first ones, so that data sets of several
+shapes show the same scenes. Truth, which is of the native frames, is left out. It may be
+interrupted and started again.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+
+from data.config import IngestConfig
+from data.decode import decode_by_first
+from data.h264 import encode_h264
+from data.ingest import help_text, parse
+from data.mixture import limited
+from data.parts import Notes, Sample, Source, build_dataset
+from data.probe import Reject
+from data.progress import Progress
+from data.sample import SampleInfo
+from data.shards import LOCATIONS, read_index, read_payload
+
+CLIPS_PER_PART = 200
+
+
+@dataclass
+class ReshapeConfig:
+    """What ``python -m data.reshape`` makes.
+
+    root: dataset of clips to read; out: dataset folder to write.
+    scale: factor of height and width, at most 1; sides become even.
+    frames: first frames that stay, 1 + k * 4; 0 keeps all.
+    min_frames: clips with fewer native frames, and images, are left out of all splits.
+    limit: clips of the split train, or below 1 their share, as data.limit; 0 takes all.
+    overwrite: replace a finished dataset that was made from other inputs or settings.
+    num_workers: child processes.
+    crf: H.264 constant rate factor, 0 (lossless) to 51. preset: x264 preset.
+    """
+
+    root: str = ""
+    out: str = ""
+    scale: float = 1.0
+    frames: int = 0
+    min_frames: int = 2
+    limit: float = 0.0
+    overwrite: bool = False
+    num_workers: int = 2
+    crf: int = 12
+    preset: str = "superfast"
+
+    def check(self) -> None:
+        """Raise ValueError on values that cannot be carried out."""
+        if not self.root or not self.out or Path(self.root) == Path(self.out):
+            raise ValueError(
+                f"root={self.root}, out={self.out}: must be two folders. "
+                "Use root=datasets/worlds/video out=datasets/small/video."
+            )
+        if not 0 < self.scale <= 1:
+            raise ValueError(f"scale={self.scale}: must be above 0 and at most 1. Use 0.5.")
+        if self.frames < 0 or (self.frames - 1) % 4 * bool(self.frames):
+            raise ValueError(f"frames={self.frames}: must be 0 or 1 + k * 4. Use 5.")
+
+
+@dataclass(frozen=True)
+class ReshapePart:
+    """Consecutive clips of one split, and what becomes of them."""
+
+    root: str
+    split: str
+    start: int
+    infos: tuple[SampleInfo, ...]
+    scale: float
+    frames: int
+
+    @property
+    def name(self) -> str:
+        """Name the part by its place in the split and what it makes."""
+        shape = f"{self.scale:g}x{self.frames}"
+        return f"{self.split}/{self.start:07d}+{len(self.infos)}-{shape}"
+
+    @property
+    def weight(self) -> float:
+        """Expected work: the pixels to read."""
+        return sum(i.num_frames * i.height * i.width for i in self.infos) / 1e6
+
+    def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:
+        """Decode, scale, cut and encode the clips."""
+        for info in self.infos:
+            yield self._reshaped(info, config)
+
+    def _reshaped(self, info: SampleInfo, config: IngestConfig) -> Sample:
+        shape = (info.num_frames, info.height, info.width)
+        payload = read_payload(self.root, self.split, info)
+        frames, _, reasons = decode_by_first(payload, ("decord", "pyav"), shape)
+        if frames is None:
+            raise Reject(f"{info.key}: {'; '.join(reasons)}", "Ingest the dataset again.")
+        kept = scaled(frames[: self.frames or None], self.scale)
+        count, height, width = kept.shape[:3]
+        meta: dict[str, Any] = {
+            k: v for k, v in info.to_json().items() if k not in (*LOCATIONS, "sha256")
+        }
+        meta |= {"num_frames": count, "height": height, "width": width}
+        meta["duration_seconds"] = info.duration_seconds * count / info.num_frames
+        meta["shots"] = [frame for frame in info.shots if frame < count]
+        scale = self.scale * info.original.get("scale", 1.0)
+        meta["original"] = info.original | {"reshaped_from": list(shape), "scale": scale}
+        return Sample(meta, encode_h264(kept, info.fps, config.crf, config.preset), "mp4", None)
+
+
+def scaled(frames: np.ndarray, scale: float) -> np.ndarray:
+    """Return frames (F, H, W, 3) with sides scaled to the nearest even number of pixels."""
+    height, width = (max(2, round(side * scale / 2) * 2) for side in frames.shape[1:3])
+    if (height, width) == frames.shape[1:3]:
+        return frames
+    return np.stack([cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in frames])
+
+
+def reshape_dataset(config: ReshapeConfig, console: Console) -> dict[str, Any]:
+    """Reshape every split of ``config.root`` into ``config.out``; return the manifest."""
+    config.check()
+    splits = sorted(path.parent.name for path in Path(config.root).glob("*/index.jsonl"))
+    if not splits:
+        raise ValueError(f"root={config.root}: holds no split. Give a dataset of clips.")
+    parts: list[Source] = []
+    least = max(config.min_frames, config.frames, 2)
+    for split in splits:
+        infos = read_index(config.root, split)
+        infos = [i for i in infos if i.media == "video" and i.num_frames >= least]
+        infos = limited(infos, config.limit) if split == "train" else infos
+        parts += [
+            ReshapePart(
+                config.root, split, start, tuple(infos[start : start + CLIPS_PER_PART]),
+                config.scale, config.frames,
+            )
+            for start in range(0, len(infos), CLIPS_PER_PART)
+        ]  # fmt: skip
+    settings = IngestConfig(
+        output=config.out, overwrite=config.overwrite, num_workers=config.num_workers,
+        crf=config.crf, preset=config.preset, timeout_seconds=600.0,
+    )  # fmt: skip
+    with Progress("reshape", console) as progress:
+        extra = {"maker": "data.reshape", "reshaped_from": config.root}
+        return build_dataset(
+            Path(config.out), parts, settings, Notes(), progress.update, extra=extra
+        )
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return the exit status."""
+    console = Console()
+    if not arguments or {"-h", "--help", "help"} & set(arguments):
+        print(f"{__doc__}\nKeys and defaults:\n{help_text(ReshapeConfig)}")
+        return 0
+    try:
+        config = parse(ReshapeConfig, arguments)
+        manifest = reshape_dataset(config, console)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for split, account in manifest["splits"].items():
+        console.print(f"{split}: {account['samples']} clips", highlight=False)
+    for note in manifest["rejects"]:
+        console.print(f"left out: {note['file']}: {note['reason']}", markup=False, highlight=False)
+    console.print(f"dataset: {config.out}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
