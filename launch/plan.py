@@ -19,7 +19,7 @@ key=value sets a value of the run (keys: trainer/config.py). Beside them:
   machine=NAME       a100, b200, cpu2, h100 (default), h200: launch/conf/machine
   machine.KEY=VALUE  a value of it (keys: launch/machine.py)
   plan.KEY=VALUE     what is assumed: clip_tokens, caption_tokens, fill, goodput, online,
-                     disk_bytes, max_days (launch/planner/config.py)
+                     disk_bytes, disk_bytes_per_second, max_days (launch/planner/config.py)
   search.KEY=VALUE   gpus, batch_tokens, top, precision, max_tp, offload; gpus=N is search.gpus=N
 
 The dataset's index is read where data.root has one here. Equations and how far to trust them:

@@ -15,6 +15,7 @@ class PlanConfig:
     goodput: share of wall time that trains; the rest starts, saves, waits and repeats.
     online: clips are encoded and captions embedded while training, and not read as latents.
     disk_bytes: what the runs may use; 0 takes what is free under ``run_root``.
+    disk_bytes_per_second: what all ranks together write.
     max_days: longest a run may take before the plan warns.
     """
 
@@ -24,6 +25,7 @@ class PlanConfig:
     goodput: float = 0.98
     online: bool = False
     disk_bytes: float = 0.0
+    disk_bytes_per_second: float = 5e9
     max_days: float = 60.0
 
     def check(self) -> None:
@@ -35,8 +37,9 @@ class PlanConfig:
         for key in ("clip_tokens", "caption_tokens", "disk_bytes"):
             if getattr(self, key) < 0:
                 raise ValueError(f"plan.{key}={getattr(self, key):g}: must not be negative. Use 0.")
-        if self.max_days <= 0:
-            raise ValueError(f"plan.max_days={self.max_days:g}: must be positive. Use 60.")
+        for key in ("max_days", "disk_bytes_per_second"):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"plan.{key}={getattr(self, key):g}: must be positive. Use 60.")
 
 
 @dataclass

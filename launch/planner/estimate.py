@@ -212,6 +212,13 @@ def _run_warnings(found: Estimate, plan: PlanConfig) -> Iterator[str]:
             f"disk: {found.disk.peak / GIB:.1f} GiB of checkpoints while one is written, and "
             f"{free / GIB:.1f} GiB free. Lower checkpoint.keep={run.checkpoint.keep}."
         )
+    writing, interval = found.disk.checkpoint / plan.disk_bytes_per_second, run.checkpoint.seconds
+    if interval and writing > interval / 2:
+        yield (
+            f"disk: a checkpoint of {found.disk.checkpoint / GIB:.1f} GiB takes {writing:.0f} s at "
+            f"plan.disk_bytes_per_second={plan.disk_bytes_per_second:g}, and one is due every "
+            f"{interval:g} s. Raise checkpoint.seconds."
+        )
     if not found.workload.measured:
         yield (
             f"data: {run.data.root} has no index here; clips of {found.workload.clips.mean:.0f} "

@@ -139,7 +139,7 @@ def _figures(
 
 
 def _memory_table(memory: Memory) -> Table:
-    table = Table(title=f"memory of a rank of stage {memory.stage}, which needs most")
+    table = Table(title=f"memory of the fullest rank, stage {memory.stage}")
     table.add_column("part")
     table.add_column("bytes", justify="right")
     for part in PARTS:

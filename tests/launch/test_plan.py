@@ -65,6 +65,7 @@ def large():
         ({}, 16, {"disk_bytes": 1e9}, "disk"),
         ({"processes": 12}, 48, {}, "stay idle"),
         ({}, 16, {"max_days": 0.001}, "max_days"),
+        ({}, 16, {}, "one is due every 60 s"),
     ],
 )
 def test_the_plan_warns_before_the_queue_does(large, parallel, packs, plan, expected):

@@ -110,7 +110,9 @@ def test_published_speed_is_predicted_within_15_percent_without_its_own_figure(r
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r.tokens_per_second], ids=lambda row: row.name)
 def test_the_convention_of_counting_gives_the_published_tokens_a_second(row):
-    assert row.measured / row.counted == pytest.approx(row.tokens_per_second, rel=0.035)
+    tolerance = 0.02 if row.is_fitted else 0.04  # the others are older, and from memory
+    found = row.measured / row.counted
+    assert found == pytest.approx(row.tokens_per_second, rel=tolerance)
 
 
 def test_the_machines_constants_are_those_of_the_calibration():
