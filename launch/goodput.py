@@ -126,7 +126,10 @@ def _add_wait(found: Goodput, span: _Span, before: _Span | None) -> None:
 def _add_attempt(found: Goodput, span: _Span, following: dict[str, Any] | None) -> None:
     """Add an attempt's own time."""
     found.computing += max(span.ended - span.begun, 0.0)
-    seconds = span.timeline.get("seconds", {})
+    seconds = dict(span.timeline.get("seconds", {}))
+    if span.running:  # else the last phase may have hung
+        phase = span.timeline.get("phase", "start")
+        seconds[phase] = seconds.get(phase, 0.0) + span.timeline.get("phase_seconds", 0.0)
     useful = sum(seconds.get(phase, 0.0) for phase in _USEFUL)
     repeated = useful * _repeated_share(span.timeline, following)
     found.useful += useful - repeated

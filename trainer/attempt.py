@@ -39,8 +39,9 @@ def clear_stopped(folder: Path) -> None:
 class Timeline:
     """Seconds that the main rank of an attempt has spent in each phase.
 
-    Phases are those of the heartbeats. ``first_step`` is where the attempt began to train, so that
-    a reader can tell which of its steps a later attempt repeated.
+    Phases are those of the heartbeats; ``seconds`` holds those that ended, ``phase_seconds`` the
+    one that goes on, which may hang. ``first_step`` is where the attempt began to train, so that a
+    reader can tell which of its steps a later attempt repeated.
     """
 
     def __init__(self, folder: Path, attempt: int) -> None:
@@ -56,6 +57,9 @@ class Timeline:
     def advance(self, step: int, phase: str) -> None:
         """Note that a phase of a step began."""
         now = time.monotonic()
+        if phase == "ended":  # an attempt that hung, or lost its peers, did not move by leaving
+            self._phase, self._since = phase, now
+            return
         self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since, self._step = phase, now, step
         if phase == "data" and self._first_step < 0:
@@ -64,8 +68,6 @@ class Timeline:
 
     def write(self) -> None:
         """Rewrite the file, atomically. Raises OSError (a full disk)."""
-        seconds = dict(self._seconds)
-        seconds[self._phase] = seconds.get(self._phase, 0.0) + time.monotonic() - self._since
         record = {
             "attempt": self._attempt,
             "host": self._host,
@@ -75,7 +77,8 @@ class Timeline:
             "first_step": self._first_step,
             "step": self._step,
             "phase": self._phase,
-            "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
+            "phase_seconds": round(time.monotonic() - self._since, 3),
+            "seconds": {phase: round(spent, 3) for phase, spent in dict(self._seconds).items()},
         }
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(record) + "\n")
