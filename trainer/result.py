@@ -16,6 +16,7 @@ from models.count import count_params
 from trainer.config import RunConfig
 from trainer.metrics import read_metrics
 from trainer.optim import learning_rate
+from trainer.score import world_of
 
 if TYPE_CHECKING:  # both import the engine, which small networks do not need
     from trainer.evaluate import Validation
@@ -68,8 +69,18 @@ def summarise(
         "layout": str(run.parallel.layout),
         "zero_stage": run.parallel.zero_stage,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "accounting": accounting,
+        "accounting": _by_world(accounting),
     }
+
+
+def _by_world(accounting: dict[str, Any]) -> dict[str, Any]:
+    """Return an accounting whose sources are summed by world: thousands of scenes are one line."""
+    summed: dict[str, dict[str, int]] = {"source_samples": {}, "source_tokens": {}}
+    for key, totals in summed.items():
+        for source, count in accounting[key].items():
+            world = world_of(source)
+            totals[world] = totals.get(world, 0) + count
+    return accounting | summed
 
 
 def _schedule(run: RunConfig, steps: int) -> dict[str, float]:
