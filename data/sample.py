@@ -124,6 +124,11 @@ class SampleInfo:
         return shots == sorted(set(shots)) and all(frame < self.num_frames for frame in shots)
 
 
+def world_of(source: str) -> str:
+    """Return the world of a clip, the first part of its source: rooms/seed-7 is of rooms."""
+    return source.split("/")[0]
+
+
 def is_key(value: object) -> bool:
     """Say whether a value can be a sample key: no folders, no dots, fits a ustar name."""
     return isinstance(value, str) and KEY_PATTERN.fullmatch(value) is not None

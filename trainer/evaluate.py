@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data.loader import load_fixed
+from data.sample import world_of
 from models.flow import flow_errors
 from models.pack import TokenPack
 from trainer.collate import Collator, Encoded
@@ -16,7 +17,6 @@ from trainer.objective_step import MicroBatch, own_noise
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows
 from trainer.rng import normal
-from trainer.score import world_of
 
 _GOLDEN = (5**0.5 - 1) / 2
 # Clips between two looks at the stop flag, for each pipeline stage: a look costs a collective, a

@@ -12,11 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.sample import world_of
 from models.count import count_params
 from trainer.config import RunConfig
 from trainer.metrics import read_metrics
 from trainer.optim import learning_rate
-from trainer.score import world_of
 
 if TYPE_CHECKING:  # both import the engine, which small networks do not need
     from trainer.evaluate import Validation

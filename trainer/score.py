@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data.sample import world_of
 from trainer.config import CaptionUse
 from trainer.result import write_json
 
@@ -42,11 +43,6 @@ class ScoreConfig:
                 raise ValueError(f"{key}=: must be given. See --help.")
         if not self.captions:
             raise ValueError("captions=[]: must name a kind of caption. Use captions=[dense].")
-
-
-def world_of(source: str) -> str:
-    """Return the world of a clip, the first part of its source: rooms/seed-7 is of rooms."""
-    return source.split("/")[0]
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from data.loader import load_fixed
+from data.sample import world_of
 from data.shards import read_index
 from models.dit import DiT
 from trainer.collate import Collator
 from trainer.config import CaptionUse, load_run
 from trainer.evaluate import Validator
 from trainer.parallel.mesh import alone
-from trainer.score import main, world_of
+from trainer.score import main
 
 from .conftest import read_json
 
