@@ -9,7 +9,8 @@ from sweeps.config import CONF_DIR, StudyConfig, compose_any
 from sweeps.recipe import dry_run, rounding_warnings
 from sweeps.study import StudyPlan
 
-STUDIES = sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
+FILES = sorted((CONF_DIR / "study").glob("*.yaml"))
+STUDIES = [path.stem for path in FILES if "\nbudgets:" in path.read_text()]  # those with a ladder
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,7 @@ def test_every_rung_of_a_study_composes_and_says_what_rounding_moved(
     name: str, root: Path, tmp_path: Path
 ) -> None:
     study = compose_any([f"study={name}", f"root={tmp_path}"])
-    if not isinstance(study, StudyConfig):
-        pytest.skip(f"{name} has no ladder")
+    assert isinstance(study, StudyConfig)
     study.base.append(f"data.root={root}")
     plan = StudyPlan(study)
     points = asked(study)

@@ -9,9 +9,11 @@ import pytest
 
 from data.shards import ShardWriter, write_manifest
 from models.count import count_params
+from sweeps.arms.config import ArmsConfig
 from sweeps.arms.plan import ArmsPlan
 from sweeps.config import CONF_DIR, StudyConfig, compose_any, compose_study, freeze_study
-from sweeps.study import StudyPlan
+from sweeps.study import NO_HORIZON, StudyPlan
+from trainer.config import compose_run
 from trainer.horizon import plan_horizon
 
 SIZES = [(17, 64, 112), (9, 120, 80), (5, 96, 96), (1, 128, 96), (13, 72, 112), (17, 112, 64)]
@@ -54,11 +56,15 @@ def test_every_study_composes_and_so_does_its_base_run(name: str) -> None:
     assert study.question.endswith("?")
     if isinstance(study, StudyConfig):
         assert StudyPlan(study).base.horizon.flops == 1
-    else:
+        return
+    assert study.cost
+    assert study.expected
+    if isinstance(study, ArmsConfig):
         plan = ArmsPlan(study)
         assert {plan.compose(spec).horizon.flops for spec in plan.specs} == {study.flops}
-        assert study.cost
-        assert study.expected
+    else:
+        for arm in study.arms.values() or [[]]:
+            assert compose_run([*study.base, *NO_HORIZON, "horizon.flops=1", *arm])
 
 
 def test_a_base_with_a_length_of_its_own_gives_way_to_the_point(root: Path) -> None:
