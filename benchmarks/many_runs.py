@@ -5,8 +5,9 @@ usage: python -m benchmarks.many_runs [--runs 4] [--steps 150] [--rounds 2] [--j
 
 A set of runs of one shape with different learning rates is trained to its validation by each way,
 from an empty folder, in rounds with all ways in turn; needs an idle machine with at least two cores
-and about a quarter of an hour. The reference is the best that runs one after another can do: two threads.
-The bar is 1.15 for the way the launcher uses, one thread a process and as many processes as cores.
+and about a quarter of an hour. The reference is the best that runs one after another can do, two
+threads. The bar is 1.15 for the way the launcher uses, one thread a process and as many processes
+as cores.
 "Batched" ways train several models in one step (benchmarks/batched_runs.py). All ways end at the
 same losses; the largest relative difference is told. docs/decisions/008 has the choice.
 """
