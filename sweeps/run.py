@@ -233,9 +233,10 @@ class StudyRunner:
             },
         )
         data = read_manifest(self.plan.base.data.root)
-        for split in data["splits"].values():
-            if all("rendered" in source["licence"] for source in split["sources"].values()):
-                split["sources"] = len(split["sources"])  # scenes by the thousand need no names
+        for split in data.get("splits", {}).values():
+            sources = split["sources"]
+            if all("rendered" in source["licence"] for source in sources.values()):
+                split["sources"] = len(sources)  # scenes by the thousand need no names
         trained = self._results(["grid", "extend"])
         if trained:
             largest = max(trained, key=lambda r: r["flops"])
