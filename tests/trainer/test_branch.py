@@ -41,7 +41,8 @@ class TestBranch:
     """Tests that train."""
 
     @pytest.fixture(scope="class")
-    def trunk(self, latents: Path, group: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def trunk(cls, latents: Path, group: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """Train a trunk of eight steps, two of them warm-up, and return its folder."""
         folder = tmp_path_factory.mktemp("trunk")
         with warnings.catch_warnings():  # marks do not reach fixtures

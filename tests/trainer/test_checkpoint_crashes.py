@@ -253,16 +253,17 @@ def test_training_goes_on_when_the_disk_is_full(latents: Path, tmp_path: Path) -
         "checkpoint.steps=2",
         "checkpoint.seconds=0",
         "checkpoint.background=false",  # so that the disk fills after a save, not in one
+        "validation.curve_points=0",  # whose validations would ask for the flag, too
     )
     freeze(run, tmp_path)
     disk, at_step = SmallDisk(20_000), iter(range(100))
     found: list[str] = []
 
-    def poll() -> bool:  # called once a step, before its update
+    def poll() -> bool:  # called before the first step, then once a step before its update
         step = next(at_step)
-        if step == 2:
+        if step == 3:
             disk.__enter__()
-        if step == 5:
+        if step == 6:
             disk.__exit__()
             found.extend(sorted(p.name for p in (tmp_path / "checkpoints").iterdir()))
         return False

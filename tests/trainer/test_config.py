@@ -56,8 +56,8 @@ def test_every_yaml_of_the_run_itself_is_known() -> None:
 
 
 ERRORS = {
-    "bad=1": r"^bad: unknown key\. Allowed: checkpoint, codec, .*validation\.$",
-    "+bad=1": r"^bad: unknown key\. Allowed: checkpoint, codec",
+    "bad=1": r"^bad: unknown key\. Allowed: branch, checkpoint, codec, .*validation\.$",
+    "+bad=1": r"^bad: unknown key\. Allowed: branch, checkpoint, codec",
     "horizon.flop=1": r"^horizon.flop: unknown key\. Allowed: flops, steps, tokens\.$",
     "+horizon.flop=1": r"^horizon.flop: unknown key\. Allowed: flops, steps, tokens\.$",
     "model=huge": r"^model=huge: unknown choice\. Allowed: w128d5, .*w96d4\.$",
@@ -196,6 +196,6 @@ def test_help_is_quick_and_imports_no_torch() -> None:
 def test_a_wrong_key_on_the_command_line_exits_2_with_one_message() -> None:
     done = command("bad=1")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: bad: unknown key. Allowed: checkpoint")
+    assert done.stderr.startswith("error: bad: unknown key. Allowed: branch, checkpoint")
     assert len(done.stderr.splitlines()) == 1
     assert "imported: []" in done.stdout
