@@ -61,6 +61,6 @@ def run_jobs(jobs: list[tuple[Shape, str, bool]], latents: Path, root: Path) -> 
         if dist.get_rank() == 0:
             freeze(run, folder)
         dist.barrier()
-        polls = iter(range(10**6))
-        finished = train_run(run, folder, lambda: stops and next(polls) >= SAVED - 1)  # noqa: B023
+        polls = iter(range(10**6))  # one before the first step, then one a step
+        finished = train_run(run, folder, lambda: stops and next(polls) >= SAVED)  # noqa: B023
         assert finished is not stops
