@@ -145,7 +145,8 @@ class ShardCache:
         self._reserve(part, expected["nbytes"])
         try:
             self._retry(f"{split}/{shard}", lambda stream: _copy_verified(stream, part, expected))
-            os.replace(part, path)
+            with _locked(self.folder / "cache", fcntl.LOCK_EX):  # whoever counts sees one name
+                os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise

@@ -1,5 +1,6 @@
 """A dataset behind a URL: whole verified shards, bounded room, many processes, killed fetchers."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -130,11 +131,14 @@ def test_threads_share_a_cache_smaller_than_the_dataset(local, memory, tmp_path)
 
     def watch():
         nonlocal largest
-        while not stop.is_set():
-            try:
-                largest = max(largest, cached_bytes(tmp_path))
-            except FileNotFoundError:
-                continue  # evicted while it was counted
+        while not stop.wait(0.001):
+            # Files evicted or renamed during the count would be counted beside what replaced them.
+            with open(tmp_path / "cache.lock", "ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                try:
+                    largest = max(largest, cached_bytes(tmp_path))
+                except FileNotFoundError:
+                    continue  # a fetch that failed
 
     def read(number):
         order = infos[number * 7 :] + infos[: number * 7]
