@@ -192,6 +192,8 @@ class CheckpointWriter:
             write_atomically(path, reason)
         except OSError:
             path.touch()  # an empty file fits on a full disk
+        if save.failed.exists():  # given up already, and another late rank made the folder anew
+            shutil.rmtree(save.unfinished, ignore_errors=True)
 
 
 class _Job(threading.Thread):

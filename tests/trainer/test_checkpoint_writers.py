@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainer.checkpoint import CheckpointWriter, verify
-from trainer.checkpoint_files import find_steps
+from trainer.checkpoint_files import SaveFolders, find_steps, give_up
 from trainer.parallel.mesh import alone
 from trainer.parallel.plan import Fragment
 
@@ -148,6 +148,16 @@ def test_a_rank_that_cannot_write_fails_the_save_for_all(
     assert save_ranks(made, 3, pieces) == [tmp_path / "step-00000003"] * 3
     writers(tmp_path, 3, attempt=1)
     assert names(tmp_path) == ["latest", "step-00000001", "step-00000003"]
+
+
+def test_a_rank_that_fails_after_the_decision_leaves_nothing(tmp_path: Path) -> None:
+    """The main rank gave up, then one late rank made the folder anew and another failed in it."""
+    made, save = writers(tmp_path, 3), SaveFolders(tmp_path, step=2, attempt=0, count=1)
+    give_up(save, 3)
+    save.unfinished.mkdir()
+    made[2]._tell_failure(save, "no space")
+    assert names(tmp_path) == [save.failed.name]
+    assert not list(save.failed.iterdir())
 
 
 def test_a_rank_that_is_gone_fails_the_save_and_is_named(
