@@ -168,6 +168,8 @@ class Engine:
         if self.zero_stage in (1, 2):
             zero.update_lp_params()
         elif self.zero_stage == 3:
+            # ZeRO 3 keeps or prefetches whole parameters between passes: those hold old values.
+            zero.empty_partition_cache()
             for group in range(len(zero.fp16_groups)):
                 zero._reassign_or_swap_out_partitioned_parameters(group)
 
