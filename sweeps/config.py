@@ -112,12 +112,14 @@ class GridConfig:
     """IsoFLOP grids: ``sizes`` models a budget, a factor ``spacing`` apart in parameters.
 
     max_extensions: sizes added on the side where a budget's minimum is not interior.
+    max_depth: most blocks of a size; 1 makes sizes differ in width alone; 0 leaves depth to the ladder.
     """
 
     sizes: int = 5
     spacing: float = 1.6
     min_params: float = 6e4
     max_extensions: int = 2
+    max_depth: int = 0
 
 
 @dataclass
@@ -192,6 +194,11 @@ class StudyConfig:
             raise ValueError(
                 f"grid.sizes={self.grid.sizes}, grid.spacing={self.grid.spacing}: need at least "
                 "one size and a spacing above 1. Use 5 and 1.6."
+            )
+        if self.grid.max_depth < 0:
+            raise ValueError(
+                f"grid.max_depth={self.grid.max_depth}: must be 0 or more. "
+                "0 leaves the depth to the ladder."
             )
         if not set(self.replicates.budgets) <= set(self.budgets):
             raise ValueError(

@@ -91,11 +91,16 @@ def head_size(width: int, target: int, multiple: int = 1) -> int | None:
 
 
 def shape_for(
-    params: float, base: ModelConfig, min_depth: int = 1, constraint: Constraint | None = None
+    params: float,
+    base: ModelConfig,
+    min_depth: int = 1,
+    constraint: Constraint | None = None,
+    max_depth: int = _MAX_DEPTH,
 ) -> Rung:
     """Return the feasible shape closest to ``params`` parameters.
 
     base: gives the head size to aim at and the token and text widths.
+    min_depth, max_depth: bounds of the number of blocks.
     constraint: the layout that the shape must allow; one process by default.
     Raises ValueError if the closest shape misses the target by more than a factor of 1.6.
     """
@@ -108,7 +113,11 @@ def shape_for(
         shape = abs(log(rung.width / rung.depth / aspect(rung.width)))
         return abs(log(rung.params / params)) + _ASPECT_WEIGHT * shape
 
-    rungs = list(_candidates(params, base, min_depth, constraint))
+    rungs = [
+        rung
+        for rung in _candidates(params, base, min_depth, constraint)
+        if rung.depth <= max_depth
+    ]
     near = [rung for rung in rungs if abs(log(rung.params / params)) <= log(MISS)]
     if not near:
         raise ValueError(

@@ -55,7 +55,9 @@ class StudyPlan:
 
     def rung(self, params: float) -> Rung:
         """Return the ladder's shape near a number of parameters."""
-        return shape_for(max(params, self.study.grid.min_params), self.base.model)
+        grid = self.study.grid
+        depth = {"max_depth": grid.max_depth} if grid.max_depth else {}
+        return shape_for(max(params, grid.min_params), self.base.model, **depth)
 
     def tokens_for(self, rung: Rung, flops: float) -> float:
         """Return the training tokens that a budget buys at a size."""

@@ -150,3 +150,13 @@ def test_sizes_have_the_shapes_that_studies_were_run_with(
 ) -> None:
     rung = shape_for(params, BASE)
     assert (rung.width, rung.depth, rung.head_dim, rung.params) == shape
+
+
+def test_a_ladder_of_one_block_differs_in_width_alone() -> None:
+    free = [shape_for(target, BASE) for target in (1e5, 1e6)]
+    flat = [shape_for(target, BASE, max_depth=1) for target in (1e5, 1e6)]
+    assert {rung.depth for rung in flat} == {1}
+    assert max(rung.depth for rung in free) > 1
+    assert flat[0].width < flat[1].width
+    with pytest.raises(ValueError, match="no feasible shape is near"):
+        shape_for(1e10, BASE, max_depth=1)
