@@ -112,7 +112,7 @@ class GridConfig:
     """IsoFLOP grids: ``sizes`` models a budget, a factor ``spacing`` apart in parameters.
 
     max_extensions: sizes added on the side where a budget's minimum is not interior.
-    max_depth: most blocks of a size; 1 makes sizes differ in width alone; 0 leaves depth to the ladder.
+    max_depth: most blocks of a size; 1 lets sizes differ in width alone, 0 leaves it to the ladder.
     """
 
     sizes: int = 5
