@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.goodput import measure
+from launch.machine import MachineConfig
 from launch.process import METRICS_FILE, tail_text
 from launch.records import CANCELLED_FILE, read_json, read_launches
 from launch.runs import RESULT_FILE, RunFolder
@@ -26,7 +27,8 @@ class RunState:
     state: done, diverged, running, stalled, waiting, held, stopped, failed, cancelled or new.
     reason: why it waits, failed, or who holds it up. job: in the queue. nodes: where.
     goodput, lost_seconds: see goodput.py. device_hours: processes times hours held; cost: at the
-    cluster's price, None without one. eta_seconds: at the speed of the last logged step.
+    cluster's price, None without one. eta_seconds: at the speed of the last logged step. mfu: model
+    FLOPs over what the processes' devices can do at most, None where the machine is not known.
     """
 
     name: str
@@ -39,6 +41,7 @@ class RunState:
     loss: float | None = None
     tokens_per_second: float | None = None
     teraflops_per_second: float | None = None
+    mfu: float | None = None
     eta_seconds: float | None = None
     attempts: int = 0
     goodput: float | None = None
@@ -56,8 +59,13 @@ def state_of(
     entries: Sequence[QueueEntry] | None,
     price: float = 0.0,
     now: float | None = None,
+    machine: MachineConfig | None = None,
 ) -> RunState:
-    """Read a run's state. entries: the queue; None where it is not known or there is none."""
+    """Read a run's state.
+
+    entries: the queue; None where it is not known or there is none. price: of a process an hour.
+    machine: whose peak MFU is a share of. Raises ValueError where it has none for the precision.
+    """
     now = time.time() if now is None else now
     found = RunState(run.name)
     _add_progress(found, run.path)
@@ -69,6 +77,9 @@ def state_of(
     goodput = measure(run.path, now if found.state in ("running", "stalled") else 0.0)
     found.goodput, found.lost_seconds = goodput.share, goodput.lost
     processes = _processes(run.path, launches)
+    if machine is not None and found.teraflops_per_second is not None:
+        peak = processes * machine.peak(_precision(run.path))
+        found.mfu = found.teraflops_per_second * 1e12 / peak
     found.device_hours = processes * goodput.computing / 3600
     found.cost = price * found.device_hours if price else None
     starts = sum(r["event"] == "start" for r in launches)
@@ -160,6 +171,11 @@ def _processes(path: Path, launches: Sequence[dict[str, Any]]) -> int:
     counts = [r["processes"] for r in launches if r.get("processes")]
     parallel = read_yaml(path / "config.yaml").get("parallel", {})
     return int(counts[-1]) if counts else int(parallel.get("processes", 1))
+
+
+def _precision(path: Path) -> str:
+    parallel = read_yaml(path / "config.yaml").get("parallel", {})
+    return str(parallel.get("precision", "fp32"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

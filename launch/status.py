@@ -1,16 +1,19 @@
 """Show what runs are doing: of one run, a study, or a folder of runs.
 
-usage: python -m launch.status FOLDER [FOLDER ...] [--json] [--watch] [price=2.5] [lost=true]
+usage: python -m launch.status FOLDER [FOLDER ...] [--json] [--watch] [lost=true]
+                               [machine=h100] [price=2.5]
 
 examples:
   python -m launch.status runs/demo
   python -m launch.status runs/smoke-1a2b3c4d5e --json
-  python -m launch.status runs/demo --watch
+  python -m launch.status runs/demo --watch machine=h100
   python -m launch.status runs/demo price=2.50 lost=true
 
 Reads folders and, where there is one, SLURM's queue; needs no accounting and changes nothing.
-price: of one process an hour. lost=true: seconds lost by cause instead of the speed. goodput is
-useful step time over wall time since the submission (launch/goodput.py).
+machine: one that launch/conf/machine describes; it gives MFU (model FLOPs over what the devices can
+do at most) and, where none is given, the price. price: of one process an hour. lost=true: seconds
+lost by cause instead of the speed. goodput is useful step time over wall time since the submission
+(launch/goodput.py).
 """
 
 import json
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from launch.machine import MachineConfig
     from launch.slurm.commands import QueueEntry
     from launch.state import RunState
 
@@ -29,14 +33,16 @@ _WATCH_SECONDS = 5.0
 _STATES = ("running", "waiting", "done", "stalled", "failed", "diverged", "cancelled", "held")
 
 
-def read_states(folders: Sequence[Path], price: float) -> "list[RunState]":
-    """Return the state of every run in the folders."""
+def read_states(
+    folders: Sequence[Path], price: float, machine: "MachineConfig | None" = None
+) -> "list[RunState]":
+    """Return the state of every run in the folders; see state.py on price and machine."""
     from launch.runs import find_runs
     from launch.state import state_of
 
     runs = [run for folder in folders for run in find_runs(folder)]
     entries = read_queue()
-    return [state_of(run, entries, price) for run in runs]
+    return [state_of(run, entries, price, machine=machine) for run in runs]
 
 
 def read_queue() -> "list[QueueEntry] | None":
@@ -101,6 +107,7 @@ _COLUMNS: "dict[str, list[tuple[str, Callable[[RunState], str]]]]" = {
         *_FIRST,
         ("tokens/s", lambda s: _number(s.tokens_per_second, ".0f")),
         ("TFLOP/s", lambda s: _number(s.teraflops_per_second, ".3g")),
+        ("MFU", lambda s: _number(s.mfu, ".1%")),
         ("ETA", lambda s: _clock(s.eta_seconds)),
         *_LAST,
     ],
@@ -126,12 +133,15 @@ def main(argv: list[str]) -> int:
     from launch.runs import split_folders
 
     try:
-        folders, settings = split_folders(argv, "json watch price lost")
+        folders, settings = split_folders(argv, "json watch machine price lost")
         if not folders:
             raise ValueError("folder: must be given. Use for example runs/demo.")
+        machine = _machine(settings.get("machine", ""))
         price = _price(settings.get("price", "0"))
+        if machine is not None and "price" not in settings:
+            price = machine.price.per_device_hour
         while True:
-            states = read_states(folders, price)
+            states = read_states(folders, price, machine)
             if settings.get("json") == "true":
                 print(json.dumps([state.to_dict() for state in states], indent=1))
             else:
@@ -146,6 +156,12 @@ def main(argv: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 0
+
+
+def _machine(name: str) -> "MachineConfig | None":
+    from launch.machine import load_machine
+
+    return load_machine(name) if name else None
 
 
 def _price(text: str) -> float:

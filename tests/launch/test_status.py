@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import logs, status
+from launch.machine import load_machine
 from launch.records import append_launch, write_json
 from launch.runs import RunFolder, find_runs
 from launch.slurm.commands import QueueEntry
@@ -63,6 +64,21 @@ def test_a_running_run_shows_its_step_speed_time_left_and_job(tmp_path):
     assert (found.job, found.nodes) == ("12_2", "n[1-2]")
     assert found.cost is not None
     assert json.loads(json.dumps(found.to_dict()))["name"] == "run"
+
+
+def test_mfu_is_the_share_of_the_peak_of_all_devices(tmp_path, capsys):
+    folder = make_run(tmp_path)
+    append_launch(folder, "start", processes=4, submitted=time.time() - 1)
+    assert look(folder).mfu is None
+    machine = load_machine("h100", ["peak_flops.fp32=1e12"])
+    found = state_of(RunFolder(folder.name, folder), None, machine=machine)
+    assert found.mfu == pytest.approx(1e12 / (4 * 1e12))
+    assert status.main([str(folder), "machine=h100", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)[0]
+    assert shown["mfu"] == pytest.approx(1e12 / (4 * load_machine("h100").peak("fp32")))
+    assert shown["cost"] is not None  # at the machine's price, as none is given
+    assert status.main([str(folder), "machine=abacus"]) == 2
+    assert "Allowed: a100" in capsys.readouterr().err
 
 
 def test_states_follow_from_marks_queue_and_signs_of_life(tmp_path):
@@ -155,7 +171,7 @@ def test_help_teaches_by_example_and_needs_no_torch(module):
     ("module", "words", "message"),
     [
         (status, ["nowhere"], "folder=nowhere: holds no runs"),
-        (status, ["watsh=true"], "watsh: unknown key. Allowed: json, watch, price, lost"),
+        (status, ["watsh=true"], "watsh: unknown key. Allowed: json, watch, machine, price, lost"),
         (status, ["--jsn"], "--jsn: unknown key"),
         (status, [".", "price=cheap"], "price=cheap: must be a number"),
         (logs, ["nowhere"], "folder=nowhere: holds no runs"),
