@@ -114,9 +114,7 @@ def shape_for(
         return abs(log(rung.params / params)) + _ASPECT_WEIGHT * shape
 
     rungs = [
-        rung
-        for rung in _candidates(params, base, min_depth, constraint)
-        if rung.depth <= max_depth
+        rung for rung in _candidates(params, base, min_depth, constraint) if rung.depth <= max_depth
     ]
     near = [rung for rung in rungs if abs(log(rung.params / params)) <= log(MISS)]
     if not near:

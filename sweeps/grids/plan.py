@@ -58,6 +58,7 @@ class GridPlan:
         self.study = study
         self._index = cache(self._read_index)
         self._composed = cache(self._compose_shared)
+        self._run = cache(compose_run_of)  # a quarter of a second, and asked for in every phase
         self._shape = cache(shape_for_values)  # a search over all widths
 
     def points(self) -> list[Point]:
@@ -166,7 +167,7 @@ class GridPlan:
         """Compose a spec's run; it lies in the study's ``runs`` folder."""
         root = self.study.folder / "runs"
         fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
-        return compose_run([*self.study.base, *NO_HORIZON, *spec.overrides, *fixed])
+        return self._run(tuple([*self.study.base, *NO_HORIZON, *spec.overrides, *fixed]))
 
     def folder(self, spec: Spec) -> Path:
         """Return a spec's run folder, whether it exists or not."""
@@ -176,6 +177,11 @@ class GridPlan:
     def job(self, spec: Spec) -> Job:
         """Freeze a spec's run and return the job that trains it."""
         return train_job(self.compose(spec), spec.name, spec.budget)
+
+
+def compose_run_of(overrides: tuple[str, ...]) -> RunConfig:
+    """Return ``compose_run`` of overrides that can be a key."""
+    return compose_run(list(overrides))
 
 
 def shape_for_values(params: float, model: str) -> Rung:

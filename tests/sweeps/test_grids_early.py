@@ -1,10 +1,20 @@
 """What is left out of an isoFLOP curve, and what never is."""
 
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from sweeps.config import compose_any
 from sweeps.fit.isoflop import parabola_minimum
+from sweeps.grids.config import GridStudyConfig
 from sweeps.grids.early import cannot_matter, waves
+from sweeps.grids.run import GridRunner
+
+from .test_grids import clips, plant  # noqa: F401 - a fixture
 
 
 def test_sizes_run_from_the_middle_outwards_and_each_once() -> None:
@@ -54,3 +64,49 @@ def test_what_is_left_out_never_held_the_minimum_and_moves_it_less_than_the_nois
     assert saved / 400 > 1
     assert abs(np.mean(moved)) < whole_scatter
     assert np.std(moved) < 3 * whole_scatter
+
+
+SIZES = [1.7e4, 3.0e4, 4.6e4, 8.8e4, 1.4e5, 2.2e5, 3.5e5]
+
+
+def test_the_runner_never_starts_what_cannot_matter_and_says_so(
+    clips: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Losses are planted on a valley in log params around 8.8e4, far above the noise."""
+    started: list[list[str]] = []
+
+    def launch(self: GridRunner, phase: str, jobs: list[Any]) -> None:
+        del phase
+        missing = [job for job in jobs if not job.done_marker.exists()]
+        started.append([job.name for job in missing])
+        for job in missing:
+            point = next(p for p in self.points if self.folders[p.spec.name] == job.run_dir)
+            valley = 0.04 * np.log(point.params / 8.8e4) ** 2
+            plant(self, job, float(0.5 * np.exp(valley + 1e-4 * point.seed)))
+
+    monkeypatch.setattr(GridRunner, "_launch", launch)
+    names = ("large_long", "small_long", "large_short")
+    arms = [
+        f'arms.{name}=["data.root={clips}","objective.caption_dropout=0.{i}"]'
+        for i, name in enumerate(names)
+    ]
+    base = 'base=["experiment=cpu_demo","validation.splits=[val_worlds]"]'
+    words = ["study=cpu_resolution", "name=early", f"root={tmp_path}", base, *arms]
+    words += [f"sizes.params={SIZES}", "sizes.exponent=0", "lengths.flops=[1e11,2e11]"]
+    study = compose_any([*words, "stop_early=true", "repeat.lengths=[1e11]", "resamples=20"])
+    assert isinstance(study, GridStudyConfig)
+    page = GridRunner(study, []).run().read_text()
+    # Three arms, two lengths: five of seven sizes, a repeat an arm, and then nothing is left to do.
+    assert [len(names) for names in started if names] == [30, 3]
+    rows = list(csv.DictReader((study.folder / "runs.csv").read_text().splitlines()))
+    left = [row for row in rows if row["status"] == "left out"]
+    assert len(left) == 12
+    assert {row["excluded"] for row in left} == {"1"}
+    assert {row["reason"] for row in left} == {"left out: beyond two worse sizes"}
+    assert "left out: beyond two worse sizes" in page
+    assert json.loads((study.folder / "analysis.json").read_text())["answer"]
+    started.clear()
+    GridRunner(study, []).run()
+    assert not any(started)
