@@ -167,7 +167,7 @@ class GridPlan:
         """Compose a spec's run; it lies in the study's ``runs`` folder."""
         root = self.study.folder / "runs"
         fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
-        return self._run(tuple([*self.study.base, *NO_HORIZON, *spec.overrides, *fixed]))
+        return self._run((*self.study.base, *NO_HORIZON, *spec.overrides, *fixed))
 
     def folder(self, spec: Spec) -> Path:
         """Return a spec's run folder, whether it exists or not."""
