@@ -95,12 +95,12 @@ def shape_for(
     base: ModelConfig,
     min_depth: int = 1,
     constraint: Constraint | None = None,
-    max_depth: int = _MAX_DEPTH,
+    max_depth: int | None = None,
 ) -> Rung:
     """Return the feasible shape closest to ``params`` parameters.
 
     base: gives the head size to aim at and the token and text widths.
-    min_depth, max_depth: bounds of the number of blocks.
+    min_depth, max_depth: bounds of the number of blocks; None: no upper one.
     constraint: the layout that the shape must allow; one process by default.
     Raises ValueError if the closest shape misses the target by more than a factor of 1.6.
     """
@@ -114,7 +114,9 @@ def shape_for(
         return abs(log(rung.params / params)) + _ASPECT_WEIGHT * shape
 
     rungs = [
-        rung for rung in _candidates(params, base, min_depth, constraint) if rung.depth <= max_depth
+        rung
+        for rung in _candidates(params, base, min_depth, constraint)
+        if max_depth is None or rung.depth <= max_depth
     ]
     near = [rung for rung in rungs if abs(log(rung.params / params)) <= log(MISS)]
     if not near:

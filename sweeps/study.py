@@ -56,8 +56,8 @@ class StudyPlan:
     def rung(self, params: float) -> Rung:
         """Return the ladder's shape near a number of parameters."""
         grid = self.study.grid
-        depth = {"max_depth": grid.max_depth} if grid.max_depth else {}
-        return shape_for(max(params, grid.min_params), self.base.model, **depth)
+        lowest = max(params, grid.min_params)
+        return shape_for(lowest, self.base.model, max_depth=grid.max_depth or None)
 
     def tokens_for(self, rung: Rung, flops: float) -> float:
         """Return the training tokens that a budget buys at a size."""
