@@ -112,6 +112,16 @@ def _held_out(law: dict[str, Any]) -> list[str]:
         f"  {100 * law['level']:g} % interval {_range(held['interval'])} "
         f"({'inside' if held['inside'] else 'OUTSIDE'}); noise floor "
         f"{'unknown' if floor is None else f'{100 * floor:.2g} %'}; skill {skill}",
+        *_line_through_budgets(held),
+    ]
+
+
+def _line_through_budgets(held: dict[str, Any]) -> list[str]:
+    if held.get("line_predicted") is None:
+        return []
+    return [
+        f"  by a power of compute through the budgets' best losses: {held['line_predicted']:.5g}, "
+        f"error {100 * held['line_relative_error']:+.2f} %"
     ]
 
 

@@ -21,7 +21,11 @@ from sweeps.fit.solve import Fit
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Hold the prediction of the largest budget by a law that has not seen it."""
+    """Hold the prediction of the largest budget by a law that has not seen it.
+
+    line_predicted, line_relative_error: of the best loss by :func:`line_through_budgets`, a check
+    that assumes less; None below three fitted budgets.
+    """
 
     budget: float
     runs: list[dict[str, Any]]
@@ -35,6 +39,8 @@ class HeldOut:
     skill_reason: str | None
     extrapolation_factor: float
     predicted_frontier: float
+    line_predicted: float | None = None
+    line_relative_error: float | None = None
 
 
 def hold_out(
@@ -82,6 +88,9 @@ def hold_out(
     ]
     actual = float(losses.min())
     whole = _judged(float(predicted.min()), actual, percentile_interval(draws.min(axis=1), level))
+    line = line_through_budgets(
+        [(compute, min(runs[i].loss for i in rows)) for compute, rows in budgets[:-1]], top
+    )
     skill, why = _skill(whole["predicted"], actual, last, floor)
     return HeldOut(
         budget=top,
@@ -91,8 +100,22 @@ def hold_out(
         skill_reason=why,
         extrapolation_factor=top / max(r.flops for r in train),
         predicted_frontier=float(compute_optimal(fit, fit.theta, top, cost)[2][0]),
+        line_predicted=line,
+        line_relative_error=line / actual - 1 if line else None,
         **whole,
     ), None
+
+
+def line_through_budgets(best: Sequence[tuple[float, float]], compute: float) -> float | None:
+    """Return L(C) by a power law without E through each budget's (C, best loss), by least squares.
+
+    It uses one number a budget and no parameters or tokens; None below three budgets.
+    """
+    if len(best) < 3:
+        return None
+    x, y = np.log(np.array(best)).T
+    slope, offset = np.polyfit(x - x.mean(), y, 1)
+    return float(np.exp(offset + slope * (np.log(compute) - x.mean())))
 
 
 def _split(

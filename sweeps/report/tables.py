@@ -100,6 +100,11 @@ def held_out_table(inputs: Inputs) -> Table | None:
         ("Noise floor of a loss", format_percent(get.get("noise_floor", math.nan), 2)),
         ("Skill against “nothing improves”", skill_text),
     ]  # fmt: skip
+    line = get.get("line_predicted", math.nan)
+    if math.isfinite(line):
+        off = format_signed_percent(get.get("line_relative_error", math.nan))
+        text = f"{format_value(line, 5)} ({off})"
+        pairs.append(("By a power of compute through the budgets’ best losses", text))
     return pairs_table("Held-out test", pairs)
 
 

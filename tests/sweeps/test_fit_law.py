@@ -9,6 +9,7 @@ import pytest
 
 from sweeps.fit.__main__ import main, write_json
 from sweeps.fit.describe import describe
+from sweeps.fit.held_out import line_through_budgets
 from sweeps.fit.law import fit_law, fit_table
 from sweeps.fit.runs import Run, group_budgets, interpolated_flops_per_token, noise_floor
 
@@ -92,6 +93,14 @@ def test_held_out_budget_is_predicted_without_being_seen(law):
     assert other.predicted == pytest.approx(held.predicted, rel=1e-9)
     assert other.relative_error == pytest.approx((1 + held.relative_error) / 1.2 - 1)
     assert not other.inside
+    assert other.line_predicted == pytest.approx(held.line_predicted, rel=1e-9)
+    assert held.line_relative_error == pytest.approx(held.line_predicted / held.actual - 1)
+
+
+def test_a_line_through_budgets_is_exact_on_a_power_and_needs_three():
+    best = [(c, 0.3 * c**-0.06) for c in (1e10, 3e10, 1e11, 2e11)]
+    assert line_through_budgets(best, 4e12) == pytest.approx(0.3 * 4e12**-0.06, rel=1e-12)
+    assert line_through_budgets(best[:2], 4e12) is None
 
 
 def test_skill_is_undefined_where_nothing_improves_beyond_the_noise():
