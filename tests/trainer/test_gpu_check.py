@@ -59,6 +59,7 @@ def parse_table(text: str) -> list[dict[str, str]]:
     return [dict(zip(names, map(str.strip, row), strict=True)) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.dist
 def test_every_check_runs_on_cpu_and_passes_or_says_why_not(tmp_path: Path) -> None:
     done = command("--device", "cpu", "--quick", "--json", str(tmp_path / "out.json"))
