@@ -30,6 +30,8 @@ import json
 import sys
 from typing import Any, TypeVar
 
+from launch.runs import refuse_study
+
 T = TypeVar("T")
 
 
@@ -43,6 +45,7 @@ def main(argv: list[str]) -> int:
         if unknown := flags - {"--json", "--search"}:
             raise ValueError(f"{min(unknown)}: unknown flag. Use --search, --json or --help.")
         words = [word for word in argv if word not in flags]
+        refuse_study(words, "sweeps.plan")
         run_search = "--search" in flags
         return (_search if run_search else _plan)(_sort(words, run_search), "--json" in flags)
     except ValueError as error:

@@ -1,5 +1,6 @@
 """Which runs a folder holds: itself, those of a study, or those of a root; torch-free."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def find_runs(folder: Path) -> list[RunFolder]:
         f"folder={folder}: holds no runs (folders with a {CONFIG_FILE}). Give a run's folder, a "
         "study's, or the root of several."
     )
+
+
+def refuse_study(words: Iterable[str], command: str) -> None:
+    """Raise ValueError where a word names a study: those are the room of ``sweeps``."""
+    for word in words:
+        if word.startswith("study="):
+            raise ValueError(f"{word}: a study is not one run. Use python -m {command} {word}.")
 
 
 def split_folders(words: list[str], rules: str) -> tuple[list[Path], dict[str, str]]:

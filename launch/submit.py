@@ -31,10 +31,11 @@ def find_jobs(words: Sequence[str]) -> "list[Job]":
 
     Raises ValueError.
     """
-    from launch.runs import find_runs
+    from launch.runs import find_runs, refuse_study
     from trainer.config import compose_run, freeze, run_name
     from trainer.train import start_command
 
+    refuse_study(words, "sweeps.run cluster=slurm")
     folders = [word for word in words if "=" not in word]
     if folders and len(folders) < len(words):
         other = next(word for word in words if "=" in word)

@@ -128,6 +128,10 @@ def test_a_search_as_json_names_days_and_money(capsys):
         (["plan.goodput=2", *RUN], "plan.goodput=2: must be a share"),
         (["--search", "gpus=8", "search.precision=fp8", *RUN], "search.precision: Invalid value"),
         (["--verbose", *RUN], "--verbose: unknown flag"),
+        (
+            ["study=demo"],
+            "study=demo: a study is not one run. Use python -m sweeps.plan study=demo",
+        ),
         (["parallel.tp=3", *RUN], "parallel.processes=1: must be a multiple"),
         (["model=w7", "horizon.steps=1"], "model=w7: unknown choice"),
     ],

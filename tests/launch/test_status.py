@@ -16,6 +16,7 @@ from launch.runs import RunFolder, find_runs
 from launch.slurm.commands import QueueEntry
 from launch.state import RunState, state_of
 from launch.status import format_table, printable
+from launch.submit import main as submit_main
 from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped, read_timelines
 
 ROOT = Path(__file__).parents[2]
@@ -218,3 +219,8 @@ def test_only_a_number_vouches_for_ended_attempts(monkeypatch):
     monkeypatch.setenv("KINESCALE_ENDED_ATTEMPTS", "$(id)")
     assert ended_attempts() == 0
     assert os.environ["KINESCALE_ENDED_ATTEMPTS"] == "$(id)"
+
+
+def test_a_study_is_submitted_by_sweeps(capsys):
+    assert submit_main(["study=demo", "cluster=slurm"]) == 2
+    assert "Use python -m sweeps.run cluster=slurm study=demo" in capsys.readouterr().err
