@@ -103,6 +103,8 @@ class Cluster:
         self._subnet = f"10.{100 + number // 250 % 100}.{number % 250}"
         self._config = root / "slurm.conf"
         self.env = {**os.environ, "SLURM_CONF": str(self._config)}
+        self.small_disk = root / "disk"
+        self.no_small_disk = ""  # why there is none
 
     def start(self) -> None:
         """Start everything and wait until all nodes are idle."""
@@ -111,6 +113,7 @@ class Cluster:
         for path in (self.root, self.root / "run"):
             path.chmod(0o755)  # munge refuses a socket in a folder that others cannot enter
         self._write_config()
+        self._mount_small_disk()
         self._start_munge()
         self._add_network()
         self.start_controller()
@@ -185,6 +188,15 @@ class Cluster:
             subprocess.run(["ip", "netns", "del", self._namespace(node)], capture_output=True)
             shutil.rmtree(f"/etc/netns/{self._namespace(node)}", ignore_errors=True)
         subprocess.run(["ip", "link", "del", self._tag], capture_output=True)
+        if self.small_disk.is_mount():
+            subprocess.run(["umount", "--lazy", str(self.small_disk)], check=True)
+
+    def _mount_small_disk(self, megabytes: int = 24) -> None:
+        """Mount a disk that a test can fill; before the nodes start, whose mounts are copies."""
+        self.small_disk.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(self.small_disk)]
+        done = subprocess.run(mount, capture_output=True, text=True)
+        self.no_small_disk = done.stderr.strip() if done.returncode else ""
 
     def _write_config(self) -> None:
         values = {

@@ -6,9 +6,7 @@ orphan can still write here, which is the harder case. A start-up takes seconds 
 
 import os
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,33 +149,21 @@ def test_a_cut_link_costs_a_requeue_and_the_orphan_writes_nothing_more(
 
 
 def test_a_full_disk_costs_a_retry(
-    idle: Cluster, latents: Path, tmp_path: Path, twin: Path, note_fault: Note
+    idle: Cluster, latents: Path, twin: Path, note_fault: Note
 ) -> None:
-    with small_disk(tmp_path / "disk", megabytes=24) as disk:
-        job = make_job(latents, disk)
-        submit_jobs("run", [job], site())
-        reach(job, 15)
-        filler = disk / "filler"
-        fill(filler)
-        # launches.jsonl is on that disk too: the job's second step tells that the first failed.
-        steps = ("squeue", "--steps", "--noheader", "--format=%i")
-        wait_until(lambda: ".1" in idle(*steps, check=False), SECONDS, "a second attempt")
-        filler.unlink()
-        finish(job, twin, "full disk", note_fault, attempts=0)
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """Mount a file system of a few megabytes; skip where that cannot be."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    if idle.no_small_disk:
+        pytest.skip(f"a small file system cannot be mounted here: {idle.no_small_disk}")
+    disk = idle.small_disk
+    job = make_job(latents, disk)
+    submit_jobs("run", [job], site())
+    reach(job, 15)
+    filler = disk / "filler"
+    fill(filler)
+    # launches.jsonl is on that disk too: the job's second step tells that the first failed.
+    steps = ("squeue", "--steps", "--noheader", "--format=%i")
+    wait_until(lambda: ".1" in idle(*steps, check=False), SECONDS, "a second attempt")
+    filler.unlink()
+    finish(job, twin, "full disk", note_fault, attempts=0)
 
 
 def fill(path: Path) -> None:
