@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
             raise ValueError(f"{path}: does not exist yet: the run has not started. Use --follow.")
         position = path.stat().st_size if path.exists() else 0
         tail = tail_text(path, int(lines)) if int(lines) else ""
-        print(clean(tail))
+        print(clean(tail), flush=True)  # a pipe would keep it back until more comes
         if settings.get("follow") == "true":
             follow(path, position)
         return 0
