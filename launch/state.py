@@ -5,16 +5,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch.goodput import measure
-from launch.machine import MachineConfig
 from launch.process import METRICS_FILE, tail_text
 from launch.records import CANCELLED_FILE, read_json, read_launches
 from launch.runs import RESULT_FILE, RunFolder
 from launch.slurm.commands import QueueEntry
 from launch.slurm.submit import entry_of
 from trainer.heartbeat import read_heartbeats
+
+if TYPE_CHECKING:
+    from launch.machine import MachineConfig
 
 # Three beats of faults.beat_seconds' default, and a slow file server.
 _FRESH_SECONDS = 30.0
@@ -59,7 +61,7 @@ def state_of(
     entries: Sequence[QueueEntry] | None,
     price: float = 0.0,
     now: float | None = None,
-    machine: MachineConfig | None = None,
+    machine: "MachineConfig | None" = None,
 ) -> RunState:
     """Read a run's state.
 
@@ -76,9 +78,10 @@ def state_of(
     _judge(found, run.path, launches, entry, entries is not None, now)
     goodput = measure(run.path, now if found.state in ("running", "stalled") else 0.0)
     found.goodput, found.lost_seconds = goodput.share, goodput.lost
-    processes = _processes(run.path, launches)
+    parallel = read_yaml(run.path / "config.yaml").get("parallel", {})
+    processes = _processes(parallel, launches)
     if machine is not None and found.teraflops_per_second is not None:
-        peak = processes * machine.peak(_precision(run.path))
+        peak = processes * machine.peak(str(parallel.get("precision", "fp32")))
         found.mfu = found.teraflops_per_second * 1e12 / peak
     found.device_hours = processes * goodput.computing / 3600
     found.cost = price * found.device_hours if price else None
@@ -167,15 +170,9 @@ def _lagging(beats: Sequence[dict[str, Any]]) -> str:
     return f"{names}: at step {min(steps)}, others at {max(steps)}"
 
 
-def _processes(path: Path, launches: Sequence[dict[str, Any]]) -> int:
+def _processes(parallel: dict[str, Any], launches: Sequence[dict[str, Any]]) -> int:
     counts = [r["processes"] for r in launches if r.get("processes")]
-    parallel = read_yaml(path / "config.yaml").get("parallel", {})
     return int(counts[-1]) if counts else int(parallel.get("processes", 1))
-
-
-def _precision(path: Path) -> str:
-    parallel = read_yaml(path / "config.yaml").get("parallel", {})
-    return str(parallel.get("precision", "fp32"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

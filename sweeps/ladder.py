@@ -122,7 +122,8 @@ def shape_for(
     if not near:
         raise ValueError(
             f"params={params:.3g}: no feasible shape is near{_under(constraint)}; "
-            f"{_neighbours(params, rungs)}. Change the target, the layout or model.head_dim."
+            f"{_neighbours(params, rungs)}. Change the target, the layout or model.head_dim"
+            f"{'' if max_depth is None else f', or allow more blocks than {max_depth}'}."
         )
     best = min(near, key=distance)
     constraint.check(best.of(base))

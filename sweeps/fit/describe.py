@@ -119,9 +119,10 @@ def _held_out(law: dict[str, Any]) -> list[str]:
 def _line_through_budgets(held: dict[str, Any]) -> list[str]:
     if held.get("line_predicted") is None:
         return []
+    skill = "" if held["line_skill"] is None else f"; skill {held['line_skill']:.2f}"
     return [
         f"  by a power of compute through the budgets' best losses: {held['line_predicted']:.5g}, "
-        f"error {100 * held['line_relative_error']:+.2f} %"
+        f"error {100 * held['line_relative_error']:+.2f} %{skill}"
     ]
 
 

@@ -23,8 +23,8 @@ from sweeps.fit.solve import Fit
 class HeldOut:
     """Hold the prediction of the largest budget by a law that has not seen it.
 
-    line_predicted, line_relative_error: of the best loss by :func:`line_through_budgets`, a check
-    that assumes less; None below three fitted budgets.
+    line_predicted, line_relative_error, line_skill: of the best loss by
+    :func:`line_through_budgets`, a check that assumes less; None below three fitted budgets.
     """
 
     budget: float
@@ -41,6 +41,7 @@ class HeldOut:
     predicted_frontier: float
     line_predicted: float | None = None
     line_relative_error: float | None = None
+    line_skill: float | None = None
 
 
 def hold_out(
@@ -102,6 +103,7 @@ def hold_out(
         predicted_frontier=float(compute_optimal(fit, fit.theta, top, cost)[2][0]),
         line_predicted=line,
         line_relative_error=line / actual - 1 if line else None,
+        line_skill=_skill(line, actual, last, floor)[0] if line else None,
         **whole,
     ), None
 

@@ -95,6 +95,7 @@ def test_held_out_budget_is_predicted_without_being_seen(law):
     assert not other.inside
     assert other.line_predicted == pytest.approx(held.line_predicted, rel=1e-9)
     assert held.line_relative_error == pytest.approx(held.line_predicted / held.actual - 1)
+    assert 0.9 < held.line_skill < 1
 
 
 def test_a_line_through_budgets_is_exact_on_a_power_and_needs_three():
