@@ -124,18 +124,20 @@ class Supervisor:
         """Return what the controller says of this job, or None where another start replaced it.
 
         A supervisor on a node that was cut off outlives its job. It must neither start ranks nor
-        write, so one that gets no answer waits for it, unless the run is finished anyway.
+        write, so one that gets no answer waits for it. A finished run needs none: its end is noted
+        at once, before a controller that comes back with an older state ends this job.
         """
         own = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         told = False
-        while True:
+        while not self.done_marker.exists():
             look = jobs.view(self.job)
-            if look.state or self.done_marker.exists():
-                return look if look.restarts == own or not look.state else None
+            if look.state:
+                return look if look.restarts == own else None
             if not told:
                 say(f"{self.job}: the controller does not answer; waiting for it")
             told = True
             time.sleep(_ASK_SECONDS)
+        return jobs.JobView()
 
     def _run_ranks(self, port: int, ended: int) -> int:
         command = ["srun", *self.plan["srun"], self.plan["rank_python"]]

@@ -145,6 +145,11 @@ class Cluster:
         """End the controller as a crash would."""
         self._end(self.root / "run" / "slurmctld.pid", signal.SIGKILL)
 
+    def wait_saved(self, since: float, seconds: float = 60.0) -> None:
+        """Wait until the controller has saved its jobs after a moment; it does so 5 s late."""
+        saved = self.root / "state" / "job_state"
+        wait_until(lambda: saved.exists() and saved.stat().st_mtime > since, seconds, "saved state")
+
     def start_node(self, node: str) -> None:
         """Start a node's daemon, in the node's namespaces."""
         (self.root / "spool" / node).mkdir(exist_ok=True)

@@ -115,15 +115,17 @@ def test_cancelled_runs_save_leave_and_stay_away_until_submitted_again(
 
 
 def test_a_scheduler_that_dies_and_comes_back_costs_nothing(idle: Cluster, tmp_path: Path) -> None:
-    job = make_job(tmp_path, "run", COUNTER, total=80)
+    job = make_job(tmp_path, "run", COUNTER, total=120)
     submit_jobs("x", [job], site())
     wait_until(lambda: len(counts(job.run_dir)) > 3, SECONDS)
+    # A job whose start was not saved yet is one that waits, to the controller that comes back.
+    idle.wait_saved(read_launches(job.run_dir)[0]["time"])
     idle.kill_controller()
     wait_until(job.done_marker.exists, SECONDS)  # it ends while the controller is away
     idle.start_controller()
     wait_until(lambda: not commands.queue(), SECONDS)
     assert outcomes_of(job.run_dir) == ["done"]
-    assert counts(job.run_dir) == list(range(1, 81))
+    assert counts(job.run_dir) == list(range(1, 121))
 
 
 SUBMITTER = """
