@@ -113,6 +113,8 @@ class GridConfig:
 
     max_extensions: sizes added on the side where a budget's minimum is not interior.
     max_depth: most blocks of a size; 1 lets sizes differ in width alone, 0 leaves it to the ladder.
+    heads: of every size; 0 leaves it to the ladder, whose narrow models have one and wide ones
+        more, which puts a step into the law of small models (docs/log.md, 2026-11-27).
     """
 
     sizes: int = 5
@@ -120,6 +122,7 @@ class GridConfig:
     min_params: float = 6e4
     max_extensions: int = 2
     max_depth: int = 0
+    heads: int = 0
 
 
 @dataclass
@@ -199,6 +202,11 @@ class StudyConfig:
             raise ValueError(
                 f"grid.max_depth={self.grid.max_depth}: must be 0 or more. "
                 "0 leaves the depth to the ladder."
+            )
+        if self.grid.heads not in (0, 1, 2, 4):
+            raise ValueError(
+                f"grid.heads={self.grid.heads}: must be 1, 2 or 4, as widths are multiples of 8, "
+                "or 0, which leaves heads to the ladder."
             )
         if not set(self.replicates.budgets) <= set(self.budgets):
             raise ValueError(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data.shards import SampleInfo, read_index
 from launch.process import Job
+from models.count import count_params
 from sweeps.config import StudyConfig
 from sweeps.ladder import Rung, shape_for
 from sweeps.recipe import Recipe, recipe_for
@@ -57,7 +58,11 @@ class StudyPlan:
         """Return the ladder's shape near a number of parameters."""
         grid = self.study.grid
         lowest = max(params, grid.min_params)
-        return shape_for(lowest, self.base.model, max_depth=grid.max_depth or None)
+        rung = shape_for(lowest, self.base.model, max_depth=grid.max_depth or None)
+        if not grid.heads:
+            return rung
+        model = replace(rung.of(self.base.model), head_dim=rung.width // grid.heads)
+        return replace(rung, head_dim=model.head_dim, params=count_params(model).total)
 
     def tokens_for(self, rung: Rung, flops: float) -> float:
         """Return the training tokens that a budget buys at a size."""

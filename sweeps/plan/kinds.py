@@ -123,6 +123,7 @@ def plan_isoflop(study: StudyConfig, clips: Clips) -> Planned:
         _expected(plan, spec, rung, asked[rung.params])
         for spec, rung in zip(pilot, map(plan.rung, asked.values()), strict=True)
     ]
+    shapes: set[tuple[int, int]] = set()
     for budget in study.budgets:
         middle = centre * (budget / study.pilot.flops) ** study.pilot.exponent
         lowest = max(
@@ -135,7 +136,9 @@ def plan_isoflop(study: StudyConfig, clips: Clips) -> Planned:
         if budget in study.replicates.budgets:
             more = plan.replicates(budget, rungs[len(rungs) // 2])
             runs += [Expected(spec, partial(plan.compose, spec)) for spec in more]
+        shapes |= {(rung.width, rung.width // rung.head_dim) for rung in rungs}
     runs += [Expected(spec, partial(plan.compose, spec)) for spec in plan.twins()]
+    notes += _bends(shapes, plan.base.model.values_per_token)
     if study.grid.max_extensions:
         notes.append(
             f"Not in the table: where a budget's best size is at an edge up to "
@@ -144,6 +147,24 @@ def plan_isoflop(study: StudyConfig, clips: Clips) -> Planned:
     if study.samples.prompts:
         notes.append("Not in the table: the clips drawn at the end (minutes on two cores).")
     return Planned(study.folder, runs, notes)
+
+
+def _bends(shapes: set[tuple[int, int]], values: int) -> list[str]:
+    """Say what of a study's (width, heads) puts a bend into its law (docs/log.md, 2026-11-27)."""
+    notes = []
+    if narrow := sorted({width for width, _ in shapes if width < values}):
+        listed = ", ".join(map(str, narrow))
+        notes.append(
+            f"Widths {listed} are below a token's {values} values: the rank of their outer layers "
+            "limits the loss, and they bend the law of wider models. Raise grid.min_params."
+        )
+    counts = sorted({heads for _, heads in shapes})
+    if counts[0] == 1 < counts[-1]:
+        notes.append(
+            f"Some sizes have one head and others {counts[1:]}: a step in the law that no smooth "
+            "form follows. Set grid.heads=2."
+        )
+    return notes
 
 
 def _expected(plan: StudyPlan, spec: Spec, rung: Rung, params: float) -> Expected:

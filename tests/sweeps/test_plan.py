@@ -122,6 +122,25 @@ def test_rounding_by_more_than_a_tenth_is_warned_of(tmp_path):
     assert "parameters: " in text
 
 
+def test_shapes_that_bend_a_law_are_noted(tmp_path):
+    study = ["study=demo", f"root={tmp_path}", 'base=["experiment=cpu_demo","data.root=nowhere"]']
+    notes = " ".join(plan_study(compose_any(study), Clips()).notes)
+    assert "Widths 16, 24 are below a token's 32 values" in notes
+    assert "Some sizes have one head and others [2" in notes
+    even = plan_study(compose_any([*study, "grid.min_params=1e5", "grid.heads=2"]), Clips())
+    assert "Widths" not in " ".join(even.notes)
+    assert "one head" not in " ".join(even.notes)
+    models = [expected.compose().model for expected in even.runs if expected.spec.phase == "grid"]
+    assert {model.num_heads for model in models} == {2}
+    assert len({model.width for model in models}) > 3
+
+
+@pytest.mark.parametrize("heads", [-1, 3, 5])
+def test_a_number_of_heads_that_narrow_sizes_cannot_have_is_refused(heads):
+    with pytest.raises(ValueError, match=f"grid.heads={heads}: must be 1, 2 or 4"):
+        compose_any(["study=demo", f"grid.heads={heads}"])
+
+
 def test_the_longest_run_starts_first_on_free_devices():
     assert makespan([(1, 1), (1, 1), (2, 1)], 2) == 2
     assert makespan([(3, 2), (1, 1), (1, 1)], 2) == 4
