@@ -113,8 +113,8 @@ class GridConfig:
 
     max_extensions: sizes added on the side where a budget's minimum is not interior.
     max_depth: most blocks of a size; 1 lets sizes differ in width alone, 0 leaves it to the ladder.
-    heads: of every size; 0 leaves it to the ladder, whose narrow models have one and wide ones
-        more, which puts a step into the law of small models (docs/log.md, 2026-11-27).
+    heads: of every size, so that width alone differs; 0 leaves it to the ladder, whose narrow
+        models have one and wide ones more.
     """
 
     sizes: int = 5

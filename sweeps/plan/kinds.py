@@ -150,7 +150,7 @@ def plan_isoflop(study: StudyConfig, clips: Clips) -> Planned:
 
 
 def _bends(shapes: set[tuple[int, int]], values: int) -> list[str]:
-    """Say what of a study's (width, heads) puts a bend into its law (docs/log.md, 2026-11-27)."""
+    """Say what of a study's (width, heads) may bend its law (docs/log.md, 2026-11-27)."""
     notes = []
     if narrow := sorted({width for width, _ in shapes if width < values}):
         listed = ", ".join(map(str, narrow))
@@ -161,8 +161,8 @@ def _bends(shapes: set[tuple[int, int]], values: int) -> list[str]:
     counts = sorted({heads for _, heads in shapes})
     if counts[0] == 1 < counts[-1]:
         notes.append(
-            f"Some sizes have one head and others {counts[1:]}: a step in the law that no smooth "
-            "form follows. Set grid.heads=2."
+            f"Some sizes have one head and others {counts[1:]}: they differ in more than width. "
+            "Set grid.heads=2 to hold it fixed."
         )
     return notes
 
