@@ -16,11 +16,10 @@ from sweeps.study import Spec
 COLUMNS = (
     "name", "params", "tokens", "flops", "flops_6nd", "loss", "loss_noise", "lr", "batch_tokens",
     "excluded", "reason", "budget", "phase", "width", "depth", "steps", "seed", "loss_real",
-    "real_token_share", "seconds", "world_size", "zero_stage", "padding_share",
+    "real_token_share", "seconds", "world_size", "zero_stage", "padding_share", "cluster",
 )  # fmt: skip
 EXCLUDED_PHASES = {
     "pilot": "pilot: chose the grids",
-    "replicate": "replicate: measures the noise floor",
     "twin": "twin: shows that the layout is invisible",
 }
 
@@ -83,12 +82,15 @@ def collect(
     """Return a row for every run of a study, also for those that failed or diverged.
 
     ``loss_noise`` joins the run's own noise of validation draws with the spread over seeds.
+    ``cluster`` is the same for the seeds of one point, which the fit resamples together.
     """
     rows = []
     for spec in specs:
         result = read_result(folders[spec.name]) or {"status": "missing"}
         row: dict[str, Any] = {key: result.get(key) for key in COLUMNS}
         row |= {"name": folders[spec.name].name, "phase": spec.phase, "budget": spec.budget}
+        if row["params"] is not None:
+            row["cluster"] = f"c{spec.budget:g}-n{row['params']}"
         reason = EXCLUDED_PHASES.get(spec.phase, "")
         if result["status"] != "finished":
             reason = f"{result['status']}: {result.get('reason', 'no result.json')}"

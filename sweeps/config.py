@@ -35,6 +35,15 @@ class RecipePreset(StrEnum):
     video = "video"
 
 
+class LawForm(StrEnum):
+    """Form of a law L(N, D); equations in fit/catalogue.py."""
+
+    chinchilla = "chinchilla"
+    chinchilla_tied = "chinchilla_tied"
+    kaplan = "kaplan"
+    overtraining = "overtraining"
+
+
 @dataclass
 class RecipeConfig:
     """How batch, rate, warm-up and decay follow from a run's N parameters and D tokens; recipe.py.
@@ -127,10 +136,14 @@ class GridConfig:
 
 @dataclass
 class ReplicateConfig:
-    """Other seeds of the middle size of each of ``budgets``, for the noise floor."""
+    """Other seeds of the ``sizes`` middle sizes of each of ``budgets``.
+
+    They give the noise floor and take part in the fit; a point's best loss is the mean over seeds.
+    """
 
     budgets: list[float] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    sizes: int = 1
 
 
 @dataclass
@@ -161,6 +174,7 @@ class StudyConfig:
     name, question: what it is called and what it asks.
     base: Hydra overrides that every run shares.
     budgets: training FLOPs; the largest is held out of the test fit and predicted.
+    form: of the law: one of (params, tokens); ``python -m sweeps.fit --help`` has equations.
     level, resamples: of the bootstrap intervals.
     """
 
@@ -176,6 +190,7 @@ class StudyConfig:
     twin: TwinConfig = field(default_factory=TwinConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    form: LawForm = LawForm.chinchilla
     level: float = 0.9
     resamples: int = 1000
 
@@ -207,6 +222,11 @@ class StudyConfig:
             raise ValueError(
                 f"grid.heads={self.grid.heads}: must be 1, 2 or 4, as widths are multiples of 8, "
                 "or 0, which leaves heads to the ladder."
+            )
+        if self.replicates.sizes < 1:
+            raise ValueError(
+                f"replicates.sizes={self.replicates.sizes}: must be 1 or more. "
+                "Use 1, the middle size of a budget."
             )
         if not set(self.replicates.budgets) <= set(self.budgets):
             raise ValueError(
@@ -291,7 +311,8 @@ def _science(text: str, study: "StudyConfig | ArmsConfig | GridStudyConfig") -> 
     frozen = OmegaConf.merge(OmegaConf.create(defaults), OmegaConf.create(text))
     config = OmegaConf.to_container(frozen)
     assert isinstance(config, dict)
-    free = ["cluster", "level", "resamples", "samples", "question", "root"]
+    free = ["cluster", "form", "level", "resamples", "samples", "question", "root"]
     free += ["cost", "expected", "seeds", "losses", "draws"]  # of arms: more of them go on
+    free += ["replicates"]  # more of them go on too
     free += ["analysis", "stop_early", "repeat", "noise_seeds", "stand_in"]
     return {key: value for key, value in config.items() if key not in free}

@@ -124,13 +124,13 @@ class StudyRunner:
         return pilot_minimum(self.study.pilot, results)
 
     def _replicates(self, grid: list[Spec]) -> list[Spec]:
-        """Return the middle size of each replicated budget's grid with other seeds."""
+        """Return the middle sizes of each replicated budget's grid with other seeds."""
         specs = []
         for budget in self.study.replicates.budgets:
             members = [spec for spec in grid if spec.budget == budget]
-            model = self.plan.compose(members[len(members) // 2]).model
-            rung = Rung(model.width, model.depth, model.head_dim, 0)
-            specs += self.plan.replicates(budget, rung)
+            models = [self.plan.compose(spec).model for spec in members]
+            rungs = [Rung(m.width, m.depth, m.head_dim, 0) for m in models]
+            specs += self.plan.replicates(budget, rungs)
         return specs
 
     def _extensions(self) -> list[Spec]:
@@ -149,25 +149,30 @@ class StudyRunner:
 
     def _table(self) -> tuple[list[dict[str, Any]], SeedNoise | None]:
         """Write runs.csv."""
-        noise = seed_noise([self._seeds_of(b) for b in self.study.replicates.budgets])
+        noise = seed_noise([p for b in self.study.replicates.budgets for p in self._seeds_of(b)])
         rows = collect(self.specs, self.folders, noise)
         write_rows(self.study.folder / "runs.csv", rows)
         return rows, noise
 
-    def _seeds_of(self, budget: float) -> list[float]:
-        """Return the losses of a replicated point over its seeds."""
-        others = self._results(["replicate"], budget)
-        shapes = {(r["width"], r["depth"]) for r in others}
-        first = [r for r in self._results(["grid"], budget) if (r["width"], r["depth"]) in shapes]
-        return [r["loss"] for r in (*first, *others)]
+    def _seeds_of(self, budget: float) -> list[list[float]]:
+        """Return the losses of each point of a budget over its seeds."""
+        points: dict[int, list[float]] = {}
+        for result in self._results(["grid", "replicate"], budget):
+            points.setdefault(result["params"], []).append(result["loss"])
+        return list(points.values())
 
     def _fit(self) -> dict[str, Any]:
         """Fit runs.csv as it lies on disk, so that anyone can refit it, and write law.json."""
         table = self.study.folder / "runs.csv"
         try:
-            law = fit_table(table, level=self.study.level, resamples=self.study.resamples)
+            law = fit_table(
+                table,
+                form=self.study.form.value,
+                level=self.study.level,
+                resamples=self.study.resamples,
+            )
         except ValueError as error:
-            law = unfitted(str(error), table)
+            law = unfitted(str(error), table, self.study.form.value)
             print(f"warning: {law['warnings'][0]}", file=sys.stderr)
         law["warnings"] += self._repetition()
         write_json(self.study.folder / "law.json", law)
@@ -245,10 +250,10 @@ class StudyRunner:
         write_json(folder / "data.json", data)
 
 
-def unfitted(reason: str, table: Path) -> dict[str, Any]:
+def unfitted(reason: str, table: Path, form: str) -> dict[str, Any]:
     """Return a law.json without a law, which says why: a study must not fall over at its end."""
     return {
-        "form": "chinchilla",
+        "form": form,
         "coefficients": None,
         "intervals": None,
         "frontier": [],

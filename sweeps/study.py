@@ -5,6 +5,7 @@ and learning rate from its tokens.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -132,10 +133,15 @@ class StudyPlan:
         known = any(abs(rung.params / size - 1) < 0.01 for size in sizes)
         return None if known else self.point("extend", budget, rung)
 
-    def replicates(self, budget: float, rung: Rung) -> list[Spec]:
-        """Return the same point with other seeds."""
-        seeds = self.study.replicates.seeds
-        return [self.point("replicate", budget, rung, seed) for seed in seeds]
+    def replicates(self, budget: float, rungs: Sequence[Rung]) -> list[Spec]:
+        """Return the middle sizes of a budget's grid, in rising order, with other seeds."""
+        chosen = self.study.replicates
+        first = max(0, (len(rungs) - chosen.sizes + 1) // 2)
+        return [
+            self.point("replicate", budget, rung, seed)
+            for rung in rungs[first : first + chosen.sizes]
+            for seed in chosen.seeds
+        ]
 
     def twins(self) -> list[Spec]:
         """Return one run on one process, and again on two with ZeRO 1."""

@@ -89,6 +89,9 @@ FORMS: dict[str, Form] = {
     )
 }  # fmt: skip
 
+# Laws of loss in parameters and tokens alone, which can stand in for each other.
+LOSS_FORMS = ("chinchilla", "chinchilla_tied", "kaplan", "overtraining")
+
 
 def form_of(name: str) -> Form:
     """Return the form called `name`.

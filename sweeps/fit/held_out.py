@@ -1,7 +1,7 @@
 """The held-out test: the largest budget is left out of the fit and predicted."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,17 @@ from sweeps.fit.bootstrap import (
 )
 from sweeps.fit.forms import Array, FlopsPerToken, Rows
 from sweeps.fit.frontier import compute_optimal
-from sweeps.fit.runs import Run, clusters_of, columns_of, noise_floor
+from sweeps.fit.runs import Run, best_loss, clusters_of, columns_of, noise_floor
 from sweeps.fit.solve import Fit
+
+Fitting = Callable[[Sequence[Run]], Fit]
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """Hold the prediction of the largest budget by a law that has not seen it.
 
+    other_forms: what laws of other forms predict from the same runs: how much rests on the form.
     line_predicted, line_relative_error, line_skill: of the best loss by
     :func:`line_through_budgets`, a check that assumes less; None below three fitted budgets.
     """
@@ -42,23 +45,26 @@ class HeldOut:
     line_predicted: float | None = None
     line_relative_error: float | None = None
     line_skill: float | None = None
+    other_forms: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
 def hold_out(
     runs: Sequence[Run],
     budgets: Sequence[tuple[float, Rows]],
-    fitting: Callable[[Sequence[Run]], Fit],
+    fitting: Fitting,
     cost: FlopsPerToken,
     level: float = 0.9,
     resamples: int = 1000,
     seed: int = 0,
+    others: Mapping[str, Fitting] | None = None,
 ) -> tuple[HeldOut | None, str | None]:
     """Fit without the largest budget and predict each of its runs and its best loss.
 
     Where the runs form no budgets the tenth of them with the most compute is left out. `fitting`
-    fits the runs it is given. `predicted` is the least of the predictions at the held-out (N, D),
-    `actual` the least loss there, `predicted_frontier` the law's L*(C). The prediction interval of
-    a run is the central `level` of draws  L_hat_k exp(u + v):  L_hat_k one bootstrap refit, u one
+    fits the runs it is given; `others` do so with other forms. `predicted` is the least of the
+    predictions at the held-out (N, D), `actual` the least loss there (of a point: the mean over its
+    seeds), `predicted_frontier` the law's L*(C). The prediction interval of a run is the central
+    `level` of draws  L_hat_k exp(u + v):  L_hat_k one bootstrap refit, u one
     residual of the fit drawn with replacement and widened by sqrt(R / (R - P)) for the degrees of
     freedom spent, v Gaussian with the noise floor. For the best loss it is that of the least of the
     runs' draws. (u already holds the noise of the fitted runs: adding v errs on the wide side.)
@@ -80,17 +86,17 @@ def hold_out(
         return None, "no bootstrap resample without the largest budget could be fitted"
     floor = noise_floor(runs)
     draws = _prediction_draws(fit, boot, test, floor or 0.0, seed)
-    held, losses = columns_of(test)
+    held, _ = columns_of(test)
     predicted = fit.predict(held)
     rows = [
         _judged(float(p), r.loss, percentile_interval(d, level))
         | {"name": r.name, "params": r.params, "tokens": r.tokens, "flops": r.flops}
         for r, p, d in zip(test, predicted, draws.T, strict=True)
     ]
-    actual = float(losses.min())
+    actual = best_loss(test)
     whole = _judged(float(predicted.min()), actual, percentile_interval(draws.min(axis=1), level))
     line = line_through_budgets(
-        [(compute, min(runs[i].loss for i in rows)) for compute, rows in budgets[:-1]], top
+        [(compute, best_loss([runs[i] for i in rows])) for compute, rows in budgets[:-1]], top
     )
     skill, why = _skill(whole["predicted"], actual, last, floor)
     return HeldOut(
@@ -104,8 +110,27 @@ def hold_out(
         line_predicted=line,
         line_relative_error=line / actual - 1 if line else None,
         line_skill=_skill(line, actual, last, floor)[0] if line else None,
+        other_forms=_other_forms(others or {}, train, held, (actual, last, floor)),
         **whole,
     ), None
+
+
+def _other_forms(
+    others: Mapping[str, Fitting],
+    train: Sequence[Run],
+    held: dict[str, Array],
+    known: tuple[float, float, float | None],
+) -> dict[str, dict[str, float | None]]:
+    """Return prediction, error and skill of each form that can be fitted."""
+    found: dict[str, dict[str, float | None]] = {}
+    for name, fitting in others.items():
+        try:
+            predicted = float(fitting(train).predict(held).min())
+        except ValueError:  # too few runs for its coefficients
+            continue
+        error, skill = predicted / known[0] - 1, _skill(predicted, *known)[0]
+        found[name] = {"predicted": predicted, "relative_error": error, "skill": skill}
+    return found
 
 
 def line_through_budgets(best: Sequence[tuple[float, float]], compute: float) -> float | None:
@@ -126,11 +151,15 @@ def _split(
     """Return the held-out compute, its rows, and the best loss of the compute below it."""
     if budgets:
         top, rows = budgets[-1]
-        return top, [int(i) for i in rows], min(runs[i].loss for i in budgets[-2][1])
+        return top, [int(i) for i in rows], best_loss([runs[i] for i in budgets[-2][1]])
     order = np.argsort([r.flops for r in runs], kind="stable")
     num = max(1, len(runs) // 10)
     below = order[: len(runs) - num]
-    return runs[order[-1]].flops, [int(i) for i in order[-num:]], min(runs[i].loss for i in below)
+    return (
+        runs[order[-1]].flops,
+        [int(i) for i in order[-num:]],
+        best_loss([runs[i] for i in below]),
+    )
 
 
 def _prediction_draws(

@@ -104,7 +104,8 @@ def _minimum(
     if sizes < MIN_SIZES:
         return replace(refused, reason=f"{sizes} sizes: a parabola needs at least {MIN_SIZES}")
     vertex, value, curvature = (float(v[0]) for v in parabola_minimum(x, y))
-    best = float(x[np.argmin(y)])
+    each = np.unique(x)  # a size counts by the mean over its seeds
+    best = float(each[np.argmin([y[x == size].mean() for size in each])])
     if curvature <= 0:
         return replace(refused, reason="loss does not curve upwards in log params")
     if best in (x.min(), x.max()) or not x.min() < vertex < x.max():

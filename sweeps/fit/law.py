@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from sweeps.fit import diagnose
 from sweeps.fit.bootstrap import Bootstrap, bootstrap_fit
-from sweeps.fit.catalogue import form_of
+from sweeps.fit.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.envelope import approach_1
-from sweeps.fit.forms import Array, FlopsPerToken, Relation, Rows
+from sweeps.fit.forms import Array, FlopsPerToken, Form, Relation, Rows
 from sweeps.fit.frontier import FrontierPoint, compute_optimal, frontier_point
 from sweeps.fit.general import fit_columns, without_diverged
 from sweeps.fit.held_out import HeldOut, hold_out
@@ -108,7 +109,7 @@ def fit_law(
         runs: finished runs; those with a non-finite or diverged loss are excluded and listed.
         flops_of: training FLOPs per token of a model with these parameters, element by element
             and defined for any positive number; interpolated between the runs when None.
-        form: its name in the catalogue (chinchilla, chinchilla_tied, kaplan, overtraining).
+        form: its name in the catalogue: one of `LOSS_FORMS`.
         flops: the frontier's targets; the budgets and one step beyond them when empty.
         level: of all intervals; resamples: bootstrap refits; delta, residual and mean: of the
             objective, as published for the form when None; fixed: coefficients that keep a value.
@@ -126,12 +127,14 @@ def fit_law(
     ]
     runs = [r for r, why in zip(runs, reasons, strict=True) if not why]
 
-    def fitting(some: Sequence[Run]) -> Fit:
+    def fitting(some: Sequence[Run], shape: Form = shape) -> Fit:
         columns, loss = columns_of(some)
         diagnose.check_columns(shape, columns, loss, len(fixed or {}))
         options: dict[str, Any] = {"delta": delta, "residual": residual, "mean": mean}
         return fit_form(shape, columns, loss, fixed=fixed, **options)
 
+    # Where coefficients are fixed, those of other forms are not.
+    others = {n: partial(fitting, shape=form_of(n)) for n in LOSS_FORMS if n != form and not fixed}
     fit, profiles = certify(fitting(runs), level)
     cost = flops_of or interpolated_flops_per_token(runs)
     budgets = group_budgets(runs)
@@ -140,7 +143,7 @@ def fit_law(
     floor = noise_floor(runs)
     tables = [(c, fit.columns["params"][g], fit.target[g]) for c, g in budgets]
     minima, draws = isoflop_minima(tables, floor or 0.0, cost, level, resamples, seed)
-    held, why = hold_out(runs, budgets, fitting, cost, level, resamples, seed)
+    held, why = hold_out(runs, budgets, fitting, cost, level, resamples, seed, others)
     exponents = exponents_of(fit, boot, minima, draws) | {
         "approach_1": approach_1(
             fit.columns["params"], fit.columns["flops"], fit.target, clusters_of(runs), level,

@@ -101,6 +101,17 @@ def columns_of(runs: Sequence[Run]) -> tuple[dict[str, Array], Array]:
     return columns, np.array([r.loss for r in runs], dtype=float)
 
 
+def best_loss(runs: Sequence[Run]) -> float:
+    """Return the least loss of a point, the mean over its seeds (runs of one cluster).
+
+    The least of single runs would be the lower the more seeds there are.
+    """
+    points: dict[Any, list[float]] = {}
+    for cluster, run in zip(clusters_of(runs), runs, strict=True):
+        points.setdefault(cluster, []).append(run.loss)
+    return float(min(np.mean(losses) for losses in points.values()))
+
+
 def clusters_of(runs: Sequence[Run]) -> list[Any]:
     """Return what is resampled together: a run's cluster, or the run alone."""
     return [r.cluster if r.cluster is not None else i for i, r in enumerate(runs)]

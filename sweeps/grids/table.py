@@ -10,8 +10,12 @@ from sweeps.grids.plan import Point
 
 EXTRA = (
     "arm", "length", "asked_tokens", "unique_tokens", "epochs", "clip_tokens", "loss_noise_draws",
-    "spent_flops", "cluster", "status", "setting", "group",
+    "spent_flops", "status", "setting", "group",
 )  # fmt: skip
+LEFT_OUT = {
+    "replicate": "replicate: measures the noise floor",
+    "trunk": "trunk: its rate never falls",
+}
 INTERNAL = ("setting", "group")  # keys that only the analyses need
 
 
@@ -45,8 +49,9 @@ def rows_of(
             "seed": point.seed,
         }
         row |= point.settings
-        if point.spec.phase == "trunk" and not row["excluded"]:
-            row |= {"excluded": 1, "reason": "trunk: its rate never falls"}
+        left_out = LEFT_OUT.get(point.spec.phase)
+        if left_out and not row["excluded"]:
+            row |= {"excluded": 1, "reason": left_out}
     return rows
 
 

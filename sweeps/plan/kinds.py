@@ -134,7 +134,7 @@ def plan_isoflop(study: StudyConfig, clips: Clips) -> Planned:
             spec = plan.point("grid", budget, rung)
             runs.append(_expected(plan, spec, rung, lowest * study.grid.spacing**i))
         if budget in study.replicates.budgets:
-            more = plan.replicates(budget, rungs[len(rungs) // 2])
+            more = plan.replicates(budget, rungs)
             runs += [Expected(spec, partial(plan.compose, spec)) for spec in more]
         shapes |= {(rung.width, rung.width // rung.head_dim) for rung in rungs}
     runs += [Expected(spec, partial(plan.compose, spec)) for spec in plan.twins()]

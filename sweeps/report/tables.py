@@ -105,6 +105,11 @@ def held_out_table(inputs: Inputs) -> Table | None:
         off = format_signed_percent(get.get("line_relative_error", math.nan))
         text = f"{format_value(line, 5)} ({off})"
         pairs.append(("By a power of compute through the budgets’ best losses", text))
+    for form, item in mapping(held_out.get("other_forms")).items():
+        other = {key: to_number(value) for key, value in mapping(item).items()}
+        off = format_signed_percent(other.get("relative_error", math.nan))
+        text = f"{format_value(other.get('predicted', math.nan), 5)} ({off})"
+        pairs.append((f"By the form {form}, from the same runs", text))
     return pairs_table("Held-out test", pairs)
 
 

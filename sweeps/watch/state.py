@@ -260,7 +260,7 @@ def _speed(records: Sequence[Mapping[str, Any]]) -> float | None:
 
 def best_of(runs: Sequence[RunState]) -> list[Best]:
     """Return the best loss of each budget among its finished points, by rising budget."""
-    points = [r for r in runs if r.budget and r.phase not in EXCLUDED_PHASES]
+    points = [r for r in runs if r.budget and r.phase not in (*EXCLUDED_PHASES, "replicate")]
     found = []
     for budget in sorted({run.budget for run in points}):
         members = [run for run in points if run.budget == budget]

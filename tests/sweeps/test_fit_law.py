@@ -10,8 +10,15 @@ import pytest
 from sweeps.fit.__main__ import main, write_json
 from sweeps.fit.describe import describe
 from sweeps.fit.held_out import line_through_budgets
+from sweeps.fit.isoflop import isoflop_minima
 from sweeps.fit.law import fit_law, fit_table
-from sweeps.fit.runs import Run, group_budgets, interpolated_flops_per_token, noise_floor
+from sweeps.fit.runs import (
+    Run,
+    best_loss,
+    group_budgets,
+    interpolated_flops_per_token,
+    noise_floor,
+)
 
 TRUE = {"E": 0.25, "A": 30.0, "alpha": 0.42, "B": 900.0, "beta": 0.45}
 FEW = {"resamples": 100}
@@ -125,6 +132,35 @@ def test_noise_floor_comes_from_replicates_where_larger():
     assert noise_floor(runs) == pytest.approx(0.02 / math.sqrt(2))
     assert noise_floor(runs[:1]) == pytest.approx(0.001)
     assert noise_floor([Run("a", 1, 1, 6, 1.0)]) is None
+
+
+def test_the_best_of_a_budget_is_a_mean_over_seeds():
+    runs = [
+        Run("a0", 1, 1, 6, 1.00, cluster="a"),
+        Run("a1", 1, 1, 6, 1.04, cluster="a"),
+        Run("b0", 2, 1, 12, 1.01, cluster="b"),
+        Run("c", 3, 1, 18, 1.50),
+    ]
+    assert best_loss(runs) == pytest.approx(1.01)
+    assert best_loss(runs[:2]) == pytest.approx(1.02)
+
+
+def test_a_lucky_seed_at_the_end_does_not_refuse_a_minimum():
+    sizes = np.array([1e4, 1e4, 1e4, 2e4, 4e4, 8e4, 1.6e5])
+    losses = np.array([0.99, 1.05, 1.04, 1.01, 1.0, 1.01, 1.04])
+    (found,), _ = isoflop_minima([(1e12, sizes, losses)], 1e-3, lambda n: 6 * n)
+    assert found.interior
+    assert 2e4 < found.params < 8e4
+
+
+def test_other_forms_predict_the_held_out_budget_from_the_same_runs(law):
+    others = law.held_out.other_forms
+    assert set(others) == {"chinchilla_tied", "kaplan", "overtraining"}
+    again = fit_law(law.runs, form="kaplan", resamples=20).held_out
+    assert again.predicted == pytest.approx(others["kaplan"]["predicted"], rel=1e-6)
+    assert again.relative_error == pytest.approx(others["kaplan"]["relative_error"], rel=1e-4)
+    assert set(again.other_forms) == {"chinchilla", "chinchilla_tied", "overtraining"}
+    assert again.other_forms["chinchilla"]["predicted"] == pytest.approx(law.held_out.predicted)
 
 
 def test_budgets_group_by_flops_up_to_rounding():

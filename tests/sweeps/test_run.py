@@ -158,7 +158,8 @@ def test_replicates_and_their_point_make_the_noise(study: StudyConfig) -> None:
     rows, noise = runner._table()
     assert noise is not None
     assert (noise.n, noise.std) == (3, pytest.approx(0.004))
-    assert [row["excluded"] for row in rows] == [0, 1, 1]
+    assert [row["excluded"] for row in rows] == [0, 0, 0]
+    assert len({row["cluster"] for row in rows}) == 1
     again = collect(runner.specs, runner.folders, noise)
     write_rows(study.folder / "again.csv", again)
     assert (study.folder / "again.csv").read_text() == (study.folder / "runs.csv").read_text()

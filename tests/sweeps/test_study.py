@@ -11,7 +11,8 @@ from data.shards import ShardWriter, write_manifest
 from models.count import count_params
 from sweeps.arms.config import ArmsConfig
 from sweeps.arms.plan import ArmsPlan
-from sweeps.config import CONF_DIR, StudyConfig, compose_any, compose_study, freeze_study
+from sweeps.config import CONF_DIR, LawForm, StudyConfig, compose_any, compose_study, freeze_study
+from sweeps.fit.catalogue import LOSS_FORMS
 from sweeps.study import NO_HORIZON, StudyPlan
 from trainer.config import compose_run
 from trainer.horizon import plan_horizon
@@ -125,13 +126,30 @@ def test_replicates_differ_from_the_point_in_seed_and_name_alone(plan: StudyPlan
     rung = plan.rung(4e4)
     budget = plan.study.replicates.budgets[0]
     point = plan.point("grid", budget, rung)
-    replicates = plan.replicates(budget, rung)
+    replicates = plan.replicates(budget, [rung])
     assert [spec.phase for spec in replicates] == ["replicate", "replicate"]
     runs = [plan.compose(spec) for spec in (point, *replicates)]
     assert [run.seed for run in runs] == [0, 1, 2]
     same = [[o for o in s.overrides if not o.startswith("seed=")] for s in (point, *replicates)]
     assert same[0] == same[1] == same[2]
     assert len({spec.name for spec in (point, *replicates)}) == 3
+
+
+def test_a_study_may_choose_any_form_of_a_loss_in_params_and_tokens() -> None:
+    assert [form.value for form in LawForm] == list(LOSS_FORMS)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chosen"), [(1, [2]), (2, [2, 3]), (3, [1, 2, 3]), (9, [0, 1, 2, 3, 4])]
+)
+def test_replicates_are_of_the_middle_sizes(plan: StudyPlan, sizes: int, chosen: list[int]) -> None:
+    rungs = [plan.rung(params) for params in (2.4e4, 4.6e4, 7e4, 1.1e5, 2.6e5)]
+    assert len({rung.width for rung in rungs}) == 5
+    plan.study.replicates.sizes = sizes
+    specs = plan.replicates(plan.study.budgets[0], rungs)
+    widths = [plan.compose(spec).model.width for spec in specs[::2]]
+    assert widths == [rungs[i].width for i in chosen]
+    assert [plan.compose(spec).seed for spec in specs] == [1, 2] * len(chosen)
 
 
 def test_twins_are_one_experiment_in_two_layouts(plan: StudyPlan) -> None:
@@ -180,6 +198,8 @@ def test_a_job_is_frozen_and_marked_done_by_its_result(plan: StudyPlan) -> None:
         ("pilot.flops=0", r"must be positive\. Use FLOPs"),
         ("grid.spacing=1", r"a spacing above 1\. Use 5 and 1\.6\.$"),
         ("replicates.budgets=[7]", r"must be some of budgets="),
+        ("replicates.sizes=0", r"^replicates\.sizes=0: must be 1 or more\. Use 1"),
+        ("form=cubic", r"^form: Invalid value 'cubic'"),
     ],
 )
 def test_a_wrong_key_or_value_is_told_what_is_allowed(override: str, message: str) -> None:
