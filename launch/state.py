@@ -11,6 +11,7 @@ from launch.goodput import measure
 from launch.process import METRICS_FILE, tail_text
 from launch.records import CANCELLED_FILE, read_json, read_launches
 from launch.runs import RESULT_FILE, RunFolder
+from launch.slurm.accounting import PastJob
 from launch.slurm.commands import QueueEntry
 from launch.slurm.submit import entry_of
 from trainer.heartbeat import read_heartbeats
@@ -62,10 +63,12 @@ def state_of(
     price: float = 0.0,
     now: float | None = None,
     machine: "MachineConfig | None" = None,
+    past: PastJob | None = None,
 ) -> RunState:
     """Read a run's state.
 
     entries: the queue; None where it is not known or there is none. price: of a process an hour.
+    past: what accounting remembers of its last job, which tells how a run without a word ended.
     machine: whose peak MFU is a share of. Raises ValueError where it has none for the precision.
     """
     now = time.time() if now is None else now
@@ -76,6 +79,8 @@ def state_of(
     if entry is not None:
         found.job, found.nodes = entry.job, entry.nodes
     _judge(found, run.path, launches, entry, entries is not None, now)
+    if past is not None and entry is None and found.state in ("failed", "new"):
+        _add_past(found, launches, past)
     goodput = measure(run.path, now if found.state in ("running", "stalled") else 0.0)
     found.goodput, found.lost_seconds = goodput.share, goodput.lost
     parallel = read_yaml(run.path / "config.yaml").get("parallel", {})
@@ -151,6 +156,16 @@ def _judge(
         found.state, found.reason = "stopped", "saved; the same submission continues it"
     elif beats or launches:
         found.state, found.reason = "failed", stalled.get("summary", "") or _last_reason(launches)
+
+
+def _add_past(found: RunState, launches: Sequence[dict[str, Any]], past: PastJob) -> None:
+    """Let accounting tell the job, its node, and how it ended where the folder does not."""
+    found.job, found.nodes = past.job, past.nodes
+    if found.state == "new":  # not even its supervisor could write into the folder
+        found.state = "cancelled" if past.state == "CANCELLED" else "failed"
+    silent = not launches or launches[-1]["event"] == "start"
+    if silent or not found.reason:
+        found.reason = past.describe()
 
 
 def _last_reason(launches: Sequence[dict[str, Any]]) -> str:

@@ -9,7 +9,8 @@ examples:
   python -m launch.status runs/demo --watch machine=h100
   python -m launch.status runs/demo price=2.50 lost=true
 
-Reads folders and, where there is one, SLURM's queue; needs no accounting and changes nothing.
+Reads folders and, where there are, SLURM's queue and its accounting (which tells how a run ended
+that left no word); needs neither and changes nothing.
 machine: one that launch/conf/machine describes; it gives MFU (model FLOPs over what the devices can
 do at most) and, where none is given, the price. price: of one process an hour. lost=true: seconds
 lost by cause instead of the speed. goodput is useful step time over wall time since the submission
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from launch.state import RunState
 
 _WATCH_SECONDS = 5.0
-_STATES = ("running", "waiting", "done", "stalled", "failed", "diverged", "cancelled", "held")
+_STATES = (
+    "running", "waiting", "done", "stalled", "failed", "diverged", "cancelled", "held", "stopped",
+    "new",
+)  # fmt: skip
 
 
 def read_states(
@@ -38,11 +42,15 @@ def read_states(
 ) -> "list[RunState]":
     """Return the state of every run in the folders; see state.py on price and machine."""
     from launch.runs import find_runs
+    from launch.slurm.accounting import past_jobs
+    from launch.slurm.submit import entry_of
     from launch.state import state_of
 
     runs = [run for folder in folders for run in find_runs(folder)]
     entries = read_queue()
-    return [state_of(run, entries, price, machine=machine) for run in runs]
+    gone = [r.path for r in runs if not r.is_done and not entry_of(r.path, entries or [])]
+    past = past_jobs(gone) or {}
+    return [state_of(r, entries, price, machine=machine, past=past.get(r.path)) for r in runs]
 
 
 def read_queue() -> "list[QueueEntry] | None":

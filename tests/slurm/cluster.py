@@ -42,7 +42,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
+AccountingStorageType={accounting}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
@@ -66,6 +66,28 @@ NodeName=n[1-{nodes}] NodeAddr={subnet}.[1-{nodes}] CPUs={cpus} RealMemory=4096 
 PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=spot Nodes=ALL MaxTime=7-0 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=shut Nodes=ALL MaxTime=7-0 State=DOWN
+"""
+
+# Accounting is a daemon of its own before a database of its own.
+ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacct")
+DATABASE_CONFIG = """\
+AuthType=auth/munge
+AuthInfo=socket={root}/run/munge.sock
+DbdHost={host}
+DbdPort={port}
+SlurmUser=root
+LogFile={root}/log/slurmdbd.log
+PidFile={root}/run/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={storage_port}
+StorageUser=slurm
+StoragePass=throwaway
+StorageLoc=slurm_acct_db
+"""
+USER = """\
+CREATE USER 'slurm'@'127.0.0.1' IDENTIFIED BY 'throwaway';
+GRANT ALL ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';
 """
 
 
@@ -95,16 +117,19 @@ def wait_until(what: Callable[[], object], seconds: float, name: str = "") -> No
 class Cluster:
     """The cluster; ``env`` is what its clients need in their environment."""
 
-    def __init__(self, root: Path, nodes: int = 4, cpus: int = 4) -> None:
-        self.root, self.num_nodes, self.cpus = root, nodes, cpus
+    def __init__(self, root: Path, nodes: int = 4, cpus: int = 4, accounting: bool = False) -> None:
+        self.root, self.num_nodes, self.cpus, self.accounting = root, nodes, cpus, accounting
         self.nodes = [f"n{i}" for i in range(1, nodes + 1)]
-        number = os.getpid() % 60_000
+        # One process may hold one cluster with accounting beside one without.
+        number = (os.getpid() + 7919 * accounting) % 60_000
         self._tag = f"ks{number}"
         self._subnet = f"10.{100 + number // 250 % 100}.{number % 250}"
         self._config = root / "slurm.conf"
         self.env = {**os.environ, "SLURM_CONF": str(self._config)}
         self.small_disk = root / "disk"
         self.no_small_disk = ""  # why there is none
+        self._accounts_port = free_port()
+        self._database: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start everything and wait until all nodes are idle."""
@@ -116,6 +141,8 @@ class Cluster:
         self._mount_small_disk()
         self._start_munge()
         self._add_network()
+        if self.accounting:
+            self._start_accounting()
         self.start_controller()
         for node in self.nodes:
             self.start_node(node)
@@ -184,9 +211,11 @@ class Cluster:
     def stop(self) -> None:
         """End all jobs, daemons, left-over processes and namespaces."""
         # The nodes before the controller, and munge last: each asks the next when it ends.
-        order = ("slurmd.*.pid", "slurmctld.pid", "munged.pid")
+        order = ("slurmd.*.pid", "slurmctld.pid", "slurmdbd.pid", "mariadbd.pid", "munged.pid")
         for path in [p for pattern in order for p in sorted((self.root / "run").glob(pattern))]:
             self._end(path, signal.SIGTERM)
+        if self._database is not None:
+            self._database.wait(30)
         for process in self._left_over():
             process.kill()
         for node in self.nodes:
@@ -213,7 +242,13 @@ class Cluster:
             "cpus": self.cpus,
             "port": free_port(),
             "node_port": free_port(),
+            "accounting": "accounting_storage/none",
         }
+        if self.accounting:
+            lines = ("slurmdbd", f"AccountingStorageHost={values['host']}",
+                     f"AccountingStoragePort={self._accounts_port}",
+                     f"AccountingStoragePass={self.root}/run/munge.sock")  # fmt: skip
+            values["accounting"] = "accounting_storage/" + "\n".join(lines)
         self._config.write_text(CONFIG.format(**values))
         (self.root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
 
@@ -227,6 +262,34 @@ class Cluster:
             f"--pid-file={run}/munged.pid", f"--log-file={self.root}/log/munged.log",
             f"--seed-file={self.root}/munge.seed", "--num-threads=2",
         )  # fmt: skip
+
+    def _start_accounting(self) -> None:
+        """Start a database in the cluster's folder, and SLURM's daemon before it."""
+        data, run, port = self.root / "database", self.root / "run", free_port()
+        self("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}")
+        (self.root / "user.sql").write_text(USER)
+        with (self.root / "log" / "mariadbd.log").open("wb") as log:
+            self._database = subprocess.Popen(
+                ["mariadbd", "--no-defaults", "--user=root", f"--datadir={data}",
+                 "--bind-address=127.0.0.1", f"--port={port}", f"--socket={run}/mariadbd.sock",
+                 f"--pid-file={run}/mariadbd.pid", f"--init-file={self.root}/user.sql"],
+                stdout=log, stderr=log, env=self.env,
+            )  # fmt: skip
+        wait_until(lambda: (run / "mariadbd.pid").exists(), 60, "mariadbd")
+        config = self.root / "slurmdbd.conf"
+        config.touch(mode=0o600)  # it holds a password: slurmdbd refuses one that others can read
+        config.write_text(
+            DATABASE_CONFIG.format(
+                root=self.root,
+                host=socket.gethostname(),
+                port=self._accounts_port,
+                storage_port=port,
+            )
+        )
+        self("slurmdbd")
+        known = ("sacctmgr", "--immediate", "add", "cluster", "kinescale")
+        wait_until(lambda: "Adding" in self(*known, check=False), 60, "slurmdbd")
+        self("sacctmgr", "--immediate", "add", "account", "lab", "cluster=kinescale", check=False)
 
     def _add_network(self) -> None:
         self("ip", "link", "add", self._tag, "type", "bridge")
