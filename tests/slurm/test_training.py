@@ -15,6 +15,7 @@ from launch.dispatch import run_on
 from launch.local import Status
 from launch.process import Job
 from launch.records import read_launches
+from launch.slurm.config import Starter
 from launch.slurm.submit import submit_jobs
 from trainer.config import compose_run, freeze, run_name
 from trainer.heartbeat import read_heartbeats
@@ -84,11 +85,12 @@ def finish(job: Job, twin: Path, name: str, note: Note, attempts: int = 2) -> No
     note(fault)
 
 
+@pytest.mark.parametrize("starter", list(Starter))
 def test_a_layout_of_two_nodes_with_two_ranks_each_computes_what_the_twin_does(
-    idle: Cluster, latents: Path, tmp_path: Path, twin: Path
+    idle: Cluster, latents: Path, tmp_path: Path, twin: Path, starter: Starter
 ) -> None:
     job = make_job(latents, tmp_path, "parallel.processes=4", "parallel.tp=2")
-    (outcome,) = run_on(site(processes_per_node=2), "2 x 2", [job])
+    (outcome,) = run_on(site(processes_per_node=2, starter=starter), "2 x 2", [job])
     assert outcome.status is Status.done, outcome
     (launch, *_) = read_launches(job.run_dir)
     assert launch["processes"] == 4
