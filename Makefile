@@ -95,6 +95,7 @@ gpu-check: $(STAMP) ## On a machine with a GPU: layouts, bf16, kernels, speed as
 bench: $(STAMP) ## Print the ratios that decisions rest on (run it on an idle machine)
 	@$(BIN)/python -m benchmarks.cpu_ops
 	@$(BIN)/python -m benchmarks.train_step
+	@$(BIN)/python -m benchmarks.page_speed
 
 bench-data: $(STAMP) ## Decoders, packing, loading, buckets, ingest against what others do (half an hour)
 	@$(BIN)/python -m benchmarks.decode --update docs/decode.md
