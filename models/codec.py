@@ -14,13 +14,11 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
-from models.config import CodecConfig, CodecKind
+from models.config import CODEC_CELLS, CodecConfig, CodecKind
 from models.vae import TAPS, Memory, Vae, lead_in, reach
 from models.wavelet import valid_cells as wavelet_valid
 
-# Cells of one pass through the network, which needs about 12 kB a cell; and the side of a tile:
-# with halos of 6 cells, a tile of 64 computes 1.4 times what it keeps.
-CELLS = 8192
+# Side of a tile in cells: with halos of 6 cells, one of 64 computes 1.4 times what it keeps.
 TILE = 64
 
 
@@ -116,7 +114,9 @@ class VaeCodec:
     latent frames a chunk holds.
     """
 
-    def __init__(self, config: CodecConfig, vae: Vae, tile: int = TILE, cells: int = CELLS) -> None:
+    def __init__(
+        self, config: CodecConfig, vae: Vae, tile: int = TILE, cells: int = CODEC_CELLS
+    ) -> None:
         self.config, self.vae = config, vae.eval().requires_grad_(False)
         self._tile, self._cells = tile, cells
         self._reach = reach(vae.config)

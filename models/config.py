@@ -4,6 +4,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import ceil
 
+# Cells of one pass through the compression network: what it needs of memory (15 to 18 kB a cell,
+# launch/planner/online.py) does not grow with the clip beyond them.
+CODEC_CELLS = 8192
+
 
 class CodecKind(StrEnum):
     """Which network or transform turns pixels into latents."""

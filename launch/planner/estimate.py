@@ -106,7 +106,7 @@ def estimate(run: RunConfig, machine: MachineConfig, plan: PlanConfig) -> Estima
     parallel, workload = run.parallel, plan_workload(run, plan)
     micros = run.data.packs_per_step // parallel.layout.dp
     pack = pack_shape(workload.clips, run.data.pack_tokens)
-    online = online_bytes(run) if plan.online else 0.0
+    online = online_bytes(run, workload.clips.longest) if plan.online else 0.0
     memory = plan_memory(run.model, parallel, pack, micros, machine, online)
     batch = batch_of(workload.clips, run.data.pack_tokens, micros)
     time = step_time(Network.of(run.model), machine, Execution.of(parallel), batch)

