@@ -56,7 +56,9 @@ KillWait=5
 BatchStartTimeout=30
 MinJobAge=3600
 InactiveLimit=0
-MessageTimeout=30
+MessageTimeout=10
+# How long SLURM tries to reach a cut node's daemon, several times over; on one network 1 s is long.
+TCPTimeout=1
 SlurmdTimeout=10
 SlurmctldTimeout=30
 EpilogMsgTime=0
