@@ -113,6 +113,7 @@ def _held_out(law: dict[str, Any]) -> list[str]:
         f"({'inside' if held['inside'] else 'OUTSIDE'}); noise floor "
         f"{'unknown' if floor is None else f'{100 * floor:.2g} %'}; skill {skill}",
         *_line_through_budgets(held),
+        *_other_forms(held),
     ]
 
 
@@ -124,6 +125,14 @@ def _line_through_budgets(held: dict[str, Any]) -> list[str]:
         f"  by a power of compute through the budgets' best losses: {held['line_predicted']:.5g}, "
         f"error {100 * held['line_relative_error']:+.2f} %{skill}"
     ]
+
+
+def _other_forms(held: dict[str, Any]) -> list[str]:
+    found = [
+        f"{form} {item['predicted']:.5g} ({100 * item['relative_error']:+.2f} %)"
+        for form, item in (held.get("other_forms") or {}).items()
+    ]
+    return [f"  by other forms: {', '.join(found)}"] if found else []
 
 
 def _sensitivity(law: dict[str, Any]) -> list[str]:

@@ -161,6 +161,9 @@ def test_other_forms_predict_the_held_out_budget_from_the_same_runs(law):
     assert again.relative_error == pytest.approx(others["kaplan"]["relative_error"], rel=1e-4)
     assert set(again.other_forms) == {"chinchilla", "chinchilla_tied", "overtraining"}
     assert again.other_forms["chinchilla"]["predicted"] == pytest.approx(law.held_out.predicted)
+    assert f"by other forms: chinchilla_tied {others['chinchilla_tied']['predicted']:.5g} (" in (
+        describe(law.to_dict())
+    )
 
 
 def test_budgets_group_by_flops_up_to_rounding():
