@@ -180,7 +180,7 @@ class StudyRunner:
 
     def _repetition(self) -> list[str]:
         """Warn where runs saw their clips too often for D to mean fresh data."""
-        results = self._results(["grid", "extend"])
+        results = self._results(["grid", "extend", "replicate"])
         often = [r for r in results if r["accounting"].get("epochs", 0) > FREE_EPOCHS]
         if not often:
             return []

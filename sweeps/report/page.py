@@ -120,7 +120,7 @@ def page_parts(num_colors: int) -> dict[str, Any]:
 def typeset(text: str) -> Markup:
     """Return escaped text with ``x^y`` raised and no line break before ``%``."""
     safe = str(escape(text)).replace(" %", "\u00a0%")
-    return Markup(re.sub(r"\^(-?[\d.]*\d|alpha|beta)", r"<sup>\1</sup>", safe))
+    return Markup(re.sub(r"\^(-?[\d.]*\d|[a-z]+(?:_[A-Z])?)", r"<sup>\1</sup>", safe))
 
 
 def show_drawing(drawing: Drawing, palette: list[str]) -> Markup:

@@ -17,7 +17,7 @@ from markupsafe import escape
 from sweeps.report.exponents import PUBLISHED, exponent_table, own_exponents
 from sweeps.report.figures import draw_all
 from sweeps.report.inputs import read_inputs
-from sweeps.report.page import build_report
+from sweeps.report.page import build_report, typeset
 from sweeps.report.safe_csv import csv_data_uri, neutralise
 from sweeps.report.svg import file_svg
 from sweeps.report.tables import frontier_table, residual_table
@@ -251,6 +251,14 @@ def test_written_video_plays_everywhere(tmp_path):
     assert video_data_uri(tmp_path / "a" / "clip.mp4").startswith("data:video/mp4;base64,AAAA")
     with pytest.raises(ValueError, match="must be uint8"):
         write_mp4(tmp_path / "bad.mp4", frames.astype(float))
+
+
+def test_exponents_are_raised_as_a_whole():
+    assert typeset("N^alpha + D^-.5") == "N<sup>alpha</sup> + D<sup>-.5</sup>"
+    assert typeset("(D_c / tokens)^alpha_D (C^0.38)") == (
+        "(D_c / tokens)<sup>alpha_D</sup> (C<sup>0.38</sup>)"
+    )
+    assert typeset("<b>^2") == "&lt;b&gt;<sup>2</sup>"
 
 
 def test_numbers_read_as_people_write_them():
