@@ -125,8 +125,12 @@ def _other_forms(
     found: dict[str, dict[str, float | None]] = {}
     for name, fitting in others.items():
         try:
-            predicted = float(fitting(train).predict(held).min())
+            # A form that does not suit the rows may overflow on its way; it then says nothing.
+            with np.errstate(all="ignore"):
+                predicted = float(fitting(train).predict(held).min())
         except ValueError:  # too few runs for its coefficients
+            continue
+        if not np.isfinite(predicted):
             continue
         error, skill = predicted / known[0] - 1, _skill(predicted, *known)[0]
         found[name] = {"predicted": predicted, "relative_error": error, "skill": skill}

@@ -69,6 +69,7 @@ def test_what_is_left_out_never_held_the_minimum_and_moves_it_less_than_the_nois
 SIZES = [1.7e4, 3.0e4, 4.6e4, 8.8e4, 1.4e5, 2.2e5, 3.5e5]
 
 
+@pytest.mark.slow
 def test_the_runner_never_starts_what_cannot_matter_and_says_so(
     clips: Path,  # noqa: F811
     tmp_path: Path,
