@@ -71,7 +71,7 @@ report: $(STAMP) ## Write the report of runs/demo again
 studies: $(STAMP) ## Two comparisons on simulated worlds: framing, captions (an hour and a half; resumable)
 	@$(BIN)/python -m sweeps.studies framing captions $(ARGS)
 
-law: $(STAMP) ## The CPU law: render, encode, train, fit (two to three hours on two cores; resumable)
+law: $(STAMP) ## The CPU law: render, encode, train, fit (three to four hours on two cores; resumable)
 	@$(BIN)/python -m data.worlds root=datasets/law num_train_clips=14000 num_val_clips=192 seed=7 \
 	  worlds.rooms=0.8 worlds.physics=0.2 worlds.craft=0 worlds.doom=0
 	@$(BIN)/python -m trainer.encode data.root=datasets/law/video out=datasets/law/latents \

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # Three beats of faults.beat_seconds' default, and a slow file server.
 _FRESH_SECONDS = 30.0
+# What is said where a folder does not tell how its run ended; accounting may.
+_LOST = "ended without a word: its node was lost, or it was killed"
+_NO_SIGN = "gives no sign of life"
 
 
 @dataclass
@@ -80,7 +83,7 @@ def state_of(
         found.job, found.nodes = entry.job, entry.nodes
     _judge(found, run.path, launches, entry, entries is not None, now)
     if past is not None and entry is None and found.state in ("failed", "new"):
-        _add_past(found, launches, past)
+        _add_past(found, past)
     goodput = measure(run.path, now if found.state in ("running", "stalled") else 0.0)
     found.goodput, found.lost_seconds = goodput.share, goodput.lost
     parallel = read_yaml(run.path / "config.yaml").get("parallel", {})
@@ -158,21 +161,20 @@ def _judge(
         found.state, found.reason = "failed", stalled.get("summary", "") or _last_reason(launches)
 
 
-def _add_past(found: RunState, launches: Sequence[dict[str, Any]], past: PastJob) -> None:
+def _add_past(found: RunState, past: PastJob) -> None:
     """Let accounting tell the job, its node, and how it ended where the folder does not."""
     found.job, found.nodes = past.job, past.nodes
     if found.state == "new":  # not even its supervisor could write into the folder
         found.state = "cancelled" if past.state == "CANCELLED" else "failed"
-    silent = not launches or launches[-1]["event"] == "start"
-    if silent or not found.reason:
+    if found.reason in ("", _LOST, _NO_SIGN):
         found.reason = past.describe()
 
 
 def _last_reason(launches: Sequence[dict[str, Any]]) -> str:
     ends = [r for r in launches if r["event"] == "end"]
     if launches and launches[-1]["event"] == "start":
-        return "ended without a word: its node was lost, or it was killed"
-    return str(ends[-1].get("reason", "")) if ends else "gives no sign of life"
+        return _LOST
+    return str(ends[-1].get("reason", "")) if ends else _NO_SIGN
 
 
 def _lagging(beats: Sequence[dict[str, Any]]) -> str:

@@ -47,12 +47,15 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def fit_source(source: Source, flops: float, form: str = "chinchilla", **options: Any) -> Law:
+def fit_source(source: Source, flops: float, form: str = "", **options: Any) -> Law:
     """Fit a study's table with its excluded runs and notes, as sweeps.fit does.
+
+    form: of the law; the study's own when empty.
 
     Raises:
         ValueError: the form splits nothing into params and tokens, or the table makes no law.
     """
+    form = form or source.form
     shape = form_of(form)
     if set(shape.columns) != {"params", "tokens"} or shape.target != "loss":
         raise ValueError(f"form={form}: is no law of params and tokens. Use chinchilla.")

@@ -13,13 +13,14 @@ COMMITTED = Path("docs") / "studies"  # where finished studies of this repositor
 
 @dataclass(frozen=True)
 class Source:
-    """A table of runs, the base and the recipe of its study; `notes` say where they are from."""
+    """A table of runs; base, recipe and law of its study; `notes` say where they are from."""
 
     name: str
     table: Path
     base: list[str]
     recipe: RecipeConfig
     notes: list[str]
+    form: str = "chinchilla"
 
 
 def find_source(text: str) -> Source:
@@ -69,11 +70,12 @@ def _with_settings(name: str, table: Path, folder: Path) -> Source:
         except OmegaConfBaseException as error:
             raise ValueError(f"{frozen}: cannot be read ({error}).") from None
         assert isinstance(recipe, RecipeConfig)
-        return Source(name, table, list(map(str, found.get("base", []))), recipe, [])
+        base = list(map(str, found.get("base", [])))
+        return Source(name, table, base, recipe, [], str(found.get("form", "chinchilla")))
     if (CONF_DIR / "study" / f"{name}.yaml").is_file():
         study = compose_any([f"study={name}"])
         if isinstance(study, StudyConfig):
             note = f"{folder} has no study.yaml: base and recipe are those of study={name} today."
-            return Source(name, table, study.base, study.recipe, [note])
+            return Source(name, table, study.base, study.recipe, [note], study.form.value)
     note = f"{folder} has no study.yaml: shapes and recipe are this project's defaults."
     return Source(name, table, [], RecipeConfig(), [note])

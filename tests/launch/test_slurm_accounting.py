@@ -102,5 +102,8 @@ def test_accounting_speaks_where_the_folder_is_silent(tmp_path: Path) -> None:
     assert state_of(run, [], past=past["9"]).state == "cancelled"
     append_launch(run.path, "start", processes=1)
     assert "its node failed on n2" in state_of(run, [], past=past["8_1"]).reason
+    write_json(run.path / "stalled.json", {"summary": "rank 1 on n2 does not move"})
+    assert state_of(run, [], past=past["8_1"]).reason == "rank 1 on n2 does not move"
+    (run.path / "stalled.json").unlink()
     append_launch(run.path, "end", reason="exit status 3 of rank 0")
     assert state_of(run, [], past=past["8_0"]).reason == "exit status 3 of rank 0"

@@ -100,7 +100,17 @@ def test_a_study_is_found_by_folder_table_and_its_own_settings(tmp_path):
     (tmp_path / "study.yaml").write_text("base: [experiment=cpu_demo]\nrecipe: {lr: 7e-3}\n")
     found = find_source(str(tmp_path))
     assert (found.base, found.recipe.lr, found.notes) == (["experiment=cpu_demo"], 7e-3, [])
+    assert found.form == "chinchilla"
     assert find_source(str(DEMO)).base == ["experiment=cpu_demo"]
+
+
+def test_a_study_is_predicted_by_the_form_it_names(tmp_path):
+    (tmp_path / "runs.csv").write_text((DEMO / "runs.csv").read_text())
+    (tmp_path / "study.yaml").write_text("base: []\nrecipe: {}\nform: kaplan\n")
+    source = find_source(str(tmp_path))
+    assert fit_source(source, 4e12, resamples=10).fit.form.name == "kaplan"
+    asked = fit_source(source, 4e12, form="chinchilla_tied", resamples=10)
+    assert asked.fit.form.name == "chinchilla_tied"
 
 
 def test_the_command_writes_json(tmp_path, capsys):
