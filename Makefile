@@ -62,7 +62,7 @@ setup-system: ## Install Chromium, ffmpeg and SLURM for the page and queue tests
 	  echo "setup-system: done"; \
 	fi
 
-demo: $(STAMP) ## From real clips to a fitted law in runs/demo (20 minutes; safe to interrupt)
+demo: $(STAMP) ## From real clips to a fitted law in runs/demo (half an hour; safe to interrupt)
 	@$(BIN)/python -m sweeps.demo $(ARGS)
 
 report: $(STAMP) ## Write the report of runs/demo again
