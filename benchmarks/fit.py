@@ -263,7 +263,7 @@ def main(names: list[str]) -> int:
     if unknown := [n for n in names if n not in GROUPS]:
         print(f"{unknown[0]}: is not known. Use {', '.join(GROUPS)}.", file=sys.stderr)
         return 2
-    print(f"{'bar':<58}{'asked':<28}{'found':<52}{'':<8}CPU s")
+    print(f"{'bar':<60}{'asked':<34}{'found':<62}{'':<8}CPU s")
     missed = 0
     for name in names or list(GROUPS):
         if name not in ("exact", "coverage") and not fit_data.present():
@@ -272,7 +272,7 @@ def main(names: list[str]) -> int:
         for bar in GROUPS[name]():
             verdict = {True: "ok", False: "MISSED", None: ""}[bar.reached]
             missed += bar.reached is False
-            print(f"{bar.name:<58}{bar.published:<28}{bar.found:<52}{verdict:<8}{bar.seconds:.2f}")
+            print(f"{bar.name:<60}{bar.published:<34}{bar.found:<62}{verdict:<8}{bar.seconds:.2f}")
     print(f"{missed} missed")
     return 0
 

@@ -6,6 +6,7 @@ and Hessian need only the features `phi` `(T, R, P)`: T terms, R rows, P paramet
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -164,6 +165,17 @@ class BoundPowers(Bound):
 
     phi: Array
 
+    @cached_property
+    def _outer(self) -> Array:
+        """phi phi^T of every term and row, `(T R, P^2)`."""
+        num_parameters = self.phi.shape[-1]
+        return (self.phi[..., :, None] * self.phi[..., None, :]).reshape(-1, num_parameters**2)
+
+    @cached_property
+    def _used(self) -> list[tuple[int, int]]:
+        """The terms and parameters that have to do with one another."""
+        return list(zip(*np.nonzero(np.any(self.phi != 0, axis=1)), strict=True))
+
     def _log_terms(self, theta: Array) -> Array:
         num_terms, num_rows, num_parameters = self.phi.shape
         return (theta @ self.phi.reshape(-1, num_parameters).T).reshape(-1, num_terms, num_rows)
@@ -187,12 +199,11 @@ class BoundPowers(Bound):
         total = share.sum(axis=1)
         share /= total[:, None]
         jacobian = np.zeros((len(theta), num_parameters, num_rows))
-        for t, p in zip(*np.nonzero(np.any(self.phi != 0, axis=1)), strict=True):
+        for t, p in self._used:
             jacobian[:, p] += share[:, t] * self.phi[t, :, p]
 
         def curvature(psi: Array, free: Flags | None) -> Array:
-            outer = (self.phi[..., :, None] * self.phi[..., None, :]).reshape(-1, num_parameters**2)
-            first = (share * psi[:, None]).reshape(-1, num_terms * num_rows) @ outer
+            first = (share * psi[:, None]).reshape(-1, num_terms * num_rows) @ self._outer
             second = (jacobian * psi[:, None]) @ jacobian.mT
             return first.reshape(-1, num_parameters, num_parameters) - second
 
