@@ -4,10 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 # Tiny models scale over runs, not over threads; the launcher sets each run's threads itself.
 OMP_NUM_THREADS ?= 1
+# Test processes side by side, a file to each; 0: all in this one (for a debugger).
+WORKERS ?= 2
 ARGS ?=
 export OMP_NUM_THREADS
 
 BIN := $(VENV)/bin
+# In the order collected: by number of tests, the files of few and long tests would come last.
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.setup-stamp
 # Packages show their progress on a terminal and stay quiet in a log.
 PIP_QUIET := $(if $(MAKE_TERMOUT),,--quiet)
@@ -25,7 +29,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
 	  | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
-	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) OMP_NUM_THREADS=$(OMP_NUM_THREADS)"
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) OMP_NUM_THREADS=$(OMP_NUM_THREADS) WORKERS=$(WORKERS)"
 	@echo 'and ARGS for the programs behind demo, report, test and test-dist: make test ARGS="-k fit -x"'
 
 setup: $(STAMP) ## Create the environment in VENV and install the pinned packages (no root needed)
@@ -81,13 +85,13 @@ law: $(STAMP) ## The CPU law: render, encode, train, fit (three to four hours on
 	@$(BIN)/python -m sweeps.run study=cpu_seeds
 
 test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 test-dist: $(STAMP) ## Every layout and fault with real processes; prints the tables (half an hour)
 	@$(BIN)/python -m pytest -m dist $(ARGS)
 
 test-slurm: setup-system $(STAMP) ## A throw-away SLURM cluster of 4 nodes (root): queue, faults, table (12 minutes)
-	@$(BIN)/python -m pytest -m slurm $(ARGS)
+	@$(PYTEST) -m slurm $(ARGS)
 
 gpu-check: $(STAMP) ## On a machine with a GPU: layouts, bf16, kernels, speed as a table (ten minutes)
 	@$(BIN)/python -m trainer.gpu_check $(ARGS)

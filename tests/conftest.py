@@ -33,6 +33,7 @@ class Table:
 
 
 _TABLES = pytest.StashKey[dict[str, Table]]()
+Sent = dict[str, tuple[list[str], list[list[str]]]]  # title -> columns, rows; between processes
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +51,25 @@ def summary_table(pytestconfig: pytest.Config) -> Callable[[str, Sequence[str]],
         return add_row
 
     return table
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the tables of a worker of pytest-xdist to the process that prints."""
+    sent: Sent = {
+        title: (list(table.columns), [[str(value) for value in row] for row in table.rows])
+        for title, table in session.config.stash.get(_TABLES, {}).items()
+    }
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tables"] = sent
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Take over a worker's tables; pytest-xdist calls it when a worker has ended."""
+    tables = node.config.stash.setdefault(_TABLES, {})
+    sent: Sent = getattr(node, "workeroutput", {}).get("tables", {})
+    for title, (columns, rows) in sent.items():
+        tables.setdefault(title, Table(columns)).rows.extend(map(tuple, rows))
 
 
 def pytest_terminal_summary(
