@@ -23,6 +23,8 @@ import json
 import sys
 from pathlib import Path
 
+from launch.pipe import end_with_reader
+
 
 def main(argv: list[str]) -> int:
     """Parse the command line and print the costs; return the exit status."""
@@ -65,4 +67,5 @@ def _run(words: list[str], as_json: bool) -> int:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main(sys.argv[1:]))

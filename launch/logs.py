@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from launch.pipe import end_with_reader
+
 _POLL_SECONDS = 0.5
 _CHUNK = 1 << 20
 
@@ -73,4 +75,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main(sys.argv[1:]))

@@ -30,6 +30,7 @@ import json
 import sys
 from typing import Any, TypeVar
 
+from launch.pipe import end_with_reader
 from launch.runs import refuse_study
 
 T = TypeVar("T")
@@ -127,4 +128,5 @@ def _search(words: dict[str, list[str]], as_json: bool) -> int:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main(sys.argv[1:]))

@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launch.pipe import end_with_reader
+
 if TYPE_CHECKING:
     from launch.machine import MachineConfig
     from launch.slurm.commands import QueueEntry
@@ -183,4 +185,5 @@ def _price(text: str) -> float:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main(sys.argv[1:]))

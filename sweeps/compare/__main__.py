@@ -25,6 +25,8 @@ Both must be measured on the same validation clips and noise: a table cannot sho
 
 import sys
 
+from launch.pipe import end_with_reader
+
 
 def main(argv: list[str]) -> int:
     """Compare, print and write; return 2 with the message on stderr for a user's mistake."""
@@ -41,4 +43,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main(sys.argv[1:]))

@@ -22,6 +22,8 @@ and the table says so. Hours are those of training on idle devices.
 
 import sys
 
+from launch.pipe import end_with_reader
+
 
 def main(argv: list[str]) -> int:
     """Plan, print; return 2 with the message on stderr for a user's mistake."""
@@ -38,4 +40,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main(sys.argv[1:]))

@@ -23,6 +23,8 @@ that can be built, the recipe the study's, the layout launch.plan's best.
 
 import sys
 
+from launch.pipe import end_with_reader
+
 
 def main(argv: list[str]) -> int:
     """Predict, print and write; return 2 with the message on stderr for a user's mistake."""
@@ -39,4 +41,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main(sys.argv[1:]))
