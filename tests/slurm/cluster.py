@@ -5,9 +5,11 @@
 As root and without systemd. Each node has its own host name and address, so that torch's rendezvous
 and SLURM see several machines, and a node's link can be cut. Everything lies in one folder but the
 namespaces and their ``/etc/netns`` entries, whose names carry this process's id; ``stop`` ends the
-daemons by the ids they wrote down, then whatever carries this cluster's ``SLURM_CONF``.
+daemons by the ids they wrote down, then whatever carries this cluster's ``SLURM_CONF``. What a
+killed process left of its cluster, ``stop_abandoned`` stops.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+_NAMESPACES = Path("/etc/netns")  # `ip netns exec NAME` shows NAME's folder there as its /etc
 PROGRAMS = ("slurmctld", "slurmd", "munged", "ip", "unshare", "sbatch")
 CONFIG = """\
 ClusterName=kinescale
@@ -108,6 +111,21 @@ def why_not() -> str:
     return ""
 
 
+def stop_abandoned() -> list[Path]:
+    """Stop the clusters whose process is gone; return their folders."""
+    found = []
+    for note in _NAMESPACES.glob("ks*-n1/cluster.json"):
+        try:
+            about = json.loads(note.read_text())
+        except FileNotFoundError:  # another process stops it
+            continue
+        if not psutil.pid_exists(about["pid"]):
+            left = Cluster(Path(about["root"]), about["nodes"], tag=about["tag"])
+            left.stop()
+            found.append(left.root)
+    return found
+
+
 def wait_until(what: Callable[[], object], seconds: float, name: str = "") -> None:
     """Poll until something holds."""
     end = time.monotonic() + seconds
@@ -119,12 +137,14 @@ def wait_until(what: Callable[[], object], seconds: float, name: str = "") -> No
 class Cluster:
     """The cluster; ``env`` is what its clients need in their environment."""
 
-    def __init__(self, root: Path, nodes: int = 4, cpus: int = 4, accounting: bool = False) -> None:
+    def __init__(
+        self, root: Path, nodes: int = 4, cpus: int = 4, accounting: bool = False, tag: str = ""
+    ) -> None:
         self.root, self.num_nodes, self.cpus, self.accounting = root, nodes, cpus, accounting
         self.nodes = [f"n{i}" for i in range(1, nodes + 1)]
         # One process may hold one cluster with accounting beside one without.
         number = (os.getpid() + 7919 * accounting) % 60_000
-        self._tag = f"ks{number}"
+        self._tag = tag or f"ks{number}"
         self._subnet = f"10.{100 + number // 250 % 100}.{number % 250}"
         self._config = root / "slurm.conf"
         self.env = {**os.environ, "SLURM_CONF": str(self._config)}
@@ -222,10 +242,10 @@ class Cluster:
             process.kill()
         for node in self.nodes:
             subprocess.run(["ip", "netns", "del", self._namespace(node)], capture_output=True)
-            shutil.rmtree(f"/etc/netns/{self._namespace(node)}", ignore_errors=True)
+            shutil.rmtree(_NAMESPACES / self._namespace(node), ignore_errors=True)
         subprocess.run(["ip", "link", "del", self._tag], capture_output=True)
         if self.small_disk.is_mount():
-            subprocess.run(["umount", "--lazy", str(self.small_disk)], check=True)
+            subprocess.run(["umount", "--lazy", str(self.small_disk)], capture_output=True)
 
     def _mount_small_disk(self, megabytes: int = 24) -> None:
         """Mount a disk that a test can fill; before the nodes start, whose mounts are copies."""
@@ -299,11 +319,14 @@ class Cluster:
         self("ip", "link", "set", self._tag, "up")
         hosts = ["127.0.0.1 localhost", f"{self._subnet}.254 {socket.gethostname()}"]
         hosts += [f"{self._subnet}.{i} n{i}" for i in range(1, self.num_nodes + 1)]
+        about = {"pid": os.getpid(), "root": str(self.root), "tag": self._tag}
+        about["nodes"] = self.num_nodes
         for i, node in enumerate(self.nodes, 1):
             space, link = self._namespace(node), self._link(node)
-            folder = Path("/etc/netns") / space  # `ip netns exec` shows it as the node's /etc
+            folder = _NAMESPACES / space
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "hosts").write_text("\n".join(hosts) + "\n")
+            (folder / "cluster.json").write_text(json.dumps(about))
             self("ip", "netns", "add", space)
             self(*f"ip link add {link} type veth peer name eth0 netns {space}".split())
             self("ip", "link", "set", link, "master", self._tag, "up")
@@ -324,6 +347,8 @@ class Cluster:
         """Signal a daemon by the id it wrote down, then kill it; return when it is gone."""
         try:
             process = psutil.Process(int(pid_file.read_text()))
+            if not pid_file.name.startswith(process.name()):
+                raise psutil.NoSuchProcess(process.pid)  # another has its id by now
             process.send_signal(number)
             _, alive = psutil.wait_procs([process], timeout=10)
             for left in alive:

@@ -10,7 +10,7 @@ import pytest
 
 from ..conftest import AddRow
 from ..trainer.conftest import latents as latents  # the same tiny data set
-from .cluster import Cluster, why_not
+from .cluster import Cluster, stop_abandoned, why_not
 from .faults import FAULT_COLUMNS, Fault
 
 FAULT_TITLE = "SLURM: faults, and seconds lost to them"
@@ -21,6 +21,8 @@ def cluster() -> Iterator[Cluster]:
     """Return a running cluster of four nodes, whose clients this process may call."""
     if reason := why_not():
         pytest.skip(reason)
+    for left in stop_abandoned():
+        shutil.rmtree(left.parent, ignore_errors=True)
     # Not pytest's folder: munge wants one that only its owner may change, all the way up.
     root = Path(tempfile.mkdtemp(prefix="kinescale-slurm-"))
     root.chmod(0o755)

@@ -15,40 +15,25 @@ from launch.dispatch import run_on
 from launch.local import Status
 from launch.process import Job
 from launch.records import read_launches
-from launch.slurm.config import Starter
 from launch.slurm.submit import submit_jobs
-from trainer.config import compose_run, freeze, run_name
 from trainer.heartbeat import read_heartbeats
 from trainer.metrics import read_metrics
-from trainer.train import start_command
 
-from ..trainer.faults.runs import assert_twins, lost_samples, words
+from ..trainer.faults.runs import assert_twins, lost_samples
 from .cluster import Cluster, wait_until
 from .faults import Fault, seconds_lost
 from .programs import site
+from .trainings import make_training
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 SECONDS = 600.0  # the machine may be busy
-STEPS = 120
-SHORT = 20
-TWO_RANKS = ["parallel.processes=2", "parallel.zero_stage=1"]
 Note = Callable[[Fault], None]
-
-
-def make_job(latents: Path, root: Path, *overrides: str) -> Job:
-    """Freeze a run of a hundred short steps that saves every tenth; return its job."""
-    fixed = [f"horizon.steps={STEPS}", "checkpoint.steps=10", f"run_root={root}"]
-    run = compose_run(words(latents, *fixed, *TWO_RANKS, *overrides))
-    folder = root / run_name(run)
-    freeze(run, folder)
-    argv = start_command(run, folder)
-    return Job("run", folder, argv, run.parallel.processes, 1.0, folder / "result.json")
 
 
 @pytest.fixture(scope="module")
 def twin(cluster: Cluster, latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a run on two nodes that nothing disturbed."""
-    job = make_job(latents, tmp_path_factory.mktemp("twin"))
+    job = make_training(latents, tmp_path_factory.mktemp("twin"))
     (outcome,) = run_on(site(), "twin", [job])
     assert outcome.status is Status.done, outcome
     return job.run_dir
@@ -86,38 +71,10 @@ def finish(job: Job, twin: Path, name: str, note: Note, attempts: int = 2) -> No
     note(fault)
 
 
-@pytest.fixture(scope="module")
-def short(cluster: Cluster, latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a short run on two nodes."""
-    job = make_job(latents, tmp_path_factory.mktemp("short"), f"horizon.steps={SHORT}")
-    (outcome,) = run_on(site(), "short", [job])
-    assert outcome.status is Status.done, outcome
-    return job.run_dir
-
-
-@pytest.mark.parametrize("starter", list(Starter))
-def test_a_layout_of_two_nodes_with_two_ranks_each_computes_what_two_ranks_do(
-    idle: Cluster, latents: Path, tmp_path: Path, short: Path, starter: Starter
-) -> None:
-    four = ["parallel.processes=4", "parallel.tp=2", f"horizon.steps={SHORT}"]
-    job = make_job(latents, tmp_path, *four)
-    (outcome,) = run_on(site(processes_per_node=2, starter=starter), "2 x 2", [job])
-    assert outcome.status is Status.done, outcome
-    (launch, *_) = read_launches(job.run_dir)
-    assert launch["processes"] == 4
-    losses = [
-        [r["train_loss"] for r in read_metrics(f / "metrics.jsonl") if "train_loss" in r]
-        for f in (job.run_dir, short)
-    ]
-    assert len(losses[0]) == SHORT
-    # The layout is invisible up to rounding; over so many updates rounding grows.
-    assert losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-5)
-
-
 def test_preemption_saves_requeues_and_resumes_bitwise(
     idle: Cluster, latents: Path, tmp_path: Path, twin: Path, note_fault: Note
 ) -> None:
-    job = make_job(latents, tmp_path)
+    job = make_training(latents, tmp_path)
     submit_jobs("run", [job], site("spot"))
     reach(job, 25)
     idle("sbatch", "--partition=main", "--nodes=4", "--exclusive", "--output=/dev/null",
@@ -131,7 +88,7 @@ def test_preemption_saves_requeues_and_resumes_bitwise(
 def test_a_dead_node_costs_a_requeue(
     idle: Cluster, latents: Path, tmp_path: Path, twin: Path, note_fault: Note
 ) -> None:
-    job = make_job(latents, tmp_path)
+    job = make_training(latents, tmp_path)
     submit_jobs("run", [job], site())
     reach(job, 15)
     (rank,) = [sign for sign in read_heartbeats(job.run_dir) if sign["rank"] == 1]
@@ -147,7 +104,7 @@ def test_a_cut_link_costs_a_requeue_and_the_orphan_writes_nothing_more(
     idle: Cluster, latents: Path, tmp_path: Path, twin: Path, note_fault: Note, when: str
 ) -> None:
     # The batch host: with it the supervisor, the main rank and the lease are on the wrong side.
-    job = make_job(latents, tmp_path, *(["checkpoint.steps=1"] if when == "a save" else []))
+    job = make_training(latents, tmp_path, *(["checkpoint.steps=1"] if when == "a save" else []))
     submit_jobs("run", [job], site())
     reach(job, 15)
     idle.cut("n1")
@@ -167,7 +124,7 @@ def test_a_full_disk_costs_a_retry(
     if idle.no_small_disk:
         pytest.skip(f"a small file system cannot be mounted here: {idle.no_small_disk}")
     disk = idle.small_disk
-    job = make_job(latents, disk)
+    job = make_training(latents, disk)
     submit_jobs("run", [job], site())
     reach(job, 15)
     filler = disk / "filler"

@@ -1,6 +1,6 @@
 """Submission, arrays, preemption, chains and cancelling on a real scheduler, with stand-ins.
 
-What runs here counts or sleeps: the queue is tested, not the training. test_training.py trains.
+What runs here counts or sleeps: the queue is tested, not the training. test_faults.py trains.
 """
 
 import concurrent.futures
