@@ -90,7 +90,7 @@ test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tes
 test-dist: $(STAMP) ## Every layout and fault with real processes; prints the tables (half an hour)
 	@$(BIN)/python -m pytest -m dist $(ARGS)
 
-test-slurm: setup-system $(STAMP) ## A throw-away SLURM cluster of 4 nodes (root): queue, faults, table (12 minutes)
+test-slurm: setup-system $(STAMP) ## A throw-away SLURM cluster of 4 nodes (root): queue, faults, table (8 minutes)
 	@$(PYTEST) -m slurm $(ARGS)
 
 gpu-check: $(STAMP) ## On a machine with a GPU: layouts, bf16, kernels, speed as a table (ten minutes)

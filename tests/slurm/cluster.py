@@ -12,7 +12,6 @@ killed process left of its cluster, ``stop_abandoned`` stops.
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -119,11 +118,19 @@ def stop_abandoned() -> list[Path]:
             about = json.loads(note.read_text())
         except FileNotFoundError:  # another process stops it
             continue
-        if not psutil.pid_exists(about["pid"]):
+        if not is_alive(about["pid"]):
             left = Cluster(Path(about["root"]), about["nodes"], tag=about["tag"])
             left.stop()
             found.append(left.root)
     return found
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process runs; one that ended and whose parent has not asked for it does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(what: Callable[[], object], seconds: float, name: str = "") -> None:
@@ -150,6 +157,7 @@ class Cluster:
         self.env = {**os.environ, "SLURM_CONF": str(self._config)}
         self.small_disk = root / "disk"
         self.no_small_disk = ""  # why there is none
+        self._cut: set[str] = set()
         self._accounts_port = free_port()
         self._database: subprocess.Popen[bytes] | None = None
 
@@ -192,7 +200,7 @@ class Cluster:
 
     def kill_controller(self) -> None:
         """End the controller as a crash would."""
-        self._end(self.root / "run" / "slurmctld.pid", signal.SIGKILL)
+        self._kill(self.root / "run" / "slurmctld.pid")
 
     def wait_saved(self, since: float, seconds: float = 60.0) -> None:
         """Wait until the controller has saved its jobs after a moment; it does so 5 s late."""
@@ -207,15 +215,18 @@ class Cluster:
 
     def kill_daemon(self, node: str) -> None:
         """Kill a node's daemon; what it started lives on."""
-        self._end(self.root / "run" / f"slurmd.{node}.pid", signal.SIGKILL)
+        self._kill(self.root / "run" / f"slurmd.{node}.pid")
 
     def cut(self, node: str) -> None:
         """Cut a node's link: its daemon and its processes go on alone."""
+        self._cut.add(node)
         self("ip", "link", "set", self._link(node), "down")
 
     def heal(self, node: str) -> None:
-        """Undo ``cut``."""
+        """Undo ``cut``; the controller, which asks a lost node ever more rarely, asks at once."""
         self("ip", "link", "set", self._link(node), "up")
+        self("scontrol", "reconfigure")
+        self._cut.discard(node)
 
     def restore(self) -> None:
         """Empty the queue and bring every node back."""
@@ -223,8 +234,9 @@ class Cluster:
             self.start_controller()
         self("scancel", "--state=PENDING", "--user=root", check=False)
         self("scancel", "--user=root", check=False)
-        for node in self.nodes:
+        for node in self._cut.copy():
             self.heal(node)
+        for node in self.nodes:
             if not (self.root / "run" / f"slurmd.{node}.pid").exists():
                 self.start_node(node)
         wait_until(lambda: not self("squeue", "-h", check=False), 60, "an empty queue")
@@ -232,10 +244,9 @@ class Cluster:
 
     def stop(self) -> None:
         """End all jobs, daemons, left-over processes and namespaces."""
-        # The nodes before the controller, and munge last: each asks the next when it ends.
-        order = ("slurmd.*.pid", "slurmctld.pid", "slurmdbd.pid", "mariadbd.pid", "munged.pid")
-        for path in [p for pattern in order for p in sorted((self.root / "run").glob(pattern))]:
-            self._end(path, signal.SIGTERM)
+        # Killed: asked to end, each waits for others, a quarter of a minute in all.
+        for path in (self.root / "run").glob("*.pid"):
+            self._kill(path)
         if self._database is not None:
             self._database.wait(30)
         for process in self._left_over():
@@ -343,17 +354,13 @@ class Cluster:
     def _inside(self, node: str) -> tuple[str, ...]:
         return ("ip", "netns", "exec", self._namespace(node))
 
-    def _end(self, pid_file: Path, number: int) -> None:
-        """Signal a daemon by the id it wrote down, then kill it; return when it is gone."""
+    def _kill(self, pid_file: Path) -> None:
+        """Kill a daemon by the id it wrote down; return when it is gone."""
         try:
             process = psutil.Process(int(pid_file.read_text()))
-            if not pid_file.name.startswith(process.name()):
-                raise psutil.NoSuchProcess(process.pid)  # another has its id by now
-            process.send_signal(number)
-            _, alive = psutil.wait_procs([process], timeout=10)
-            for left in alive:
-                left.kill()
-            psutil.wait_procs(alive, timeout=10)
+            if pid_file.name.startswith(process.name()):  # else another has its id by now
+                process.kill()
+                wait_until(lambda: not is_alive(process.pid), 10, pid_file.stem)
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
             pass
         pid_file.unlink(missing_ok=True)
@@ -361,13 +368,15 @@ class Cluster:
     def _left_over(self) -> list[psutil.Process]:
         """Return step daemons and tasks that lost their daemon: all carry this SLURM_CONF."""
         found = []
+        # Not psutil's environ(), which ends where a step daemon wrote its title over the first.
         for process in psutil.process_iter():
             try:
-                variables = process.environ()
-                ours = variables.get("SLURM_CONF") == str(self._config)
-                if ours and (process.name().startswith("slurm") or "SLURM_JOB_ID" in variables):
+                words = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+                ours = f"SLURM_CONF={self._config}".encode() in words
+                of_a_job = any(word.startswith(b"SLURM_JOB_ID=") for word in words)
+                if ours and (process.name().startswith("slurm") or of_a_job):
                     found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
+            except (OSError, psutil.NoSuchProcess):
                 continue
         return [process for process in found if process.pid != os.getpid()]
 

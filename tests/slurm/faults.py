@@ -42,7 +42,9 @@ def seconds_lost(run_dir: Path) -> dict[str, float]:
     """Return what a run lost to faults: all but what its first start, undisturbed, cost anyway."""
     launches, timelines = read_launches(run_dir), read_timelines(run_dir)
     whole = account(launches, timelines, 0.0)
-    first = account(launches[:1], timelines[:1], timelines[0]["moved"])
+    # Up to its last sign of progress: the phase in which it hung is no part of it.
+    undisturbed = timelines[0] | {"phase": "ended"}
+    first = account(launches[:1], [undisturbed], timelines[0]["moved"])
     found = {cause: whole.lost[cause] - first.lost[cause] for cause in CAUSES}
     # An attempt that left in good order took a moment after its last step; it is time lost too.
     ends = [r for r in launches if r["event"] == "end"]

@@ -7,10 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import psutil
 import pytest
 
-from .cluster import stop_abandoned, why_not
+from .cluster import is_alive, stop_abandoned, why_not
 
 pytestmark = pytest.mark.slurm
 STARTER = """
@@ -34,10 +33,10 @@ def test_a_cluster_outlives_its_killed_process_until_the_next_one() -> None:
         p.kill()
     daemons = [int(path.read_text()) for path in (root / "lab" / "run").glob("*.pid")]
     assert len(daemons) == 4  # munge, the controller, two nodes
-    assert all(map(psutil.pid_exists, daemons))
+    assert all(map(is_alive, daemons))
     # Another process may stop it first, and the same: tests run side by side.
     stop_abandoned()
-    assert not any(map(psutil.pid_exists, daemons))
+    assert not any(map(is_alive, daemons))
     assert not list(Path("/etc/netns").glob(f"ks{p.pid}-*"))
     assert f"ks{p.pid}" not in os.listdir("/sys/class/net")
     shutil.rmtree(root)

@@ -71,34 +71,6 @@ def finish(job: Job, twin: Path, name: str, note: Note, attempts: int = 2) -> No
     note(fault)
 
 
-def test_preemption_saves_requeues_and_resumes_bitwise(
-    idle: Cluster, latents: Path, tmp_path: Path, twin: Path, note_fault: Note
-) -> None:
-    job = make_training(latents, tmp_path)
-    submit_jobs("run", [job], site("spot"))
-    reach(job, 25)
-    idle("sbatch", "--partition=main", "--nodes=4", "--exclusive", "--output=/dev/null",
-         "--wrap=sleep 1")  # fmt: skip
-    finish(job, twin, "preemption", note_fault)
-    assert read_launches(job.run_dir)[1]["reason"] == "preempted"
-    # It saved when told to: no step was done twice.
-    assert seconds_lost(job.run_dir)["repeat"] == 0.0
-
-
-def test_a_dead_node_costs_a_requeue(
-    idle: Cluster, latents: Path, tmp_path: Path, twin: Path, note_fault: Note
-) -> None:
-    job = make_training(latents, tmp_path)
-    submit_jobs("run", [job], site())
-    reach(job, 15)
-    (rank,) = [sign for sign in read_heartbeats(job.run_dir) if sign["rank"] == 1]
-    idle.kill_daemon(rank["host"])
-    os.kill(rank["pid"], signal.SIGSTOP)  # its daemon's death alone would not stop it
-    finish(job, twin, "kill -9 of a node's daemon", note_fault)
-    assert "n2" not in read_launches(job.run_dir)[-1].get("nodes", "")
-    os.kill(rank["pid"], signal.SIGKILL)
-
-
 @pytest.mark.parametrize("when", ["training", "a save"])
 def test_a_cut_link_costs_a_requeue_and_the_orphan_writes_nothing_more(
     idle: Cluster, latents: Path, tmp_path: Path, twin: Path, note_fault: Note, when: str
@@ -116,6 +88,34 @@ def test_a_cut_link_costs_a_requeue_and_the_orphan_writes_nothing_more(
     idle.wait_idle(120)  # by now its daemon has ended what was left of the job
     assert read_launches(job.run_dir) == last
     assert contents(job.run_dir) == files
+
+
+def test_a_dead_node_costs_a_requeue(
+    idle: Cluster, latents: Path, tmp_path: Path, twin: Path, note_fault: Note
+) -> None:
+    job = make_training(latents, tmp_path)
+    submit_jobs("run", [job], site())
+    reach(job, 15)
+    (rank,) = [sign for sign in read_heartbeats(job.run_dir) if sign["rank"] == 1]
+    idle.kill_daemon(rank["host"])
+    os.kill(rank["pid"], signal.SIGSTOP)  # its daemon's death alone would not stop it
+    finish(job, twin, "kill -9 of a node's daemon", note_fault)
+    assert "n2" not in read_launches(job.run_dir)[-1].get("nodes", "")
+    os.kill(rank["pid"], signal.SIGKILL)
+
+
+def test_preemption_saves_requeues_and_resumes_bitwise(
+    idle: Cluster, latents: Path, tmp_path: Path, twin: Path, note_fault: Note
+) -> None:
+    job = make_training(latents, tmp_path)
+    submit_jobs("run", [job], site("spot"))
+    reach(job, 25)
+    idle("sbatch", "--partition=main", "--nodes=4", "--exclusive", "--output=/dev/null",
+         "--wrap=sleep 1")  # fmt: skip
+    finish(job, twin, "preemption", note_fault)
+    assert read_launches(job.run_dir)[1]["reason"] == "preempted"
+    # It saved when told to: no step was done twice.
+    assert seconds_lost(job.run_dir)["repeat"] == 0.0
 
 
 def test_a_full_disk_costs_a_retry(
