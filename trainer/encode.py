@@ -7,7 +7,8 @@ example:
   python -m trainer.encode codec=vae_tiny data.root=datasets/demo/video out=datasets/demo/latents
 
 The codec and the text encoder are those of the composed run (codec=..., text.kind=...). The result
-carries a digest of both and of its source; an equal result is kept, a stale one is made anew.
+carries a digest of both and of its source; an equal result is kept, a stale one is made anew. An
+interrupted command goes on where it was: finished batches wait in OUT/.parts until all are there.
 """
 
 import hashlib
@@ -16,11 +17,12 @@ import logging
 import os
 import shutil
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,18 +32,22 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data.batch import Sample
+from data.decoder_pool import DecodeError
 from data.loader import SampleReader, index_digest
 from data.progress import Progress
 from data.sample import SampleInfo
 from data.shards import (
     LOCATIONS,
+    MANIFEST_NAME,
     ShardWriter,
     read_index,
     read_manifest,
     read_truth,
+    write_atomically,
     write_manifest,
 )
-from models.text import build_text_encoder
+from models.codec import Codec
+from models.text import TextEncoder, build_text_encoder
 from trainer.codec import load_codec
 from trainer.codec_files import fingerprint
 from trainer.config import RunConfig, compose_run
@@ -49,6 +55,7 @@ from trainer.latent_statistics import ChannelStatistics
 
 log = logging.getLogger("trainer")
 _BATCH = 64  # samples read and captioned together
+_PARTS = ".parts"
 _SHARD_BYTES = 64_000_000
 FORMAT = 2
 T = TypeVar("T")
@@ -56,69 +63,162 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class EncodedSample:
-    """A sample's latent (C, f, h, w), its two captions (L, D), and what a simulator knew."""
+class Batch:
+    """Samples that are read and encoded together; ``stem`` names the two files of the result.
 
-    info: SampleInfo
-    latent: Tensor
-    caption: Tensor
-    short_caption: Tensor
-    truth: dict[str, Any] | None
+    ``stem.bin`` holds the payloads one after another, ``stem.json``, written last, what
+    ``_assemble`` needs beside them.
+    """
+
+    split: str
+    infos: list[SampleInfo]
+    stem: Path
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Source frames, height and width."""
-        return self.info.num_frames, self.info.height, self.info.width
+    def record(self) -> Path:
+        """The file that exists once the batch is done."""
+        return self.stem.with_suffix(".json")
 
 
 def encode_dataset(run: RunConfig, out: Path) -> dict[str, Any]:
-    """Encode every split of ``run.data.root`` into ``out``; return its manifest."""
+    """Encode every split of ``run.data.root`` into ``out``; return its manifest.
+
+    Raises ValueError without a source, or if ``out`` holds something else.
+    """
     source = Path(run.data.root)
     manifest = read_manifest(source)
     splits = sorted(p.parent.name for p in source.glob("*/index.jsonl"))
     if not splits:
         raise ValueError(f"data.root={source}: holds no split. Run python -m data.demo first.")
     infos = {split: read_index(source, split) for split in splits}
+    if any(info.media == "latent" for members in infos.values() for info in members):
+        raise ValueError(
+            f"data.root={source}: holds latents but must hold clips. Name their source."
+        )
     digest = _digest(run, infos)
-    if (out / "manifest.json").exists() and read_manifest(out).get("encoded") == digest:
+    if (out / MANIFEST_NAME).exists() and read_manifest(out).get("encoded") == digest:
         return read_manifest(out)
-    shutil.rmtree(out, ignore_errors=True)
+    batches = _batches(infos, _prepare(out, digest))
+    _encode_missing(run, batches)
+    found = _assemble(out, batches, run.data.train_split)
+    kept = {k: v for k, v in manifest.items() if k not in ("shards",)}
+    extra = {"encoded": digest, "codec": fingerprint(run.codec), "text": asdict(run.text)}
+    write_manifest(out, kept | extra | found)
+    shutil.rmtree(out / _PARTS)
+    return read_manifest(out)
+
+
+def _prepare(out: Path, digest: str) -> Path:
+    """Return the folder of finished batches, without those of another source or codec."""
+    ours = (out / _PARTS).exists() or "encoded" in _manifest_of(out)
+    if out.exists() and any(out.iterdir()) and not ours:
+        raise ValueError(
+            f"out={out}: holds files that are no encoded data set, which this would replace. "
+            "Choose another folder, or delete it."
+        )
+    parts = out / _PARTS / f"{digest[:16]}-{_BATCH}"
+    for other in set((out / _PARTS).glob("*")) - {parts}:
+        shutil.rmtree(other)
+    parts.mkdir(parents=True, exist_ok=True)
+    return parts
+
+
+def _manifest_of(root: Path) -> dict[str, Any]:
+    return read_manifest(root) if (root / MANIFEST_NAME).exists() else {}
+
+
+def _batches(infos: dict[str, list[SampleInfo]], parts: Path) -> list[Batch]:
+    """Cut all splits into batches, in order."""
+    return [
+        Batch(split, members[start : start + _BATCH], parts / f"{split}-{start // _BATCH:06d}")
+        for split, members in infos.items()
+        for start in range(0, len(members), _BATCH)
+    ]
+
+
+def _encode_missing(run: RunConfig, batches: list[Batch]) -> None:
+    """Encode the batches that are not there yet, in threads; torch computes without the GIL."""
+    missing = [batch for batch in batches if not batch.record.exists()]
+    total = sum(len(batch.infos) for batch in batches)
+    done = total - sum(len(batch.infos) for batch in missing)
+    if done:
+        log.info("%d of %d samples were encoded before", done, total)
     codec, text = load_codec(run.codec), build_text_encoder(run.text)
-    statistics = ChannelStatistics()
-    total = sum(len(members) for members in infos.values())
-    report: dict[str, Any] = {"dropped": [], "decoders": {}}
-    done = 0
-
-    def encode(split: str, samples: list[Sample]) -> list[EncodedSample]:
-        """Encode a batch; runs in threads, torch computes without the interpreter lock."""
-        infos = [s.info for s in samples]
-        captions = text.encode([info.caption for info in infos])
-        shorts = text.encode([info.short_caption for info in infos])
-        latents = [codec.encode(s.frames) for s in samples if s.frames is not None]
-        truths = [read_truth(source, split, info) for info in infos]
-        return list(map(EncodedSample, infos, latents, captions, shorts, truths))
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one batch a core: more than two threads in one batch
     try:
         with Progress("encode", Console()) as progress:
-            for split in splits:
-                with ShardWriter(out, split, _SHARD_BYTES) as writer:
-                    batches = _read(run, split, infos[split], report)
-                    for encoded in _in_threads(partial(encode, split), batches):
-                        for sample in encoded:
-                            if split == run.data.train_split:
-                                statistics.add(sample.latent, codec.valid(*sample.shape))
-                            _write(writer, sample)
-                        done += len(encoded)
-                        progress.update(done, total, split)
+            progress.update(done, total, "")
+            work = partial(_encode_batch, Path(run.data.root), codec, text)
+            for batch in _in_threads(work, _read(run, missing)):
+                done += len(batch.infos)
+                progress.update(done, total, batch.split)
     finally:
         torch.set_num_threads(threads)
-    kept = {k: v for k, v in manifest.items() if k not in ("shards",)}
-    extra = {"encoded": digest, "latent_statistics": statistics.summary(), "reading": report}
-    extra |= {"codec": fingerprint(run.codec), "text": asdict(run.text)}
-    write_manifest(out, kept | extra)
-    return read_manifest(out)
+
+
+def _encode_batch(
+    source: Path, codec: Codec, text: TextEncoder, item: tuple[Batch, list[Sample | DecodeError]]
+) -> Batch:
+    """Encode one batch and write its two files."""
+    batch, found = item
+    samples = [sample for sample in found if isinstance(sample, Sample)]
+    captions = text.encode([s.info.caption for s in samples])
+    shorts = text.encode([s.info.short_caption for s in samples])
+    statistics, entries = ChannelStatistics(), []
+    with open(batch.stem.with_suffix(".bin"), "wb") as stream:
+        for sample, caption, short in zip(samples, captions, shorts, strict=True):
+            assert sample.frames is not None
+            info, latent = sample.info, codec.encode(sample.frames)
+            statistics.add(latent, codec.valid(info.num_frames, info.height, info.width))
+            tensors = {"latent": latent, "caption": caption}
+            tensors |= {"short_caption": short} if info.short_caption else {}
+            # fp16 keeps 11 bits of values near 1, far below pixel noise.
+            stored = {name: value.half().contiguous() for name, value in tensors.items()}
+            nbytes = stream.write(save(stored))
+            truth = read_truth(source, batch.split, info)
+            entries.append({"meta": _meta(info, tensors), "nbytes": nbytes, "truth": truth})
+        stream.flush()
+        os.fsync(stream.fileno())
+    record = {
+        "samples": entries,
+        "statistics": statistics.sums,
+        "decoders": Counter(sample.decoder for sample in samples),
+        "dropped": [[s.key, s.reason] for s in found if not isinstance(s, Sample)],
+    }
+    write_atomically(batch.record, lambda file: json.dump(record, file))
+    return batch
+
+
+def _meta(info: SampleInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the index entry of a latent, without what its shard adds."""
+    computed = ("sha256", *LOCATIONS)
+    meta = {k: v for k, v in info.to_json().items() if k not in computed}
+    lengths = {f"{n}_tokens": len(v) for n, v in tensors.items() if n != "latent"}
+    return meta | {"media": "latent"} | lengths
+
+
+def _assemble(out: Path, batches: list[Batch], train_split: str) -> dict[str, Any]:
+    """Turn finished batches into shards in place of what was there; return what they tell."""
+    for stale in out.iterdir():
+        if stale.is_dir() and stale.name != _PARTS:
+            shutil.rmtree(stale)
+    (out / MANIFEST_NAME).unlink(missing_ok=True)
+    statistics, decoders, dropped = ChannelStatistics(), Counter[str](), []
+    for split, members in groupby(batches, lambda batch: batch.split):
+        with ShardWriter(out, split, _SHARD_BYTES) as writer:
+            for batch in members:
+                record = json.loads(batch.record.read_text())
+                decoders.update(record["decoders"])
+                dropped += record["dropped"]
+                if split == train_split and record["samples"]:
+                    statistics.merge(record["statistics"])
+                with open(batch.stem.with_suffix(".bin"), "rb") as stream:
+                    for entry in record["samples"]:
+                        payload = stream.read(entry["nbytes"])
+                        writer.write(entry["meta"], payload, "safetensors", entry["truth"])
+    reading = {"dropped": dropped, "decoders": dict(decoders)}
+    return {"latent_statistics": statistics.summary(), "reading": reading}
 
 
 def _in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -135,36 +235,21 @@ def _in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def _read(
-    run: RunConfig, split: str, infos: list[SampleInfo], report: dict[str, Any]
-) -> Iterator[list[Sample]]:
-    """Yield batches of decoded samples; unreadable ones are reported, not encoded."""
-    reader = SampleReader(run.data, split, infos)
-    try:
-        for start in range(0, len(infos), _BATCH):
-            found = reader.read([(info, 0) for info in infos[start : start + _BATCH]])
-            samples = [sample for sample in found if isinstance(sample, Sample)]
-            for sample in found:
-                if isinstance(sample, Sample):
-                    counts = report["decoders"]
-                    counts[sample.decoder] = counts.get(sample.decoder, 0) + 1
-                else:
-                    log.warning("dropped %s", sample)
-                    report["dropped"].append([sample.key, sample.reason])
-            yield samples
-    finally:
-        reader.close()
-
-
-def _write(writer: ShardWriter, sample: EncodedSample) -> None:
-    """Write one latent sample; fp16 keeps 11 bits of values near 1, far below pixel noise."""
-    tensors = {"latent": sample.latent, "caption": sample.caption}
-    if sample.info.short_caption:
-        tensors["short_caption"] = sample.short_caption
-    payload = save({name: value.half().contiguous() for name, value in tensors.items()})
-    computed = ("sha256", *LOCATIONS)
-    meta = {k: v for k, v in sample.info.to_json().items() if k not in computed}
-    lengths = {f"{n}_tokens": len(v) for n, v in tensors.items() if n != "latent"}
-    writer.write(meta | {"media": "latent"} | lengths, payload, "safetensors", sample.truth)
+    run: RunConfig, batches: list[Batch]
+) -> Iterator[tuple[Batch, list[Sample | DecodeError]]]:
+    """Yield batches with their decoded samples; unreadable ones are reported, not encoded."""
+    for split, members in groupby(batches, lambda batch: batch.split):
+        waiting = list(members)
+        reader = SampleReader(run.data, split, [info for batch in waiting for info in batch.infos])
+        try:
+            for batch in waiting:
+                found = reader.read([(info, 0) for info in batch.infos])
+                for sample in found:
+                    if not isinstance(sample, Sample):
+                        log.warning("dropped %s", sample)
+                yield batch, found
+        finally:
+            reader.close()
 
 
 def _digest(run: RunConfig, infos: dict[str, list[SampleInfo]]) -> str:

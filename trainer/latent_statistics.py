@@ -21,6 +21,17 @@ class ChannelStatistics:
         self.total = self.total + values.sum(dim=(1, 2, 3))
         self.squares = self.squares + values.square().sum(dim=(1, 2, 3))
 
+    def merge(self, sums: list[list[float]]) -> None:
+        """Add what other statistics gathered, as their ``sums``."""
+        count, total, squares = torch.tensor(sums, dtype=torch.float64)
+        self.count, self.total = self.count + count, self.total + total
+        self.squares = self.squares + squares
+
+    @property
+    def sums(self) -> list[list[float]]:
+        """Counts, sums and sums of squares a channel, exact in JSON."""
+        return [self.count.tolist(), self.total.tolist(), self.squares.tolist()]
+
     def summary(self) -> dict[str, list[float]]:
         """Return mean and std a channel."""
         mean = self.total / self.count

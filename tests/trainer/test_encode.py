@@ -13,6 +13,7 @@ from data.h264 import encode_h264, encode_png
 from data.loader import SampleReader
 from data.shards import ShardWriter, read_index, write_manifest
 from models.wavelet import WaveletCodec
+from trainer import encode
 from trainer.config import RunConfig, compose_run
 from trainer.encode import encode_dataset, main
 
@@ -127,14 +128,67 @@ def test_a_fresh_result_is_kept_and_a_stale_one_is_made_anew(
     assert torch.equal(sample.latent, WaveletCodec(changed.codec).encode(frames).half())
 
 
-def test_an_interrupted_result_is_made_anew(run: RunConfig, encoded: Path, tmp_path: Path) -> None:
+def test_an_interrupted_encoding_goes_on_where_it_was(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "_BATCH", 1)
+    whole, out, seen = tmp_path / "whole", tmp_path / "latents", []
+    encode_dataset(run, whole)
+    real = WaveletCodec.encode
+
+    def fail_at_the_third(self: WaveletCodec, frames: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(frames.shape))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return real(self, frames)
+
+    monkeypatch.setattr(WaveletCodec, "encode", fail_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        encode_dataset(run, out)
+    assert not (out / "manifest.json").exists()
+    encode_dataset(run, out)
+    # Four clips, and at most the two under way when it was interrupted once more.
+    assert 5 <= len(seen) <= 6
+    assert contents(out) == contents(whole)
+
+
+def test_what_was_encoded_stays_until_the_new_is_whole(
+    run: RunConfig, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "latents"
     shutil.copytree(encoded, out)
-    (out / "manifest.json").unlink()
-    encode_dataset(run, out)
-    names = ["manifest.json", "train/index.jsonl", "train/shard-000000.tar"]
-    for name in names:
-        assert (out / name).read_bytes() == (encoded / name).read_bytes(), name
+    before = contents(out)
+    moved = replace(run, codec=replace(run.codec, mean=(0.5, 0, 0, 0, 0, 0)))
+    with monkeypatch.context() as patched:
+        patched.setattr(WaveletCodec, "encode", lambda self, frames: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            encode_dataset(moved, out)
+    assert contents(out) == before
+    encode_dataset(run, out)  # fresh: nothing to do
+    assert contents(out) == before
+
+
+def test_a_folder_of_other_files_is_not_replaced(
+    run: RunConfig, clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(ValueError, match="holds files that are no encoded data set"):
+        encode_dataset(run, tmp_path)
+    with pytest.raises(ValueError, match="holds files that are no encoded data set"):
+        encode_dataset(run, clips)
+    assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+def test_latents_are_not_encoded_again(run: RunConfig, encoded: Path, tmp_path: Path) -> None:
+    again = replace(run, data=replace(run.data, root=str(encoded)))
+    with pytest.raises(ValueError, match="holds latents but must hold clips"):
+        encode_dataset(again, tmp_path / "x")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of a data set's files."""
+    files = [p for p in folder.rglob("*") if p.is_file() and ".parts" not in p.parts]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(files)}
 
 
 @pytest.mark.parametrize(
