@@ -241,7 +241,7 @@ def start_fetcher(url, folder, limit):
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment)
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -282,7 +282,7 @@ def test_processes_share_one_cache_with_a_limit(local, tmp_path):
     limit = 2 * max(shard_sizes(local).values())
     fetchers = [start_fetcher(f"file://{local}", tmp_path, limit) for _ in range(3)]
     for fetcher in fetchers:
-        fetcher.communicate(timeout=60)
+        fetcher.communicate(timeout=300)
     assert [fetcher.returncode for fetcher in fetchers] == [0, 0, 0]
     assert 0 < cached_bytes(tmp_path) <= limit
 

@@ -214,7 +214,7 @@ def test_an_empty_folder_gives_a_page_and_no_folder_an_error(tmp_path):
 def test_the_command_line_prints_the_page_or_the_error(tmp_path):
     def call(*arguments):
         command = [sys.executable, "-m", "sweeps.report", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
     assert "STUDY_DIR" in call("--help").stdout
     failed = call(str(tmp_path / "nowhere"))

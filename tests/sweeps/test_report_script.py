@@ -66,5 +66,5 @@ def test_the_script_computes_what_is_saved_and_shown(check: str) -> None:
     if node is None:
         pytest.skip("node is not installed")
     command = [node, "-e", PREPARE + check, str(SCRIPT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -179,7 +179,7 @@ def test_a_study_on_data_that_is_not_there_stops_before_any_run(tmp_path: Path) 
     base = f'base=["experiment=cpu_smoke","data.root={tmp_path}/none"]'
     command = [sys.executable, "-m", "sweeps.run", "study=smoke", f"root={tmp_path}/runs", base]
     repo = Path(__file__).parents[2]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=repo)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=repo)
     assert result.returncode == 2, result.stderr
     assert "error: " in result.stderr
     assert "Traceback" not in result.stderr

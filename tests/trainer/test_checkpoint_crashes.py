@@ -176,7 +176,7 @@ def test_a_kill_in_the_middle_of_a_save_costs_that_save_only(tmp_path: Path, mom
 def said_by(processes: list[subprocess.Popen]) -> list[tuple[str, str]]:
     """Return what processes that end by themselves print."""
     try:
-        return [process.communicate(timeout=120) for process in processes]
+        return [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()

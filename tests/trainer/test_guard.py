@@ -175,4 +175,4 @@ def test_resuming_anywhere_changes_no_verdict(seed: int) -> None:
 
 def test_the_module_does_not_import_torch() -> None:
     code = "import sys, trainer.guard; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0

@@ -73,7 +73,7 @@ class Ranks:
 
     def wait(self, *ranks: int) -> tuple[list[int], list[str]]:
         """Wait for some ranks and return their exit statuses and what they wrote to stderr."""
-        errors = [self.processes[rank].communicate(timeout=30)[1] for rank in ranks]
+        errors = [self.processes[rank].communicate(timeout=300)[1] for rank in ranks]
         return [self.processes[rank].returncode for rank in ranks], errors
 
     def close(self) -> None:
@@ -286,7 +286,7 @@ def test_a_process_that_was_itself_stopped_blames_nobody_at_once(tmp_path: Path)
         time.sleep(3)
         os.kill(process.pid, signal.SIGCONT)
         woken = time.monotonic()
-        process.wait(timeout=30)
+        process.wait(timeout=300)
         assert 2.0 <= time.monotonic() - woken < 5
         assert process.returncode == STALLED
         assert process.stderr is not None
@@ -368,4 +368,4 @@ def test_many_waiting_ranks_are_told_in_ranges_with_the_rare_phase_first() -> No
 
 def test_the_module_does_not_import_torch() -> None:
     code = "import sys, trainer.heartbeat, trainer.fence; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0

@@ -182,7 +182,7 @@ def runs(group: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 freeze(run, root / name)
                 train(run, root / name)
             for rank, process in enumerate(ranks):
-                status = process.wait(timeout=120)
+                status = process.wait(timeout=300)
                 assert status == 0, (root / f"rank-{rank}.log").read_text()[-4000:]
         finally:
             for process in ranks:

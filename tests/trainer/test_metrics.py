@@ -59,7 +59,7 @@ def read_wandb(folder: Path) -> list[dict[str, Any]]:
     """Read the records of a run's offline W&B file."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
