@@ -141,13 +141,14 @@ def _encode_missing(run: RunConfig, batches: list[Batch]) -> None:
     missing = [batch for batch in batches if not batch.record.exists()]
     total = sum(len(batch.infos) for batch in batches)
     done = total - sum(len(batch.infos) for batch in missing)
+    console = Console()
     if done:
-        log.info("%d of %d samples were encoded before", done, total)
+        console.print(f"encode: {done} of {total} samples are there already", highlight=False)
     codec, text = load_codec(run.codec), build_text_encoder(run.text)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one batch a core: more than two threads in one batch
     try:
-        with Progress("encode", Console()) as progress:
+        with Progress("encode", console) as progress:
             progress.update(done, total, "")
             work = partial(_encode_batch, Path(run.data.root), codec, text)
             for batch in _in_threads(work, _read(run, missing)):
@@ -281,6 +282,9 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: what is encoded is kept, the same command goes on", file=sys.stderr)
+        return 130
     statistics = manifest["latent_statistics"]
     print("latent mean per channel:", " ".join(f"{v:+.4f}" for v in statistics["mean"]))
     print("latent std  per channel:", " ".join(f"{v:.4f}" for v in statistics["std"]))

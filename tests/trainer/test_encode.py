@@ -129,7 +129,7 @@ def test_a_fresh_result_is_kept_and_a_stale_one_is_made_anew(
 
 
 def test_an_interrupted_encoding_goes_on_where_it_was(
-    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(encode, "_BATCH", 1)
     whole, out, seen = tmp_path / "whole", tmp_path / "latents", []
@@ -143,10 +143,12 @@ def test_an_interrupted_encoding_goes_on_where_it_was(
         return real(self, frames)
 
     monkeypatch.setattr(WaveletCodec, "encode", fail_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        encode_dataset(run, out)
+    command = [f"data.root={clips}", f"out={out}", *TEXT]
+    assert main(command) == 130
+    assert "interrupted: what is encoded is kept" in capsys.readouterr().err
     assert not (out / "manifest.json").exists()
-    encode_dataset(run, out)
+    assert main(command) == 0
+    assert "of 4 samples are there already" in capsys.readouterr().out
     # Four clips, and at most the two under way when it was interrupted once more.
     assert 5 <= len(seen) <= 6
     assert contents(out) == contents(whole)
