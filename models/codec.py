@@ -160,8 +160,8 @@ class VaeCodec:
             for i, tile in enumerate(cut):
                 rows = _times(tile.seen_rows, stride[1])
                 columns = _times(tile.seen_columns, stride[2])
-                mean, _, memory = self.vae.encoder(padded[:, :, rows, columns], memories[i])
-                memories[i] = _kept(memory)
+                seen = padded[:, :, rows, columns]
+                mean, _, memories[i] = self.vae.encoder(seen, memories[i])
                 latent[:, :, tile.rows, tile.columns] = mean[0][:, :, *tile.inner]
             yield (latent - self._mean.to(latent)) / self.config.scale
 
@@ -186,8 +186,7 @@ class VaeCodec:
                 frames = torch.empty(num_frames, height, width, 3, dtype=torch.uint8)
                 for i, tile in enumerate(cut):
                     seen = chunk[:, :, :, tile.seen_rows, tile.seen_columns]
-                    pixels, memory = self.vae.decoder(seen, memories[i])
-                    memories[i] = _kept(memory)
+                    pixels, memories[i] = self.vae.decoder(seen, memories[i])
                     inner = [_times(s, n) for s, n in zip(tile.inner, stride[1:], strict=True)]
                     rows, columns = _times(tile.rows, stride[1]), _times(tile.columns, stride[2])
                     target = frames[:, rows, columns]  # a view, trimmed where the padding begins
@@ -243,11 +242,6 @@ class VaeCodec:
             self.config.latent_shape(total, *held.shape[1:3])  # refuses a length off the grid
             if len(held):
                 yield to_pixels(held)
-
-
-def _kept(memory: Memory) -> Memory:
-    """Copy a memory out of the larger tensors that it is a view of."""
-    return [past.clone() for past in memory]
 
 
 def _times(cells: slice, stride: int) -> slice:

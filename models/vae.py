@@ -63,9 +63,12 @@ class Block(nn.Module):
         y = y * self.time[0]
         for tap in range(1, TAPS):
             y = y + joined[:, TAPS - 1 - tap : -tap] * self.time[tap]
+        # A view would keep all frames of every block alive, where no graph does so anyway.
+        past = joined[:, f:].detach() if torch.is_grad_enabled() else joined[:, f:].clone()
+        del joined, planes
         y = functional.rms_norm(y, (d,), self.gain, 1e-6)
         y = self.down(functional.silu(self.up(y)))
-        return x + y, joined[:, f:].detach()
+        return x + y, past
 
     def reset_parameters(self, generator: torch.Generator, depth: int) -> None:
         """Draw initial values; ``depth`` blocks together keep the size of their input."""

@@ -38,7 +38,7 @@ def finish(root: Path, name: str, module: str, *arguments: str) -> str:
     """Run a module to a good end; return what it printed."""
     process = start(root, name, module, *arguments)
     try:
-        code = process.wait(timeout=300)
+        code = process.wait(timeout=900)
     finally:
         end(process)
     text = (root / f"{name}.out").read_text()

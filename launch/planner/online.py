@@ -31,19 +31,29 @@ def codec_working_bytes(run: RunConfig, longest: float) -> float:
 def pass_bytes(network: VaeConfig, cells: float, frames: int = 1) -> float:
     """Return the peak of one fp32 pass of the encoder (models/vae.py), its pixels included.
 
-    cells, frames: latent cells and latent frames of the pass; one frame needs most a cell. Of W
-    values a position a block in the outer stage works in 4 + 2 e W (e: its expansion), holds two
-    frames before the first, and leaves its own and those two as the next pass's memory.
+    cells, frames: latent cells and latent frames of the pass; one frame needs most a cell. A block
+    leaves two frames of its W values a position as the next pass's memory.
     """
     outer, inner = network.encoder_widths
     count, more = network.encoder_blocks
     fold, pixels = prod(network.fold), 2 * 3 * prod(network.patch)
-    past = 2.0 / (frames * network.fold[0])  # of a layer's two past frames, per position
-    kept = pixels + outer * count * (1 + past)
-    first = fold * (kept + outer * (2 * network.expansion + 4 + past))
+    past = 2.0 / (frames * network.fold[0])  # of a block's two past frames, per position
+    kept = pixels + outer * (count - 1) * past
+    first = fold * (kept + outer * _block_values(network.expansion, past, count))
+    kept += outer * past
     past = 2.0 / frames
-    second = fold * kept + inner * (more * (1 + past) + 2 * network.expansion + 4 + past)
-    return 4.0 * cells * max(first, second)
+    values = (more - 1) * past + _block_values(network.expansion, past, more)
+    return 4.0 * cells * max(first, fold * kept + inner * values)
+
+
+def _block_values(expansion: int, past: float, count: int) -> float:
+    """Return the most values a position, of W, that one of a stage's ``count`` blocks holds.
+
+    In the sum over past frames: its input, its planes, the frames before them and both together,
+    the sum before and after, and a product. Or in the layers after it, which expand: the input, the
+    past, the sum, and the wide values twice. A later block has the stage's input beside it, too.
+    """
+    return max(6 + 2 * past, 2 + past + 2 * expansion) + (count > 1)
 
 
 def codec_bytes(run: RunConfig) -> float:
