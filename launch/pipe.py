@@ -6,6 +6,6 @@ import signal
 def end_with_reader() -> None:
     """End this process without a word once nobody reads what it prints, as `ls | head` does.
 
-    Only for commands that read: whoever writes files must not be ended in between.
+    Only for commands that write no file, or all of them before they print.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

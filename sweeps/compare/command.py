@@ -64,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
     names, columns, options = _parse([a for a in argv if a != "--json"])
     out, svg = (options.pop(key, None) for key in ("out", "svg"))
     found, a, b = compare(*names, columns=columns, **options)
-    print(json.dumps(found.to_dict(), indent=1) if "--json" in argv else describe(found, a, b))
+    text = json.dumps(found.to_dict(), indent=1) if "--json" in argv else describe(found, a, b)
     try:
         if out:
             write_json(Path(out), found.to_dict())
@@ -74,6 +74,8 @@ def run(argv: Sequence[str]) -> int:
             Path(svg).write_text(draw(found, a, b), encoding="utf-8")
     except OSError as error:
         raise ValueError(f"out={out}, svg={svg}: cannot be written ({error}).") from None
+    finally:
+        print(text)  # after the files: a reader that leaves ends this process
     return 0
 
 

@@ -38,12 +38,14 @@ def run(argv: Sequence[str]) -> int:
     law = fit_source(source, budget.flops, **fit_options)
     found = answer(source, law, budget, machine, overrides)
     values = plain(found.to_dict())
-    print(json.dumps(values, indent=1) if "--json" in argv else describe(found))
-    if out:
-        try:
+    try:
+        if out:
             write_json(Path(out), values)
-        except OSError as error:
-            raise ValueError(f"out={out}: cannot be written ({error}). Use another.") from None
+    except OSError as error:
+        raise ValueError(f"out={out}: cannot be written ({error}). Use another.") from None
+    finally:
+        # After the file: a reader that leaves ends this process.
+        print(json.dumps(values, indent=1) if "--json" in argv else describe(found))
     return 0
 
 

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +133,17 @@ def test_a_study_against_itself_with_cheaper_runs_gives_the_factor(tmp_path, cap
     text = svg.read_text()
     assert text.startswith("<svg")
     assert "Compute at equal loss" in text
+
+
+def test_a_reader_that_leaves_does_not_cost_the_files(tmp_path):
+    a, out = run_folder(tmp_path / "a"), tmp_path / "c.json"
+    b = run_folder(tmp_path / "b", factor=2.0)
+    command = [sys.executable, "-m", "sweeps.compare", a, b, "resamples=20", f"out={out}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == -signal.SIGPIPE
+    assert json.loads(out.read_text())["factor"] == pytest.approx(2.0, rel=0.1)
 
 
 @pytest.mark.parametrize(
