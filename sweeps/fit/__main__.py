@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.pipe import end_with_reader
 from sweeps.fit.catalogue import FORMS
 from sweeps.fit.describe import describe
 from sweeps.fit.law import fit_table
@@ -151,16 +152,19 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(describe(law))
-    if out:
-        try:
+    try:
+        if out:
             write_json(Path(out), law)
-        except OSError as error:
-            print(f"error: out={out}: cannot be written ({error}). Use another.", file=sys.stderr)
-            return 2
+    except OSError as error:
+        print(f"error: out={out}: cannot be written ({error}). Use another.", file=sys.stderr)
+        return 2
+    finally:
+        print(describe(law))  # after the file: a reader that leaves ends this process
+    if out:
         print(f"\nWritten to {out}")
     return 0
 
 
 if __name__ == "__main__":
+    end_with_reader()
     sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 COMMANDS = ("launch.economics", "launch.logs", "launch.plan", "launch.status", "sweeps.compare",
-            "sweeps.ladder", "sweeps.plan", "sweeps.predict")  # fmt: skip
+            "sweeps.fit", "sweeps.ladder", "sweeps.plan", "sweeps.predict")  # fmt: skip
 
 
 @pytest.mark.parametrize("module", COMMANDS)
