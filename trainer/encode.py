@@ -1,6 +1,6 @@
 """Encode a data set of clips into latents and caption states, once for many runs.
 
-usage: python -m trainer.encode out=FOLDER [data.root=FOLDER] [key=value ...]
+usage: python -m trainer.encode out=FOLDER [data.root=FOLDER] [share=I/N] [key=value ...]
 
 example:
   python -m trainer.encode data.root=datasets/demo/video out=datasets/demo/latents
@@ -9,6 +9,11 @@ example:
 The codec and the text encoder are those of the composed run (codec=..., text.kind=...). The result
 carries a digest of both and of its source; an equal result is kept, a stale one is made anew. An
 interrupted command goes on where it was: finished batches wait in OUT/.parts until all are there.
+
+A large data set is encoded by N tasks at once, on a file system they share: share=I/N (from 0) does
+every N-th batch, and the command without it, when they are through, the rest and the shards:
+
+  sbatch --array=0-7 --wrap='python -m trainer.encode ... share=$SLURM_ARRAY_TASK_ID/8'
 """
 
 import hashlib
@@ -17,10 +22,10 @@ import logging
 import os
 import shutil
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -28,8 +33,6 @@ from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
-from safetensors.torch import save
-from torch import Tensor
 
 from data.batch import Sample
 from data.decoder_pool import DecodeError
@@ -37,52 +40,30 @@ from data.loader import SampleReader, index_digest
 from data.progress import Progress
 from data.sample import SampleInfo
 from data.shards import (
-    LOCATIONS,
     MANIFEST_NAME,
-    ShardWriter,
     read_index,
     read_manifest,
-    read_truth,
-    write_atomically,
     write_manifest,
 )
-from models.codec import Codec
-from models.text import TextEncoder, build_text_encoder
+from models.text import build_text_encoder
 from trainer.codec import load_codec
 from trainer.codec_files import fingerprint
 from trainer.config import RunConfig, compose_run
-from trainer.latent_statistics import ChannelStatistics
+from trainer.encode_batches import PARTS, Batch, assemble, encode_batch
 
 log = logging.getLogger("trainer")
 _BATCH = 64  # samples read and captioned together
-_PARTS = ".parts"
-_SHARD_BYTES = 64_000_000
 FORMAT = 2
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Samples that are read and encoded together; ``stem`` names the two files of the result.
-
-    ``stem.bin`` holds the payloads one after another, ``stem.json``, written last, what
-    ``_assemble`` needs beside them.
-    """
-
-    split: str
-    infos: list[SampleInfo]
-    stem: Path
-
-    @property
-    def record(self) -> Path:
-        """The file that exists once the batch is done."""
-        return self.stem.with_suffix(".json")
-
-
-def encode_dataset(run: RunConfig, out: Path) -> dict[str, Any]:
+def encode_dataset(
+    run: RunConfig, out: Path, share: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Encode every split of ``run.data.root`` into ``out``; return its manifest.
 
+    share: (i, n) encodes every n-th batch from the i-th on, writes no shards and returns {}.
     Raises ValueError without a source, or if ``out`` holds something else.
     """
     source = Path(run.data.root)
@@ -99,26 +80,29 @@ def encode_dataset(run: RunConfig, out: Path) -> dict[str, Any]:
     if (out / MANIFEST_NAME).exists() and read_manifest(out).get("encoded") == digest:
         return read_manifest(out)
     batches = _batches(infos, _prepare(out, digest))
+    if share is not None:
+        _encode_missing(run, batches[share[0] :: share[1]])
+        return {}
     _encode_missing(run, batches)
-    found = _assemble(out, batches, run.data.train_split)
+    found = assemble(out, batches, run.data.train_split)
     kept = {k: v for k, v in manifest.items() if k not in ("shards",)}
     extra = {"encoded": digest, "codec": fingerprint(run.codec), "text": asdict(run.text)}
     write_manifest(out, kept | extra | found)
-    shutil.rmtree(out / _PARTS)
+    shutil.rmtree(out / PARTS)
     return read_manifest(out)
 
 
 def _prepare(out: Path, digest: str) -> Path:
     """Return the folder of finished batches, without those of another source or codec."""
-    ours = (out / _PARTS).exists() or "encoded" in _manifest_of(out)
+    ours = (out / PARTS).exists() or "encoded" in _manifest_of(out)
     if out.exists() and any(out.iterdir()) and not ours:
         raise ValueError(
             f"out={out}: holds files that are no encoded data set, which this would replace. "
             "Choose another folder, or delete it."
         )
-    parts = out / _PARTS / f"{digest[:16]}-{_BATCH}"
-    for other in set((out / _PARTS).glob("*")) - {parts}:
-        shutil.rmtree(other)
+    parts = out / PARTS / f"{digest[:16]}-{_BATCH}"
+    for other in set((out / PARTS).glob("*")) - {parts}:
+        shutil.rmtree(other, ignore_errors=True)  # another task may do so, too
     parts.mkdir(parents=True, exist_ok=True)
     return parts
 
@@ -150,76 +134,12 @@ def _encode_missing(run: RunConfig, batches: list[Batch]) -> None:
     try:
         with Progress("encode", console) as progress:
             progress.update(done, total, "")
-            work = partial(_encode_batch, Path(run.data.root), codec, text)
+            work = partial(encode_batch, Path(run.data.root), codec, text)
             for batch in _in_threads(work, _read(run, missing)):
                 done += len(batch.infos)
                 progress.update(done, total, batch.split)
     finally:
         torch.set_num_threads(threads)
-
-
-def _encode_batch(
-    source: Path, codec: Codec, text: TextEncoder, item: tuple[Batch, list[Sample | DecodeError]]
-) -> Batch:
-    """Encode one batch and write its two files."""
-    batch, found = item
-    samples = [sample for sample in found if isinstance(sample, Sample)]
-    captions = text.encode([s.info.caption for s in samples])
-    shorts = text.encode([s.info.short_caption for s in samples])
-    statistics, entries = ChannelStatistics(), []
-    with open(batch.stem.with_suffix(".bin"), "wb") as stream:
-        for sample, caption, short in zip(samples, captions, shorts, strict=True):
-            assert sample.frames is not None
-            info, latent = sample.info, codec.encode(sample.frames)
-            statistics.add(latent, codec.valid(info.num_frames, info.height, info.width))
-            tensors = {"latent": latent, "caption": caption}
-            tensors |= {"short_caption": short} if info.short_caption else {}
-            # fp16 keeps 11 bits of values near 1, far below pixel noise.
-            stored = {name: value.half().contiguous() for name, value in tensors.items()}
-            nbytes = stream.write(save(stored))
-            truth = read_truth(source, batch.split, info)
-            entries.append({"meta": _meta(info, tensors), "nbytes": nbytes, "truth": truth})
-        stream.flush()
-        os.fsync(stream.fileno())
-    record = {
-        "samples": entries,
-        "statistics": statistics.sums,
-        "decoders": Counter(sample.decoder for sample in samples),
-        "dropped": [[s.key, s.reason] for s in found if not isinstance(s, Sample)],
-    }
-    write_atomically(batch.record, lambda file: json.dump(record, file))
-    return batch
-
-
-def _meta(info: SampleInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the index entry of a latent, without what its shard adds."""
-    computed = ("sha256", *LOCATIONS)
-    meta = {k: v for k, v in info.to_json().items() if k not in computed}
-    lengths = {f"{n}_tokens": len(v) for n, v in tensors.items() if n != "latent"}
-    return meta | {"media": "latent"} | lengths
-
-
-def _assemble(out: Path, batches: list[Batch], train_split: str) -> dict[str, Any]:
-    """Turn finished batches into shards in place of what was there; return what they tell."""
-    for stale in out.iterdir():
-        if stale.is_dir() and stale.name != _PARTS:
-            shutil.rmtree(stale)
-    (out / MANIFEST_NAME).unlink(missing_ok=True)
-    statistics, decoders, dropped = ChannelStatistics(), Counter[str](), []
-    for split, members in groupby(batches, lambda batch: batch.split):
-        with ShardWriter(out, split, _SHARD_BYTES) as writer:
-            for batch in members:
-                record = json.loads(batch.record.read_text())
-                decoders.update(record["decoders"])
-                dropped += record["dropped"]
-                if split == train_split and record["samples"]:
-                    statistics.merge(record["statistics"])
-                with open(batch.stem.with_suffix(".bin"), "rb") as stream:
-                    for entry in record["samples"]:
-                        payload = stream.read(entry["nbytes"])
-                        writer.write(entry["meta"], payload, "safetensors", entry["truth"])
-    reading = {"dropped": dropped, "decoders": dict(decoders)}
-    return {"latent_statistics": statistics.summary(), "reading": reading}
 
 
 def _in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -267,24 +187,36 @@ def _digest(run: RunConfig, infos: dict[str, list[SampleInfo]]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def _share(text: str) -> tuple[int, int]:
+    first, slash, count = text.partition("/")
+    if not (slash and first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise ValueError(f"share={text}: must be I/N with I from 0 to N - 1. Use for example 0/8.")
+    return int(first), int(count)
+
+
 def main(argv: list[str]) -> int:
     """Parse the command line and encode."""
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
         return 0
     outs = [arg.removeprefix("out=") for arg in argv if arg.startswith("out=")]
+    shares = [arg.removeprefix("share=") for arg in argv if arg.startswith("share=")]
     try:
         if len(outs) != 1:
             raise ValueError(f"out={outs}: must be given once. Add out=FOLDER.")
-        overrides = [arg for arg in argv if not arg.startswith("out=")]
+        share = _share(shares[-1]) if shares else None
+        overrides = [arg for arg in argv if not arg.startswith(("out=", "share="))]
         run = compose_run(["horizon.steps=1", *overrides])
-        manifest = encode_dataset(run, Path(outs[0]))
+        manifest = encode_dataset(run, Path(outs[0]), share)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: what is encoded is kept, the same command goes on", file=sys.stderr)
         return 130
+    if not manifest:
+        print(f"share {shares[-1]} is there; the command without share= puts all together")
+        return 0
     statistics = manifest["latent_statistics"]
     print("latent mean per channel:", " ".join(f"{v:+.4f}" for v in statistics["mean"]))
     print("latent std  per channel:", " ".join(f"{v:.4f}" for v in statistics["std"]))

@@ -154,6 +154,26 @@ def test_an_interrupted_encoding_goes_on_where_it_was(
     assert contents(out) == contents(whole)
 
 
+def test_tasks_share_an_encoding_and_one_puts_it_together(
+    clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(encode, "_BATCH", 1)
+    whole, out = tmp_path / "whole", tmp_path / "latents"
+    encode_dataset(run, whole)
+    command = [f"data.root={clips}", f"out={out}", *TEXT]
+    for share in ("2/3", "0/3", "1/3"):
+        assert main([*command, f"share={share}"]) == 0
+        assert f"share {share} is there" in capsys.readouterr().out
+        assert not (out / "manifest.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(WaveletCodec, "encode", lambda self, frames: 1 / 0)
+        assert main(command) == 0  # nothing is left to encode
+    assert contents(out) == contents(whole)
+    for bad in ("3/3", "1", "a/b", "-1/2", "0/0"):
+        assert main([*command, f"share={bad}"]) == 2
+        assert f"share={bad}: must be I/N" in capsys.readouterr().err
+
+
 def test_what_was_encoded_stays_until_the_new_is_whole(
     run: RunConfig, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
