@@ -98,7 +98,7 @@ class Group:
         """Return what all ranks printed."""
         return "\n".join(f"--- rank {rank}\n{self.log(rank)}" for rank in range(self.world))
 
-    def wait(self, seconds: float = 240.0, grace: float = _GRACE_SECONDS) -> list[int | None]:
+    def wait(self, seconds: float = 600.0, grace: float = _GRACE_SECONDS) -> list[int | None]:
         """Wait for all ranks; when one fails, end the others as torchrun does. Return statuses.
 
         grace: seconds for the others to leave by themselves, and then again after SIGTERM.
@@ -167,7 +167,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(what: Callable[[], object], seconds: float = 120.0) -> None:
+def wait_until(what: Callable[[], object], seconds: float = 300.0) -> None:
     """Poll until something holds."""
     end = time.monotonic() + seconds
     while not what():

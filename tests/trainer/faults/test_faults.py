@@ -125,7 +125,7 @@ def test_sigterm_saves_once_and_the_next_start_repeats_nothing(
     row.recover(folder, expected)
 
 
-STALL_SECONDS = 6.0  # longer than a busy machine takes to build an engine
+STALL_SECONDS = 20.0  # longer than a busy machine takes to build an engine
 STALLS = [f"faults.stall_seconds={STALL_SECONDS}", "faults.beat_seconds=0.5"]
 
 
@@ -143,7 +143,7 @@ def test_a_stopped_rank_is_named_and_the_others_leave(
     with Group(folder, world, {rank: Signal(signal.SIGSTOP, STEP, 4)}) as group:
         others = [r for r in range(world) if r != rank]
         wait_until(lambda: any(group.codes[r] is not None for r in others))
-        found = [group.wait_rank(other, 20.0) for other in others]
+        found = [group.wait_rank(other, 60.0) for other in others]
         assert found == [STALLED] * len(others), group.logs()
         assert group.codes[rank] is None  # stopped, not dead
         report = read_json(folder / "stalled.json")
@@ -151,7 +151,7 @@ def test_a_stopped_rank_is_named_and_the_others_leave(
         assert report["suspects"][0]["pid"] == group.pid(rank)
         assert report["step"] == 3
         assert report["suspects"][0]["step"] <= 3  # its last sign may be a beat old
-        assert STALL_SECONDS <= report["seconds"] < STALL_SECONDS + 8
+        assert STALL_SECONDS <= report["seconds"] < 2 * STALL_SECONDS
     row.detect()
     finish(folder, world)
     expected = twin(world, *layout)
