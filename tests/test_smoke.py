@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from .conftest import child_seconds
+
 pytestmark = pytest.mark.dist
 REPO = Path(__file__).parents[1]
 TEXT = ["text.kind=bytes", "text.width=32", "model.text_width=32"]
@@ -214,7 +216,9 @@ def test_the_same_command_again_trains_nothing(study: Path, work: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/result.json")}
     clips = {path: path.stat().st_mtime_ns for path in study.glob("samples/*/*.mp4")}
     assert (len(before), len(clips)) == (5, 3)
+    spent = child_seconds()
     finish(work, "again", "sweeps.run", *study_arguments(work))
+    assert child_seconds() - spent < 30
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert {path: path.stat().st_mtime_ns for path in clips} == clips
 

@@ -26,10 +26,10 @@ LINGER_SECONDS = 120.0  # the next phase of a study is planned after the last on
 
 def main(argv: list[str]) -> int:
     """Watch; return 2 with the message on stderr for a user's mistake."""
-    if not argv or {"-h", "--help", "help"} & set(argv):
-        print(__doc__)
-        return 0 if argv else 2
     try:
+        if not argv or {"-h", "--help", "help"} & set(argv):
+            print(__doc__, flush=True)
+            return 0 if argv else 2
         folder, options = _parse(argv)
         return _watch(folder, options)
     except ValueError as error:

@@ -128,7 +128,7 @@ def stop_abandoned() -> list[Path]:
 def is_alive(pid: int) -> bool:
     """Say whether a process runs; one that ended and whose parent has not asked for it does not."""
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -330,14 +330,14 @@ class Cluster:
         self("ip", "link", "set", self._tag, "up")
         hosts = ["127.0.0.1 localhost", f"{self._subnet}.254 {socket.gethostname()}"]
         hosts += [f"{self._subnet}.{i} n{i}" for i in range(1, self.num_nodes + 1)]
-        about = {"pid": os.getpid(), "root": str(self.root), "tag": self._tag}
-        about["nodes"] = self.num_nodes
+        owner = {"pid": os.getpid(), "root": str(self.root)}
+        about = json.dumps(owner | {"tag": self._tag, "nodes": self.num_nodes})
         for i, node in enumerate(self.nodes, 1):
             space, link = self._namespace(node), self._link(node)
             folder = _NAMESPACES / space
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "hosts").write_text("\n".join(hosts) + "\n")
-            (folder / "cluster.json").write_text(json.dumps(about))
+            (folder / "cluster.json").write_text(about)
             self("ip", "netns", "add", space)
             self(*f"ip link add {link} type veth peer name eth0 netns {space}".split())
             self("ip", "link", "set", link, "master", self._tag, "up")

@@ -126,7 +126,7 @@ def test_a_killed_attempt_is_taken_over_at_once_on_its_host(tmp_path: Path, hold
     holder.kill()
     started = time.monotonic()
     fence = Fence.take(tmp_path, 60.0)
-    assert time.monotonic() - started < 30  # not the lease
+    assert time.monotonic() - started < 2
     assert fence.attempt == 2
     fence.release()
 
@@ -153,7 +153,7 @@ def test_a_released_folder_is_taken_at_once_from_any_host(tmp_path: Path, hold: 
     assert lease(tmp_path)["released"]
     started = time.monotonic()
     fence = Fence.take(tmp_path, 60.0, "second")
-    assert time.monotonic() - started < 30  # not the lease
+    assert time.monotonic() - started < 2
     assert fence.attempt == 2
     assert "superseded" in holder.ask("check")
     fence.release()
@@ -177,7 +177,7 @@ def test_a_dead_attempt_on_another_host_is_taken_over_after_its_lease(
     started = time.monotonic()
     # The lease of the dead counts: its owner renews it no more often than that.
     fence = Fence.take(tmp_path, 0.5, "second")
-    assert time.monotonic() - started >= 2
+    assert 2 <= time.monotonic() - started < 4
     assert fence.attempt == 2
     fence.release()
 

@@ -103,7 +103,10 @@ def test_a_stopped_or_killed_rank_is_named_and_the_others_leave(ranks: Ranks, ho
     assert victim.stdout.readline() == "here\n"
     time.sleep(2 * BEAT)  # its step is in its file
     os.kill(victim.pid, how)
+    started = time.monotonic()
     statuses, errors = ranks.wait(0, 2)
+    # The others came to wait up to two beats before the victim died; a second for a busy machine.
+    assert time.monotonic() - started < STALL + 3 * BEAT + 1
     assert statuses == [STALLED, STALLED]
     who = f"rank 1 ({socket.gethostname()}, {victim.pid}) gives no sign of life; "
     for error in errors:
@@ -284,7 +287,7 @@ def test_a_process_that_was_itself_stopped_blames_nobody_at_once(tmp_path: Path)
         os.kill(process.pid, signal.SIGCONT)
         woken = time.monotonic()
         process.wait(timeout=300)
-        assert time.monotonic() - woken >= 2.0
+        assert 2.0 <= time.monotonic() - woken < 5
         assert process.returncode == STALLED
         assert process.stderr is not None
         error = process.stderr.read()
