@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from data.config import DataConfig
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_index, read_truth
 from data.ingest import help_text, parse
-from data.sample import SampleInfo
-from data.shards import read_index, read_truth
 from trainer.captioner.journal import Entry
 from trainer.captioner.local import LocalWriter
 from trainer.captioner.parse import ATTRIBUTES, Lexicon, Stated, parts_of

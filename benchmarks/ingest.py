@@ -31,10 +31,10 @@ from rich.console import Console
 from rich.table import Table
 
 from data.config import IngestConfig
+from data.dataset.shards import read_index
 from data.h264 import encode_h264
 from data.ingest import help_text, ingest, parse
 from data.probe import Facts, fit_size, probe_video
-from data.shards import read_index
 
 FILM_SUFFIXES = (".mp4", ".avi", ".mpg", ".mov", ".mkv", ".webm")
 LENGTH = 17

@@ -22,7 +22,7 @@ SHUFFLE_BUFFER = 1000
 
 def ours(folder: Path, order: str, verify: bool) -> Reader:
     """Return a reader of our shards by their index."""
-    from data.shards import read_index, read_payload
+    from data.dataset.shards import read_index, read_payload
 
     infos = read_index(folder, "train")
     rng = random.Random(0)
@@ -49,7 +49,7 @@ def mosaic(folder: Path, order: str) -> Reader:
     """Return a reader of the same samples in mosaicml-streaming's format."""
     from streaming import MDSWriter, StreamingDataset
 
-    from data.shards import read_index, read_payload
+    from data.dataset.shards import read_index, read_payload
 
     made = folder / f"mosaic-{order}"
     if not made.exists():

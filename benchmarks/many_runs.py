@@ -29,7 +29,7 @@ from safetensors.torch import save
 
 from benchmarks.batched_runs import Stacked
 from benchmarks.packs import build_sample, mixture, our_step
-from data.shards import ShardWriter, write_manifest
+from data.dataset.shards import ShardWriter, write_manifest
 from launch.local import describe_failures, run_jobs
 from launch.process import Job
 from models.config import ModelConfig

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.dataset.sample import SampleInfo
 from data.pack import tokens
-from data.sample import SampleInfo
 
 CELL = (4, 16, 16)
 FPS = 24

@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from data.dataset.sample import SampleInfo
 from data.pack import Cell, grid
-from data.sample import SampleInfo
 
 
 @dataclass

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from data.sample import SampleInfo
+from data.dataset.sample import SampleInfo
 
 
 @dataclass

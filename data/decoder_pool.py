@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from data.dataset.sample import SampleInfo
 from data.decode import Shape, decode_by_first, make_decoder
 from data.decode_check import JUDGE, Choices, Verdict, judge, reader
 from data.decoder_child import DECODER_BYTES, IMPORTS, ChildFailure, DecoderChild, answer
-from data.sample import SampleInfo
 
 log = logging.getLogger(__name__)
 

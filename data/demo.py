@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from data.config import DemoConfig
+from data.dataset.shards import read_manifest
 from data.h264 import encode_h264
 from data.ingest import check, help_text, parse
 from data.media import MediaFile
@@ -24,7 +25,6 @@ from data.packages import TABLE, fetch_all
 from data.parts import Notes, Source, build_dataset, digest_of
 from data.progress import Progress
 from data.report import print_report
-from data.shards import read_manifest
 from data.sheet import write_sheet
 from data.worlds.plan import plan_worlds
 from data.worlds.sources import RECIPE

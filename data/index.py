@@ -19,15 +19,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.config import IngestConfig
-from data.decoder_pool import DecodeError, DecoderPool
-from data.sample import SampleInfo, is_key
-from data.shards import (
+from data.dataset.sample import SampleInfo, is_key
+from data.dataset.shards import (
     INDEX_NAME,
     TRUTH_EXTENSION,
     read_payload,
     write_atomically,
     write_index,
 )
+from data.decoder_pool import DecodeError, DecoderPool
 
 log = logging.getLogger(__name__)
 

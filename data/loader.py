@@ -9,13 +9,13 @@ from typing import Any
 
 from data.accounting import Accounting
 from data.batch import Pack, Sample, Step
-from data.cache import FetchError
 from data.config import BadSamplePolicy, DataConfig
+from data.dataset.remote import FetchError
+from data.dataset.sample import SampleInfo
 from data.decoder_pool import DecodeError
 from data.mixture import planner_of, read_mixture, read_split
 from data.pack import Cell, deal, pack_cost
 from data.reader import SampleReader
-from data.sample import SampleInfo
 from data.stream import Planned
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from data.cache import ShardCache, open_root
 from data.config import DataConfig, MemberConfig
+from data.dataset.remote import ShardCache, open_root
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_index, read_payload
 from data.pack import Cell, PackPlanner
-from data.sample import SampleInfo
-from data.shards import read_index, read_payload
 from data.stream import Span
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.sample import SampleInfo
+from data.dataset.sample import SampleInfo
 from data.stream import Planned, Span, Stream
 
 Cell = tuple[int, int, int]

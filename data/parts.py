@@ -21,11 +21,11 @@ import cv2
 
 from data.children import Outcome, run_in_children
 from data.config import IngestConfig
+from data.dataset.shards import ShardWriter, read_manifest, write_manifest
 from data.duplicates import drop_duplicates
 from data.film import Account
 from data.reject import Reject
 from data.report import summarise
-from data.shards import ShardWriter, read_manifest, write_manifest
 from data.source import Notes, Sample, Source
 
 PARTS = ".parts"

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load
 
 from data.batch import Sample
-from data.cache import FetchError
 from data.config import DataConfig
+from data.dataset.remote import FetchError
+from data.dataset.sample import SampleInfo
 from data.decoder_pool import Decoded, DecodeError, DecoderPool
 from data.mixture import Member, read_split
-from data.sample import SampleInfo
 
 FETCH_THREADS = 4  # shards of a remote dataset that are fetched at the same time
 

@@ -15,8 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from data.sample import SampleInfo
-from data.shards import (
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import (
     LOCATIONS,
     MANIFEST_NAME,
     TAR_BLOCK_BYTES,

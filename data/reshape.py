@@ -17,6 +17,8 @@ import numpy as np
 from rich.console import Console
 
 from data.config import IngestConfig
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import LOCATIONS, read_index, read_payload
 from data.decode import decode_by_first
 from data.h264 import encode_h264
 from data.ingest import help_text, parse
@@ -24,8 +26,6 @@ from data.mixture import limited
 from data.parts import Notes, Sample, Source, build_dataset
 from data.probe import Reject
 from data.progress import Progress
-from data.sample import SampleInfo
-from data.shards import LOCATIONS, read_index, read_payload
 
 CLIPS_PER_PART = 200
 

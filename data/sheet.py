@@ -17,9 +17,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_index, read_manifest, read_payload, write_atomically
 from data.decode import decode
-from data.sample import SampleInfo
-from data.shards import read_index, read_manifest, read_payload, write_atomically
 
 PAGE_NAME = "index.html"
 THUMBNAILS_PER_SPLIT = 24

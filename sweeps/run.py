@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data.shards import read_manifest
+from data.dataset.shards import read_manifest
 from launch.local import describe_failures
 from launch.process import Job
 from sweeps import recipe as recipes

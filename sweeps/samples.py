@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.shards import SampleInfo, read_index
+from data.dataset.shards import SampleInfo, read_index
 from launch.process import Job
 from sweeps.config import StudyConfig
 from sweeps.grids.config import GridStudyConfig

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from data.shards import SampleInfo, read_index
+from data.dataset.shards import SampleInfo, read_index
 from launch.process import Job
 from models.count import count_params
 from sweeps.config import StudyConfig

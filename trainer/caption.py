@@ -25,6 +25,8 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from data.config import DataConfig
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_index
 from data.ingest import help_text, parse
 from data.progress import Progress
 from data.recaption import (
@@ -36,8 +38,6 @@ from data.recaption import (
     list_splits,
     recaption,
 )
-from data.sample import SampleInfo
-from data.shards import read_index
 from trainer.captioner.endpoint import Endpoint, EndpointConfig
 from trainer.captioner.journal import Entry, Journal
 

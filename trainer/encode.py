@@ -35,16 +35,16 @@ import torch
 from rich.console import Console
 
 from data.batch import Sample
-from data.decoder_pool import DecodeError
-from data.loader import SampleReader, index_digest
-from data.progress import Progress
-from data.sample import SampleInfo
-from data.shards import (
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import (
     MANIFEST_NAME,
     read_index,
     read_manifest,
     write_manifest,
 )
+from data.decoder_pool import DecodeError
+from data.loader import SampleReader, index_digest
+from data.progress import Progress
 from models.text import build_text_encoder
 from trainer.codec import load_codec
 from trainer.codec_files import fingerprint

@@ -27,8 +27,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from data.dataset.shards import read_index
 from data.ingest import help_text, parse
-from data.shards import read_index
 from trainer.captioner.endpoint import AskError, Endpoint, EndpointConfig, Messages
 from trainer.captioner.remote import ANSWER_CHARACTERS, clean_text
 from trainer.metrics import append_lines

@@ -25,10 +25,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.batch import Sample
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_index
 from data.h264 import encode_h264, encode_png
 from data.loader import SampleReader
-from data.sample import SampleInfo
-from data.shards import read_index
 from models.config import TextConfig
 from models.dit import DiT
 from models.embed import unpatchify

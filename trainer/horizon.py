@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data.dataset.sample import SampleInfo
 from data.mixture import planner_of
 from data.pack import tokens
-from data.sample import SampleInfo
 from data.stream import Span
 from models.count import count_flops
 from trainer.config import RunConfig

@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.batch import Sample
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_index, read_truth
 from data.decode import decode_by_first
 from data.loader import SampleReader, fixed_order
-from data.sample import SampleInfo
-from data.shards import read_index, read_truth
 from models.codec import Codec
 from trainer.codec import load_codec
 from trainer.config import RunConfig, load_run

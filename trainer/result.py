@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.sample import world_of
+from data.dataset.sample import world_of
 from models.count import count_params
 from trainer.config import RunConfig
 from trainer.metrics import read_metrics

@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data.sample import world_of
+from data.dataset.sample import world_of
 from trainer.config import CaptionUse
 from trainer.result import write_json
 

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.cache import open_root
+from data.dataset.remote import open_root
+from data.dataset.shards import read_manifest
 from data.loader import Loader
-from data.shards import read_manifest
 from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
 from trainer.checkpoint import CheckpointWriter
 from trainer.codec_files import fingerprint

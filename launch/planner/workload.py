@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_index
 from data.pack import tokens
-from data.sample import SampleInfo
-from data.shards import read_index
 from launch.planner.activations import PackShape
 from launch.planner.config import PlanConfig
 from launch.planner.network import Network

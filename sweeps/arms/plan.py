@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.shards import read_index
+from data.dataset.shards import read_index
 from launch.process import Job
 from sweeps.arms.config import ArmsConfig, Probe
 from sweeps.arms.prompts import Prompt, choose_prompts

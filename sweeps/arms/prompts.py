@@ -3,7 +3,7 @@
 import hashlib
 from itertools import zip_longest
 
-from data.shards import SampleInfo, read_index
+from data.dataset.shards import SampleInfo, read_index
 
 Prompt = SampleInfo  # its captions, shape and key; nobody opens its payload
 

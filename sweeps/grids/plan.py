@@ -11,10 +11,10 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_index
 from data.mixture import limited
 from data.pack import tokens
-from data.sample import SampleInfo
-from data.shards import read_index
 from launch.process import Job
 from models.config import ModelConfig
 from models.count import count_params

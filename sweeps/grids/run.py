@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from data.shards import read_index
+from data.dataset.shards import read_index
 from launch.local import Status
 from launch.process import Job
 from sweeps import recipe as recipes

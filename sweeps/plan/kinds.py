@@ -11,8 +11,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from data.sample import SampleInfo
-from data.shards import read_index
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_index
 from sweeps.arms.config import ArmsConfig
 from sweeps.arms.plan import ArmsPlan
 from sweeps.collect import pilot_minimum, read_result

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data.sample import SampleInfo
+from data.dataset.sample import SampleInfo
 from launch.machine import MachineConfig
 from launch.planner.config import PlanConfig, SearchConfig
 from launch.planner.search import Candidate, Found, describe, search, step_tokens

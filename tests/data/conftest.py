@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from data.sample import SampleInfo
-from data.shards import ShardWriter
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import ShardWriter
 
 
 def paint(num_frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:

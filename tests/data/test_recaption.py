@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from data.recaption import Existing, NewCaption, Policy, recaption
-from data.shards import (
+from data.dataset.shards import (
     ShardWriter,
     read_index,
     read_payload,
     read_truth,
     write_manifest,
 )
+from data.recaption import Existing, NewCaption, Policy, recaption
 from tests.data.conftest import encode, meta, paint, png
 
 OLD = [

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from data.dataset.shards import ShardWriter, read_index, read_payload
 from data.decode import decode
 from data.h264 import encode_h264
 from data.reshape import ReshapeConfig, main, reshape_dataset, scaled
-from data.shards import ShardWriter, read_index, read_payload
 from tests.data.conftest import meta
 
 

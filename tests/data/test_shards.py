@@ -9,9 +9,8 @@ import tarfile
 import pytest
 from webdataset import tariterators
 
-from data.index import index_shards, main
-from data.sample import SampleInfo
-from data.shards import (
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import (
     ShardWriter,
     read_index,
     read_manifest,
@@ -19,6 +18,7 @@ from data.shards import (
     read_truth,
     write_manifest,
 )
+from data.index import index_shards, main
 from tests.data.conftest import encode, info_of, meta, paint, png
 
 SHAPE = (5, 32, 48)
@@ -174,7 +174,7 @@ def test_the_manifest_holds_the_checksum_of_every_shard(clip_root):
 
 
 def test_reading_an_index_does_not_import_torch():
-    code = "import sys, data.shards, data.pack; print('torch' in sys.modules)"
+    code = "import sys, data.dataset.shards, data.pack; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.shards import read_index, read_truth
+from data.dataset.shards import read_index, read_truth
 from data.worlds.__main__ import main
 from data.worlds.truth import check_truth
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from data.sample import SampleInfo
-from data.shards import write_index
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import write_index
 from launch.machine import load_machine
 from launch.plan import main
 from launch.planner.config import PlanConfig

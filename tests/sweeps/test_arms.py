@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.shards import ShardWriter, write_manifest
+from data.dataset.shards import ShardWriter, write_manifest
 from sweeps.arms.compare import compare, crossed_interval, noise_floor, spread_over_seeds
 from sweeps.arms.config import ArmsConfig
 from sweeps.arms.plan import ArmsPlan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data.shards import ShardWriter, write_manifest
+from data.dataset.shards import ShardWriter, write_manifest
 from launch.local import Outcome, Status
 from sweeps.config import compose_any, compose_study, freeze_study
 from sweeps.grids import run as runner_module

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data.shards import ShardWriter, write_manifest
+from data.dataset.shards import ShardWriter, write_manifest
 from sweeps.collect import collect, write_rows
 from sweeps.config import StudyConfig, compose_study
 from sweeps.report.page import build_report

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.shards import ShardWriter, write_manifest
+from data.dataset.shards import ShardWriter, write_manifest
 from sweeps.config import CONF_DIR, StudyConfig, compose_any
 from sweeps.recipe import dry_run, rounding_warnings
 from sweeps.study import StudyPlan

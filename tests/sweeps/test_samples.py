@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.shards import ShardWriter, read_index, write_manifest
+from data.dataset.shards import ShardWriter, read_index, write_manifest
 from sweeps.config import StudyConfig, compose_study
 from sweeps.samples import choose_prompts, plan_samples
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from data.shards import ShardWriter, write_manifest
+from data.dataset.shards import ShardWriter, write_manifest
 from models.count import count_params
 from sweeps.arms.config import ArmsConfig
 from sweeps.arms.plan import ArmsPlan

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save
 
-from data.shards import ShardWriter, write_manifest
+from data.dataset.shards import ShardWriter, write_manifest
 from trainer.config import RunConfig, compose_run
 
 SIZES = [(17, 64, 96), (9, 96, 64), (5, 64, 64), (1, 128, 96), (13, 72, 56), (1, 64, 64)]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.shards import ShardWriter, read_index, read_manifest, write_manifest
+from data.dataset.shards import ShardWriter, read_index, read_manifest, write_manifest
 from tests.data.conftest import encode, meta, paint, png
 from tests.trainer.caption_server import GOOD, ChatServer, Handler, serve
 from trainer.caption import main

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.shards import ShardWriter
+from data.dataset.shards import ShardWriter
 from tests.data.conftest import meta, paint, png
 from tests.trainer.caption_server import Handler, serve
 from trainer.expand import NEEDED, PACKAGE, main, messages_of, parse_expansion

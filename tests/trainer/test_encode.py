@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from data.dataset.shards import ShardWriter, read_index, write_manifest
 from data.h264 import encode_h264, encode_png
 from data.loader import SampleReader
-from data.shards import ShardWriter, read_index, write_manifest
 from models.wavelet import WaveletCodec
 from trainer import encode
 from trainer.config import RunConfig, compose_run

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.dataset.shards import ShardWriter, read_index, write_manifest
 from data.h264 import encode_h264
-from data.shards import ShardWriter, read_index, write_manifest
 from data.worlds.clip import Clip
 from data.worlds.framing import film_framing
 from trainer.config import RunConfig, freeze

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.shards import read_index
+from data.dataset.shards import read_index
 from trainer.generate import main
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from data.sample import SampleInfo
+from data.dataset.sample import SampleInfo
 
 NAME = "captions.jsonl"
 log = logging.getLogger("trainer")

@@ -13,9 +13,9 @@ import torch
 
 from data.batch import Sample
 from data.config import DataConfig
+from data.dataset.sample import SampleInfo
 from data.decoder_pool import DecodeError
 from data.reader import SampleReader
-from data.sample import SampleInfo
 from models.caption_views import fit_view
 from models.caption_words import Written, write_captions
 from models.vocabulary import Special

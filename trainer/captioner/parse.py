@@ -81,7 +81,7 @@ class Lexicon:
 
     @classmethod
     def of(cls, truths: Iterable[dict[str, Any]]) -> "Lexicon":
-        """Collect the phrases of truths as ``data.shards.read_truth`` returns them."""
+        """Collect the phrases of truths as ``data.dataset.shards.read_truth`` returns them."""
         phrases: dict[str, set[str]] = {}
         names: set[Name] = set()
         for truth in truths:

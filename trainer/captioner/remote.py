@@ -18,9 +18,9 @@ from PIL import Image
 
 from data.batch import Sample
 from data.config import DataConfig
+from data.dataset.sample import SampleInfo
 from data.decoder_pool import DecodeError
 from data.reader import SampleReader
-from data.sample import SampleInfo
 from trainer.captioner.endpoint import AskError, Endpoint, Messages
 from trainer.captioner.journal import Entry, entry_of
 

@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data.batch import Sample, Step
+from data.dataset.sample import SampleInfo
 from data.loader import Loader, index_digest, load_fixed
-from data.sample import SampleInfo
 from models.caption_views import CELL, View, fit_view
 from models.caption_words import write_captions
 from models.captioner import Captioner, caption_errors

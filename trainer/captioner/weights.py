@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from data.shards import write_atomically
+from data.dataset.shards import write_atomically
 from models.captioner import Captioner
 from models.config import CaptionerConfig
 from models.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from data.shards import ShardWriter, write_manifest
+from data.dataset.shards import ShardWriter, write_manifest
 from models.attention import Attend, attend_segments
 from models.config import ModelConfig
 from models.count import count_flops

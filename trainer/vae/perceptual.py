@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from data.batch import Sample, Step
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import read_truth
 from data.loader import Loader, index_digest, load_fixed
-from data.sample import SampleInfo
-from data.shards import read_truth
 from models.codec import to_pixels
 from models.config import PerceptualConfig
 from models.perceptual import PerceptualEncoder

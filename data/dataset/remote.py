@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from data.config import DataConfig
-from data.sample import SampleInfo, is_count, is_file_name, is_sha256
-from data.shards import INDEX_NAME, MANIFEST_NAME, check_payload
+from data.dataset.sample import SampleInfo, is_count, is_file_name, is_sha256
+from data.dataset.shards import INDEX_NAME, MANIFEST_NAME, check_payload
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class ShardCache:
     def read_payload(self, split: str, info: SampleInfo) -> bytes:
         """Return the verified payload of one sample, fetching its shard where it is not at hand.
 
-        Raises ValueError as :func:`data.shards.read_payload` does, and FetchError.
+        Raises ValueError as :func:`data.dataset.shards.read_payload` does, and FetchError.
         """
         path = self.root / split / info.shard
 

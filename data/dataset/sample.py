@@ -24,7 +24,7 @@ class SampleInfo:
     ``short_caption`` a few words, empty where nobody wrote any; their token counts are 0 where they
     are only text. ``shots`` lists the first frame of every shot after the first, ``scores`` what
     the filters measured. ``truth_offset`` and ``truth_nbytes`` locate what a simulator knows
-    (``data.shards.read_truth``); no bytes means nothing is known.
+    (``data.dataset.shards.read_truth``); no bytes means nothing is known.
     """
 
     key: str

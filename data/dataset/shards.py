@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from data.sample import SampleInfo, is_file_name, is_key
+from data.dataset.sample import SampleInfo, is_file_name, is_key
 
 INDEX_NAME = "index.jsonl"
 MANIFEST_NAME = "manifest.json"
