@@ -25,7 +25,7 @@ from rich.console import Console
 
 from benchmarks.decode_files import Case, matrix, read_case
 from benchmarks.decode_speed import clip_info, speed_table
-from data.decode_check import (
+from data.decode.check import (
     JUDGE,
     Choices,
     Frames,
@@ -36,8 +36,8 @@ from data.decode_check import (
     reader,
     verdict_on,
 )
-from data.decoder_child import ChildFailure
-from data.decoder_pool import DecodeError, DecoderPool
+from data.decode.child import ChildFailure
+from data.decode.pool import DecodeError, DecoderPool
 from data.progress import Progress
 
 TIMEOUT_SECONDS = 10.0

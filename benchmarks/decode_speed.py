@@ -8,9 +8,9 @@ from statistics import median
 import numpy as np
 
 from data.dataset.sample import SampleInfo
-from data.decode import Decoder, DecordDecoder, av_frames, make_decoder
-from data.decode_check import Frames
-from data.decoder_pool import DecoderPool
+from data.decode.check import Frames
+from data.decode.decoders import Decoder, DecordDecoder, av_frames, make_decoder
+from data.decode.pool import DecoderPool
 from data.h264 import encode_h264
 
 SHAPES = [(17, 128, 128), (17, 720, 1280), (17, 1080, 1920)]
@@ -30,7 +30,7 @@ def texture(num_frames: int, height: int, width: int) -> Frames:
 
 
 def frame_by_frame(payload: bytes) -> Frames:
-    """Decode by PyAV's own ``to_ndarray``, which data.decode did before."""
+    """Decode by PyAV's own ``to_ndarray``, which data.decode.decoders did before."""
     return np.stack([frame.to_ndarray(format="rgb24") for frame in av_frames(payload)])
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from data.config import IngestConfig
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, read_index, read_payload, read_truth
-from data.decode import decode_by_first
+from data.decode.decoders import decode_by_first
 from data.h264 import encode_h264, encode_png
 from data.ingest import help_text, parse
 from data.parts import Notes, Sample, Source, build_dataset

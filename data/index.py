@@ -27,7 +27,7 @@ from data.dataset.shards import (
     write_atomically,
     write_index,
 )
-from data.decoder_pool import DecodeError, DecoderPool
+from data.decode.pool import DecodeError, DecoderPool
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from data.batch import Pack, Sample, Step
 from data.config import BadSamplePolicy, DataConfig
 from data.dataset.remote import FetchError
 from data.dataset.sample import SampleInfo
-from data.decoder_pool import DecodeError
+from data.decode.pool import DecodeError
 from data.mixture import planner_of, read_mixture, read_split
 from data.pack import Cell, deal, pack_cost
 from data.reader import SampleReader

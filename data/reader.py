@@ -11,7 +11,7 @@ from data.batch import Sample
 from data.config import DataConfig
 from data.dataset.remote import FetchError
 from data.dataset.sample import SampleInfo
-from data.decoder_pool import Decoded, DecodeError, DecoderPool
+from data.decode.pool import Decoded, DecodeError, DecoderPool
 from data.mixture import Member, read_split
 
 FETCH_THREADS = 4  # shards of a remote dataset that are fetched at the same time

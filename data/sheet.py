@@ -19,7 +19,7 @@ from PIL import Image
 
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_manifest, read_payload, write_atomically
-from data.decode import decode
+from data.decode.decoders import decode
 
 PAGE_NAME = "index.html"
 THUMBNAILS_PER_SPLIT = 24

@@ -42,7 +42,7 @@ from data.dataset.shards import (
     read_manifest,
     write_manifest,
 )
-from data.decoder_pool import DecodeError
+from data.decode.pool import DecodeError
 from data.loader import SampleReader, index_digest
 from data.progress import Progress
 from models.text import build_text_encoder

@@ -20,7 +20,7 @@ from torch import Tensor
 from data.batch import Sample
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, MANIFEST_NAME, ShardWriter, read_truth, write_atomically
-from data.decoder_pool import DecodeError
+from data.decode.pool import DecodeError
 from models.codec import Codec
 from models.text import TextEncoder
 from trainer.latent_statistics import ChannelStatistics

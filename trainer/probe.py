@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from data.batch import Sample
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_truth
-from data.decode import decode_by_first
+from data.decode.decoders import decode_by_first
 from data.loader import SampleReader, fixed_order
 from models.codec import Codec
 from trainer.codec import load_codec

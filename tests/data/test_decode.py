@@ -12,9 +12,9 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from data.decode import PyAVDecoder, decode, make_decoder
-from data.decoder_child import ChildFailure, DecoderChild
-from data.decoder_pool import DecodeError, DecoderPool
+from data.decode.child import ChildFailure, DecoderChild
+from data.decode.decoders import PyAVDecoder, decode, make_decoder
+from data.decode.pool import DecodeError, DecoderPool
 from tests.data.conftest import encode, info_of, paint, png
 
 SHAPE = (9, 48, 64)
@@ -82,7 +82,7 @@ def test_an_absent_torchcodec_is_named_with_its_remedy(clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     with pytest.raises(ValueError, match=r"decoder=torchcodec: needs .* or use pyav\."):
         make_decoder("torchcodec").decode(clip)
-    monkeypatch.setattr("data.decoder_pool.find_spec", lambda name: None)
+    monkeypatch.setattr("data.decode.pool.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"decoder=torchcodec: .* pip install torchcodec"):
         DecoderPool(1, 20.0, decoders=["torchcodec"])
 
@@ -201,7 +201,7 @@ def test_an_allocation_over_the_limit_is_an_error_and_the_child_lives_on(clip):
 
 def test_the_memory_limit_holds_for_the_whole_process():
     code = (
-        "from data.decoder_child import address_bytes, limit_memory\n"
+        "from data.decode.child import address_bytes, limit_memory\n"
         "limit_memory(address_bytes() + 50_000_000, (1, 16, 16))\n"
         "small = bytearray(10_000_000)\n"
         "try: bytearray(200_000_000)\n"
@@ -212,7 +212,7 @@ def test_the_memory_limit_holds_for_the_whole_process():
 
 
 def test_a_child_that_cannot_start_says_how_it_ended(monkeypatch):
-    monkeypatch.setattr("data.decoder_child.sys.executable", "/bin/false")
+    monkeypatch.setattr("data.decode.child.sys.executable", "/bin/false")
     with pytest.raises(ChildFailure, match="did not start: exit status 1"):
         DecoderChild()
 
@@ -234,13 +234,13 @@ def test_images_over_the_pixel_limit_and_broken_images_are_refused(monkeypatch):
         payload = png(paint(1, 64, 64))
         broken = pool.decode_many([(info, payload[:60]), (info, b""), (info, payload)])
         assert [type(b).__name__ for b in broken] == ["DecodeError", "DecodeError", "Decoded"]
-        monkeypatch.setattr("data.decode.MAX_IMAGE_PIXELS", 1000)
+        monkeypatch.setattr("data.decode.decoders.MAX_IMAGE_PIXELS", 1000)
         assert "more than 1000 pixels" in pool.decode_many([(info, payload)])[0].reason
 
 
 def test_the_child_imports_neither_torch_nor_webdataset():
     code = (
-        "import sys, numpy, av, decord, data.decoder_child;"
+        "import sys, numpy, av, decord, data.decode.child;"
         "print({'torch', 'webdataset'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,8 +13,7 @@ import pytest
 from benchmarks import decode as bench
 from benchmarks.decode_files import Case, matrix, paint, read_case
 from benchmarks.decode_speed import clip_info
-from data.decode import decode, decode_by_first
-from data.decode_check import (
+from data.decode.check import (
     JUDGED_CLIPS,
     Choices,
     OneChild,
@@ -24,9 +23,10 @@ from data.decode_check import (
     compare,
     installed,
 )
-from data.decode_check import main as check
-from data.decode_signature import signature
-from data.decoder_pool import DecodeError, DecoderPool
+from data.decode.check import main as check
+from data.decode.decoders import decode, decode_by_first
+from data.decode.pool import DecodeError, DecoderPool
+from data.decode.signature import signature
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg makes the files")
 

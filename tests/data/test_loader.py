@@ -17,7 +17,7 @@ import torch
 
 from data.config import BadSamplePolicy, DataConfig
 from data.dataset.shards import ShardWriter, read_index
-from data.decoder_pool import DecodeError
+from data.decode.pool import DecodeError
 from data.loader import Loader, fixed_order, load_fixed
 from data.pack import tokens
 from tests.data.conftest import info_of, meta

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from data.dataset.shards import ShardWriter, read_index, read_payload
-from data.decode import decode
+from data.decode.decoders import decode
 from data.h264 import encode_h264
 from data.reshape import ReshapeConfig, main, reshape_dataset, scaled
 from tests.data.conftest import meta

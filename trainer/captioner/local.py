@@ -14,7 +14,7 @@ import torch
 from data.batch import Sample
 from data.config import DataConfig
 from data.dataset.sample import SampleInfo
-from data.decoder_pool import DecodeError
+from data.decode.pool import DecodeError
 from data.reader import SampleReader
 from models.caption_views import fit_view
 from models.caption_words import Written, write_captions

@@ -19,7 +19,7 @@ from PIL import Image
 from data.batch import Sample
 from data.config import DataConfig
 from data.dataset.sample import SampleInfo
-from data.decoder_pool import DecodeError
+from data.decode.pool import DecodeError
 from data.reader import SampleReader
 from trainer.captioner.endpoint import AskError, Endpoint, Messages
 from trainer.captioner.journal import Entry, entry_of

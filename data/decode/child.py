@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.decode import (
+from data.decode.decoders import (
     DECODE_FAILURES,
     MAX_CLIP_BYTES,
     Shape,
@@ -37,7 +37,7 @@ from data.decode import (
     frames_at,
     probe_video,
 )
-from data.decode_signature import signature
+from data.decode.signature import signature
 
 START_TIMEOUT_SECONDS = 60.0
 # What a decode may take beyond its clip: an 8K frame of 10 bits is 100 MB and codecs keep 16 of
@@ -191,7 +191,7 @@ class DecoderChild:
             imports = [IMPORTS[name] for name in decoders if name in IMPORTS]
             arguments = [str(theirs.fileno()), str(decoder_bytes), "av", *imports]
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "data.decoder_child", *arguments],
+                [sys.executable, "-P", "-m", "data.decode.child", *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=environment,

@@ -1,7 +1,7 @@
 """What kind of file a payload is: the traits on which decoders have been seen to differ.
 
 Two clips of one signature are taken to be read alike by a decoder, so that not every file needs to
-be judged (data/decode_check.py). MP4 is read here from its boxes, in a tenth of a millisecond where
+be judged (data/decode/check.py). MP4 is read here from its boxes, in a tenth of a millisecond where
 opening it takes FFmpeg one to forty, because every clip of a training step passes through; other
 containers are opened by PyAV, and so only inside a child.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from data.decode import open_by_pyav
+from data.decode.decoders import open_by_pyav
 
 # Boxes that hold boxes, on the way to what is looked for.
 PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts")

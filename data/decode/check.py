@@ -1,8 +1,8 @@
-"""Judge decoders on real files: ``python -m data.decode_check FILE...``.
+"""Judge decoders on real files: ``python -m data.decode.check FILE...``.
 
 PyAV, decoding from the start to the end and refusing damaged frames, is the judge. Each other
 decoder reads the same bytes in a killable child; it is exact if every frame equals the judge's bit
-for bit. What was learnt of a file holds for its signature (data/decode_signature.py).
+for bit. What was learnt of a file holds for its signature (data/decode/signature.py).
 """
 
 import argparse
@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from data.decode import Shape
-from data.decoder_child import ChildFailure, DecoderChild
+from data.decode.child import ChildFailure, DecoderChild
+from data.decode.decoders import Shape
 
 JUDGE = "pyav"
 # Clips of a signature that every decoder reads beside the judge before one of them is chosen.
@@ -241,7 +241,7 @@ def installed() -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Judge every decoder on files and print the verdicts."""
-    parser = argparse.ArgumentParser(prog="python -m data.decode_check", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m data.decode.check", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", help="videos to judge the decoders on")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds a decoder may take")
     parser.add_argument("--decoders", nargs="+", default=installed(), help="default: %(default)s")

@@ -1,6 +1,6 @@
 """Payload bytes to frames, in this process: decord, torchcodec, Pillow, and PyAV, the judge.
 
-Only for payloads that are trusted, or inside a child that can be killed (data/decoder_pool.py).
+Only for payloads that are trusted, or inside a child that can be killed (data/decode/pool.py).
 Imports nothing heavier than numpy, because every such child runs this file.
 """
 
@@ -262,7 +262,7 @@ def decode(payload: bytes, media: str, decoder: str | None = None) -> NDArray[np
 
     ``media`` is video or image; ``decoder`` is decord (default), pyav, torchcodec or pillow. Only
     for payloads that are trusted: a damaged video can hang or end the process (see
-    data/decoder_pool.py).
+    data/decode/pool.py).
     """
     name = decoder or ("pillow" if media == "image" else "decord")
     return make_decoder(name).decode(payload)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.dataset.sample import SampleInfo
-from data.decode import Shape, decode_by_first, make_decoder
-from data.decode_check import JUDGE, Choices, Verdict, judge, reader
-from data.decoder_child import DECODER_BYTES, IMPORTS, ChildFailure, DecoderChild, answer
+from data.decode.check import JUDGE, Choices, Verdict, judge, reader
+from data.decode.child import DECODER_BYTES, IMPORTS, ChildFailure, DecoderChild, answer
+from data.decode.decoders import Shape, decode_by_first, make_decoder
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class DecoderPool:
     A payload met for the first time is read by the judge, PyAV, which refuses what is damaged. On
     later visits the first clips of every kind of file are also read by the other ``decoders``, and
     then the fastest that agreed with the judge on all of them reads, PyAV behind it
-    (data/decode_check.py).
+    (data/decode/check.py).
     A child that crashes, is killed, exceeds ``timeout_seconds`` or ``decoder_bytes`` beyond its
     libraries and the clip, is replaced and the sample is decoded once more, by PyAV. Frame count
     and size must equal those of the index. Images are decoded in this process by Pillow. With
