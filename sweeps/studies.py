@@ -42,7 +42,7 @@ def steps(name: str, smoke: bool, overrides: list[str]) -> list[Step]:
     square = f"{data}_square"
     return [
         ("film subjects", [*film, "preset=framing"]),
-        ("crop them", ["data.crop", f"root={data}/video", f"out={square}/video"]),
+        ("crop them", ["data.derive.crop", f"root={data}/video", f"out={square}/video"]),
         ("encode native clips", _encode(data, name, smoke)),
         ("encode crops", _encode(square, name, smoke)),
         ("train, measure, compare", ["sweeps.run", f"study={study}", *overrides]),

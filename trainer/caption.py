@@ -27,9 +27,7 @@ from rich.console import Console
 from data.config import DataConfig
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
-from data.ingest import help_text, parse
-from data.progress import Progress
-from data.recaption import (
+from data.derive.recaption import (
     CaptionKey,
     Existing,
     NewCaption,
@@ -38,6 +36,8 @@ from data.recaption import (
     list_splits,
     recaption,
 )
+from data.ingest import help_text, parse
+from data.progress import Progress
 from trainer.captioner.endpoint import Endpoint, EndpointConfig
 from trainer.captioner.journal import Entry, Journal
 

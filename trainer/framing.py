@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.cluster.vq import kmeans2
 from scipy.ndimage import find_objects, label
 
-from data.crop import crop_truth, square_window
+from data.derive.crop import crop_truth, square_window
 from trainer.probe import ClipSource, Frames, Known, ProbeConfig, read_clip, run_probe, truths_of
 
 WHOLE_SHARE = 0.9

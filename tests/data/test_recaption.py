@@ -11,7 +11,7 @@ from data.dataset.shards import (
     read_truth,
     write_manifest,
 )
-from data.recaption import Existing, NewCaption, Policy, recaption
+from data.derive.recaption import Existing, NewCaption, Policy, recaption
 from tests.data.conftest import encode, meta, paint, png
 
 OLD = [
@@ -83,7 +83,7 @@ def test_both_captions_lie_beside_the_same_payload_and_truth(
 
 
 def test_tars_alone_still_tell_everything(source: Path, tmp_path: Path) -> None:
-    from data.index import index_shards
+    from data.derive.index import index_shards
 
     recaption(source, tmp_path, captions(), Policy(), {}, silent)
     expected = read_index(tmp_path, "train")

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from data.dataset.shards import ShardWriter, read_index, read_payload
 from data.decode.decoders import decode
+from data.derive.reshape import ReshapeConfig, main, reshape_dataset, scaled
 from data.h264 import encode_h264
-from data.reshape import ReshapeConfig, main, reshape_dataset, scaled
 from tests.data.conftest import meta
 
 

@@ -18,7 +18,7 @@ from data.dataset.shards import (
     read_truth,
     write_manifest,
 )
-from data.index import index_shards, main
+from data.derive.index import index_shards, main
 from tests.data.conftest import encode, info_of, meta, paint, png
 
 SHAPE = (5, 32, 48)

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from data.config import WorldsConfig
-from data.crop import CropConfig
+from data.derive.crop import CropConfig
 from data.ingest import parse
 from sweeps.arms.config import ArmsConfig
 from sweeps.config import compose_any
@@ -29,7 +29,7 @@ def test_every_part_is_a_command_and_training_reads_what_encoding_wrote(
         assert importlib.util.find_spec(module) is not None
         if module == "data.worlds":
             made.add(parse(WorldsConfig, arguments).root + "/video")
-        elif module == "data.crop":
+        elif module == "data.derive.crop":
             crop = parse(CropConfig, arguments)
             assert crop.root in made
             made.add(crop.out)

@@ -1,4 +1,4 @@
-"""Crop a dataset as most public stacks do: ``python -m data.crop root=DATASET out=FOLDER``.
+"""Crop a dataset as most public stacks do: ``python -m data.derive.crop root=DATASET out=FOLDER``.
 
 Every clip keeps its key, captions and truth, but only the square in the middle of its frames. It
 exists for studies of what cropping costs (native training never crops); boxes, shares and fields of
@@ -34,7 +34,7 @@ DECODERS = {"video": ("decord", "pyav"), "image": ("pillow",)}
 
 @dataclass
 class CropConfig:
-    """What ``python -m data.crop`` makes.
+    """What ``python -m data.derive.crop`` makes.
 
     root: dataset of clips to read; all its splits are cropped.
     out: dataset folder to write.
@@ -181,7 +181,7 @@ def crop_dataset(config: CropConfig, console: Console) -> dict[str, Any]:
         timeout_seconds=600.0,
     )
     with Progress("crop", console) as progress:
-        extra = {"maker": "data.crop", "cropped_from": config.root}
+        extra = {"maker": "data.derive.crop", "cropped_from": config.root}
         return build_dataset(
             Path(config.out), parts, settings, Notes(), progress.update, extra=extra
         )

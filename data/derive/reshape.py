@@ -1,4 +1,4 @@
-"""The same clips smaller or shorter: ``python -m data.reshape root=DATASET out=FOLDER scale=0.5``.
+"""The same clips smaller or shorter: ``python -m data.derive.reshape root=DATASET out=FOLDER scale=0.5``.
 
 For studies of what the size and length of clips do to a law: every clip keeps its key and captions,
 its frames are scaled down by one factor and cut to their first ones, so that data sets of several
@@ -32,7 +32,7 @@ CLIPS_PER_PART = 200
 
 @dataclass
 class ReshapeConfig:
-    """What ``python -m data.reshape`` makes.
+    """What ``python -m data.derive.reshape`` makes.
 
     root: dataset of clips to read; out: dataset folder to write.
     scale: factor of height and width, at most 1; sides become even.
@@ -146,7 +146,7 @@ def reshape_dataset(config: ReshapeConfig, console: Console) -> dict[str, Any]:
         crf=config.crf, preset=config.preset, timeout_seconds=600.0,
     )  # fmt: skip
     with Progress("reshape", console) as progress:
-        extra = {"maker": "data.reshape", "reshaped_from": config.root}
+        extra = {"maker": "data.derive.reshape", "reshaped_from": config.root}
         return build_dataset(
             Path(config.out), parts, settings, Notes(), progress.update, extra=extra
         )
