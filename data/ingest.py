@@ -26,14 +26,14 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from data.config import IngestConfig
+from data.engine.parts import build_dataset
+from data.engine.source import Notes, Source
 from data.inputs import find_entries
 from data.media import MediaFile
-from data.parts import build_dataset
 from data.progress import Progress
 from data.report import print_report
 from data.sheet import write_sheet
 from data.sidecar import read_sidecars
-from data.source import Notes, Source
 
 Schema = TypeVar("Schema")
 

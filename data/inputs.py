@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from data.engine.source import Notes
 from data.reject import Reject
 from data.sidecar import LICENCE_NAME, SIDECARS
-from data.source import Notes
 
 COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 

@@ -5,7 +5,7 @@ no signal handler runs; so videos are decoded in child processes with a time lim
 this file, which therefore imports nothing heavier than numpy; it speaks length-prefixed JSON and
 raw bytes over one socket, so nothing is ever unpickled.
 
-data/children.py also runs children that can be killed, but is no use here, nor this there. There a
+data/engine/children.py also runs children that can be killed, but is no use here, nor this there. There a
 job is a whole file at ingest: few, pickled, under a memory limit, one loop hands them out. Here it
 is one clip of a training step: tens of megabytes of pixels are received in place, a child that
 imports only numpy starts and restarts in a fraction of a second, and threads wait on several.

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from data.config import IngestConfig
 from data.dataset.shards import read_index
-from data.duplicates import Candidate, distance, fingerprint, near_duplicates
+from data.engine.duplicates import Candidate, distance, fingerprint, near_duplicates
 from data.filters import black, changes, check_scores, clip_scores, motion, static, text
 from data.h264 import encode_h264
 from data.ingest import ingest, main

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from data.children import ChildError, run_in_children
 from data.config import IngestConfig
 from data.dataset.shards import read_index, read_manifest, read_payload
+from data.engine.children import ChildError, run_in_children
 from data.film import cut, read_ticks
 from data.h264 import Scaler, encode_h264
 from data.ingest import ingest, main, parse
@@ -284,7 +284,7 @@ def test_an_interrupted_ingest_keeps_finished_parts(tmp_path):
         pass
 
     from data import ingest as module
-    from data.parts import Notes, build_dataset
+    from data.engine.parts import Notes, build_dataset
 
     folders = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
     config = IngestConfig(num_workers=1, **folders, **KEEP_COPIES)

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from data.config import IngestConfig
 from data.dataset.shards import read_index, read_payload
+from data.engine.parts import Part, build_dataset, build_part, read_part
+from data.engine.source import Notes
 from data.h264 import encode_h264
 from data.ingest import ingest
 from data.media import MediaFile
-from data.parts import Part, build_dataset, build_part, read_part
 from data.sidecar import Told, read_sidecars
-from data.source import Notes
 
 KEEP_COPIES = {"duplicate_bits": -1, "repeat_bits": -1}  # of one pattern, sliding
 

@@ -19,14 +19,14 @@ from typing import Any
 
 import cv2
 
-from data.children import Outcome, run_in_children
 from data.config import IngestConfig
 from data.dataset.shards import ShardWriter, read_manifest, write_manifest
-from data.duplicates import drop_duplicates
+from data.engine.children import Outcome, run_in_children
+from data.engine.duplicates import drop_duplicates
+from data.engine.source import Notes, Sample, Source
 from data.film import Account
 from data.reject import Reject
 from data.report import summarise
-from data.source import Notes, Sample, Source
 
 PARTS = ".parts"
 # Lists the splits that are being written, so that the next attempt knows them for its own.

@@ -13,7 +13,7 @@ class Sample:
     """One sample on its way into a shard: metadata, payload bytes and the payload's extension.
 
     ``truth`` is what a simulator knows of it, in JSON types; ``fingerprint`` is for the search of
-    near-duplicates (data/duplicates.py), which leaves samples without one alone.
+    near-duplicates (data/engine/duplicates.py), which leaves samples without one alone.
     """
 
     meta: dict[str, Any]
