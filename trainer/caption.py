@@ -36,7 +36,7 @@ from data.derive.recaption import (
     list_splits,
     recaption,
 )
-from data.ingest import help_text, parse
+from data.ingest.ingest import help_text, parse
 from data.progress import Progress
 from trainer.captioner.endpoint import Endpoint, EndpointConfig
 from trainer.captioner.journal import Entry, Journal

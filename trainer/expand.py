@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset.shards import read_index
-from data.ingest import help_text, parse
+from data.ingest.ingest import help_text, parse
 from trainer.captioner.endpoint import AskError, Endpoint, EndpointConfig, Messages
 from trainer.captioner.remote import ANSWER_CHARACTERS, clean_text
 from trainer.metrics import append_lines

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from data.media import MediaFile
+from data.ingest.media_file import MediaFile
 
 TABLE = Path(__file__).parent / "conf" / "demo_sources.yaml"
 MAX_MEMBER_BYTES = 100_000_000

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from data.config import WorldPreset, WorldsConfig
 from data.engine.parts import Notes, Source, build_dataset
-from data.ingest import check, help_text, parse
+from data.ingest.ingest import check, help_text, parse
 from data.progress import Progress
 from data.report import print_report
 from data.sheet import write_sheet

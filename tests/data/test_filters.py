@@ -12,7 +12,7 @@ from data.dataset.shards import read_index
 from data.engine.duplicates import Candidate, distance, fingerprint, near_duplicates
 from data.filters import black, changes, check_scores, clip_scores, motion, static, text
 from data.h264 import encode_h264
-from data.ingest import ingest, main
+from data.ingest.ingest import ingest, main
 from data.reject import Reject
 
 

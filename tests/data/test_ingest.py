@@ -18,7 +18,7 @@ from data.dataset.shards import read_index, read_manifest, read_payload
 from data.engine.children import ChildError, run_in_children
 from data.film import cut, read_ticks
 from data.h264 import Scaler, encode_h264
-from data.ingest import ingest, main, parse
+from data.ingest.ingest import ingest, main, parse
 from data.pack import tokens
 from data.probe import constant_rate, fit_size, open_video, probe_video
 from data.reject import Reject
@@ -283,8 +283,8 @@ def test_an_interrupted_ingest_keeps_finished_parts(tmp_path):
     class Stop(Exception):
         pass
 
-    from data import ingest as module
     from data.engine.parts import Notes, build_dataset
+    from data.ingest import ingest as module
 
     folders = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
     config = IngestConfig(num_workers=1, **folders, **KEEP_COPIES)

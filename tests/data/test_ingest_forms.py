@@ -17,9 +17,9 @@ from data.dataset.shards import read_index, read_payload
 from data.engine.parts import Part, build_dataset, build_part, read_part
 from data.engine.source import Notes
 from data.h264 import encode_h264
-from data.ingest import ingest
-from data.media import MediaFile
-from data.sidecar import Told, read_sidecars
+from data.ingest.ingest import ingest
+from data.ingest.media_file import MediaFile
+from data.ingest.sidecar import Told, read_sidecars
 
 KEEP_COPIES = {"duplicate_bits": -1, "repeat_bits": -1}  # of one pattern, sliding
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from data.config import IngestConfig, Shots
 from data.dataset.shards import read_index, read_manifest, read_payload
 from data.h264 import encode_h264
-from data.ingest import ingest
+from data.ingest.ingest import ingest
 
 
 def moving(num_frames, height=64, width=96):

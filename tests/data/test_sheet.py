@@ -10,7 +10,7 @@ from rich.console import Console
 
 from data.config import IngestConfig
 from data.h264 import encode_h264
-from data.ingest import ingest, main
+from data.ingest.ingest import ingest, main
 from data.sheet import main as sheet_main
 from data.sheet import write_sheet
 

@@ -6,7 +6,7 @@ import pytest
 
 from data.config import WorldsConfig
 from data.derive.crop import CropConfig
-from data.ingest import parse
+from data.ingest.ingest import parse
 from sweeps.arms.config import ArmsConfig
 from sweeps.config import compose_any
 from sweeps.studies import main, steps

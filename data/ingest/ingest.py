@@ -28,12 +28,12 @@ from rich.console import Console
 from data.config import IngestConfig
 from data.engine.parts import build_dataset
 from data.engine.source import Notes, Source
-from data.inputs import find_entries
-from data.media import MediaFile
+from data.ingest.inputs import find_entries
+from data.ingest.media_file import MediaFile
+from data.ingest.sidecar import read_sidecars
 from data.progress import Progress
 from data.report import print_report
 from data.sheet import write_sheet
-from data.sidecar import read_sidecars
 
 Schema = TypeVar("Schema")
 
