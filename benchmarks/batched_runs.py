@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from data.loader import Loader
+from data.loading.loader import Loader
 from models.attention import attend_segments
 from models.config import ModelConfig
 from models.dit import DiT, initial_values

@@ -30,7 +30,7 @@ from benchmarks.loading_reader import WAYS
 from data.config import DataConfig
 from data.dataset.shards import ShardWriter
 from data.h264 import encode_h264
-from data.loader import Loader
+from data.loading.loader import Loader
 
 RIVALS = {"webdataset": "webdataset", "mosaic": "streaming", "energon": "megatron.energon"}
 NUM_CONTENTS = 24  # different clips; the set repeats them under new keys

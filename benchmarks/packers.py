@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from benchmarks.native_sizes import ASPECTS, CELL, SHORT_SIDES, Clip, as_infos
-from data.pack import PackPlanner, grid, tokens
+from data.loading.planner import PackPlanner, grid, tokens
 
 BUCKET_FRAMES = (1, 25, 49, 97, 193, 385)  # roughly doubled at each step, 1 + 4k
 MAX_SEGMENTS = 4096

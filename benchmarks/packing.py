@@ -8,8 +8,8 @@ benchmarks/packers.py. The columns:
 padding    tokens of room that hold nothing useful
 dropped    source tokens that were cropped away
 8, 64      how much longer the slowest of so many ranks takes than the mean rank, over all steps of
-           four batches a rank, by modelled cost (data.pack.pack_cost): dealt out at random, and by
-           data.pack.deal
+           four batches a rank, by modelled cost (data.loading.planner.pack_cost): dealt out at random, and by
+           data.loading.planner.deal
 us         microseconds to plan one sample
 wait       most batches made between the arrival of a sample and its own
 """
@@ -38,7 +38,7 @@ from benchmarks.packers import (
     refill_and_cut,
     refill_pool,
 )
-from data.pack import deal, pack_cost
+from data.loading.planner import deal, pack_cost
 
 BUDGET = 2**20
 TIGHT_BUDGET = 2**17

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.native_sizes import CELL, as_infos, draw_clips
-from data.pack import PackPlanner, shard_numbers
-from data.stream import Span, Stream
+from data.loading.planner import PackPlanner, shard_numbers
+from data.loading.stream import Span, Stream
 
 NUM_SAMPLES, PER_SHARD, PER_SOURCE, STEP = 20_000, 100, 400, 64
 WINDOW = 1024  # samples in webdataset's buffer; ours then mixes 10 shards, 1,000 samples

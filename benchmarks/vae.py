@@ -21,9 +21,9 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from data.batch import Sample
 from data.config import DataConfig
-from data.loader import load_fixed
+from data.loading.batch import Sample
+from data.loading.loader import load_fixed
 from models.codec import VaeCodec
 from models.config import CodecConfig, CodecKind
 from models.wavelet import WaveletCodec

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from data.config import IngestConfig
 from data.h264 import is_plain
-from data.pack import Cell, tokens
+from data.loading.planner import Cell, tokens
 from data.reject import Reject, rejecting
 from data.remux import stamp_of, stamps_conform
 from data.report import cell_of

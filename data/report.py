@@ -11,7 +11,7 @@ from rich.table import Table
 
 from data.config import IngestConfig
 from data.filters import FILTERS
-from data.pack import Cell, tokens
+from data.loading.planner import Cell, tokens
 
 RATIO_EDGES = (("portrait", 0.0), ("square", 0.9), ("landscape", 1.12), ("wide", 1.9))
 MAX_NOTES = 4

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from data.batch import Sample
+from data.loading.batch import Sample
 from models.codec import Codec, valid_values
 from models.config import CodecConfig, TextConfig
 from models.embed import patchify, position_features, token_positions

@@ -34,7 +34,6 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 
-from data.batch import Sample
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import (
     MANIFEST_NAME,
@@ -43,7 +42,8 @@ from data.dataset.shards import (
     write_manifest,
 )
 from data.decode.pool import DecodeError
-from data.loader import SampleReader, index_digest
+from data.loading.batch import Sample
+from data.loading.loader import SampleReader, index_digest
 from data.progress import Progress
 from models.text import build_text_encoder
 from trainer.codec import load_codec

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data.dataset.sample import world_of
-from data.loader import load_fixed
+from data.loading.loader import load_fixed
 from models.flow import flow_errors
 from models.pack import TokenPack
 from trainer.collate import Collator, Encoded

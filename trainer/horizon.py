@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.dataset.sample import SampleInfo
-from data.mixture import planner_of
-from data.pack import tokens
-from data.stream import Span
+from data.loading.mixture import planner_of
+from data.loading.planner import tokens
+from data.loading.stream import Span
 from models.count import count_flops
 from trainer.config import RunConfig
 

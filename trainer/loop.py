@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.batch import Step
-from data.loader import Loader
+from data.loading.batch import Step
+from data.loading.loader import Loader
 from models.attention import choose_attention
 from models.dit import DiT, initial_values
 from trainer.branch import load_start

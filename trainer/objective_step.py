@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from data.batch import Pack
+from data.loading.batch import Pack
 from models.count import count_flops
 from models.flow import flow_errors, interpolate, logit_normal_times
 from models.pack import TokenPack

@@ -17,11 +17,11 @@ from jaxtyping import UInt8
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data.batch import Sample
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_truth
 from data.decode.decoders import decode_by_first
-from data.loader import SampleReader, fixed_order
+from data.loading.batch import Sample
+from data.loading.loader import SampleReader, fixed_order
 from models.codec import Codec
 from trainer.codec import load_codec
 from trainer.config import RunConfig, load_run

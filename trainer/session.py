@@ -11,7 +11,7 @@ from typing import Any
 
 from data.dataset.remote import open_root
 from data.dataset.shards import read_manifest
-from data.loader import Loader
+from data.loading.loader import Loader
 from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
 from trainer.checkpoint import CheckpointWriter
 from trainer.codec_files import fingerprint

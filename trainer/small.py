@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from data.batch import Step
+from data.loading.batch import Step
 from trainer.attempt import clear_stopped, ended_attempts, mark_stopped
 from trainer.checkpoint import CheckpointWriter
 from trainer.checkpoint_read import Loaded, load_latest
@@ -54,7 +54,7 @@ class Term:
 
 
 class Steps(Protocol):
-    """Planned steps that can be resumed; ``data.loader.Loader`` is one."""
+    """Planned steps that can be resumed; ``data.loading.loader.Loader`` is one."""
 
     def next_step(self) -> Step:
         """Return the next step, with this process's packs."""

@@ -23,7 +23,7 @@ from data.decode.decoders import decode_by_first
 from data.engine.parts import Notes, Sample, Source, build_dataset
 from data.h264 import encode_h264
 from data.ingest.ingest import help_text, parse
-from data.mixture import limited
+from data.loading.mixture import limited
 from data.probe import Reject
 from data.progress import Progress
 

@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
-from data.mixture import limited
-from data.pack import tokens
+from data.loading.mixture import limited
+from data.loading.planner import tokens
 from launch.process import Job
 from models.config import ModelConfig
 from models.count import count_params

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.pack import tokens
+from data.loading.planner import tokens
 from launch.machine import MachineConfig
 from launch.process import read_flops
 from models.count import count_params

@@ -19,7 +19,7 @@ import data.dataset.remote
 from data.config import BadSamplePolicy, DataConfig
 from data.dataset.remote import FetchError, ShardCache, open_root
 from data.dataset.shards import ShardWriter, read_index, write_manifest
-from data.loader import Loader, load_fixed
+from data.loading.loader import Loader, load_fixed
 from tests.data.conftest import meta
 
 CELL = (4, 16, 16)

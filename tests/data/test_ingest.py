@@ -19,7 +19,7 @@ from data.engine.children import ChildError, run_in_children
 from data.film import cut, read_ticks
 from data.h264 import Scaler, encode_h264
 from data.ingest.ingest import ingest, main, parse
-from data.pack import tokens
+from data.loading.planner import tokens
 from data.probe import constant_rate, fit_size, open_video, probe_video
 from data.reject import Reject
 

@@ -18,8 +18,8 @@ import torch
 from data.config import BadSamplePolicy, DataConfig
 from data.dataset.shards import ShardWriter, read_index
 from data.decode.pool import DecodeError
-from data.loader import Loader, fixed_order, load_fixed
-from data.pack import tokens
+from data.loading.loader import Loader, fixed_order, load_fixed
+from data.loading.planner import tokens
 from tests.data.conftest import info_of, meta
 
 CELL = (4, 16, 16)

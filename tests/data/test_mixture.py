@@ -10,10 +10,10 @@ from safetensors.torch import save
 
 from data.config import DataConfig, MemberConfig
 from data.dataset.shards import ShardWriter
-from data.loader import Loader, load_fixed
-from data.mixture import read_mixture
-from data.pack import PackPlanner
-from data.stream import Span, Stream
+from data.loading.loader import Loader, load_fixed
+from data.loading.mixture import read_mixture
+from data.loading.planner import PackPlanner
+from data.loading.stream import Span, Stream
 from tests.data.conftest import info_of, meta
 
 CELL = (4, 16, 16)

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.accounting import Accounting
-from data.pack import PackPlanner, Planned, deal, pack_cost, tokens
+from data.loading.accounting import Accounting
+from data.loading.planner import PackPlanner, Planned, deal, pack_cost, tokens
 from tests.data.conftest import info_of
 
 CELL = (4, 16, 16)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data.config import world_shares
-from data.pack import tokens
+from data.loading.planner import tokens
 from data.worlds import physics, rooms
 from data.worlds.craft import film as film_craft
 from data.worlds.doom import film as film_doom

@@ -12,7 +12,7 @@ import torch
 from benchmarks.captioner import BenchConfig, measure
 from data.dataset.shards import ShardWriter, read_index, read_manifest, read_truth, write_manifest
 from data.h264 import encode_h264, encode_png
-from data.loader import load_fixed
+from data.loading.loader import load_fixed
 from models.caption_views import fit_view
 from models.caption_words import write_captions
 from models.vocabulary import Special

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.batch import Sample
-from data.loader import load_fixed
-from data.pack import tokens
+from data.loading.batch import Sample
+from data.loading.loader import load_fixed
+from data.loading.planner import tokens
 from models.embed import patchify
 from trainer.collate import Collator, Encoded, _pad
 from trainer.config import CaptionUse, ObjectiveConfig, RunConfig

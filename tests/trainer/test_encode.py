@@ -11,7 +11,7 @@ import torch
 
 from data.dataset.shards import ShardWriter, read_index, write_manifest
 from data.h264 import encode_h264, encode_png
-from data.loader import SampleReader
+from data.loading.loader import SampleReader
 from models.wavelet import WaveletCodec
 from trainer import encode
 from trainer.config import RunConfig, compose_run

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import trainer.objective_step
-from data.loader import Loader
+from data.loading.loader import Loader
 from models.dit import DiT
 from trainer.checkpoint import load_latest
 from trainer.collate import Collator

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save
 
 from data.dataset.shards import ShardWriter, write_manifest
-from data.mixture import read_mixture
+from data.loading.mixture import read_mixture
 from tests.data.conftest import meta
 from trainer.config import compose_run, run_name
 from trainer.horizon import flops_per_token, plan_horizon

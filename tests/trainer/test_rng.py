@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.batch import Pack
-from data.loader import load_fixed
+from data.loading.batch import Pack
+from data.loading.loader import load_fixed
 from trainer.collate import Collator
 from trainer.objective_step import MicroBatch, prepare
 from trainer.parallel.mesh import alone

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from data.batch import Step
 from data.config import DataConfig
-from data.loader import Loader
+from data.loading.batch import Step
+from data.loading.loader import Loader
 from trainer.checkpoint_read import load_latest
 from trainer.config import CheckpointConfig, OptimConfig
 from trainer.metrics import read_metrics

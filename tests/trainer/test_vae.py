@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data.loader import load_fixed
+from data.loading.loader import load_fixed
 from models.codec import VaeCodec
 from models.config import VaeConfig
 from models.lpips import Lpips
@@ -125,7 +125,7 @@ def test_a_training_may_start_from_another_network(
 
 
 def task(run: VaeRun, folder: Path) -> VaeTask:
-    from data.loader import Loader
+    from data.loading.loader import Loader
     from trainer.parallel.mesh import alone
 
     loader = Loader(run.data, run.data.train_split, run.cell, run.seed, 0, 1)

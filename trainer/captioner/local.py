@@ -11,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from data.batch import Sample
 from data.config import DataConfig
 from data.dataset.sample import SampleInfo
 from data.decode.pool import DecodeError
-from data.reader import SampleReader
+from data.loading.batch import Sample
+from data.loading.reader import SampleReader
 from models.caption_views import fit_view
 from models.caption_words import Written, write_captions
 from models.vocabulary import Special

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.batch import Sample
 from data.config import DataConfig
 from data.dataset.sample import SampleInfo
 from data.decode.pool import DecodeError
-from data.reader import SampleReader
+from data.loading.batch import Sample
+from data.loading.reader import SampleReader
 from trainer.captioner.endpoint import AskError, Endpoint, Messages
 from trainer.captioner.journal import Entry, entry_of
 

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from data.batch import Sample, Step
 from data.dataset.sample import SampleInfo
-from data.loader import Loader, index_digest, load_fixed
+from data.loading.batch import Sample, Step
+from data.loading.loader import Loader, index_digest, load_fixed
 from models.caption_views import CELL, View, fit_view
 from models.caption_words import write_captions
 from models.captioner import Captioner, caption_errors

@@ -6,7 +6,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from data.batch import Sample, Step
+from data.loading.batch import Sample, Step
 from models.codec import pad_edges, to_pixels
 from models.config import CodecConfig
 from models.discriminator import Discriminator, discriminator_loss, generator_loss

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data.batch import Sample
+from data.loading.batch import Sample
 from models.codec import Codec
 
 PLAIN_STRIDES = (1, 2, 4, 8)  # frames that share one value, of the plain rivals

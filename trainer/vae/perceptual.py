@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from data.batch import Sample, Step
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_truth
-from data.loader import Loader, index_digest, load_fixed
+from data.loading.batch import Sample, Step
+from data.loading.loader import Loader, index_digest, load_fixed
 from models.codec import to_pixels
 from models.config import PerceptualConfig
 from models.perceptual import PerceptualEncoder

@@ -9,7 +9,7 @@ from rich.console import Console
 from torch import Tensor
 
 from data.config import DataConfig
-from data.loader import load_fixed
+from data.loading.loader import load_fixed
 from data.progress import Progress
 from models.codec import pad_edges, to_pixels
 from models.config import CodecConfig, VaeConfig

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from data.config import DataConfig
-from data.loader import load_fixed
+from data.loading.loader import load_fixed
 from data.progress import Progress
 from models.codec import Codec
 from models.config import CodecConfig, CodecKind

@@ -20,7 +20,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from data.loader import Loader, index_digest, load_fixed
+from data.loading.loader import Loader, index_digest, load_fixed
 from models.codec import VaeCodec
 from models.config import CodecConfig, CodecKind
 from models.vae import Vae

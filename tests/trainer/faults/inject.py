@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from data.batch import Step
-from data.loader import Loader
+from data.loading.batch import Step
+from data.loading.loader import Loader
 from trainer.checkpoint import CheckpointWriter
 from trainer.loop import Training
 
@@ -87,7 +87,7 @@ class Corrupt:
                     sample.latent = (sample.latent.float() * self.factor).to(torch.float32)
             return step
 
-        wrap("data.loader:Loader.next_step", around)
+        wrap("data.loading.loader:Loader.next_step", around)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import trainer.objective_step
-from data.loader import Loader
+from data.loading.loader import Loader
 from models.dit import initial_values
 from trainer.collate import Collator
 from trainer.config import RunConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.loader import Loader
+from data.loading.loader import Loader
 from trainer.collate import Collator
 from trainer.objective_step import accumulate, prepare
 from trainer.parallel.engine import Engine

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.dataset.sample import SampleInfo
-from data.stream import Planned, Span, Stream
+from data.loading.stream import Planned, Span, Stream
 
 Cell = tuple[int, int, int]
 

@@ -7,12 +7,12 @@ import safetensors
 import torch
 from safetensors.torch import load
 
-from data.batch import Sample
 from data.config import DataConfig
 from data.dataset.remote import FetchError
 from data.dataset.sample import SampleInfo
 from data.decode.pool import Decoded, DecodeError, DecoderPool
-from data.mixture import Member, read_split
+from data.loading.batch import Sample
+from data.loading.mixture import Member, read_split
 
 FETCH_THREADS = 4  # shards of a remote dataset that are fetched at the same time
 

@@ -7,16 +7,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from data.accounting import Accounting
-from data.batch import Pack, Sample, Step
 from data.config import BadSamplePolicy, DataConfig
 from data.dataset.remote import FetchError
 from data.dataset.sample import SampleInfo
 from data.decode.pool import DecodeError
-from data.mixture import planner_of, read_mixture, read_split
-from data.pack import Cell, deal, pack_cost
-from data.reader import SampleReader
-from data.stream import Planned
+from data.loading.accounting import Accounting
+from data.loading.batch import Pack, Sample, Step
+from data.loading.mixture import planner_of, read_mixture, read_split
+from data.loading.planner import Cell, deal, pack_cost
+from data.loading.reader import SampleReader
+from data.loading.stream import Planned
 
 log = logging.getLogger(__name__)
 
