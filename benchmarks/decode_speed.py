@@ -11,7 +11,7 @@ from data.dataset.sample import SampleInfo
 from data.decode.check import Frames
 from data.decode.decoders import Decoder, DecordDecoder, av_frames, make_decoder
 from data.decode.pool import DecoderPool
-from data.h264 import encode_h264
+from data.media.h264 import encode_h264
 
 SHAPES = [(17, 128, 128), (17, 720, 1280), (17, 1080, 1920)]
 ROUNDS = {128: 80, 720: 12, 1080: 8}

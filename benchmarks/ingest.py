@@ -32,9 +32,9 @@ from rich.table import Table
 
 from data.config import IngestConfig
 from data.dataset.shards import read_index
-from data.h264 import encode_h264
 from data.ingest.ingest import help_text, ingest, parse
-from data.probe import Facts, fit_size, probe_video
+from data.media.h264 import encode_h264
+from data.media.probe import Facts, fit_size, probe_video
 
 FILM_SUFFIXES = (".mp4", ".avi", ".mpg", ".mov", ".mkv", ".webm")
 LENGTH = 17

@@ -29,8 +29,8 @@ import psutil
 from benchmarks.loading_reader import WAYS
 from data.config import DataConfig
 from data.dataset.shards import ShardWriter
-from data.h264 import encode_h264
 from data.loading.loader import Loader
+from data.media.h264 import encode_h264
 
 RIVALS = {"webdataset": "webdataset", "mosaic": "streaming", "energon": "megatron.energon"}
 NUM_CONTENTS = 24  # different clips; the set repeats them under new keys

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data.config import IngestConfig
-from data.filters import FILTERS
 from data.loading.planner import Cell, tokens
+from data.media.filters import FILTERS
 
 RATIO_EDGES = (("portrait", 0.0), ("square", 0.9), ("landscape", 1.12), ("wide", 1.9))
 MAX_NOTES = 4

@@ -26,9 +26,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
-from data.h264 import encode_h264, encode_png
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader
+from data.media.h264 import encode_h264, encode_png
 from models.config import TextConfig
 from models.dit import DiT
 from models.embed import unpatchify

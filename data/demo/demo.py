@@ -20,9 +20,9 @@ from data.config import DemoConfig
 from data.dataset.shards import read_manifest
 from data.demo.packages import TABLE, fetch_all
 from data.engine.parts import Notes, Source, build_dataset, digest_of
-from data.h264 import encode_h264
 from data.ingest.ingest import check, help_text, parse
 from data.ingest.media_file import MediaFile
+from data.media.h264 import encode_h264
 from data.progress import Progress
 from data.report import print_report
 from data.sheet import write_sheet

@@ -21,9 +21,9 @@ from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, read_index, read_payload, read_truth
 from data.decode.decoders import decode_by_first
 from data.engine.parts import Notes, Sample, Source, build_dataset
-from data.h264 import encode_h264, encode_png
 from data.ingest.ingest import help_text, parse
-from data.probe import Reject
+from data.media.h264 import encode_h264, encode_png
+from data.media.probe import Reject
 from data.progress import Progress
 from data.worlds.truth import check_truth, rounded
 from data.worlds.view import share_inside

@@ -21,10 +21,10 @@ from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, read_index, read_payload
 from data.decode.decoders import decode_by_first
 from data.engine.parts import Notes, Sample, Source, build_dataset
-from data.h264 import encode_h264
 from data.ingest.ingest import help_text, parse
 from data.loading.mixture import limited
-from data.probe import Reject
+from data.media.h264 import encode_h264
+from data.media.probe import Reject
 from data.progress import Progress
 
 CLIPS_PER_PART = 200

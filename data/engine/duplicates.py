@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from data.config import IngestConfig
 from data.engine.source import Notes
-from data.reject import Reject
+from data.media.reject import Reject
 
 HASH_SIDE = 32  # pixels to which a frame is reduced (Zauner, "Implementation and benchmarking of
 KEPT_SIDE = 8  # perceptual image hash functions", 2010): its 8 x 8 lowest frequencies are kept

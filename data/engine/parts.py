@@ -24,8 +24,8 @@ from data.dataset.shards import ShardWriter, read_manifest, write_manifest
 from data.engine.children import Outcome, run_in_children
 from data.engine.duplicates import drop_duplicates
 from data.engine.source import Notes, Sample, Source
-from data.film import Account
-from data.reject import Reject
+from data.media.film import Account
+from data.media.reject import Reject
 from data.report import summarise
 
 PARTS = ".parts"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from data.config import IngestConfig
-from data.reject import Reject
+from data.media.reject import Reject
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Sample:
 class Notes:
     """What a source's owner should hear: things left out, and things worth a look.
 
-    ``films`` tells what became of every frame of a film (``data.film.Account``).
+    ``films`` tells what became of every frame of a film (``data.media.film.Account``).
     """
 
     rejects: list[dict[str, Any]] = field(default_factory=list)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from data.engine.source import Notes
 from data.ingest.sidecar import LICENCE_NAME, SIDECARS
-from data.reject import Reject
+from data.media.reject import Reject
 
 COMPRESSED_TARS = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 

@@ -16,12 +16,12 @@ from jaxtyping import UInt8
 from data.config import IngestConfig
 from data.engine.duplicates import fingerprint
 from data.engine.source import Notes, Sample
-from data.film import Account, Shown, Tick, clips_of, read_ticks, reject_short, stored_size
-from data.filters import check_scores, clip_scores, picture_scores
-from data.h264 import Scaler, encode_pictures, encode_png, turned
-from data.probe import IMAGE_SUFFIXES, Facts, fit_size, open_video, probe_video, read_image
-from data.reject import Reject, Window, rejecting
-from data.remux import is_one_group, remux, shows
+from data.media.film import Account, Shown, Tick, clips_of, read_ticks, reject_short, stored_size
+from data.media.filters import check_scores, clip_scores, picture_scores
+from data.media.h264 import Scaler, encode_pictures, encode_png, turned
+from data.media.probe import IMAGE_SUFFIXES, Facts, fit_size, open_video, probe_video, read_image
+from data.media.reject import Reject, Window, rejecting
+from data.media.remux import is_one_group, remux, shows
 from data.worlds.clip import shape_name
 
 RESAMPLE_BOX = 4  # Pillow's Image.Resampling.BOX, area averaging

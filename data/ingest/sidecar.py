@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Protocol, TypeVar
 
-from data.reject import Reject
+from data.media.reject import Reject
 
 SIDECARS = (".txt", ".json")
 LICENCE_NAME = "licence.txt"

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.config import IngestConfig
 from data.engine.parts import Notes, Sample
-from data.h264 import encode_h264
+from data.media.h264 import encode_h264
 from data.worlds.clip import Clip
 
 # Raise it when a change to the worlds changes pixels or captions: finished datasets then rebuild.

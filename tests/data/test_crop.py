@@ -10,7 +10,7 @@ from rich.console import Console
 from data.dataset.shards import ShardWriter, read_index, read_payload, read_truth
 from data.decode.decoders import decode
 from data.derive.crop import CropConfig, Window, crop_dataset, crop_truth, main, square_window
-from data.h264 import encode_h264, encode_png
+from data.media.h264 import encode_h264, encode_png
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
 from data.worlds.view import Pose, fov_of, project
 

@@ -16,12 +16,12 @@ from rich.console import Console
 from data.config import IngestConfig
 from data.dataset.shards import read_index, read_manifest, read_payload
 from data.engine.children import ChildError, run_in_children
-from data.film import cut, read_ticks
-from data.h264 import Scaler, encode_h264
 from data.ingest.ingest import ingest, main, parse
 from data.loading.planner import tokens
-from data.probe import constant_rate, fit_size, open_video, probe_video
-from data.reject import Reject
+from data.media.film import cut, read_ticks
+from data.media.h264 import Scaler, encode_h264
+from data.media.probe import constant_rate, fit_size, open_video, probe_video
+from data.media.reject import Reject
 
 CELL = (4, 16, 16)
 KEEP_COPIES = {"duplicate_bits": -1, "repeat_bits": -1}  # most films here show the same

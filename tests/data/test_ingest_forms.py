@@ -16,10 +16,10 @@ from data.config import IngestConfig
 from data.dataset.shards import read_index, read_payload
 from data.engine.parts import Part, build_dataset, build_part, read_part
 from data.engine.source import Notes
-from data.h264 import encode_h264
 from data.ingest.ingest import ingest
 from data.ingest.media_file import MediaFile
 from data.ingest.sidecar import Told, read_sidecars
+from data.media.h264 import encode_h264
 
 KEEP_COPIES = {"duplicate_bits": -1, "repeat_bits": -1}  # of one pattern, sliding
 
@@ -180,7 +180,7 @@ def test_clips_before_damage_are_kept_and_said_to_be(tmp_path):
 
     class Damaged(MediaFile):
         def samples(self, config, notes):
-            from data.reject import Reject
+            from data.media.reject import Reject
 
             for number, sample in enumerate(super().samples(config, notes)):
                 if number == 2:

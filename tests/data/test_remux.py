@@ -10,8 +10,8 @@ from rich.console import Console
 
 from data.config import IngestConfig, Shots
 from data.dataset.shards import read_index, read_manifest, read_payload
-from data.h264 import encode_h264
 from data.ingest.ingest import ingest
+from data.media.h264 import encode_h264
 
 
 def moving(num_frames, height=64, width=96):

@@ -9,7 +9,7 @@ from rich.console import Console
 from data.dataset.shards import ShardWriter, read_index, read_payload
 from data.decode.decoders import decode
 from data.derive.reshape import ReshapeConfig, main, reshape_dataset, scaled
-from data.h264 import encode_h264
+from data.media.h264 import encode_h264
 from tests.data.conftest import meta
 
 

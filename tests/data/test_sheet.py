@@ -9,8 +9,8 @@ from PIL import Image
 from rich.console import Console
 
 from data.config import IngestConfig
-from data.h264 import encode_h264
 from data.ingest.ingest import ingest, main
+from data.media.h264 import encode_h264
 from data.sheet import main as sheet_main
 from data.sheet import write_sheet
 

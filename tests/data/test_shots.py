@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data.config import IngestConfig, Shots
-from data.film import Account, ClipPlanner, Tick, clips_of
-from data.shots import ShotFinder, colours_of, group_scenes
+from data.media.film import Account, ClipPlanner, Tick, clips_of
+from data.media.shots import ShotFinder, colours_of, group_scenes
 
 
 def scene(seed, num_frames, height=72, width=128):

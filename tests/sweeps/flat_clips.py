@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from data.dataset.shards import ShardWriter, write_manifest
-from data.h264 import encode_h264
+from data.media.h264 import encode_h264
 from data.worlds.shapes import COLOURS
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
 from data.worlds.view import share_inside

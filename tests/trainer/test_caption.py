@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.captioner import BenchConfig, measure
 from data.dataset.shards import ShardWriter, read_index, read_manifest, read_truth, write_manifest
-from data.h264 import encode_h264, encode_png
 from data.loading.loader import load_fixed
+from data.media.h264 import encode_h264, encode_png
 from models.caption_views import fit_view
 from models.caption_words import write_captions
 from models.vocabulary import Special

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.dataset.shards import ShardWriter, read_index, write_manifest
-from data.h264 import encode_h264
+from data.media.h264 import encode_h264
 from data.worlds.clip import Clip
 from data.worlds.framing import film_framing
 from trainer.config import RunConfig, freeze

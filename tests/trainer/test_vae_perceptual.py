@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from data.dataset.shards import ShardWriter, write_manifest
-from data.h264 import encode_h264
+from data.media.h264 import encode_h264
 from trainer.vae.config import compose_perceptual, compose_vae, freeze
 from trainer.vae.labels import choose_labels, frame_labels
 from trainer.vae.perceptual import main, train_perceptual

@@ -1,7 +1,7 @@
 """Look into a media file: what really decodes, at what size, when, and which way up.
 
 Everything that a hostile or broken file can make PyAV or Pillow raise becomes
-:class:`data.reject.Reject`.
+:class:`data.media.reject.Reject`.
 """
 
 import warnings
@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data.config import IngestConfig
-from data.h264 import is_plain
 from data.loading.planner import Cell, tokens
-from data.reject import Reject, rejecting
-from data.remux import stamp_of, stamps_conform
+from data.media.h264 import is_plain
+from data.media.reject import Reject, rejecting
+from data.media.remux import stamp_of, stamps_conform
 from data.report import cell_of
 
 # Only self-contained containers: playlist formats (hls, concat, dash) name other files to open.
@@ -44,7 +44,7 @@ class Facts:
     rotation: quarter turns counter-clockwise to apply, in degrees.
     is_constant: whether the file's own frame rate is constant, so that each frame is kept once.
     header_frames: what the header claims (0: nothing).
-    remuxable: whether its packets could be stored as they are (see data/remux.py).
+    remuxable: whether its packets could be stored as they are (see data/media/remux.py).
     """
 
     height: int

@@ -14,10 +14,10 @@ from typing import Any
 import av
 
 from data.config import IngestConfig, Shots
-from data.h264 import Scaler
-from data.probe import Facts, decoded, fit_size
-from data.reject import Reject, rejecting
-from data.shots import LOOK_SIDE, Look, ShotFinder
+from data.media.h264 import Scaler
+from data.media.probe import Facts, decoded, fit_size
+from data.media.reject import Reject, rejecting
+from data.media.shots import LOOK_SIDE, Look, ShotFinder
 
 # Why frames of a film are in no clip; filters add their own names.
 SHOT_END, TOO_MANY, DAMAGE = "end_of_shot", "max_clips_per_source", "before_damage"

@@ -16,7 +16,7 @@ import av
 import av.error
 import numpy as np
 
-from data.h264 import MP4_OPTIONS
+from data.media.h264 import MP4_OPTIONS
 
 # Out-of-band parameter sets of MP4 and Matroska start with this version byte (ISO/IEC 14496-15).
 AVCC_VERSION = 1

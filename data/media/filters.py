@@ -1,6 +1,6 @@
 """Measure clips and leave some out: one small function and one threshold for each measure.
 
-Scores are taken from frames reduced to ``data.shots.LOOK_SIDE`` pixels (text: ``TEXT_SIDE``) and
+Scores are taken from frames reduced to ``data.media.shots.LOOK_SIDE`` pixels (text: ``TEXT_SIDE``) and
 stored with every sample, so a threshold can be chosen from the histograms on the dataset's page.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from data.config import IngestConfig
-from data.reject import Reject
+from data.media.reject import Reject
 
 Greys = UInt8[np.ndarray, "F H W"]
 
