@@ -38,7 +38,7 @@ from data.decode.check import (
 )
 from data.decode.child import ChildFailure
 from data.decode.pool import DecodeError, DecoderPool
-from data.progress import Progress
+from data.show.progress import Progress
 
 TIMEOUT_SECONDS = 10.0
 LEAST_ERROR = 8.2e-6  # squared levels: equal frames count as 99 dB

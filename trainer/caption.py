@@ -37,7 +37,7 @@ from data.derive.recaption import (
     recaption,
 )
 from data.ingest.ingest import help_text, parse
-from data.progress import Progress
+from data.show.progress import Progress
 from trainer.captioner.endpoint import Endpoint, EndpointConfig
 from trainer.captioner.journal import Entry, Journal
 

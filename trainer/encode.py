@@ -44,7 +44,7 @@ from data.dataset.shards import (
 from data.decode.pool import DecodeError
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader, index_digest
-from data.progress import Progress
+from data.show.progress import Progress
 from models.text import build_text_encoder
 from trainer.codec import load_codec
 from trainer.codec_files import fingerprint

@@ -23,9 +23,9 @@ from data.engine.parts import Notes, Source, build_dataset, digest_of
 from data.ingest.ingest import check, help_text, parse
 from data.ingest.media_file import MediaFile
 from data.media.h264 import encode_h264
-from data.progress import Progress
-from data.report import print_report
-from data.sheet import write_sheet
+from data.show.progress import Progress
+from data.show.report import print_report
+from data.show.sheet import write_sheet
 from data.worlds.plan import plan_worlds
 from data.worlds.sources import RECIPE
 

@@ -24,7 +24,7 @@ from data.engine.parts import Notes, Sample, Source, build_dataset
 from data.ingest.ingest import help_text, parse
 from data.media.h264 import encode_h264, encode_png
 from data.media.probe import Reject
-from data.progress import Progress
+from data.show.progress import Progress
 from data.worlds.truth import check_truth, rounded
 from data.worlds.view import share_inside
 

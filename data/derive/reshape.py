@@ -25,7 +25,7 @@ from data.ingest.ingest import help_text, parse
 from data.loading.mixture import limited
 from data.media.h264 import encode_h264
 from data.media.probe import Reject
-from data.progress import Progress
+from data.show.progress import Progress
 
 CLIPS_PER_PART = 200
 

@@ -26,7 +26,7 @@ from data.engine.duplicates import drop_duplicates
 from data.engine.source import Notes, Sample, Source
 from data.media.film import Account
 from data.media.reject import Reject
-from data.report import summarise
+from data.show.report import summarise
 
 PARTS = ".parts"
 # Lists the splits that are being written, so that the next attempt knows them for its own.

@@ -31,9 +31,9 @@ from data.engine.source import Notes, Source
 from data.ingest.inputs import find_entries
 from data.ingest.media_file import MediaFile
 from data.ingest.sidecar import read_sidecars
-from data.progress import Progress
-from data.report import print_report
-from data.sheet import write_sheet
+from data.show.progress import Progress
+from data.show.report import print_report
+from data.show.sheet import write_sheet
 
 Schema = TypeVar("Schema")
 

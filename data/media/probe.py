@@ -22,7 +22,7 @@ from data.loading.planner import Cell, tokens
 from data.media.h264 import is_plain
 from data.media.reject import Reject, rejecting
 from data.media.remux import stamp_of, stamps_conform
-from data.report import cell_of
+from data.show.report import cell_of
 
 # Only self-contained containers: playlist formats (hls, concat, dash) name other files to open.
 CONTAINERS = (

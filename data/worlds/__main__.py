@@ -20,9 +20,9 @@ from rich.console import Console
 from data.config import WorldPreset, WorldsConfig
 from data.engine.parts import Notes, Source, build_dataset
 from data.ingest.ingest import check, help_text, parse
-from data.progress import Progress
-from data.report import print_report
-from data.sheet import write_sheet
+from data.show.progress import Progress
+from data.show.report import print_report
+from data.show.sheet import write_sheet
 from data.worlds.plan import plan_framing, plan_worlds
 
 MAKER = "data.worlds"

@@ -11,8 +11,8 @@ from rich.console import Console
 from data.config import IngestConfig
 from data.ingest.ingest import ingest, main
 from data.media.h264 import encode_h264
-from data.sheet import main as sheet_main
-from data.sheet import write_sheet
+from data.show.sheet import main as sheet_main
+from data.show.sheet import write_sheet
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> & \"'{{ 7*7 }}"
 

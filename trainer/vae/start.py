@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.config import DataConfig
 from data.loading.loader import load_fixed
-from data.progress import Progress
+from data.show.progress import Progress
 from models.codec import pad_edges, to_pixels
 from models.config import CodecConfig, VaeConfig
 from models.patches import to_patches

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from data.config import DataConfig
 from data.loading.loader import load_fixed
-from data.progress import Progress
+from data.show.progress import Progress
 from models.codec import Codec
 from models.config import CodecConfig, CodecKind
 from trainer.codec_files import digest_of, resolve, write_card
