@@ -183,7 +183,7 @@ class CraftPart:
 
     def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:
         """Play, draw and encode the clips."""
-        from data.worlds.craft import film
+        from data.worlds.craft.film import film
 
         rng = np.random.default_rng([0xC4A2, self.world_seed])
         plan = []

@@ -12,7 +12,7 @@ import pytest
 from data.config import world_shares
 from data.loading.planner import tokens
 from data.worlds import physics, rooms
-from data.worlds.craft import film as film_craft
+from data.worlds.craft.film import film as film_craft
 from data.worlds.doom import film as film_doom
 from data.worlds.doom import map_names
 from data.worlds.framing import film_framing

@@ -9,8 +9,8 @@ from crafter.engine import LocalView
 from panda3d.core import NodePath, PerspectiveLens, Point2, Point3
 
 from data.worlds import physics, rooms
-from data.worlds.craft import Painter
-from data.worlds.craft_play import Game
+from data.worlds.craft.film import Painter
+from data.worlds.craft.play import Game
 from data.worlds.doom import film as film_doom
 from data.worlds.framing import design_framing, film_framing
 from data.worlds.physics_plan import design_scene

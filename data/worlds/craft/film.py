@@ -13,8 +13,8 @@ from crafter import constants
 from crafter.engine import Textures
 
 from data.worlds.clip import Clip, check_size
-from data.worlds.craft_play import AREA, Game, Moment, Thing, play
-from data.worlds.craft_words import describe
+from data.worlds.craft.play import AREA, Game, Moment, Thing, play
+from data.worlds.craft.words import describe
 from data.worlds.truth import CameraTruth, Event, ShotTruth, Track, Truth
 from data.worlds.view import share_inside
 
