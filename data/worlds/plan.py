@@ -113,7 +113,7 @@ def plan_worlds(
     seed: int, shares: Mapping[str, float], num_train: int, num_val: int
 ) -> list[WorldPart]:
     """Plan the rendered clips of train and val_worlds: other seeds and other maps in each."""
-    from data.worlds.doom import map_names
+    from data.worlds.doom.film import map_names
 
     check_counts(num_train, num_val)
     maps = map_names()

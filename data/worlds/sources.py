@@ -223,7 +223,7 @@ class DoomPart:
 
     def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:
         """Play, film and encode the clips."""
-        from data.worlds.doom import film
+        from data.worlds.doom.film import film
 
         rng = np.random.default_rng([0xF11, self.seed, *self.map_name.encode()])
         wide = (self.height, self.width) in DOOM_WIDE

@@ -11,7 +11,7 @@ from panda3d.core import NodePath, PerspectiveLens, Point2, Point3
 from data.worlds import physics, rooms
 from data.worlds.craft.film import Painter
 from data.worlds.craft.play import Game
-from data.worlds.doom import film as film_doom
+from data.worlds.doom.film import film as film_doom
 from data.worlds.framing import design_framing, film_framing
 from data.worlds.physics_plan import design_scene
 from data.worlds.scenery import design_path, design_room

@@ -16,7 +16,7 @@ import numpy as np
 import vizdoom
 
 from data.worlds.clip import Clip
-from data.worlds.doom_words import STILL, STYLE, Pose, describe, height_words, motion_words
+from data.worlds.doom.words import STILL, STYLE, Pose, describe, height_words, motion_words
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
 
 TICS_PER_SECOND = 35
