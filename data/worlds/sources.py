@@ -150,7 +150,7 @@ class PhysicsPart:
 
     def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:
         """Simulate, render and encode the clips."""
-        from data.worlds.physics import film
+        from data.worlds.physics.film import film
 
         for number in range(self.num_clips):
             seed, take = self.first_seed + number // self.takes, number % self.takes

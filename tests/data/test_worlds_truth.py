@@ -8,12 +8,13 @@ import pytest
 from crafter.engine import LocalView
 from panda3d.core import NodePath, PerspectiveLens, Point2, Point3
 
-from data.worlds import physics, rooms
+from data.worlds import rooms
 from data.worlds.craft.film import Painter
 from data.worlds.craft.play import Game
 from data.worlds.doom.film import film as film_doom
 from data.worlds.framing import design_framing, film_framing
-from data.worlds.physics_plan import design_scene
+from data.worlds.physics import film as physics
+from data.worlds.physics.plan import design_scene
 from data.worlds.scenery import design_path, design_room
 from data.worlds.shots import plan_shots
 from data.worlds.sources import FRAMING_SIZES

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import UInt8
 
-from data.worlds.physics_plan import Plan
+from data.worlds.physics.plan import Plan
 from data.worlds.room_words import SKY_SHARE, also_words, camera_words, sky_share, surface_words
 from data.worlds.stage import Shot
 from data.worlds.truth import Event, Track

@@ -20,8 +20,8 @@ from panda3d.core import LVector3, NodePath, TransformState
 
 from data.worlds import shapes
 from data.worlds.clip import Clip, check_size
-from data.worlds.physics_plan import GRAVITY, Body, Plan, design_scene
-from data.worlds.physics_words import describe
+from data.worlds.physics.plan import GRAVITY, Body, Plan, design_scene
+from data.worlds.physics.words import describe
 from data.worlds.rooms import STYLE
 from data.worlds.scene import close, fix_order, light, shade
 from data.worlds.scenery import SKIES
