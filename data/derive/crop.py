@@ -25,8 +25,8 @@ from data.ingest.ingest import help_text, parse
 from data.media.h264 import encode_h264, encode_png
 from data.media.probe import Reject
 from data.show.progress import Progress
+from data.worlds.render.view import share_inside
 from data.worlds.truth import check_truth, rounded
-from data.worlds.view import share_inside
 
 CLIPS_PER_PART = 200
 DECODERS = {"video": ("decord", "pyav"), "image": ("pillow",)}

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from panda3d.core import NodePath
 
-from data.worlds import shapes
 from data.worlds.clip import Clip, check_size
+from data.worlds.render import shapes
+from data.worlds.render.scene import close, fix_order, light, shade
+from data.worlds.render.stage import FOV_DEGREES, Actor, Shot, stage, vertices
+from data.worlds.render.view import Pose, fov_of, project
 from data.worlds.rooms import STYLE
-from data.worlds.scene import close, fix_order, light, shade
 from data.worlds.scenery import SKIES
-from data.worlds.stage import FOV_DEGREES, Actor, Shot, stage, vertices
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
-from data.worlds.view import Pose, fov_of, project
 from data.worlds.words import article, pick, upper
 
 GROUNDS = ("grey", "white", "black")

@@ -6,10 +6,13 @@ Everything random comes from ``(map_seed, take)``; see :mod:`data.worlds.scenery
 import numpy as np
 from panda3d.core import Geom, NodePath
 
-from data.worlds import shapes
 from data.worlds.clip import Clip, check_size
+from data.worlds.render import shapes
+from data.worlds.render.scene import close, fix_order, light, shade
+from data.worlds.render.shots import choose_cuts, plan_shots
+from data.worlds.render.stage import FOV_DEGREES, Actor, stage, vertices
+from data.worlds.render.view import fov_of
 from data.worlds.room_words import describe
-from data.worlds.scene import close, fix_order, light, shade
 from data.worlds.scenery import (
     SIZES,
     SKIES,
@@ -19,10 +22,7 @@ from data.worlds.scenery import (
     design_path,
     design_room,
 )
-from data.worlds.shots import choose_cuts, plan_shots
-from data.worlds.stage import FOV_DEGREES, Actor, stage, vertices
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth, hiding_events
-from data.worlds.view import fov_of
 
 STYLE = "3-D rendering"
 # The convex parts of every kind: mesh, scale across, scale upwards, height of its foot.

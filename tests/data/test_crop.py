@@ -11,8 +11,8 @@ from data.dataset.shards import ShardWriter, read_index, read_payload, read_trut
 from data.decode.decoders import decode
 from data.derive.crop import CropConfig, Window, crop_dataset, crop_truth, main, square_window
 from data.media.h264 import encode_h264, encode_png
+from data.worlds.render.view import Pose, fov_of, project
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
-from data.worlds.view import Pose, fov_of, project
 
 HEIGHT, WIDTH, FRAMES = 48, 80, 5
 

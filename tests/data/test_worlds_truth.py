@@ -15,12 +15,9 @@ from data.worlds.doom.film import film as film_doom
 from data.worlds.framing import design_framing, film_framing
 from data.worlds.physics import film as physics
 from data.worlds.physics.plan import design_scene
-from data.worlds.scenery import design_path, design_room
-from data.worlds.shots import plan_shots
-from data.worlds.sources import FRAMING_SIZES
-from data.worlds.stage import FAR, FOV_DEGREES, id_colour, id_numbers, stage
-from data.worlds.truth import Track, check_truth, hiding_events
-from data.worlds.view import (
+from data.worlds.render.shots import plan_shots
+from data.worlds.render.stage import FAR, FOV_DEGREES, id_colour, id_numbers, stage
+from data.worlds.render.view import (
     NEAR,
     Pose,
     cover,
@@ -31,6 +28,9 @@ from data.worlds.view import (
     share_inside,
     view_axes,
 )
+from data.worlds.scenery import design_path, design_room
+from data.worlds.sources import FRAMING_SIZES
+from data.worlds.truth import Track, check_truth, hiding_events
 
 # A drawn edge may lie a pixel off the geometry's: the renderer rounds vertices to pixels.
 EDGE_PIXELS = 1.5

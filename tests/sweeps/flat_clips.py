@@ -7,9 +7,9 @@ import numpy as np
 
 from data.dataset.shards import ShardWriter, write_manifest
 from data.media.h264 import encode_h264
-from data.worlds.shapes import COLOURS
+from data.worlds.render.shapes import COLOURS
+from data.worlds.render.view import share_inside
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
-from data.worlds.view import share_inside
 
 SUBJECTS = ("red", "green", "blue", "yellow")
 SURFACES = ("white", "grey", "black", "teal")

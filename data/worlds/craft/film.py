@@ -15,8 +15,8 @@ from crafter.engine import Textures
 from data.worlds.clip import Clip, check_size
 from data.worlds.craft.play import AREA, Game, Moment, Thing, play
 from data.worlds.craft.words import describe
+from data.worlds.render.view import share_inside
 from data.worlds.truth import CameraTruth, Event, ShotTruth, Track, Truth
-from data.worlds.view import share_inside
 
 STYLE = "pixel game"
 TILE_SIZES = (10, 12, 16)

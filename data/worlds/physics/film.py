@@ -18,17 +18,17 @@ from panda3d.bullet import (
 )
 from panda3d.core import LVector3, NodePath, TransformState
 
-from data.worlds import shapes
 from data.worlds.clip import Clip, check_size
 from data.worlds.physics.plan import GRAVITY, Body, Plan, design_scene
 from data.worlds.physics.words import describe
+from data.worlds.render import shapes
+from data.worlds.render.scene import close, fix_order, light, shade
+from data.worlds.render.shots import choose_cuts, plan_shots
+from data.worlds.render.stage import FOV_DEGREES, IDS, Actor, stage, vertices
+from data.worlds.render.view import fov_of
 from data.worlds.rooms import STYLE
-from data.worlds.scene import close, fix_order, light, shade
 from data.worlds.scenery import SKIES
-from data.worlds.shots import choose_cuts, plan_shots
-from data.worlds.stage import FOV_DEGREES, IDS, Actor, stage, vertices
 from data.worlds.truth import EVENTS, CameraTruth, Event, ShotTruth, Track, Truth, hiding_events
-from data.worlds.view import fov_of
 
 STEP_SECONDS = 1 / 240
 # Impulses in newton seconds: a small ball at walking speed gives about 1.

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data.worlds.render.shapes import COLOURS, PATTERNS
 from data.worlds.scenery import LIGHT_NAMES, SKIES, CameraPath
-from data.worlds.shapes import COLOURS, PATTERNS
 
 SCENES = ("pass", "hit", "fall", "break", "tower")
 RADII = {"small": 0.32, "large": 0.52}

@@ -4,10 +4,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data.worlds.physics.plan import Plan
+from data.worlds.render.stage import Shot
+from data.worlds.render.view import view_axes
 from data.worlds.room_words import SKY_SHARE, also_words, camera_words, sky_share, surface_words
-from data.worlds.stage import Shot
 from data.worlds.truth import Event, Track
-from data.worlds.view import view_axes
 from data.worlds.words import MAX_ALSO, MAX_NAMED, article, pick, place_of, prominent, upper
 
 MOVED_METRES = 0.35

@@ -30,8 +30,8 @@ from panda3d.core import (
     load_prc_file_data,
 )
 
+from data.worlds.render.view import NEAR, Pose, cover, fov_of, outline, project, share_inside
 from data.worlds.truth import Track
-from data.worlds.view import NEAR, Pose, cover, fov_of, outline, project, share_inside
 
 FOV_DEGREES = 52.0  # of the shorter side
 FAR = 60.0

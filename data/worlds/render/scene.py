@@ -3,8 +3,8 @@
 import numpy as np
 from panda3d.core import AmbientLight, DirectionalLight, GeomNode, NodePath, TransparencyAttrib
 
+from data.worlds.render.stage import IDS
 from data.worlds.scenery import LIGHT_NAMES
-from data.worlds.stage import IDS
 
 
 def shade(shadow: NodePath) -> None:
