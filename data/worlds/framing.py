@@ -15,8 +15,8 @@ from data.worlds.render import shapes
 from data.worlds.render.scene import close, fix_order, light, shade
 from data.worlds.render.stage import FOV_DEGREES, Actor, Shot, stage, vertices
 from data.worlds.render.view import Pose, fov_of, project
-from data.worlds.rooms import STYLE
-from data.worlds.scenery import SKIES
+from data.worlds.rooms.film import STYLE
+from data.worlds.rooms.room import SKIES
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
 from data.worlds.words import article, pick, upper
 

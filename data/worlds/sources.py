@@ -114,7 +114,7 @@ class RoomsPart:
 
     def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:
         """Render and encode the clips."""
-        from data.worlds.rooms import film
+        from data.worlds.rooms.film import film
 
         for number in range(self.num_clips):
             seed, take = self.first_seed + number // self.takes, number % self.takes

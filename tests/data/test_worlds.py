@@ -11,13 +11,13 @@ import pytest
 
 from data.config import world_shares
 from data.loading.planner import tokens
-from data.worlds import rooms
 from data.worlds.craft.film import film as film_craft
 from data.worlds.doom.film import film as film_doom
 from data.worlds.doom.film import map_names
 from data.worlds.framing import film_framing
 from data.worlds.physics import film as physics
 from data.worlds.plan import VAL_SEED, deal_clips, plan_framing, plan_worlds
+from data.worlds.rooms import film as rooms
 from data.worlds.sources import CraftPart, DoomPart, FramingPart, PhysicsPart, RoomsPart
 from data.worlds.truth import check_truth
 from data.worlds.words import unproven

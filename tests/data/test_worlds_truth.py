@@ -8,7 +8,6 @@ import pytest
 from crafter.engine import LocalView
 from panda3d.core import NodePath, PerspectiveLens, Point2, Point3
 
-from data.worlds import rooms
 from data.worlds.craft.film import Painter
 from data.worlds.craft.play import Game
 from data.worlds.doom.film import film as film_doom
@@ -28,7 +27,8 @@ from data.worlds.render.view import (
     share_inside,
     view_axes,
 )
-from data.worlds.scenery import design_path, design_room
+from data.worlds.rooms import film as rooms
+from data.worlds.rooms.room import design_path, design_room
 from data.worlds.sources import FRAMING_SIZES
 from data.worlds.truth import Track, check_truth, hiding_events
 

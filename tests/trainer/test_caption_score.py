@@ -11,7 +11,7 @@ from trainer.captioner.score import invented, majority, recall, share, table, ta
 words = pytest.importorskip("data.worlds.words", reason="panda3d is not installed")
 from data.worlds import craft_words, physics_words, room_words  # noqa: E402
 from data.worlds.render.shapes import COLOURS, PATTERNS  # noqa: E402
-from data.worlds.scenery import CAMERA_WORDS, KINDS, LIGHT_NAMES, SKIES  # noqa: E402
+from data.worlds.rooms.room import CAMERA_WORDS, KINDS, LIGHT_NAMES, SKIES  # noqa: E402
 
 CAMERAS = [w.format(side=side) for w in CAMERA_WORDS.values() for side in ("left", "right")]
 PLACES = ["on the left", "in the middle", "on the right"]

@@ -4,7 +4,7 @@ import numpy as np
 from panda3d.core import AmbientLight, DirectionalLight, GeomNode, NodePath, TransparencyAttrib
 
 from data.worlds.render.stage import IDS
-from data.worlds.scenery import LIGHT_NAMES
+from data.worlds.rooms.room import LIGHT_NAMES
 
 
 def shade(shadow: NodePath) -> None:

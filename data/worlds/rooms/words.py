@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data.worlds.render.stage import Shot
-from data.worlds.scenery import SKIES, Room, Thing
+from data.worlds.rooms.room import SKIES, Room, Thing
 from data.worlds.truth import Track
 from data.worlds.words import (
     MAX_ALSO,

@@ -1,6 +1,6 @@
 """Rooms: furnished by a map seed, filmed along smooth camera paths, rendered by panda3d on CPU.
 
-Everything random comes from ``(map_seed, take)``; see :mod:`data.worlds.scenery`.
+Everything random comes from ``(map_seed, take)``; see :mod:`data.worlds.rooms.room`.
 """
 
 import numpy as np
@@ -12,8 +12,7 @@ from data.worlds.render.scene import close, fix_order, light, shade
 from data.worlds.render.shots import choose_cuts, plan_shots
 from data.worlds.render.stage import FOV_DEGREES, Actor, stage, vertices
 from data.worlds.render.view import fov_of
-from data.worlds.room_words import describe
-from data.worlds.scenery import (
+from data.worlds.rooms.room import (
     SIZES,
     SKIES,
     Room,
@@ -22,6 +21,7 @@ from data.worlds.scenery import (
     design_path,
     design_room,
 )
+from data.worlds.rooms.words import describe
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth, hiding_events
 
 STYLE = "3-D rendering"
