@@ -45,7 +45,7 @@ def find_checks(
     nodes = int(_number(settings, "nodes", "0"))
     if not nodes or any(check.is_bad for check in checks):
         return checks, []
-    from launch.slurm.probe import probe_nodes
+    from launch.node_checks import probe_nodes
 
     found, exclude = probe_nodes(
         cluster,

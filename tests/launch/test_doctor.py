@@ -6,7 +6,7 @@ import pytest
 
 from launch import doctor
 from launch.checks import Verdict, check_folder, check_here
-from launch.slurm.probe import judge_nodes
+from launch.node_checks import judge_nodes
 
 
 def rank(number: int, host: str, speed: float = 1e12, link: float = 1e9, **more: object) -> dict:
