@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from launch.slurm.config import SlurmConfig
+from launch.slurm_config import SlurmConfig
 
 CONF_DIR = Path(__file__).parent / "conf"
 
@@ -30,7 +30,7 @@ class ClusterConfig:
         run that has saved a new checkpoint since has all of them again.
     poll_seconds: how often a queue is asked.
     price_per_hour: of one process (its GPU, or its core), in any currency; 0 shows no cost.
-    slurm: for ``kind=slurm``, see :class:`launch.slurm.config.SlurmConfig`.
+    slurm: for ``kind=slurm``, see :class:`launch.slurm_config.SlurmConfig`.
     """
 
     kind: ClusterKind = ClusterKind.local

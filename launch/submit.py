@@ -13,7 +13,7 @@ examples:
 Prints one line a run and returns; `python -m launch.status` shows what becomes of them. Submitting
 twice is harmless: what is finished or in the queue is left alone. A run that was cancelled starts
 again. dry=true prints the script and submits nothing. Keys: launch/config.py,
-launch/slurm/config.py and, for the run, trainer/config.py; clusters: launch/conf/cluster.
+launch/slurm_config.py and, for the run, trainer/config.py; clusters: launch/conf/cluster.
 """
 
 import sys

@@ -15,8 +15,8 @@ from typing import Any
 
 from launch.config import ClusterConfig
 from launch.process import Job
-from launch.slurm.config import Starter, TimeLimitPolicy
 from launch.slurm.nccl import NCCL_SETTINGS
+from launch.slurm_config import Starter, TimeLimitPolicy
 from trainer.train import rank_command
 
 PLAN_FILE = "plan.json"

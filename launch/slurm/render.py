@@ -8,8 +8,8 @@ without a shell.
 
 import shlex
 
-from launch.slurm.config import TimeLimitPolicy
 from launch.slurm.plan import SubmitPlan
+from launch.slurm_config import TimeLimitPolicy
 
 # Enough to find programs and the home folder; a shell's other variables stay behind.
 _ENVIRONMENT = ("HOME", "PATH", "USER", "LOGNAME", "LANG", "SLURM_CONF", "LD_LIBRARY_PATH")

@@ -12,7 +12,7 @@ from py_compile import PycInvalidationMode
 from typing import Any
 
 import launch
-from launch.slurm.config import is_secret
+from launch.slurm_config import is_secret
 
 CODE_FILE = "code.json"
 DIFF_FILE = "code.diff"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from launch.config import ClusterConfig, ClusterKind
 from launch.process import Job
-from launch.slurm.config import SlurmConfig
 from launch.slurm.plan import SubmitPlan, make_plans
+from launch.slurm_config import SlurmConfig
 
 OLD, NEW = (22, 5), (25, 5)
 

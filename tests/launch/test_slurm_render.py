@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from launch.config import compose_cluster, split_overrides
-from launch.slurm.config import ContainerConfig, Starter, TimeLimitPolicy
 from launch.slurm.nccl import NCCL_SETTINGS
 from launch.slurm.plan import make_plans, shape_of, slug
 from launch.slurm.render import dependency, exported, render
+from launch.slurm_config import ContainerConfig, Starter, TimeLimitPolicy
 
 from .plans import NEW, OLD, make_cluster, make_job, make_plan, parse_options
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from launch.config import ClusterConfig, ClusterKind
 from launch.process import Job
-from launch.slurm.config import SlurmConfig
+from launch.slurm_config import SlurmConfig
 
 # Notes its span and finishes.
 SHORT = """

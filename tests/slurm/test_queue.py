@@ -19,8 +19,8 @@ from launch.local import Status
 from launch.records import read_launches
 from launch.runs import RunFolder
 from launch.slurm import commands
-from launch.slurm.config import TimeLimitPolicy
 from launch.slurm.submit import entries_of, submit_jobs
+from launch.slurm_config import TimeLimitPolicy
 from launch.status import format_table, read_states
 from sweeps.phases import launch_phase
 

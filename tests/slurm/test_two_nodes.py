@@ -7,7 +7,7 @@ import pytest
 from launch.dispatch import run_on
 from launch.local import Status
 from launch.records import read_launches
-from launch.slurm.config import Starter
+from launch.slurm_config import Starter
 from trainer.metrics import read_metrics
 
 from .cluster import Cluster
