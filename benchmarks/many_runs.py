@@ -30,8 +30,8 @@ from safetensors.torch import save
 from benchmarks.batched_runs import Stacked
 from benchmarks.packs import build_sample, mixture, our_step
 from data.dataset.shards import ShardWriter, write_manifest
-from launch.local import describe_failures, run_jobs
-from launch.process import Job
+from launch.local.process import Job
+from launch.local.run import describe_failures, run_jobs
 from models.config import ModelConfig
 from models.dit import DiT
 from trainer.config import OptimConfig, RunConfig, compose_run, freeze

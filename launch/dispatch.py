@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from launch.config import ClusterConfig, ClusterKind
-from launch.local import Outcome, run_jobs
-from launch.process import Job
-from launch.progress import Progress
+from launch.local.process import Job
+from launch.local.progress import Progress
+from launch.local.run import Outcome, run_jobs
 from launch.slurm.commands import SlurmError
 from launch.slurm.watch import run_in_queue
 

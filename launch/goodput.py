@@ -90,7 +90,7 @@ def _spans(
 ) -> list[_Span]:
     """Join each start with its end and with the timeline that its trainer wrote."""
     starts = [(i, r) for i, r in enumerate(launches) if r["event"] == "start"]
-    if not starts:  # started by launch.local or by hand: the trainer's word alone
+    if not starts:  # started by launch.local.run or by hand: the trainer's word alone
         return [
             _Span(0.0, t["started"], t["written"], t["moved"], t)
             for t in timelines

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return 0
-    from launch.process import LOG_FILE, tail_text
+    from launch.local.process import LOG_FILE, tail_text
     from launch.runs import find_runs, split_folders
 
     try:

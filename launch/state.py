@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launch.goodput import measure
-from launch.process import METRICS_FILE, tail_text
+from launch.local.process import METRICS_FILE, tail_text
 from launch.records import CANCELLED_FILE, read_json, read_launches
 from launch.runs import RESULT_FILE, RunFolder
 from launch.slurm.accounting import PastJob

@@ -84,7 +84,7 @@ def format_table(states: "Sequence[RunState]", lost: bool = False) -> str:
 
 
 def _clock(seconds: float | None) -> str:
-    from launch.progress import format_clock
+    from launch.local.progress import format_clock
 
     return "" if seconds is None else format_clock(seconds)
 

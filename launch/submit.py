@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from launch.config import ClusterConfig
-    from launch.process import Job
+    from launch.local.process import Job
 
 
 def find_jobs(words: Sequence[str]) -> "list[Job]":
@@ -60,7 +60,7 @@ def _frozen(folder: Path) -> "Job":
 
 
 def _job(folder: Path, argv: list[str], processes: int, flops: float) -> "Job":
-    from launch.process import Job
+    from launch.local.process import Job
 
     return Job(folder.name, folder, argv, processes, max(flops, 1.0), folder / "result.json")
 
@@ -92,7 +92,7 @@ def _show(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
 
 def _run_here(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
     from launch.dispatch import run_on
-    from launch.local import ProgressPrinter, Status, describe_failures
+    from launch.local.run import ProgressPrinter, Status, describe_failures
 
     with ProgressPrinter(title) as printer:
         outcomes = run_on(cluster, title, jobs, printer)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from launch.process import available_cores
+from launch.local.process import available_cores
 
 _DATA = "datasets/demo"
 

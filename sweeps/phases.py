@@ -10,8 +10,8 @@ from typing import Any
 
 from launch.config import ClusterConfig
 from launch.dispatch import run_on
-from launch.local import Outcome, ProgressPrinter, Status, describe_failures
-from launch.process import Job, available_cores
+from launch.local.process import Job, available_cores
+from launch.local.run import Outcome, ProgressPrinter, Status, describe_failures
 
 INTERRUPTED = 130  # exit status of a study that a signal stopped
 

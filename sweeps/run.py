@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset.shards import read_manifest
-from launch.local import describe_failures
-from launch.process import Job
+from launch.local.process import Job
+from launch.local.run import describe_failures
 from sweeps import recipe as recipes
 from sweeps.arms.config import ArmsConfig
 from sweeps.arms.run import run_arms

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset.shards import SampleInfo, read_index
-from launch.process import Job
+from launch.local.process import Job
 from sweeps.config import StudyConfig
 from sweeps.grids.config import GridStudyConfig
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data.dataset.shards import SampleInfo, read_index
-from launch.process import Job
+from launch.local.process import Job
 from models.count import count_params
 from sweeps.config import StudyConfig
 from sweeps.ladder import Rung, shape_for

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.config import ClusterConfig
-from launch.process import Job
+from launch.local.process import Job
 from launch.slurm.nccl import NCCL_SETTINGS
 from launch.slurm_config import Starter, TimeLimitPolicy
 from trainer.train import rank_command

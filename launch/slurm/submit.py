@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config import ClusterConfig
-from launch.process import Job
+from launch.local.process import Job
 from launch.records import (
     CANCELLED_FILE,
     JOB_FILE,

@@ -1,4 +1,4 @@
-"""Run a list of jobs through the queue and return their outcomes, as ``launch.local`` does here.
+"""Run a list of jobs through the queue and return their outcomes, as ``launch.local.run`` does here.
 
 A watcher that is stopped leaves the jobs in the queue; started again, it finds them there.
 """
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config import ClusterConfig
-from launch.local import Outcome, Status, catch_signals
-from launch.process import LOG_FILE, Job, read_flops, tail_text
-from launch.progress import Progress
+from launch.local.process import LOG_FILE, Job, read_flops, tail_text
+from launch.local.progress import Progress
+from launch.local.run import Outcome, Status, catch_signals
 from launch.records import read_launches
 from launch.slurm import commands
 from launch.slurm.commands import QueueEntry, SlurmError

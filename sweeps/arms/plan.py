@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset.shards import read_index
-from launch.process import Job
+from launch.local.process import Job
 from sweeps.arms.config import ArmsConfig, Probe
 from sweeps.arms.prompts import Prompt, choose_prompts
 from sweeps.study import NO_HORIZON, Spec, train_job

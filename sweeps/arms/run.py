@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from launch.local import Outcome, Status
-from launch.process import Job
+from launch.local.process import Job
+from launch.local.run import Outcome, Status
 from sweeps.arms.config import ArmsConfig, Probe
 from sweeps.arms.measures import held_out_means, probe_values, result_values, score_values
 from sweeps.arms.plan import ArmsPlan, Drawn

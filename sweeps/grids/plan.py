@@ -15,7 +15,7 @@ from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
 from data.loading.mixture import limited
 from data.loading.planner import tokens
-from launch.process import Job
+from launch.local.process import Job
 from models.config import ModelConfig
 from models.count import count_params
 from sweeps.grids.config import GridStudyConfig, StandInConfig

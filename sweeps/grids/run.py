@@ -15,8 +15,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from data.dataset.shards import read_index
-from launch.local import Status
-from launch.process import Job
+from launch.local.process import Job
+from launch.local.run import Status
 from sweeps import recipe as recipes
 from sweeps.collect import read_result
 from sweeps.config import freeze_study

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from launch.local.progress import format_clock
 from launch.machine import load_machine
-from launch.progress import format_clock
 from sweeps.config import compose_any
 from sweeps.plan.kinds import Clips, Planned, plan_study
 from sweeps.plan.table import Estimator, Row, Totals, as_json, doubts, totals

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data.loading.planner import tokens
+from launch.local.process import read_flops
 from launch.machine import MachineConfig
-from launch.process import read_flops
 from models.count import count_params
 from sweeps.collect import read_result
 from sweeps.plan.kinds import Clips, Expected, Planned

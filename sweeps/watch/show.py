@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.progress import format_clock
+from launch.local.progress import format_clock
 from sweeps.watch.state import Best, RunState, State, StudyState
 
 # What somebody looks for comes first when not all runs fit.

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from launch.process import METRICS_FILE
+from launch.local.process import METRICS_FILE
 from sweeps.collect import EXCLUDED_PHASES
 
 TAIL_BYTES = 16_384  # some eighty records: the last validation and the speed of the last minutes

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from launch.config import ClusterConfig, ClusterKind
-from launch.process import Job
+from launch.local.process import Job
 from launch.slurm.plan import SubmitPlan, make_plans
 from launch.slurm_config import SlurmConfig
 

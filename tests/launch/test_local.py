@@ -1,4 +1,4 @@
-"""launch.local with real, tiny child processes."""
+"""launch.local.run with real, tiny child processes."""
 
 import io
 import json
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from launch.config import ClusterConfig
-from launch.local import (
+from launch.local.process import read_flops
+from launch.local.run import (
     Job,
     Progress,
     ProgressPrinter,
@@ -21,7 +22,6 @@ from launch.local import (
     describe_failures,
     run_jobs,
 )
-from launch.process import read_flops
 
 FINISH = "import pathlib; pathlib.Path('{run_dir}/result.json').write_text('{{}}')"
 # Writes its start and end, so that overlaps can be counted afterwards.
@@ -62,7 +62,7 @@ time.sleep(60)
 # The launcher itself as a process, so that it can be interrupted and killed.
 LAUNCHER = """
 import pathlib, sys
-from launch.local import Job, run_jobs
+from launch.local.run import Job, run_jobs
 jobs = []
 for name in {names}:
     run_dir = pathlib.Path({root!r}) / name

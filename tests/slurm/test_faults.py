@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from launch.dispatch import run_on
-from launch.local import Status
-from launch.process import Job
+from launch.local.process import Job
+from launch.local.run import Status
 from launch.records import read_launches
 from launch.slurm.submit import submit_jobs
 from trainer.heartbeat import read_heartbeats

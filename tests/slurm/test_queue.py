@@ -15,7 +15,7 @@ import pytest
 
 from launch.cancel import cancel_runs
 from launch.dispatch import run_on
-from launch.local import Status
+from launch.local.run import Status
 from launch.records import read_launches
 from launch.runs import RunFolder
 from launch.slurm import commands
@@ -131,7 +131,7 @@ def test_a_scheduler_that_dies_and_comes_back_costs_nothing(idle: Cluster, tmp_p
 SUBMITTER = """
 import sys
 from pathlib import Path
-from launch.process import Job
+from launch.local.process import Job
 from launch.slurm.submit import submit_jobs
 from tests.slurm.programs import SHORT, make_job, site
 for i in range(int(sys.argv[2]), int(sys.argv[3])):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launch.dispatch import run_on
-from launch.local import Status
+from launch.local.run import Status
 from launch.records import read_launches
 from launch.slurm_config import Starter
 from trainer.metrics import read_metrics

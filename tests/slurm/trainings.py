@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from launch.process import Job
+from launch.local.process import Job
 from trainer.config import compose_run, freeze, run_name
 from trainer.train import start_command
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
-from launch.local import Outcome, Status
+from launch.local.run import Outcome, Status
 from sweeps.config import compose_any, compose_study, freeze_study
 from sweeps.grids import run as runner_module
 from sweeps.grids.config import GridStudyConfig

@@ -16,8 +16,16 @@ from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 
-from launch.process import LOG_FILE, Child, Job, RunLocked, available_cores, read_flops, tail_text
-from launch.progress import Progress, ProgressPrinter
+from launch.local.process import (
+    LOG_FILE,
+    Child,
+    Job,
+    RunLocked,
+    available_cores,
+    read_flops,
+    tail_text,
+)
+from launch.local.progress import Progress, ProgressPrinter
 
 __all__ = [
     "Job",
