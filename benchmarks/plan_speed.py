@@ -3,7 +3,7 @@
 usage: python -m benchmarks.plan_speed [--json FILE]
 
 Two constants of a kind of machine are calibrated: the shares of its peak that matrix products and
-attention sustain (launch/machine.py). Every row marked ``fit`` is predicted by constants fitted to
+attention sustain (launch/planner/machine.py). Every row marked ``fit`` is predicted by constants fitted to
 the other such rows of its machine; the rest by constants fitted to all of them. Its other constants
 (half_width, memory, link, hidden) are fixed. What a source does not say is listed as assumed. Rows,
 sources and conventions: benchmarks/plan_speed.yaml.
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import least_squares
 
-from launch.machine import EfficiencyConfig, MachineConfig, load_machine
+from launch.planner.machine import EfficiencyConfig, MachineConfig, load_machine
 from launch.planner.network import Network
 from launch.planner.speed import Batch, Execution, step_time, training_flops
 

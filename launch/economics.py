@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(words: list[str], as_json: bool) -> int:
-    from launch.machine import load_machine
+    from launch.planner.machine import load_machine
     from launch.planner.price import PriceConfig, costs, factor_of_year, read_law
     from trainer.compose import parse_as
 

@@ -17,7 +17,7 @@ examples:
 The command line is Hydra's and trainer.train's: group=choice selects a file under trainer/conf,
 key=value sets a value of the run (keys: trainer/config.py). Beside them:
   machine=NAME       a100, b200, cpu2, h100 (default), h200: launch/conf/machine
-  machine.KEY=VALUE  a value of it (keys: launch/machine.py)
+  machine.KEY=VALUE  a value of it (keys: launch/planner/machine.py)
   plan.KEY=VALUE     what is assumed: clip_tokens, caption_tokens, fill, goodput, online,
                      disk_bytes, disk_bytes_per_second, max_days (launch/planner/config.py)
   search.KEY=VALUE   gpus, batch_tokens, top, precision, max_tp, offload; gpus=N is search.gpus=N
@@ -83,9 +83,9 @@ def _parse(schema: type[T], group: str, words: list[str]) -> T:
 
 
 def _plan(words: dict[str, list[str]], as_json: bool) -> int:
-    from launch.machine import load_machine
     from launch.planner.config import PlanConfig
     from launch.planner.estimate import estimate
+    from launch.planner.machine import load_machine
     from launch.planner.show import show_estimate
     from trainer.config import compose_run
 
@@ -100,8 +100,8 @@ def _plan(words: dict[str, list[str]], as_json: bool) -> int:
 
 
 def _search(words: dict[str, list[str]], as_json: bool) -> int:
-    from launch.machine import load_machine
     from launch.planner.config import PlanConfig, SearchConfig
+    from launch.planner.machine import load_machine
     from launch.planner.search import search, step_tokens
     from launch.planner.show import search_json, show_search
     from launch.planner.workload import TYPICAL_CLIP, plan_workload

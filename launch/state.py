@@ -17,7 +17,7 @@ from launch.slurm.submit import entry_of
 from trainer.heartbeat import read_heartbeats
 
 if TYPE_CHECKING:
-    from launch.machine import MachineConfig
+    from launch.planner.machine import MachineConfig
 
 # Three beats of faults.beat_seconds' default, and a slow file server.
 _FRESH_SECONDS = 30.0

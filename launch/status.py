@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from launch.pipe import end_with_reader
 
 if TYPE_CHECKING:
-    from launch.machine import MachineConfig
+    from launch.planner.machine import MachineConfig
     from launch.slurm.commands import QueueEntry
     from launch.state import RunState
 
@@ -169,7 +169,7 @@ def main(argv: list[str]) -> int:
 
 
 def _machine(name: str) -> "MachineConfig | None":
-    from launch.machine import load_machine
+    from launch.planner.machine import load_machine
 
     return load_machine(name) if name else None
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
-from launch.machine import MachineConfig
 from launch.planner.config import PlanConfig
 from launch.planner.disk import Disk, run_disk
+from launch.planner.machine import MachineConfig
 from launch.planner.memory import Memory, plan_memory
 from launch.planner.network import Network
 from launch.planner.online import online_bytes

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from launch.machine import MachineConfig
 from launch.planner.activations import (
     PackShape,
     block_bytes,
@@ -13,6 +12,7 @@ from launch.planner.activations import (
     rotation_bytes,
     working_bytes,
 )
+from launch.planner.machine import MachineConfig
 from models.config import ModelConfig
 from trainer.parallel.config import ParallelConfig
 from trainer.parallel.cost import (

@@ -14,7 +14,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import median
 
-from launch.machine import MachineConfig
+from launch.planner.machine import MachineConfig
 from models.config import ModelConfig
 from models.count import count_params
 

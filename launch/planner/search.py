@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
-from launch.machine import MachineConfig
 from launch.planner.config import SearchConfig
+from launch.planner.machine import MachineConfig
 from launch.planner.memory import Memory, plan_memory, quick_state, stage_memory
 from launch.planner.network import Network
 from launch.planner.speed import Execution, StepTime, step_time

@@ -5,10 +5,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from launch.machine import MachineConfig
 from launch.planner.config import PlanConfig, SearchConfig
 from launch.planner.console import wide_console
 from launch.planner.estimate import Estimate
+from launch.planner.machine import MachineConfig
 from launch.planner.memory import PARTS, Memory
 from launch.planner.network import Network
 from launch.planner.search import Candidate, Found, describe

@@ -15,7 +15,7 @@ optimizer, which is bound by memory. What a ring over n ranks sends: trainer/par
 from dataclasses import dataclass
 from math import ceil
 
-from launch.machine import MachineConfig
+from launch.planner.machine import MachineConfig
 from launch.planner.network import Network
 from trainer.parallel.config import ParallelConfig, Recompute
 from trainer.parallel.cost import LIVE_PARAMS, element_bytes

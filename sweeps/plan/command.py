@@ -10,7 +10,7 @@ from rich.progress import track
 from rich.table import Table
 
 from launch.local.progress import format_clock
-from launch.machine import load_machine
+from launch.planner.machine import load_machine
 from sweeps.config import compose_any
 from sweeps.plan.kinds import Clips, Planned, plan_study
 from sweeps.plan.table import Estimator, Row, Totals, as_json, doubts, totals

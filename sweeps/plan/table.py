@@ -10,7 +10,7 @@ from typing import Any
 
 from data.loading.planner import tokens
 from launch.local.process import read_flops
-from launch.machine import MachineConfig
+from launch.planner.machine import MachineConfig
 from models.count import count_params
 from sweeps.collect import read_result
 from sweeps.plan.kinds import Clips, Expected, Planned

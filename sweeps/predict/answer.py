@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from data.dataset.sample import SampleInfo
-from launch.machine import MachineConfig
 from launch.planner.config import PlanConfig, SearchConfig
+from launch.planner.machine import MachineConfig
 from launch.planner.search import Candidate, Found, describe, search, step_tokens
 from launch.planner.workload import plan_workload
 from models.config import ModelConfig

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch.machine import MachineConfig, load_machine
+from launch.planner.machine import MachineConfig, load_machine
 from sweeps.fit.__main__ import write_json
 from sweeps.fit.catalogue import form_of
 from sweeps.fit.law import Law, fit_law, runs_of

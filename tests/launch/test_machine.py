@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from launch.machine import load_machine, machine_names
+from launch.planner.machine import load_machine, machine_names
 from models.config import ModelConfig
 
 RUNS = Path(__file__).parents[2] / "docs" / "studies" / "demo" / "runs.csv"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from launch.machine import load_machine
 from launch.planner.activations import PackShape
+from launch.planner.machine import load_machine
 from launch.planner.memory import PARTS, plan_memory, quick_state, stage_blocks
 from models.config import ModelConfig
 from trainer.parallel.config import ParallelConfig, Precision, Recompute

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from launch.machine import load_machine
 from launch.planner.config import PlanConfig
 from launch.planner.estimate import estimate
+from launch.planner.machine import load_machine
 from launch.planner.online import codec_bytes, codec_working_bytes, pass_bytes
 from models.config import CODEC_CELLS, VaeConfig
 from models.vae import Vae

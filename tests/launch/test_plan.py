@@ -10,10 +10,10 @@ import pytest
 
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import write_index
-from launch.machine import load_machine
 from launch.plan import main
 from launch.planner.config import PlanConfig
 from launch.planner.estimate import estimate
+from launch.planner.machine import load_machine
 from launch.planner.workload import plan_workload
 from trainer.config import compose_run
 from trainer.parallel.config import Precision

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from launch.economics import main
-from launch.machine import load_machine
+from launch.planner.machine import load_machine
 from launch.planner.price import Law, PriceConfig, costs, factor_of_year, read_law, shape_of
 from models.count import count_params
 

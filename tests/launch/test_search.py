@@ -2,8 +2,8 @@
 
 import pytest
 
-from launch.machine import load_machine
 from launch.planner.config import SearchConfig
+from launch.planner.machine import load_machine
 from launch.planner.memory import plan_memory
 from launch.planner.network import Network
 from launch.planner.search import candidates, search, step_tokens

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.plan_speed import predictions, read_rows
-from launch.machine import LinkConfig, load_machine
+from launch.planner.machine import LinkConfig, load_machine
 from launch.planner.network import Network
 from launch.planner.speed import (
     Batch,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import logs, status
-from launch.machine import load_machine
+from launch.planner.machine import load_machine
 from launch.records import append_launch, write_json
 from launch.runs import RunFolder, find_runs
 from launch.slurm.commands import QueueEntry

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.machine import load_machine
+from launch.planner.machine import load_machine
 from sweeps.config import compose_any
 from sweeps.plan.__main__ import main
 from sweeps.plan.kinds import Clips, plan_study

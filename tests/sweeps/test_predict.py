@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.machine import load_machine
+from launch.planner.machine import load_machine
 from sweeps.predict.__main__ import main
 from sweeps.predict.answer import Budget, answer, reach_of
 from sweeps.predict.command import describe, fit_source
