@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from launch.runs import RunFolder
+    from launch.run_folder.runs import RunFolder
 
 
 def cancel_runs(runs: "Sequence[RunFolder]", now: bool) -> tuple[list[str], list[str]]:
     """Cancel the jobs of runs; return those told to save, and those ended at once."""
-    from launch.records import CANCELLED_FILE, write_json
+    from launch.run_folder.records import CANCELLED_FILE, write_json
     from launch.slurm import commands
     from launch.slurm.submit import entries_of
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return 0
-    from launch.runs import find_runs, split_folders
+    from launch.run_folder.runs import find_runs, split_folders
     from launch.slurm.commands import SlurmError
 
     try:

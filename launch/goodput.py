@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launch.records import read_launches
+from launch.run_folder.records import read_launches
 from trainer.attempt import read_timelines
 
 CAUSES = ("queue", "requeue", "detect", "start", "load", "save", "repeat", "end")

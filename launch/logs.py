@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 0
     from launch.local.process import LOG_FILE, tail_text
-    from launch.runs import find_runs, split_folders
+    from launch.run_folder.runs import find_runs, split_folders
 
     try:
         folders, settings = split_folders(argv, "follow lines")

@@ -11,7 +11,7 @@ from typing import Any
 from launch.checks import Check, Verdict, judge
 from launch.config import ClusterConfig
 from launch.local.process import LOG_FILE, Job, tail_text
-from launch.records import CANCELLED_FILE, read_json, write_json
+from launch.run_folder.records import CANCELLED_FILE, read_json, write_json
 from launch.slurm import commands
 from launch.slurm.submit import entries_of, submit_jobs
 

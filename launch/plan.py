@@ -31,7 +31,7 @@ import sys
 from typing import Any, TypeVar
 
 from launch.pipe import end_with_reader
-from launch.runs import refuse_study
+from launch.run_folder.runs import refuse_study
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from launch.goodput import measure
 from launch.local.process import METRICS_FILE, tail_text
-from launch.records import CANCELLED_FILE, read_json, read_launches
-from launch.runs import RESULT_FILE, RunFolder
+from launch.run_folder.records import CANCELLED_FILE, read_json, read_launches
+from launch.run_folder.runs import RESULT_FILE, RunFolder
 from launch.slurm.accounting import PastJob
 from launch.slurm.commands import QueueEntry
 from launch.slurm.submit import entry_of

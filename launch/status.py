@@ -43,7 +43,7 @@ def read_states(
     folders: Sequence[Path], price: float, machine: "MachineConfig | None" = None
 ) -> "list[RunState]":
     """Return the state of every run in the folders; see state.py on price and machine."""
-    from launch.runs import find_runs
+    from launch.run_folder.runs import find_runs
     from launch.slurm.accounting import past_jobs
     from launch.slurm.submit import entry_of
     from launch.state import state_of
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(__doc__)
         return 0
-    from launch.runs import split_folders
+    from launch.run_folder.runs import split_folders
 
     try:
         folders, settings = split_folders(argv, "json watch machine price lost")

@@ -31,7 +31,7 @@ def find_jobs(words: Sequence[str]) -> "list[Job]":
 
     Raises ValueError.
     """
-    from launch.runs import find_runs, refuse_study
+    from launch.run_folder.runs import find_runs, refuse_study
     from trainer.config import compose_run, freeze, run_name
     from trainer.train import start_command
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.records import JOB_FILE, SUBMISSION_FILE, read_json
+from launch.run_folder.records import JOB_FILE, SUBMISSION_FILE, read_json
 from launch.slurm.commands import SlurmError, run
 
 _FIELDS = ("JobID", "State", "ExitCode", "NodeList")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from launch.config import ClusterConfig
 from launch.local.process import Job
-from launch.records import (
+from launch.run_folder.records import (
     CANCELLED_FILE,
     JOB_FILE,
     SUBMISSION_FILE,

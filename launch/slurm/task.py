@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from launch.records import (
+from launch.run_folder.records import (
     CANCELLED_FILE,
     SUBMISSION_FILE,
     append_launch,

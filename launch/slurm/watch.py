@@ -12,7 +12,7 @@ from launch.config import ClusterConfig
 from launch.local.process import LOG_FILE, Job, read_flops, tail_text
 from launch.local.progress import Progress
 from launch.local.run import Outcome, Status, catch_signals
-from launch.records import read_launches
+from launch.run_folder.records import read_launches
 from launch.slurm import commands
 from launch.slurm.commands import QueueEntry, SlurmError
 from launch.slurm.submit import entry_of, submit_jobs

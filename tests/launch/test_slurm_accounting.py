@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.records import append_launch, write_json
-from launch.runs import RunFolder
+from launch.run_folder.records import append_launch, write_json
+from launch.run_folder.runs import RunFolder
 from launch.slurm import accounting
 from launch.slurm.accounting import PastJob, parse_past, past_jobs
 from launch.slurm.commands import SlurmError

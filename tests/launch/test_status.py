@@ -11,8 +11,8 @@ import pytest
 
 from launch import logs, status
 from launch.planner.machine import load_machine
-from launch.records import append_launch, write_json
-from launch.runs import RunFolder, find_runs
+from launch.run_folder.records import append_launch, write_json
+from launch.run_folder.runs import RunFolder, find_runs
 from launch.slurm.commands import QueueEntry
 from launch.state import RunState, state_of
 from launch.status import format_table, printable

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.goodput import account
-from launch.records import read_launches
+from launch.run_folder.records import read_launches
 from trainer.attempt import read_timelines
 
 CAUSES = ("detect", "requeue", "start", "load", "repeat")

@@ -14,7 +14,7 @@ import pytest
 from launch.dispatch import run_on
 from launch.local.process import Job
 from launch.local.run import Status
-from launch.records import read_launches
+from launch.run_folder.records import read_launches
 from launch.slurm.submit import submit_jobs
 from trainer.heartbeat import read_heartbeats
 from trainer.metrics import read_metrics

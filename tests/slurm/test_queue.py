@@ -16,8 +16,8 @@ import pytest
 from launch.cancel import cancel_runs
 from launch.dispatch import run_on
 from launch.local.run import Status
-from launch.records import read_launches
-from launch.runs import RunFolder
+from launch.run_folder.records import read_launches
+from launch.run_folder.runs import RunFolder
 from launch.slurm import commands
 from launch.slurm.submit import entries_of, submit_jobs
 from launch.slurm_config import TimeLimitPolicy

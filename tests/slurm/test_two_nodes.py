@@ -6,7 +6,7 @@ import pytest
 
 from launch.dispatch import run_on
 from launch.local.run import Status
-from launch.records import read_launches
+from launch.run_folder.records import read_launches
 from launch.slurm_config import Starter
 from trainer.metrics import read_metrics
 
