@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launch.goodput import measure
 from launch.local.process import METRICS_FILE, tail_text
+from launch.run_folder.goodput import measure
 from launch.run_folder.records import CANCELLED_FILE, read_json, read_launches
 from launch.run_folder.runs import RESULT_FILE, RunFolder
 from launch.slurm.accounting import PastJob

@@ -14,7 +14,7 @@ that left no word); needs neither and changes nothing.
 machine: one that launch/conf/machine describes; it gives MFU (model FLOPs over what the devices can
 do at most) and, where none is given, the price. price: of one process an hour. lost=true: seconds
 lost by cause instead of the speed. goodput is useful step time over wall time since the submission
-(launch/goodput.py).
+(launch/run_folder/goodput.py).
 """
 
 import json

@@ -1,8 +1,8 @@
-"""launch.goodput: wall time is attributed as a person would, from records written by hand."""
+"""launch.run_folder.goodput: wall time is attributed as a person would, from records written by hand."""
 
 import pytest
 
-from launch.goodput import account
+from launch.run_folder.goodput import account
 
 
 def timeline(attempt: int, started: float, first: int, last: int, moved: float, **seconds: float):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.goodput import account
+from launch.run_folder.goodput import account
 from launch.run_folder.records import read_launches
 from trainer.attempt import read_timelines
 
