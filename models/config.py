@@ -206,7 +206,7 @@ class ModelConfig:
 
 @dataclass
 class CaptionerConfig:
-    """Shape of the captioner (models/captioner.py): a video encoder and a caption decoder.
+    """Shape of the captioner (models/captioner/model.py): a video encoder and a caption decoder.
 
     width, head_dim: residual width D of both, size of a head E.
     encoder_depth, decoder_depth: blocks of each.

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.caption_views import View, fit_view
-from models.caption_words import write_captions
-from models.captioner import Captioner, caption_errors
+from models.captioner.model import Captioner, caption_errors
+from models.captioner.views import View, fit_view
+from models.captioner.vocabulary import Special, Vocabulary
+from models.captioner.words import write_captions
 from models.config import CaptionerConfig
-from models.vocabulary import Special, Vocabulary
 
 TOLERANCE = 2e-5  # fp32: the same sums in another order
 SMALL = CaptionerConfig(

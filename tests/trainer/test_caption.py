@@ -13,9 +13,9 @@ from benchmarks.captioner import BenchConfig, measure
 from data.dataset.shards import ShardWriter, read_index, read_manifest, read_truth, write_manifest
 from data.loading.loader import load_fixed
 from data.media.h264 import encode_h264, encode_png
-from models.caption_views import fit_view
-from models.caption_words import write_captions
-from models.vocabulary import Special
+from models.captioner.views import fit_view
+from models.captioner.vocabulary import Special
+from models.captioner.words import write_captions
 from tests.data.conftest import meta
 from trainer.caption import main
 from trainer.captioner.train import compose_captioner, freeze, mirror_words, train_captioner

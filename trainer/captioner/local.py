@@ -16,9 +16,9 @@ from data.dataset.sample import SampleInfo
 from data.decode.pool import DecodeError
 from data.loading.batch import Sample
 from data.loading.reader import SampleReader
-from models.caption_views import fit_view
-from models.caption_words import Written, write_captions
-from models.vocabulary import Special
+from models.captioner.views import fit_view
+from models.captioner.vocabulary import Special
+from models.captioner.words import Written, write_captions
 from trainer.captioner.journal import Entry, entry_of
 from trainer.captioner.weights import TrainedCaptioner
 from trainer.rng import generator
@@ -29,7 +29,7 @@ log = logging.getLogger("trainer")
 class LocalWriter:
     """Write captions by weights; what they are is told by :attr:`by`.
 
-    temperature 0 takes the likeliest word each time; else words are drawn (models.caption_words),
+    temperature 0 takes the likeliest word each time; else words are drawn (models.captioner.words),
     by a generator named by the seed and the clip's key, so a clip's caption is always the same.
     """
 

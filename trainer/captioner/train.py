@@ -22,11 +22,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from data.dataset.sample import SampleInfo
 from data.loading.batch import Sample, Step
 from data.loading.loader import Loader, index_digest, load_fixed
-from models.caption_views import CELL, View, fit_view
-from models.caption_words import write_captions
-from models.captioner import Captioner, caption_errors
+from models.captioner.model import Captioner, caption_errors
+from models.captioner.views import CELL, View, fit_view
+from models.captioner.vocabulary import Special, Vocabulary
+from models.captioner.words import write_captions
 from models.config import CaptionerConfig
-from models.vocabulary import Special, Vocabulary
 from trainer.captioner.config import NAME, CaptionerRun, identity, run_name
 from trainer.captioner.weights import draw_captioner, save_captioner
 from trainer.compose import compose_as, freeze_as, load_as

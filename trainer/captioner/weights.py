@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from data.dataset.shards import write_atomically
-from models.captioner import Captioner
+from models.captioner.model import Captioner
+from models.captioner.vocabulary import Vocabulary
 from models.config import CaptionerConfig
-from models.vocabulary import Vocabulary
 
 FORMAT = 1
 TENSORS, ABOUT = "model.safetensors", "captioner.json"

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.captioner import Cache, Captioner, Memory
-from models.vocabulary import Special
+from models.captioner.model import Cache, Captioner, Memory
+from models.captioner.vocabulary import Special
 
 _NEVER = [Special.pad, Special.dense, Special.short, Special.unknown]
 
