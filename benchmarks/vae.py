@@ -24,9 +24,9 @@ from torch import Tensor
 from data.config import DataConfig
 from data.loading.batch import Sample
 from data.loading.loader import load_fixed
-from models.codec import VaeCodec
+from models.codec.codec import VaeCodec
+from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig, CodecKind
-from models.wavelet import WaveletCodec
 from trainer.codec import load_codec
 from trainer.codec_files import fill
 from trainer.compose import parse_as

@@ -65,7 +65,7 @@ class CodecConfig:
 
 @dataclass
 class VaeConfig:
-    """Shape of the video compression network (models/vae.py).
+    """Shape of the video compression network (models/codec/vae.py).
 
     patch: pixels of a position of the outer stage as (frames, height, width), powers of two.
     fold: outer positions of one latent value; patch times fold is the stride.
@@ -108,7 +108,7 @@ class VaeConfig:
 
 @dataclass
 class PerceptualConfig:
-    """Shape of the perceptual encoder (models/perceptual.py).
+    """Shape of the perceptual encoder (models/codec/perceptual.py).
 
     widths: channels of the stages, each of which halves height and width.
     outputs: what it was trained to say of a frame, in the order of its head.

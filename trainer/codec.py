@@ -8,10 +8,10 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from models.codec import Codec, VaeCodec
+from models.codec.codec import Codec, VaeCodec
+from models.codec.vae import Vae
+from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig, CodecKind, VaeConfig
-from models.vae import Vae
-from models.wavelet import WaveletCodec
 from trainer.codec_files import WEIGHTS, digest_of, read_card, resolve
 
 

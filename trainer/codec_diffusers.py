@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
 
-from models.codec import pad_edges, to_frames, to_pixels, valid_values
+from models.codec.codec import pad_edges, to_frames, to_pixels, valid_values
 from models.config import CodecConfig, CodecKind
 from trainer.codec_files import digest_of, read_card
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data.loading.batch import Sample
-from models.codec import Codec, valid_values
+from models.codec.codec import Codec, valid_values
 from models.config import CodecConfig, TextConfig
 from models.embed import patchify, position_features, token_positions
 from models.pack import TokenPack

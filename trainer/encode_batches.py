@@ -21,7 +21,7 @@ from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, MANIFEST_NAME, ShardWriter, read_truth, write_atomically
 from data.decode.pool import DecodeError
 from data.loading.batch import Sample
-from models.codec import Codec
+from models.codec.codec import Codec
 from models.text import TextEncoder
 from trainer.latent_statistics import ChannelStatistics
 

@@ -29,7 +29,7 @@ def codec_working_bytes(run: RunConfig, longest: float) -> float:
 
 
 def pass_bytes(network: VaeConfig, cells: float, frames: int = 1) -> float:
-    """Return the peak of one fp32 pass of the encoder (models/vae.py), its pixels included.
+    """Return the peak of one fp32 pass of the encoder (models/codec/vae.py), its pixels included.
 
     cells, frames: latent cells and latent frames of the pass; one frame needs most a cell. A block
     leaves two frames of its W values a position as the next pass's memory.

@@ -8,8 +8,8 @@ from launch.planner.config import PlanConfig
 from launch.planner.estimate import estimate
 from launch.planner.machine import load_machine
 from launch.planner.online import codec_bytes, codec_working_bytes, pass_bytes
+from models.codec.vae import Vae
 from models.config import CODEC_CELLS, VaeConfig
-from models.vae import Vae
 from trainer.config import compose_run
 
 SHAPES = [

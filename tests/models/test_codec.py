@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from models.codec import VaeCodec, pad_edges, tiles, to_frames, to_pixels, valid_values
+from models.codec.codec import VaeCodec, pad_edges, tiles, to_frames, to_pixels, valid_values
+from models.codec.vae import Vae
+from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig, CodecKind, VaeConfig
-from models.vae import Vae
-from models.wavelet import WaveletCodec
 
 # fp32 of convolutions over other extents; latents here are of size 1.
 TOLERANCE = 1e-6

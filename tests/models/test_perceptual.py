@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from models.codec.discriminator import Discriminator, discriminator_loss, generator_loss
+from models.codec.lpips import Lpips
+from models.codec.perceptual import PerceptualEncoder, perceptual_distance
 from models.config import PerceptualConfig
-from models.discriminator import Discriminator, discriminator_loss, generator_loss
-from models.lpips import Lpips
-from models.perceptual import PerceptualEncoder, perceptual_distance
 
 
 def encoder() -> PerceptualEncoder:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from models.codec.patches import haar, haar_patch, low_pass, to_patches
+from models.codec.vae import Vae, lead_in, reach
+from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig, VaeConfig
-from models.patches import haar, haar_patch, low_pass, to_patches
-from models.vae import Vae, lead_in, reach
-from models.wavelet import WaveletCodec
 
 SMALL = VaeConfig(
     encoder_widths=[8, 12], decoder_widths=[12, 8], encoder_blocks=[2, 1], decoder_blocks=[1, 2]

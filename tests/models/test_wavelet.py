@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 import torch
 
+from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig
-from models.wavelet import WaveletCodec
 
 PLAIN = WaveletCodec(CodecConfig())
 SCALED = WaveletCodec(

@@ -12,7 +12,7 @@ import torch
 from data.dataset.shards import ShardWriter, read_index, write_manifest
 from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
-from models.wavelet import WaveletCodec
+from models.codec.wavelet import WaveletCodec
 from trainer import encode
 from trainer.config import RunConfig, compose_run
 from trainer.encode import encode_dataset, main

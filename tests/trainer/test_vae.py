@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from data.loading.loader import load_fixed
-from models.codec import VaeCodec
+from models.codec.codec import VaeCodec
+from models.codec.lpips import Lpips
+from models.codec.vae import Vae
 from models.config import VaeConfig
-from models.lpips import Lpips
-from models.vae import Vae
 from trainer.codec import load_codec, load_vae
 from trainer.codec_files import fingerprint
 from trainer.config import compose_run, freeze, identity, load_run

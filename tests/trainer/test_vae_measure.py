@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig
-from models.wavelet import WaveletCodec
 from trainer.vae.measure import best_plain, codec_coder, flicker, interval, judge, plain, ssim
 
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from data.loading.batch import Sample, Step
-from models.codec import pad_edges, to_pixels
+from models.codec.codec import pad_edges, to_pixels
+from models.codec.discriminator import Discriminator, discriminator_loss, generator_loss
+from models.codec.lpips import Lpips
+from models.codec.perceptual import PerceptualEncoder, perceptual_distance
+from models.codec.vae import Vae
 from models.config import CodecConfig
-from models.discriminator import Discriminator, discriminator_loss, generator_loss
-from models.lpips import Lpips
-from models.perceptual import PerceptualEncoder, perceptual_distance
-from models.vae import Vae
 from trainer.rng import generator, normal
 from trainer.small import Term
 from trainer.vae.config import VaeRun

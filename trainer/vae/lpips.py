@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from models.lpips import Lpips
+from models.codec.lpips import Lpips
 
 FILE = "lpips.safetensors"
 _PLACES = (0, 3, 6, 8, 10)  # of the convolutions among AlexNet's features

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.loading.batch import Sample
-from models.codec import Codec
+from models.codec.codec import Codec
 
 PLAIN_STRIDES = (1, 2, 4, 8)  # frames that share one value, of the plain rivals
 _WINDOW, _SIGMA = 11, 1.5

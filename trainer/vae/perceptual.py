@@ -23,9 +23,9 @@ from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_truth
 from data.loading.batch import Sample, Step
 from data.loading.loader import Loader, index_digest, load_fixed
-from models.codec import to_pixels
+from models.codec.codec import to_pixels
+from models.codec.perceptual import PerceptualEncoder
 from models.config import PerceptualConfig
-from models.perceptual import PerceptualEncoder
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.rng import generator
 from trainer.small import SmallTraining, Term

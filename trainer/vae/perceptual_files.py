@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from models.codec.perceptual import PerceptualEncoder
 from models.config import PerceptualConfig
-from models.perceptual import PerceptualEncoder
 from trainer.codec_files import CARD, WEIGHTS, digest_of
 from trainer.vae.perceptual_card import read_perceptual_card, write_perceptual_card
 

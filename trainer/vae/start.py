@@ -11,10 +11,10 @@ from torch import Tensor
 from data.config import DataConfig
 from data.loading.loader import load_fixed
 from data.show.progress import Progress
-from models.codec import pad_edges, to_pixels
+from models.codec.codec import pad_edges, to_pixels
+from models.codec.patches import to_patches
+from models.codec.vae import Vae, lead_in
 from models.config import CodecConfig, VaeConfig
-from models.patches import to_patches
-from models.vae import Vae, lead_in
 
 
 def set_low_pass(vae: Vae, data: DataConfig, samples: int) -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from data.config import DataConfig
 from data.loading.loader import load_fixed
 from data.show.progress import Progress
-from models.codec import Codec
+from models.codec.codec import Codec
 from models.config import CodecConfig, CodecKind
 from trainer.codec_files import digest_of, resolve, write_card
 from trainer.compose import parse_as

@@ -21,9 +21,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from data.loading.loader import Loader, index_digest, load_fixed
-from models.codec import VaeCodec
+from models.codec.codec import VaeCodec
+from models.codec.vae import Vae
 from models.config import CodecConfig, CodecKind
-from models.vae import Vae
 from trainer.checkpoint_read import load_latest
 from trainer.codec import load_vae, save_vae
 from trainer.codec_files import resolve, write_card

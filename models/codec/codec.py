@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
+from models.codec.vae import TAPS, Memory, Vae, lead_in, reach
+from models.codec.wavelet import valid_cells as wavelet_valid
 from models.config import CODEC_CELLS, CodecConfig, CodecKind
-from models.vae import TAPS, Memory, Vae, lead_in, reach
-from models.wavelet import valid_cells as wavelet_valid
 
 # Side of a tile in cells: with halos of 6 cells, one of 64 computes 1.4 times what it keeps.
 TILE = 64

@@ -21,8 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.config import VaeConfig
-from models.patches import (
+from models.codec.patches import (
     from_patches,
     haar_patch,
     latent_sizes,
@@ -30,6 +29,7 @@ from models.patches import (
     patch_sizes,
     to_patches,
 )
+from models.config import VaeConfig
 
 TAPS = 3  # frames that one layer sees in time: its own and two before
 # The posterior's first standard deviation is exp(-5) of a pixel's range from -1 to 1: 43 dB.
