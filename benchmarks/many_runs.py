@@ -33,7 +33,7 @@ from data.dataset.shards import ShardWriter, write_manifest
 from launch.local.process import Job
 from launch.local.run import describe_failures, run_jobs
 from models.config import ModelConfig
-from models.dit import DiT
+from models.dit.model import DiT
 from trainer.config import OptimConfig, RunConfig, compose_run, freeze
 from trainer.objective_step import MicroBatch
 from trainer.train import start_command

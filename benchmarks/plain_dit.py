@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention, silu
 
 from models.config import ModelConfig
-from models.count import POSITION_FEATURES
-from models.dit import FPS_UNIT
-from models.embed import sinusoids
+from models.dit.count import POSITION_FEATURES
+from models.dit.embed import sinusoids
+from models.dit.model import FPS_UNIT
+from models.dit.precondition import coefficients, value_spread
 from models.pack import TokenPack
-from models.precondition import coefficients, value_spread
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class _Block(nn.Module):
 
 
 class PlainDiT(nn.Module):
-    """Predict velocities of a padded batch; takes the state dict of ``models.dit.DiT``."""
+    """Predict velocities of a padded batch; takes the state dict of ``models.dit.model.DiT``."""
 
     sigma: Tensor
 

@@ -33,7 +33,7 @@ from launch.planner.activations import (
     working_bytes,
 )
 from models.config import ModelConfig
-from models.modulation import Spans
+from models.dit.modulation import Spans
 from trainer.parallel.config import ParallelConfig, Precision, Recompute
 from trainer.parallel.recompute import recompute_blocks
 

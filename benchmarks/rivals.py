@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from benchmarks.packs import Sample, Work, training_step
 from benchmarks.plain_dit import PaddedBatch, PlainDiT, pad
 from models.config import ModelConfig
-from models.count import count_params
-from models.dit import DiT
-from models.embed import unpatchify
+from models.dit.count import count_params
+from models.dit.embed import unpatchify
+from models.dit.model import DiT
 
 
 def plain_loss(model: nn.Module, sample: Sample) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.dit import DiT
+from models.dit.model import DiT
 from models.pack import TokenPack
 
 

@@ -39,7 +39,7 @@ class TokenPack:
     latent: clean data x_1, patchified (S, V).
     valid: values that carry loss (S, V); False on padding and on edge padding.
     positions: integer (frame, row, column) of each token (S, 3).
-    place: sinusoids of the relative position (S, P), see ``models.embed.position_features``.
+    place: sinusoids of the relative position (S, P), see ``models.dit.embed.position_features``.
     segment: segment index of each row (S,); padding rows carry the last segment's.
     lengths: tokens of each segment; their sum is at most S.
     fps: frames per second of each segment (M,); 0 for images.

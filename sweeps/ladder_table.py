@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from models.config import ModelConfig
-from models.count import count_flops, count_params
+from models.dit.count import count_flops, count_params
 from sweeps.ladder import Constraint, Rung, ladder, shape_for, smallest
 
 HELP = """\
@@ -27,7 +27,7 @@ Print a ladder: shapes whose parameters rise by a factor, and published shapes b
   clip=10000          video tokens of a clip, and caption=128 caption tokens, for FLOPs a token
   --json              the same as JSON: rungs, published
 
-FLOPs are those of training (forward and backward) a video token; parts and FLOPs: models/count.py.
+FLOPs are those of training (forward and backward) a video token; parts and FLOPs: models/dit/count.py.
 """
 
 

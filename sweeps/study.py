@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data.dataset.shards import SampleInfo, read_index
 from launch.local.process import Job
-from models.count import count_params
+from models.dit.count import count_params
 from sweeps.config import StudyConfig
 from sweeps.ladder import Rung, shape_for
 from sweeps.recipe import Recipe, recipe_for

@@ -10,7 +10,7 @@ from torch import Tensor
 from data.loading.batch import Sample
 from models.codec.codec import Codec, valid_values
 from models.config import CodecConfig, TextConfig
-from models.embed import patchify, position_features, token_positions
+from models.dit.embed import patchify, position_features, token_positions
 from models.pack import TokenPack
 from models.text import TextEncoder, build_text_encoder
 from trainer.codec import load_codec

@@ -81,7 +81,7 @@ class OptimConfig:
 class HorizonConfig:
     """How long a run is: exactly one of the three is positive.
 
-    flops: exact training FLOPs (models/count.py); tokens: video tokens; steps: optimizer steps.
+    flops: exact training FLOPs (models/dit/count.py); tokens: video tokens; steps: optimizer steps.
     """
 
     flops: float = 0.0

@@ -9,7 +9,7 @@ keys: kind=ema|param   averaged weights, or those of the last step; default ema
       dtype=fp32|bf16  default fp32
       force=true|false replace a file that exists; default false
 The newest good checkpoint is read, whatever layout wrote it. Tensors are whole and have the names
-of models.dit.DiT. The file's metadata holds the model's config as JSON (``config``) and its SHA-256
+of models.dit.model.DiT. The file's metadata holds the model's config as JSON (``config``) and its SHA-256
 (``config_sha256``), ``step``, ``run`` (the folder's name), ``kind`` and ``dtype``.
 """
 
@@ -87,7 +87,7 @@ def _weights(loaded: "Loaded", model: "ModelConfig", wanted: Export) -> "dict[st
     """Read parameter by parameter, so that only what is written is ever held."""
     import torch
 
-    from models.dit import DiT
+    from models.dit.model import DiT
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted.dtype]
     with torch.device("meta"):

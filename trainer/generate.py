@@ -30,8 +30,8 @@ from data.loading.batch import Sample
 from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
 from models.config import TextConfig
-from models.dit import DiT
-from models.embed import unpatchify
+from models.dit.embed import unpatchify
+from models.dit.model import DiT
 from models.flow import sample
 from trainer.checkpoint import load_latest
 from trainer.collate import Collator, Encoded

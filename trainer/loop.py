@@ -14,7 +14,7 @@ from torch import Tensor
 from data.loading.batch import Step
 from data.loading.loader import Loader
 from models.attention import choose_attention
-from models.dit import DiT, initial_values
+from models.dit.model import DiT, initial_values
 from trainer.branch import load_start
 from trainer.checkpoint import CheckpointWriter
 from trainer.checkpoint_read import Loaded

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.dataset.sample import world_of
-from models.count import count_params
+from models.dit.count import count_params
 from trainer.config import RunConfig
 from trainer.metrics import read_metrics
 from trainer.optim import learning_rate

@@ -1,6 +1,6 @@
-"""Bytes that a rank keeps between forward and backward, in closed form for ``models.dit.DiT``.
+"""Bytes that a rank keeps between forward and backward, in closed form for ``models.dit.model.DiT``.
 
-Counted over models/blocks.py, in rows of the width D that autograd saves for a block; checked
+Counted over models/dit/blocks.py, in rows of the width D that autograd saves for a block; checked
 against the allocator for every mode of recomputation (benchmarks/plan_memory.py). With tp tensor
 and cp context ranks a rank has R = rows / (tp cp) own rows; what lies inside a tensor-parallel
 layer (rows / cp, D / tp) is as large, but for inputs gathered from all tensor ranks, which are tp
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from models.config import ModelConfig
-from models.count import POSITION_FEATURES
+from models.dit.count import POSITION_FEATURES
 from trainer.parallel.config import ParallelConfig, Recompute
 from trainer.parallel.cost import COMPLEX_BYTES, element_bytes
 

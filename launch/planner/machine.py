@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from launch.planner.network import DIT_TRAFFIC
 from models.config import ModelConfig
-from models.count import count_flops
+from models.dit.count import count_flops
 from trainer.compose import explain, refuse_unknown
 
 MACHINE_DIR = Path(__file__).parent / "conf" / "machine"
@@ -156,7 +156,7 @@ class MachineConfig:
     ) -> float:
         """Return the training FLOP/s of one device that nobody has to wait for.
 
-        With F the FLOPs of a pack (``models.count``, backward included), L blocks, and peak shares:
+        With F the FLOPs of a pack (``models.dit.count``, backward included), L blocks, and peak shares:
 
             rate = F / (F_matmul / (share peak) + F_attention / (share peak) + a + b L + moved)
 

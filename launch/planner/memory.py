@@ -70,7 +70,7 @@ PARTS = (
 
 
 def gathers_rows(machine: MachineConfig, parallel: ParallelConfig) -> bool:
-    """Tell whether modulation gathers rows there, see ``models.modulation.Spans``."""
+    """Tell whether modulation gathers rows there, see ``models.dit.modulation.Spans``."""
     on_cpu = parallel.device == "cpu" or not machine.accelerator
     return parallel.compile or not on_cpu
 

@@ -16,7 +16,7 @@ from statistics import median
 
 from launch.planner.machine import MachineConfig
 from models.config import ModelConfig
-from models.count import count_params
+from models.dit.count import count_params
 
 
 @dataclass

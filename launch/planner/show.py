@@ -13,7 +13,7 @@ from launch.planner.memory import PARTS, Memory
 from launch.planner.network import Network
 from launch.planner.search import Candidate, Found, describe
 from launch.planner.speed import StepTime, training_flops
-from models.count import count_params
+from models.dit.count import count_params
 from trainer.config import RunConfig
 
 CAUSES = (

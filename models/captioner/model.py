@@ -21,10 +21,10 @@ from models.attention import attend_segments
 from models.captioner.views import FeatureStem, Stem, View
 from models.captioner.vocabulary import Special
 from models.config import CaptionerConfig, ModelConfig
-from models.count import POSITION_FEATURES
-from models.embed import position_features, sinusoids, token_positions
+from models.dit.count import POSITION_FEATURES
+from models.dit.embed import position_features, sinusoids, token_positions
+from models.dit.rope import rope_rotation, rotate
 from models.pack import Ragged
-from models.rope import rope_rotation, rotate
 
 FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
 _CLIP_FEATURES = 16

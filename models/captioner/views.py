@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, pad
 
 from models.config import CaptionerConfig
-from models.embed import patchify
+from models.dit.embed import patchify
 
 CELL = (4, 16, 16)  # source pixels of a token as (frames, height, width); the first frame is alone
 

@@ -17,7 +17,7 @@ from data.loading.mixture import limited
 from data.loading.planner import tokens
 from launch.local.process import Job
 from models.config import ModelConfig
-from models.count import count_params
+from models.dit.count import count_params
 from sweeps.grids.config import GridStudyConfig, StandInConfig
 from sweeps.ladder import Rung, shape_for
 from sweeps.recipe import recipe_for

@@ -11,7 +11,7 @@ from typing import Any
 from data.loading.planner import tokens
 from launch.local.process import read_flops
 from launch.planner.machine import MachineConfig
-from models.count import count_params
+from models.dit.count import count_params
 from sweeps.collect import read_result
 from sweeps.plan.kinds import Clips, Expected, Planned
 from trainer.config import RunConfig, run_name

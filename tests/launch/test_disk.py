@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from launch.planner.disk import Disk, run_disk, study_disk
-from models.dit import DiT
+from models.dit.model import DiT
 from trainer.checkpoint import CheckpointWriter
 from trainer.config import compose_run
 from trainer.parallel.mesh import alone

@@ -18,7 +18,7 @@ from launch.planner.speed import (
     training_flops,
 )
 from models.config import ModelConfig
-from models.count import count_flops, count_params
+from models.dit.count import count_flops, count_params
 from trainer.parallel.config import ParallelConfig, Precision, Recompute
 from trainer.parallel.cost import Work, step_traffic
 from trainer.parallel.layout import Coordinates

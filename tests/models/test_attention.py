@@ -22,8 +22,8 @@ from models.attention import (
     choose_attention,
 )
 from models.config import ModelConfig
-from models.count import POSITION_FEATURES
-from models.dit import DiT
+from models.dit.count import POSITION_FEATURES
+from models.dit.model import DiT
 from models.flow import flow_errors
 from models.pack import Ragged, TokenPack
 
@@ -171,7 +171,7 @@ def kernels() -> list:
 def test_a_kernel_traces_forward_and_backward(
     fake: None, attend: Attend, q_lengths: list[int], k_lengths: list[int]
 ) -> None:
-    # Queries and keys as models/blocks.py makes them: slices of one tensor, so strided.
+    # Queries and keys as models/dit/blocks.py makes them: slices of one tensor, so strided.
     rows, keys = sum(q_lengths) + 3, sum(k_lengths) + 2
     qkv = torch.empty(rows, 3, HEADS, SIZE, dtype=torch.bfloat16, requires_grad=True)
     kv = torch.empty(keys, 2, HEADS, SIZE, dtype=torch.bfloat16, requires_grad=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from models.config import CodecConfig, ModelConfig
-from models.dit import DiT
+from models.dit.model import DiT
 
 BAD = {
     r"model.width=50: must be a multiple of model.head_dim=16\. Use 48": {"width": 50},

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from models.config import ModelConfig
-from models.count import POSITION_FEATURES
-from models.dit import DiT
+from models.dit.count import POSITION_FEATURES
+from models.dit.model import DiT
 from models.flow import interpolate
 from models.pack import TokenPack
 

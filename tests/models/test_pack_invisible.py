@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from models.config import ModelConfig
-from models.count import POSITION_FEATURES
-from models.dit import DiT
-from models.embed import patchify, position_features, token_positions
+from models.dit.count import POSITION_FEATURES
+from models.dit.embed import patchify, position_features, token_positions
+from models.dit.model import DiT
 from models.flow import flow_errors
 from models.pack import TokenPack
 

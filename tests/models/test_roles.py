@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.config import ModelConfig
-from models.dit import DiT
-from models.roles import Role, role_groups, role_of
+from models.dit.model import DiT
+from models.dit.roles import Role, role_groups, role_of
 
 WIDTHS = [32, 64, 128]
 

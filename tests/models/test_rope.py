@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.config import ModelConfig
-from models.embed import patchify, position_features, sinusoids, token_positions, unpatchify
-from models.rope import rope_rotation, rotate
+from models.dit.embed import patchify, position_features, sinusoids, token_positions, unpatchify
+from models.dit.rope import rope_rotation, rotate
 
 
 def scores(config: ModelConfig, q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor):

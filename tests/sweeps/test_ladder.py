@@ -6,8 +6,8 @@ from math import log
 
 import pytest
 
-from models.count import count_params
-from models.dit import DiT
+from models.dit.count import count_params
+from models.dit.model import DiT
 from sweeps.config import compose_study
 from sweeps.ladder import SPREAD, Constraint, aspect, head_size, ladder, shape_for, smallest
 from trainer.config import compose_run

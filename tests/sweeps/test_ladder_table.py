@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from models.count import count_flops, count_params
+from models.dit.count import count_flops, count_params
 from sweeps.ladder_table import PUBLISHED, TableConfig, main, published_rows, rows_of
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
-from models.count import count_params
+from models.dit.count import count_params
 from sweeps.arms.config import ArmsConfig
 from sweeps.arms.plan import ArmsPlan
 from sweeps.config import CONF_DIR, LawForm, StudyConfig, compose_any, compose_study, freeze_study

@@ -9,7 +9,7 @@ import torch
 from data.loading.batch import Sample
 from data.loading.loader import load_fixed
 from data.loading.planner import tokens
-from models.embed import patchify
+from models.dit.embed import patchify
 from trainer.collate import Collator, Encoded, _pad
 from trainer.config import CaptionUse, ObjectiveConfig, RunConfig
 from trainer.objective_step import caption_use

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.dit import DiT
+from models.dit.model import DiT
 from models.pack import TokenPack
 from trainer.collate import Collator
 from trainer.config import RunConfig

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from models.config import ModelConfig
-from models.dit import DiT
+from models.dit.model import DiT
 from trainer.checkpoint import CheckpointWriter
 from trainer.config import compose_run, freeze
 from trainer.export import main

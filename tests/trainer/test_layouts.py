@@ -20,7 +20,7 @@ from torch import Tensor
 
 import trainer.objective_step
 from data.loading.loader import Loader
-from models.dit import DiT
+from models.dit.model import DiT
 from trainer.checkpoint import load_latest
 from trainer.collate import Collator
 from trainer.config import RunConfig, freeze

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.dit import initial_values
+from models.dit.model import initial_values
 from trainer.config import OptimConfig, RunConfig
 from trainer.ema import PowerEma, gamma_of
 from trainer.optim import learning_rate

@@ -10,7 +10,7 @@ import torch
 from data.dataset.sample import world_of
 from data.dataset.shards import read_index
 from data.loading.loader import load_fixed
-from models.dit import DiT
+from models.dit.model import DiT
 from trainer.collate import Collator
 from trainer.config import CaptionUse, load_run
 from trainer.evaluate import Validator

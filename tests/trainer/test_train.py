@@ -114,7 +114,7 @@ GOLDEN = [1.4173385072613962, 1.2880635127561066, 1.4064783619055499]
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     from models.config import ModelConfig
-    from models.dit import DiT
+    from models.dit.model import DiT
     from trainer.loop import _init_generator
 
     models = []

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.dit import DiT
+from models.dit.model import DiT
 from trainer.checkpoint_read import load_latest
 from trainer.config import RunConfig, compose_run, freeze
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative

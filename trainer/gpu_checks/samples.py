@@ -12,9 +12,9 @@ from torch import Tensor
 from data.dataset.shards import ShardWriter, write_manifest
 from models.attention import Attend, attend_segments
 from models.config import ModelConfig
-from models.count import count_flops
-from models.dit import DiT
-from models.embed import position_features, token_positions
+from models.dit.count import count_flops
+from models.dit.embed import position_features, token_positions
+from models.dit.model import DiT
 from models.pack import TokenPack
 from trainer.objective_step import MicroBatch, own_noise
 from trainer.parallel.engine import Values

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.attention import Attend
-from models.dit import DiT
+from models.dit.model import DiT
 from models.pack import Ragged
 from trainer.parallel.rows import exchange
 

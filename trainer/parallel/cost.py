@@ -24,7 +24,7 @@ MASTER_BYTES = 4  # master weights, moments and averages are fp32 always
 REDUCE_BUCKET, LIVE_PARAMS = 500_000_000, 1_000_000_000
 PARTITION_ALIGNMENT = 2  # ZeRO 1 and 2 pad a flat group to a multiple of this times its ranks
 
-_EMBEDDINGS = ("patch_in.", "place_in.", "condition.0.", "caption_in.")  # as in models/roles.py
+_EMBEDDINGS = ("patch_in.", "place_in.", "condition.0.", "caption_in.")  # as in models/dit/roles.py
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def _pipeline_flows(
 
 
 def message_values(model: ModelConfig, layout: Layout, work: Work) -> int:
-    """Return the values of a message between pipeline stages, see ``models.dit.Stream``."""
+    """Return the values of a message between pipeline stages, see ``models.dit.model.Stream``."""
     rows = work.rows // layout.row_shards
     return model.width * (rows + 7 * work.segments + work.captions)
 

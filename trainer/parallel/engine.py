@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from models.attention import Attend, attend_segments
 from models.config import ModelConfig
+from models.dit.roles import role_groups
 from models.pack import TokenPack
-from models.roles import role_groups
 from trainer.config import OptimConfig
 from trainer.parallel.config import ParallelConfig, Precision
 from trainer.parallel.cost import reduce_bucket
@@ -40,7 +40,7 @@ Values = Callable[[Collection[str]], Iterator[tuple[str, Tensor]]]
 class Engine:
     """A model under a layout and ZeRO 0, 1, 2 or 3, with AdamW.
 
-    values: full values of the parameters, as ``models.dit.initial_values`` yields them.
+    values: full values of the parameters, as ``models.dit.model.initial_values`` yields them.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from math import prod
 
 from models.config import ModelConfig
-from models.count import POSITION_FEATURES
+from models.dit.count import POSITION_FEATURES
 from trainer.parallel.layout import Coordinates, Layout
 from trainer.parallel.plan import split_of
 from trainer.parallel.stages import Chunk, chunks_of, cut_chunks

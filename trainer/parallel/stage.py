@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from models.attention import Attend
 from models.config import ModelConfig
-from models.dit import DiT, Stream
+from models.dit.model import DiT, Stream
+from models.dit.precondition import value_spread
 from models.pack import TokenPack
-from models.precondition import value_spread
 from trainer.parallel.config import ParallelConfig
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.plan import split_of

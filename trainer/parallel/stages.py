@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from models.config import ModelConfig
-from models.count import count_flops
+from models.dit.count import count_flops
 
 # The segment whose cost stands for all: a pack's attention depends on its clips, the balance of
 # stages hardly does, since blocks are alike and only embeddings and head differ from them.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.dit import DiT
+from models.dit.model import DiT
 from trainer.parallel.plan import Split, split_of
 from trainer.parallel.rows import gather_rows, scatter_sum, sum_ranks
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from models.dit import DiT
+from models.dit.model import DiT
 from trainer.checkpoint import Loaded, load_latest, verify
 from trainer.config import compose_run, freeze, load_run
 from trainer.metrics import read_metrics

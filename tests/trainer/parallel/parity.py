@@ -13,7 +13,7 @@ from torch import Tensor
 
 import trainer.objective_step
 from data.loading.loader import Loader
-from models.dit import initial_values
+from models.dit.model import initial_values
 from trainer.collate import Collator
 from trainer.config import RunConfig
 from trainer.ema import PowerEma

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 
 from models.config import ModelConfig
-from models.count import count_params
-from models.dit import DiT
+from models.dit.count import count_params
+from models.dit.model import DiT
 from trainer.parallel import cost, engine
 from trainer.parallel.config import ParallelConfig
 from trainer.parallel.cost import (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.config import ModelConfig
-from models.dit import DiT
+from models.dit.model import DiT
 from trainer.parallel.layout import AXES, Coordinates, Layout
 from trainer.parallel.plan import TENSOR_PLAN, Split, split_of
 from trainer.parallel.rows import padded_rows, row_slice

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from models.dit import DiT, initial_values
+from models.dit.model import DiT, initial_values
 from trainer.checkpoint import load_latest
 from trainer.loop import _init_generator
 from trainer.metrics import read_metrics

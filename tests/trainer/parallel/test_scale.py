@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from models.config import ModelConfig
-from models.count import count_flops, count_params
+from models.dit.count import count_flops, count_params
 from trainer.config import compose_run
 from trainer.parallel.cost import (
     RankBytes,

@@ -12,15 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.attention import Attend, attend_segments
-from models.blocks import Block
 from models.config import ModelConfig
-from models.count import POSITION_FEATURES
-from models.embed import sinusoids
-from models.modulation import Spans, modulate
+from models.dit.blocks import Block
+from models.dit.count import POSITION_FEATURES
+from models.dit.embed import sinusoids
+from models.dit.modulation import Spans, modulate
+from models.dit.precondition import coefficients, value_spread
+from models.dit.roles import Role, role_of
+from models.dit.rope import rope_rotation
 from models.pack import Ragged, TokenPack
-from models.precondition import coefficients, value_spread
-from models.roles import Role, role_of
-from models.rope import rope_rotation
 
 FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
 
@@ -83,7 +83,7 @@ class DiT(nn.Module):
         return next(self.parameters()).dtype
 
     def precondition(self, pack: TokenPack, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (c_in, c_skip, c_out) of each row and value, see ``models.precondition``."""
+        """Return (c_in, c_skip, c_out) of each row and value, see ``models.dit.precondition``."""
         clock = t.index_select(0, pack.segment).unsqueeze(-1)  # (S, 1)
         return coefficients(clock, self.sigma)
 

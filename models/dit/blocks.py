@@ -7,9 +7,9 @@ from torch.nn.functional import layer_norm
 
 from models.attention import Attend
 from models.config import ModelConfig
-from models.modulation import Spans, add_gated, modulate
+from models.dit.modulation import Spans, add_gated, modulate
+from models.dit.rope import rotate
 from models.pack import Ragged
-from models.rope import rotate
 
 
 class SelfAttention(nn.Module):

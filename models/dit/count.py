@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from models.config import ModelConfig
 
-# Sinusoids of the normalised position of a token, see models/embed.py.
+# Sinusoids of the normalised position of a token, see models/dit/embed.py.
 POSITION_FEATURES = 18
 BACKWARD_FACTOR = 3  # forward + backward = 3 forwards (Kaplan et al. 2020, section 2.1)
 
@@ -38,7 +38,7 @@ class ParamCount:
 
 
 def count_params(model: ModelConfig) -> ParamCount:
-    """Count the trainable parameters of ``models.dit.DiT`` exactly."""
+    """Count the trainable parameters of ``models.dit.model.DiT`` exactly."""
     D, V, T, L = model.width, model.values_per_token, model.time_features, model.depth
     hidden = model.mlp_ratio * D
     return ParamCount(

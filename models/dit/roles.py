@@ -36,7 +36,7 @@ _EMBEDDINGS = ("patch_in.", "place_in.", "condition.0.", "caption_in.")
 
 
 def role_of(name: str, parameter: nn.Parameter) -> Role:
-    """Return the role of a parameter of ``models.dit.DiT``."""
+    """Return the role of a parameter of ``models.dit.model.DiT``."""
     if parameter.ndim < 2:
         return Role.vector
     if name.startswith(_EMBEDDINGS):
