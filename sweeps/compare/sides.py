@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit import diagnose
+from sweeps.fit import warnings as diagnose
 from sweeps.fit.bootstrap import bootstrap_fit, prediction_draws
 from sweeps.fit.catalogue import CHINCHILLA, FRONTIER, PURE_FRONTIER
 from sweeps.fit.envelope import envelope
@@ -23,7 +23,6 @@ from sweeps.fit.forms import Array, Columns
 from sweeps.fit.frontier import compute_optimal
 from sweeps.fit.general import without_diverged
 from sweeps.fit.law import runs_of
-from sweeps.fit.results import residual_scatter
 from sweeps.fit.rows import read_rows
 from sweeps.fit.runs import (
     Run,
@@ -33,6 +32,7 @@ from sweeps.fit.runs import (
     interpolated_flops_per_token,
     noise_floor,
 )
+from sweeps.fit.shared import residual_scatter
 from sweeps.fit.solve import fit_form
 from sweeps.fit.table import number, read_table
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit import diagnose
+from sweeps.fit import warnings as diagnose
 from sweeps.fit.bootstrap import (
     Bootstrap,
     bootstrap_fit,
@@ -16,18 +16,18 @@ from sweeps.fit.bootstrap import (
 from sweeps.fit.catalogue import form_of
 from sweeps.fit.forms import Array, Form
 from sweeps.fit.frontier import loss_points
+from sweeps.fit.odd_runs import warn_rows
 from sweeps.fit.profile import certify
 from sweeps.fit.recipes import KNOBS, at_optima
-from sweeps.fit.results import (
+from sweeps.fit.sensitivity import sensitivity
+from sweeps.fit.shared import (
     correlation,
     plain,
     predictions_of,
     residual_rows,
     shared_keys,
 )
-from sweeps.fit.sensitivity import sensitivity
 from sweeps.fit.solve import Fit, fit_form
-from sweeps.fit.suspects import warn_rows
 from sweeps.fit.table import Table
 
 CURVE_BLOCKS = 10  # a loss curve is resampled in this many blocks: its points are correlated

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit import diagnose
+from sweeps.fit import warnings as diagnose
 from sweeps.fit.bootstrap import Bootstrap, bootstrap_fit
 from sweeps.fit.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.envelope import approach_1
@@ -19,7 +19,6 @@ from sweeps.fit.held_out import HeldOut, hold_out
 from sweeps.fit.isoflop import IsoflopMinimum, exponents_of, isoflop_minima, parabola_bias
 from sweeps.fit.minima import Minima, fit_minima
 from sweeps.fit.profile import Profile, certify
-from sweeps.fit.results import plain, predictions_of, residual_rows, residual_scatter, shared_keys
 from sweeps.fit.runs import (
     Run,
     clusters_of,
@@ -29,6 +28,7 @@ from sweeps.fit.runs import (
     noise_floor,
 )
 from sweeps.fit.sensitivity import sensitivity
+from sweeps.fit.shared import plain, predictions_of, residual_rows, residual_scatter, shared_keys
 from sweeps.fit.solve import Fit, fit_form
 from sweeps.fit.table import Table, number, read_table
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.diagnose import warn_identified
 from sweeps.fit.forms import Relation
 from sweeps.fit.runs import Run, group_budgets
 from sweeps.fit.splines import SplineLaw, SplineMinimum, spline_law
 from sweeps.fit.table import Table
+from sweeps.fit.warnings import warn_identified
 
 MAX_SPREAD = 2.0  # of the exponent's interval, as for any exponent
 MIN_BUDGETS = 3  # two minima make a line that nothing can contradict

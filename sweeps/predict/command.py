@@ -10,7 +10,7 @@ from launch.planner.machine import MachineConfig, load_machine
 from sweeps.fit.__main__ import write_json
 from sweeps.fit.catalogue import form_of
 from sweeps.fit.law import Law, fit_law, runs_of
-from sweeps.fit.results import plain
+from sweeps.fit.shared import plain
 from sweeps.fit.table import read_table
 from sweeps.predict.answer import DEFAULT_MFU, Answer, Budget, answer
 from sweeps.predict.source import Source, find_source

@@ -8,10 +8,10 @@ import numpy as np
 
 from sweeps.fit.bootstrap import Bootstrap, Interval, coefficient_intervals, least_values
 from sweeps.fit.forms import Array, Columns, Form
+from sweeps.fit.odd_runs import warn_rows, warn_runs
 from sweeps.fit.powers import SumOfPowers
 from sweeps.fit.profile import Profile
 from sweeps.fit.solve import Fit
-from sweeps.fit.suspects import warn_rows, warn_runs
 
 if TYPE_CHECKING:
     from sweeps.fit.law import Law

@@ -11,10 +11,10 @@ from sweeps.fit.bootstrap import (
     percentile_interval,
     prediction_draws,
 )
-from sweeps.fit.diagnose import Verdicts
 from sweeps.fit.profile import Profile
 from sweeps.fit.solve import Fit
 from sweeps.fit.table import Table
+from sweeps.fit.warnings import Verdicts
 
 
 def plain(value: Any) -> Any:
