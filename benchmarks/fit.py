@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import fit_data
 from sweeps.fit.bootstrap import bootstrap_fit, coefficient_intervals, prediction_draws
-from sweeps.fit.catalogue import CHINCHILLA, FORMS
+from sweeps.fit.forms.catalogue import CHINCHILLA, FORMS
 from sweeps.fit.general import fit_or_reduce
 from sweeps.fit.profile import certify
 from sweeps.fit.recipes import recipe_optima

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms import Array
+from sweeps.fit.forms.base import Array
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "reference_data"
 REFERENCE = Path(os.environ.get("KINESCALE_REFERENCE", BESIDE)) / "scaling"

@@ -14,7 +14,7 @@ import numpy as np
 
 from sweeps.compare.sides import Side
 from sweeps.fit.bootstrap import Interval, percentile_interval
-from sweeps.fit.forms import Array
+from sweeps.fit.forms.base import Array
 from sweeps.fit.shared import plain
 
 LOSSES = 9  # at which the multiplier is read, evenly in log loss

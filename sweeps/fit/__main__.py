@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.pipe import end_with_reader
-from sweeps.fit.catalogue import FORMS
 from sweeps.fit.describe import describe
+from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.law import fit_table
 from sweeps.fit.minima import Minima
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.fit.forms import Array, Columns
+from sweeps.fit.forms.base import Array, Columns
 from sweeps.fit.solve import ANNEAL, Fit, polish, scale_of
 from sweeps.fit.starts import variable_projection
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.bootstrap import percentile_interval, resample_counts
-from sweeps.fit.forms import Array, Rows
+from sweeps.fit.forms.base import Array, Rows
 
 MIN_POINTS = 4  # on the envelope, of at least three sizes
 

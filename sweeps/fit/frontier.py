@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.fit.bootstrap import Bootstrap, Interval, percentile_interval
-from sweeps.fit.forms import Array, Columns, FlopsPerToken
+from sweeps.fit.forms.base import Array, Columns, FlopsPerToken
 from sweeps.fit.solve import Fit
 
 SPAN = 1e4  # the sizes searched: this factor either side of the rows' middle

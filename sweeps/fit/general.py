@@ -13,8 +13,8 @@ from sweeps.fit.bootstrap import (
     percentile_interval,
     prediction_draws,
 )
-from sweeps.fit.catalogue import form_of
-from sweeps.fit.forms import Array, Form
+from sweeps.fit.forms.base import Array, Form
+from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.frontier import loss_points
 from sweeps.fit.odd_runs import warn_rows
 from sweeps.fit.profile import certify

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.bootstrap import Bootstrap, Interval, percentile_interval
-from sweeps.fit.forms import Array, FlopsPerToken
+from sweeps.fit.forms.base import Array, FlopsPerToken
 from sweeps.fit.frontier import compute_optimal
 from sweeps.fit.solve import Fit
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from sweeps.fit import warnings as diagnose
 from sweeps.fit.bootstrap import Bootstrap, bootstrap_fit
-from sweeps.fit.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.envelope import approach_1
-from sweeps.fit.forms import Array, FlopsPerToken, Form, Relation, Rows
+from sweeps.fit.forms.base import Array, FlopsPerToken, Form, Relation, Rows
+from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.frontier import FrontierPoint, compute_optimal, frontier_point
 from sweeps.fit.general import fit_columns, without_diverged
 from sweeps.fit.held_out import HeldOut, hold_out

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms import Relation
+from sweeps.fit.forms.base import Relation
 from sweeps.fit.runs import Run, group_budgets
 from sweeps.fit.splines import SplineLaw, SplineMinimum, spline_law
 from sweeps.fit.table import Table

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.fit.forms import Array, Bound, Columns, Flags, Form
+from sweeps.fit.forms.base import Array, Bound, Columns, Flags, Form
 
 
 @dataclass(frozen=True)

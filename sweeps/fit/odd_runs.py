@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeps.fit.forms import Array
+from sweeps.fit.forms.base import Array
 from sweeps.fit.solve import Fit
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from statistics import NormalDist
 import numpy as np
 
 from sweeps.fit.bootstrap import Interval
-from sweeps.fit.forms import Array, Rows
-from sweeps.fit.powers import SumOfPowers
+from sweeps.fit.forms.base import Array, Rows
+from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.solve import Fit, completed, polish, tiny
 
 STEPS = np.array([-8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0])  # standard errors

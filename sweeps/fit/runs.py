@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms import Array, FlopsPerToken, Rows
+from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 
 # Runs of one budget differ by the rounding of tokens to whole steps; budgets differ by more.
 SAME_BUDGET = 1.15

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms import Array, Columns
+from sweeps.fit.forms.base import Array, Columns
 from sweeps.fit.solve import Fit, completed
 
 DELTAS = (0.1, 10.0)  # times delta

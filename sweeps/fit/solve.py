@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.fit.forms import Array, Columns, Form
+from sweeps.fit.forms.base import Array, Columns, Form
 from sweeps.fit.objective import Objective
 from sweeps.fit.starts import variable_projection
 

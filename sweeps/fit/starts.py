@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from sweeps.fit.forms import Array, Columns, Form
+from sweeps.fit.forms.base import Array, Columns, Form
 
 # Grid points of a shape are few enough to be solved at once: (grid, terms, rows) in memory.
 GRID_ELEMENTS = 4_000_000

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweeps.fit.bootstrap import Bootstrap, Interval, coefficient_intervals, least_values
-from sweeps.fit.forms import Array, Columns, Form
+from sweeps.fit.forms.base import Array, Columns, Form
+from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.odd_runs import warn_rows, warn_runs
-from sweeps.fit.powers import SumOfPowers
 from sweeps.fit.profile import Profile
 from sweeps.fit.solve import Fit
 

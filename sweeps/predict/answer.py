@@ -13,7 +13,7 @@ from launch.planner.search import Candidate, Found, describe, search, step_token
 from launch.planner.workload import plan_workload
 from models.config import ModelConfig
 from sweeps.fit.bootstrap import percentile_interval, prediction_draws
-from sweeps.fit.forms import Array, FlopsPerToken
+from sweeps.fit.forms.base import Array, FlopsPerToken
 from sweeps.fit.frontier import frontier_point
 from sweeps.fit.law import Law
 from sweeps.ladder import Rung, shape_for

@@ -8,7 +8,7 @@ from typing import Any
 
 from launch.planner.machine import MachineConfig, load_machine
 from sweeps.fit.__main__ import write_json
-from sweeps.fit.catalogue import form_of
+from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.law import Law, fit_law, runs_of
 from sweeps.fit.shared import plain
 from sweeps.fit.table import read_table

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sweeps.fit.bootstrap import bootstrap_fit, percentile_interval, resample_counts
-from sweeps.fit.catalogue import CHINCHILLA
+from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.frontier import compute_optimal, frontier_draws, six_n
 from sweeps.fit.isoflop import isoflop_minima
 from sweeps.fit.solve import fit_form

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from sweeps.fit.catalogue import FORMS, form_of
+from sweeps.fit.forms.catalogue import FORMS, form_of
+from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.frontier import compute_optimal, six_n
 from sweeps.fit.general import fit_or_reduce
 from sweeps.fit.objective import Objective, huber
-from sweeps.fit.powers import SumOfPowers
 from sweeps.fit.solve import fit_form
 
 RECOVERY = 1e-10  # relative error of every coefficient from exact data

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import fit, fit_data
 from sweeps.fit.bootstrap import bootstrap_fit
-from sweeps.fit.catalogue import CHINCHILLA, FORMS
+from sweeps.fit.forms.catalogue import CHINCHILLA, FORMS
 from sweeps.fit.profile import certify
 from sweeps.fit.solve import fit_form
 from sweeps.fit.warnings import identified

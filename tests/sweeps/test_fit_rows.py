@@ -5,7 +5,7 @@ import pytest
 
 from sweeps.fit import rows
 from sweeps.fit.__main__ import main
-from sweeps.fit.catalogue import CHINCHILLA
+from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.law import fit_law, fit_table
 from sweeps.fit.rows import read_rows
 from sweeps.fit.runs import Run

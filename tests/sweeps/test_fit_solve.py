@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sweeps.fit.bootstrap import bootstrap_fit
-from sweeps.fit.catalogue import CHINCHILLA
+from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.isoflop import parabola_minimum
 from sweeps.fit.solve import fit_form
 from sweeps.fit.starts import nonnegative_least_squares

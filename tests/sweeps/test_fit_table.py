@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sweeps.fit.__main__ import help_text, main
-from sweeps.fit.catalogue import FORMS
+from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.law import fit_table
 
 KEYS = {

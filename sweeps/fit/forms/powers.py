@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sweeps.fit.forms import (
+from sweeps.fit.forms.base import (
     EXPONENT_LIMIT,
     TERM_FOLDS,
     Array,

@@ -1,9 +1,9 @@
 """The forms by name, each with its equation, its columns and where it comes from."""
 
-from sweeps.fit.bends import BrokenPower, DataConstrained, Kaplan
-from sweeps.fit.curves import MultiPower, MultiPowerTied, Tissue
-from sweeps.fit.forms import Form
-from sweeps.fit.powers import SumOfPowers, Term
+from sweeps.fit.forms.base import Form
+from sweeps.fit.forms.curves import MultiPower, MultiPowerTied, Tissue
+from sweeps.fit.forms.exponent_grid import BrokenPower, DataConstrained, Kaplan
+from sweeps.fit.forms.powers import SumOfPowers, Term
 
 # The form of a law of recipes is a power of its target: what scatters is the optimum that was read
 # from a grid, by far more than 1e-3, so least squares of its log takes the place of Huber.

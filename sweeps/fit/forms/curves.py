@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sweeps.fit.forms import Array, Columns, Parameter, Rows
-from sweeps.fit.separable import Separable
+from sweeps.fit.forms.base import Array, Columns, Parameter, Rows
+from sweeps.fit.forms.separable import Separable
 
 JUMP = 0.1  # of the peak learning rate
 WARMUP_CHANGES = 16  # steps that stand for the linear warm-up

@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms import TERM_FOLDS, Array, Bound, Columns, Expansion, Flags, Form, Parameter
+from sweeps.fit.forms.base import (
+    TERM_FOLDS,
+    Array,
+    Bound,
+    Columns,
+    Expansion,
+    Flags,
+    Form,
+    Parameter,
+)
 
 STEP = 1e-6  # of the differences of first derivatives that give the Hessian
 

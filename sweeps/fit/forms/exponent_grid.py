@@ -6,9 +6,9 @@ from itertools import product
 
 import numpy as np
 
-from sweeps.fit.forms import Array, Columns, Parameter
-from sweeps.fit.powers import SumOfPowers, Term
-from sweeps.fit.separable import Separable
+from sweeps.fit.forms.base import Array, Columns, Parameter
+from sweeps.fit.forms.powers import SumOfPowers, Term
+from sweeps.fit.forms.separable import Separable
 from sweeps.fit.solve import fit_form
 
 BASE = SumOfPowers(
