@@ -17,12 +17,12 @@ import numpy as np
 
 from sweeps.fit import warnings as diagnose
 from sweeps.fit.bootstrap import bootstrap_fit, prediction_draws
-from sweeps.fit.envelope import envelope
 from sweeps.fit.forms.base import Array, Columns
 from sweeps.fit.forms.catalogue import CHINCHILLA, FRONTIER, PURE_FRONTIER
-from sweeps.fit.frontier import compute_optimal
 from sweeps.fit.general import without_diverged
 from sweeps.fit.law import runs_of
+from sweeps.fit.minima.envelope import envelope
+from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.rows import read_rows
 from sweeps.fit.runs import (
     Run,

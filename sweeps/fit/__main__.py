@@ -13,7 +13,7 @@ from launch.pipe import end_with_reader
 from sweeps.fit.describe import describe
 from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.law import fit_table
-from sweeps.fit.minima import Minima
+from sweeps.fit.minima.by_splines import Minima
 
 HELP = """\
 Fit a scaling law to a table of runs, and say which of its coefficients the runs determine.

@@ -15,7 +15,7 @@ from sweeps.fit.bootstrap import (
 )
 from sweeps.fit.forms.base import Array, Form
 from sweeps.fit.forms.catalogue import form_of
-from sweeps.fit.frontier import loss_points
+from sweeps.fit.minima.frontier import loss_points
 from sweeps.fit.odd_runs import warn_rows
 from sweeps.fit.profile import certify
 from sweeps.fit.recipes import KNOBS, at_optima

@@ -14,7 +14,7 @@ from sweeps.fit.bootstrap import (
     prediction_draws,
 )
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
-from sweeps.fit.frontier import compute_optimal
+from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.runs import Run, best_loss, clusters_of, columns_of, noise_floor
 from sweeps.fit.solve import Fit
 

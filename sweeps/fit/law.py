@@ -10,14 +10,14 @@ import numpy as np
 
 from sweeps.fit import warnings as diagnose
 from sweeps.fit.bootstrap import Bootstrap, bootstrap_fit
-from sweeps.fit.envelope import approach_1
 from sweeps.fit.forms.base import Array, FlopsPerToken, Form, Relation, Rows
 from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
-from sweeps.fit.frontier import FrontierPoint, compute_optimal, frontier_point
 from sweeps.fit.general import fit_columns, without_diverged
 from sweeps.fit.held_out import HeldOut, hold_out
-from sweeps.fit.isoflop import IsoflopMinimum, exponents_of, isoflop_minima, parabola_bias
-from sweeps.fit.minima import Minima, fit_minima
+from sweeps.fit.minima.by_splines import Minima, fit_minima
+from sweeps.fit.minima.envelope import approach_1
+from sweeps.fit.minima.frontier import FrontierPoint, compute_optimal, frontier_point
+from sweeps.fit.minima.isoflop import IsoflopMinimum, exponents_of, isoflop_minima, parabola_bias
 from sweeps.fit.profile import Profile, certify
 from sweeps.fit.runs import (
     Run,

@@ -8,8 +8,8 @@ from scipy.optimize import approx_fprime
 
 from sweeps.fit.forms.catalogue import FORMS, form_of
 from sweeps.fit.forms.powers import SumOfPowers
-from sweeps.fit.frontier import compute_optimal, six_n
 from sweeps.fit.general import fit_or_reduce
+from sweeps.fit.minima.frontier import compute_optimal, six_n
 from sweeps.fit.objective import Objective, huber
 from sweeps.fit.solve import fit_form
 

@@ -10,8 +10,8 @@ import pytest
 from sweeps.fit.__main__ import main, write_json
 from sweeps.fit.describe import describe
 from sweeps.fit.held_out import line_through_budgets
-from sweeps.fit.isoflop import isoflop_minima
 from sweeps.fit.law import fit_law, fit_table
+from sweeps.fit.minima.isoflop import isoflop_minima
 from sweeps.fit.runs import (
     Run,
     best_loss,

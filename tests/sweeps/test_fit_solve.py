@@ -5,7 +5,7 @@ import pytest
 
 from sweeps.fit.bootstrap import bootstrap_fit
 from sweeps.fit.forms.catalogue import CHINCHILLA
-from sweeps.fit.isoflop import parabola_minimum
+from sweeps.fit.minima.isoflop import parabola_minimum
 from sweeps.fit.solve import fit_form
 from sweeps.fit.starts import nonnegative_least_squares
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sweeps.config import compose_any
-from sweeps.fit.isoflop import parabola_minimum
+from sweeps.fit.minima.isoflop import parabola_minimum
 from sweeps.grids.config import GridStudyConfig
 from sweeps.grids.early import cannot_matter, waves
 from sweeps.grids.run import GridRunner

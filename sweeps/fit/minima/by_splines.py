@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.forms.base import Relation
+from sweeps.fit.minima.splines import SplineLaw, SplineMinimum, spline_law
 from sweeps.fit.runs import Run, group_budgets
-from sweeps.fit.splines import SplineLaw, SplineMinimum, spline_law
 from sweeps.fit.table import Table
 from sweeps.fit.warnings import warn_identified
 
