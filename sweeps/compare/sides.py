@@ -23,6 +23,7 @@ from sweeps.fit.general import without_diverged
 from sweeps.fit.law import runs_of
 from sweeps.fit.minima.envelope import envelope
 from sweeps.fit.minima.frontier import compute_optimal
+from sweeps.fit.optimum.solve import fit_form
 from sweeps.fit.rows import read_rows
 from sweeps.fit.runs import (
     Run,
@@ -33,7 +34,6 @@ from sweeps.fit.runs import (
     noise_floor,
 )
 from sweeps.fit.shared import residual_scatter
-from sweeps.fit.solve import fit_form
 from sweeps.fit.table import number, read_table
 
 GRID = 33  # points of log C that a frontier is known at: interpolation costs .1 % of compute

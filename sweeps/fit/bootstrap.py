@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.fit.forms.base import Array, Columns
-from sweeps.fit.solve import ANNEAL, Fit, polish, scale_of
-from sweeps.fit.starts import variable_projection
+from sweeps.fit.optimum.solve import ANNEAL, Fit, polish, scale_of
+from sweeps.fit.optimum.starts import variable_projection
 
 Interval = tuple[float, float]
 # Resamples are refitted this many (resample, run) pairs at a time, to stay in cache.

@@ -17,7 +17,8 @@ from sweeps.fit.forms.base import Array, Form
 from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.minima.frontier import loss_points
 from sweeps.fit.odd_runs import warn_rows
-from sweeps.fit.profile import certify
+from sweeps.fit.optimum.profile import certify
+from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.recipes import KNOBS, at_optima
 from sweeps.fit.sensitivity import sensitivity
 from sweeps.fit.shared import (
@@ -27,7 +28,6 @@ from sweeps.fit.shared import (
     residual_rows,
     shared_keys,
 )
-from sweeps.fit.solve import Fit, fit_form
 from sweeps.fit.table import Table
 
 CURVE_BLOCKS = 10  # a loss curve is resampled in this many blocks: its points are correlated

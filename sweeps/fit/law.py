@@ -18,7 +18,8 @@ from sweeps.fit.minima.by_splines import Minima, fit_minima
 from sweeps.fit.minima.envelope import approach_1
 from sweeps.fit.minima.frontier import FrontierPoint, compute_optimal, frontier_point
 from sweeps.fit.minima.isoflop import IsoflopMinimum, exponents_of, isoflop_minima, parabola_bias
-from sweeps.fit.profile import Profile, certify
+from sweeps.fit.optimum.profile import Profile, certify
+from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.runs import (
     Run,
     clusters_of,
@@ -29,7 +30,6 @@ from sweeps.fit.runs import (
 )
 from sweeps.fit.sensitivity import sensitivity
 from sweeps.fit.shared import plain, predictions_of, residual_rows, residual_scatter, shared_keys
-from sweeps.fit.solve import Fit, fit_form
 from sweeps.fit.table import Table, number, read_table
 
 

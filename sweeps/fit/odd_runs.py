@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweeps.fit.forms.base import Array
-from sweeps.fit.solve import Fit
+from sweeps.fit.optimum.solve import Fit
 
 if TYPE_CHECKING:
     from sweeps.fit.law import Law

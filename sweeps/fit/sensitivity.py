@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.forms.base import Array, Columns
-from sweeps.fit.solve import Fit, completed
+from sweeps.fit.optimum.solve import Fit, completed
 
 DELTAS = (0.1, 10.0)  # times delta
 SHARE = 0.1  # of the rows left out at either end

@@ -11,8 +11,8 @@ from sweeps.fit.bootstrap import (
     percentile_interval,
     prediction_draws,
 )
-from sweeps.fit.profile import Profile
-from sweeps.fit.solve import Fit
+from sweeps.fit.optimum.profile import Profile
+from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.table import Table
 from sweeps.fit.warnings import Verdicts
 

@@ -10,8 +10,8 @@ from sweeps.fit.bootstrap import Bootstrap, Interval, coefficient_intervals, lea
 from sweeps.fit.forms.base import Array, Columns, Form
 from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.odd_runs import warn_rows, warn_runs
-from sweeps.fit.profile import Profile
-from sweeps.fit.solve import Fit
+from sweeps.fit.optimum.profile import Profile
+from sweeps.fit.optimum.solve import Fit
 
 if TYPE_CHECKING:
     from sweeps.fit.law import Law

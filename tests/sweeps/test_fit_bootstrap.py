@@ -7,7 +7,7 @@ from sweeps.fit.bootstrap import bootstrap_fit, percentile_interval, resample_co
 from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.minima.frontier import compute_optimal, frontier_draws, six_n
 from sweeps.fit.minima.isoflop import isoflop_minima
-from sweeps.fit.solve import fit_form
+from sweeps.fit.optimum.solve import fit_form
 
 TRUE = {"E": 0.25, "A": 30.0, "alpha": 0.42, "B": 900.0, "beta": 0.45}
 

@@ -10,8 +10,8 @@ from sweeps.fit.forms.catalogue import FORMS, form_of
 from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.general import fit_or_reduce
 from sweeps.fit.minima.frontier import compute_optimal, six_n
-from sweeps.fit.objective import Objective, huber
-from sweeps.fit.solve import fit_form
+from sweeps.fit.optimum.objective import Objective, huber
+from sweeps.fit.optimum.solve import fit_form
 
 RECOVERY = 1e-10  # relative error of every coefficient from exact data
 LAW = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}

@@ -9,7 +9,7 @@ import numpy as np
 from sweeps.fit.forms.base import Array, Columns, Parameter
 from sweeps.fit.forms.powers import SumOfPowers, Term
 from sweeps.fit.forms.separable import Separable
-from sweeps.fit.solve import fit_form
+from sweeps.fit.optimum.solve import fit_form
 
 BASE = SumOfPowers(
     "chinchilla",

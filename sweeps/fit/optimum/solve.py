@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.fit.forms.base import Array, Columns, Form
-from sweeps.fit.objective import Objective
-from sweeps.fit.starts import variable_projection
+from sweeps.fit.optimum.objective import Objective
+from sweeps.fit.optimum.starts import variable_projection
 
 GRADIENT_TOLERANCE = 1e-11  # relative to delta and the number of rows
 GRADIENT_CONVERGED = 1e-7  # so scaled, call it converged: the objective is then right to 1e-14
