@@ -19,7 +19,7 @@ from sweeps.fit.general import fit_or_reduce
 from sweeps.fit.minima.splines import spline_law
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
-from sweeps.fit.recipes import recipe_optima
+from sweeps.fit.rows.recipes import recipe_optima
 from sweeps.fit.warnings import identified
 
 EPOCH = {"E": 1.81724, "A": 477.84, "alpha": 0.34731, "B": 2143.86, "beta": 0.36718}

@@ -24,8 +24,8 @@ from sweeps.fit.law import runs_of
 from sweeps.fit.minima.envelope import envelope
 from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.optimum.solve import fit_form
-from sweeps.fit.rows import read_rows
-from sweeps.fit.runs import (
+from sweeps.fit.rows.read import read_rows
+from sweeps.fit.rows.runs import (
     Run,
     clusters_of,
     columns_of,
@@ -33,8 +33,8 @@ from sweeps.fit.runs import (
     interpolated_flops_per_token,
     noise_floor,
 )
+from sweeps.fit.rows.table import number, read_table
 from sweeps.fit.shared import residual_scatter
-from sweeps.fit.table import number, read_table
 
 GRID = 33  # points of log C that a frontier is known at: interpolation costs .1 % of compute
 REACH = 4.0  # and how far beyond its runs, for draws that shift; nothing there is reported

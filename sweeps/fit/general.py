@@ -19,7 +19,8 @@ from sweeps.fit.minima.frontier import loss_points
 from sweeps.fit.odd_runs import warn_rows
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
-from sweeps.fit.recipes import KNOBS, at_optima
+from sweeps.fit.rows.recipes import KNOBS, at_optima
+from sweeps.fit.rows.table import Table
 from sweeps.fit.sensitivity import sensitivity
 from sweeps.fit.shared import (
     correlation,
@@ -28,7 +29,6 @@ from sweeps.fit.shared import (
     residual_rows,
     shared_keys,
 )
-from sweeps.fit.table import Table
 
 CURVE_BLOCKS = 10  # a loss curve is resampled in this many blocks: its points are correlated
 CURVE_RESAMPLES = 100  # a refit to whole curves takes a second, and tails need no more

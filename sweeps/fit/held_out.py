@@ -16,7 +16,7 @@ from sweeps.fit.bootstrap import (
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.optimum.solve import Fit
-from sweeps.fit.runs import Run, best_loss, clusters_of, columns_of, noise_floor
+from sweeps.fit.rows.runs import Run, best_loss, clusters_of, columns_of, noise_floor
 
 Fitting = Callable[[Sequence[Run]], Fit]
 

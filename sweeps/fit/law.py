@@ -20,7 +20,7 @@ from sweeps.fit.minima.frontier import FrontierPoint, compute_optimal, frontier_
 from sweeps.fit.minima.isoflop import IsoflopMinimum, exponents_of, isoflop_minima, parabola_bias
 from sweeps.fit.optimum.profile import Profile, certify
 from sweeps.fit.optimum.solve import Fit, fit_form
-from sweeps.fit.runs import (
+from sweeps.fit.rows.runs import (
     Run,
     clusters_of,
     columns_of,
@@ -28,9 +28,9 @@ from sweeps.fit.runs import (
     interpolated_flops_per_token,
     noise_floor,
 )
+from sweeps.fit.rows.table import Table, number, read_table
 from sweeps.fit.sensitivity import sensitivity
 from sweeps.fit.shared import plain, predictions_of, residual_rows, residual_scatter, shared_keys
-from sweeps.fit.table import Table, number, read_table
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sweeps.fit.bootstrap import (
 )
 from sweeps.fit.optimum.profile import Profile
 from sweeps.fit.optimum.solve import Fit
-from sweeps.fit.table import Table
+from sweeps.fit.rows.table import Table
 from sweeps.fit.warnings import Verdicts
 
 

@@ -10,8 +10,8 @@ from launch.planner.machine import MachineConfig, load_machine
 from sweeps.fit.__main__ import write_json
 from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.law import Law, fit_law, runs_of
+from sweeps.fit.rows.table import read_table
 from sweeps.fit.shared import plain
-from sweeps.fit.table import read_table
 from sweeps.predict.answer import DEFAULT_MFU, Answer, Budget, answer
 from sweeps.predict.source import Source, find_source
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sweeps.fit.law import fit_law, fit_table
-from sweeps.fit.runs import Run
+from sweeps.fit.rows.runs import Run
 
 FEW = {"resamples": 60}
 

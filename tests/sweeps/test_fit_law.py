@@ -12,7 +12,7 @@ from sweeps.fit.describe import describe
 from sweeps.fit.held_out import line_through_budgets
 from sweeps.fit.law import fit_law, fit_table
 from sweeps.fit.minima.isoflop import isoflop_minima
-from sweeps.fit.runs import (
+from sweeps.fit.rows.runs import (
     Run,
     best_loss,
     group_budgets,

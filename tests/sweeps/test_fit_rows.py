@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from sweeps.fit import rows
 from sweeps.fit.__main__ import main
 from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.law import fit_law, fit_table
-from sweeps.fit.rows import read_rows
-from sweeps.fit.runs import Run
-from sweeps.fit.table import read_table
+from sweeps.fit.rows import read as rows
+from sweeps.fit.rows.read import read_rows
+from sweeps.fit.rows.runs import Run
+from sweeps.fit.rows.table import read_table
 
 HEADER = "name,params,tokens,loss\n"
 LINES = "a,1e6,1e8,3.0\nb,2e6,1e8,2.9\nc,4e6,2e8,2.8\n"

@@ -7,8 +7,8 @@ import numpy as np
 
 from sweeps.fit.forms.base import Relation
 from sweeps.fit.minima.splines import SplineLaw, SplineMinimum, spline_law
-from sweeps.fit.runs import Run, group_budgets
-from sweeps.fit.table import Table
+from sweeps.fit.rows.runs import Run, group_budgets
+from sweeps.fit.rows.table import Table
 from sweeps.fit.warnings import warn_identified
 
 MAX_SPREAD = 2.0  # of the exponent's interval, as for any exponent

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.fit.forms.base import Array, Columns, Form
-from sweeps.fit.table import Table, number
+from sweeps.fit.rows.table import Table, number
 
 NEIGHBOUR = np.log(4.0)  # a factor 4 either side of the best: two or three steps of usual grids
 KNOBS = ("lr", "batch")

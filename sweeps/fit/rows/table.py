@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.forms.base import Array, Relation
-from sweeps.fit.rows import no_such_column, read_rows, renamed
+from sweeps.fit.rows.read import no_such_column, read_rows, renamed
 
 TRUE_WORDS = {"1", "true", "yes"}
 FALSE_WORDS = {"", "0", "false", "no"}
