@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks import fit_data
-from sweeps.fit.bootstrap import bootstrap_fit, coefficient_intervals, prediction_draws
 from sweeps.fit.forms.catalogue import CHINCHILLA, FORMS
 from sweeps.fit.general import fit_or_reduce
 from sweeps.fit.minima.splines import spline_law
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.rows.recipes import recipe_optima
+from sweeps.fit.trust.bootstrap import bootstrap_fit, coefficient_intervals, prediction_draws
 from sweeps.fit.warnings import identified
 
 EPOCH = {"E": 1.81724, "A": 477.84, "alpha": 0.34731, "B": 2143.86, "beta": 0.36718}

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit import warnings as diagnose
-from sweeps.fit.bootstrap import bootstrap_fit, prediction_draws
 from sweeps.fit.forms.base import Array, Columns
 from sweeps.fit.forms.catalogue import CHINCHILLA, FRONTIER, PURE_FRONTIER
 from sweeps.fit.general import without_diverged
@@ -35,6 +34,7 @@ from sweeps.fit.rows.runs import (
 )
 from sweeps.fit.rows.table import number, read_table
 from sweeps.fit.shared import residual_scatter
+from sweeps.fit.trust.bootstrap import bootstrap_fit, prediction_draws
 
 GRID = 33  # points of log C that a frontier is known at: interpolation costs .1 % of compute
 REACH = 4.0  # and how far beyond its runs, for draws that shift; nothing there is reported

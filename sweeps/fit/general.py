@@ -7,12 +7,6 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit import warnings as diagnose
-from sweeps.fit.bootstrap import (
-    Bootstrap,
-    bootstrap_fit,
-    percentile_interval,
-    prediction_draws,
-)
 from sweeps.fit.forms.base import Array, Form
 from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.minima.frontier import loss_points
@@ -21,7 +15,6 @@ from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.rows.recipes import KNOBS, at_optima
 from sweeps.fit.rows.table import Table
-from sweeps.fit.sensitivity import sensitivity
 from sweeps.fit.shared import (
     correlation,
     plain,
@@ -29,6 +22,13 @@ from sweeps.fit.shared import (
     residual_rows,
     shared_keys,
 )
+from sweeps.fit.trust.bootstrap import (
+    Bootstrap,
+    bootstrap_fit,
+    percentile_interval,
+    prediction_draws,
+)
+from sweeps.fit.trust.sensitivity import sensitivity
 
 CURVE_BLOCKS = 10  # a loss curve is resampled in this many blocks: its points are correlated
 CURVE_RESAMPLES = 100  # a refit to whole curves takes a second, and tails need no more

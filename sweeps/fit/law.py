@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit import warnings as diagnose
-from sweeps.fit.bootstrap import Bootstrap, bootstrap_fit
 from sweeps.fit.forms.base import Array, FlopsPerToken, Form, Relation, Rows
 from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.general import fit_columns, without_diverged
@@ -29,8 +28,9 @@ from sweeps.fit.rows.runs import (
     noise_floor,
 )
 from sweeps.fit.rows.table import Table, number, read_table
-from sweeps.fit.sensitivity import sensitivity
 from sweeps.fit.shared import plain, predictions_of, residual_rows, residual_scatter, shared_keys
+from sweeps.fit.trust.bootstrap import Bootstrap, bootstrap_fit
+from sweeps.fit.trust.sensitivity import sensitivity
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.bootstrap import (
+from sweeps.fit.optimum.profile import Profile
+from sweeps.fit.optimum.solve import Fit
+from sweeps.fit.rows.table import Table
+from sweeps.fit.trust.bootstrap import (
     Bootstrap,
     coefficient_intervals,
     percentile_interval,
     prediction_draws,
 )
-from sweeps.fit.optimum.profile import Profile
-from sweeps.fit.optimum.solve import Fit
-from sweeps.fit.rows.table import Table
 from sweeps.fit.warnings import Verdicts
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.fit.bootstrap import percentile_interval
 from sweeps.fit.minima.isoflop import IsoflopMinimum, isoflop_minima, slope_of
+from sweeps.fit.trust.bootstrap import percentile_interval
 from sweeps.grids.finding import Finding, Panel, Row, Series, grouped, included
 from sweeps.grids.noise import Spread
 

@@ -12,10 +12,10 @@ from launch.planner.machine import MachineConfig
 from launch.planner.search import Candidate, Found, describe, search, step_tokens
 from launch.planner.workload import plan_workload
 from models.config import ModelConfig
-from sweeps.fit.bootstrap import percentile_interval, prediction_draws
 from sweeps.fit.forms.base import Array, FlopsPerToken
 from sweeps.fit.law import Law
 from sweeps.fit.minima.frontier import frontier_point
+from sweeps.fit.trust.bootstrap import percentile_interval, prediction_draws
 from sweeps.ladder import Rung, shape_for
 from sweeps.plan.kinds import Clips
 from sweeps.predict.source import Source

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sweeps.fit.bootstrap import bootstrap_fit
 from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.minima.isoflop import parabola_minimum
 from sweeps.fit.optimum.solve import fit_form
 from sweeps.fit.optimum.starts import nonnegative_least_squares
+from sweeps.fit.trust.bootstrap import bootstrap_fit
 
 TRUE = {"E": 0.25, "A": 30.0, "alpha": 0.42, "B": 900.0, "beta": 0.45}
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.bootstrap import percentile_interval, resample_counts
 from sweeps.fit.forms.base import Array, Rows
+from sweeps.fit.trust.bootstrap import percentile_interval, resample_counts
 
 MIN_POINTS = 4  # on the envelope, of at least three sizes
 
