@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.config import PilotConfig
+from sweeps.kinds.compose import PilotConfig
 from sweeps.study import Spec
 
 COLUMNS = (

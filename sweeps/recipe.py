@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweeps.config import RecipeConfig, RecipePreset
+from sweeps.kinds.compose import RecipeConfig, RecipePreset
 from sweeps.ladder import Rung
 from trainer.config import RunConfig
 

@@ -42,9 +42,9 @@ from sweeps.collect import (
     seed_noise,
     write_rows,
 )
-from sweeps.config import StudyConfig, compose_any, freeze_study
 from sweeps.fit.law import fit_table
 from sweeps.grids.run import run_grid
+from sweeps.kinds.compose import StudyConfig, compose_any, freeze_study
 from sweeps.ladder import Rung
 from sweeps.phases import (
     INTERRUPTED,

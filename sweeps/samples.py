@@ -9,8 +9,8 @@ from typing import Any
 
 from data.dataset.shards import SampleInfo, read_index
 from launch.local.process import Job
-from sweeps.config import StudyConfig
 from sweeps.grids.config import GridStudyConfig
+from sweeps.kinds.compose import StudyConfig
 
 # One prompt of each kind, in this order, then further ones of the first kind.
 _KINDS: tuple[tuple[str, Callable[[SampleInfo], bool]], ...] = (

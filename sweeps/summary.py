@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.collect import COLUMNS
-from sweeps.config import StudyConfig
+from sweeps.kinds.compose import StudyConfig
 from sweeps.report.checklist import checklist
 from sweeps.report.inputs import Inputs, read_inputs
 from sweeps.report.page import study_tables

@@ -51,7 +51,9 @@ class ArmsRunner:
     def run(self) -> Path:
         """Run everything; return the page's path."""
         self.plan.check_data()
-        from sweeps.config import freeze_study  # composes both kinds, so it imports this package
+        from sweeps.kinds.compose import (
+            freeze_study,  # composes both kinds, so it imports this package
+        )
 
         freeze_study(self.study)
         started = self._started()

@@ -19,7 +19,6 @@ from launch.local.process import Job
 from launch.local.run import Status
 from sweeps import recipe as recipes
 from sweeps.collect import read_result
-from sweeps.config import freeze_study
 from sweeps.grids.analyse import analyse
 from sweeps.grids.branches import as_trunk, branches_of
 from sweeps.grids.config import Analysis, GridStudyConfig
@@ -29,6 +28,7 @@ from sweeps.grids.laws import best_of_lengths
 from sweeps.grids.noise import seed_noise_of
 from sweeps.grids.plan import GridPlan, Point
 from sweeps.grids.table import rows_of, write_rows
+from sweeps.kinds.compose import freeze_study
 from sweeps.phases import (
     INTERRUPTED,
     Interrupted,

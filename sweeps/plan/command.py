@@ -11,8 +11,8 @@ from rich.table import Table
 
 from launch.local.progress import format_clock
 from launch.planner.machine import load_machine
-from sweeps.config import compose_any
-from sweeps.plan.kinds import Clips, Planned, plan_study
+from sweeps.kinds.compose import compose_any
+from sweeps.kinds.expected import Clips, Planned, plan_study
 from sweeps.plan.table import Estimator, Row, Totals, as_json, doubts, totals
 
 OWN = ("machine", "price", "devices", "clip")

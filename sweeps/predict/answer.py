@@ -16,8 +16,8 @@ from sweeps.fit.forms.base import Array, FlopsPerToken
 from sweeps.fit.law import Law
 from sweeps.fit.minima.frontier import frontier_point
 from sweeps.fit.trust.bootstrap import percentile_interval, prediction_draws
+from sweeps.kinds.expected import Clips
 from sweeps.ladder import Rung, shape_for
-from sweeps.plan.kinds import Clips
 from sweeps.predict.source import Source
 from sweeps.recipe import Recipe, recipe_for, rounding_warnings
 from sweeps.study import NO_HORIZON

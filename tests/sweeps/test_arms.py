@@ -16,7 +16,7 @@ from sweeps.arms.prompts import choose_prompts, shape_of
 from sweeps.arms.run import ArmsRunner
 from sweeps.arms.summary import summarise, verdict
 from sweeps.arms.table import SUMMARY_COLUMNS, Measure, Value, read_values, write_csv, write_values
-from sweeps.config import compose_any, compose_study, freeze_study
+from sweeps.kinds.compose import compose_any, compose_study, freeze_study
 from sweeps.report.__main__ import main as report_main
 from sweeps.report.arms import build_arms_report
 from sweeps.report.video import write_mp4

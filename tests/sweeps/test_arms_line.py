@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.arms.config import ArmsConfig
 from sweeps.arms.run import run_arms
-from sweeps.config import compose_any
+from sweeps.kinds.compose import compose_any
 from trainer.config import compose_run
 from trainer.encode import encode_dataset
 from trainer.generate import load_model

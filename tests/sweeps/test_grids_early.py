@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeps.config import compose_any
 from sweeps.fit.minima.isoflop import parabola_minimum
 from sweeps.grids.config import GridStudyConfig
 from sweeps.grids.early import cannot_matter, waves
 from sweeps.grids.run import GridRunner
+from sweeps.kinds.compose import compose_any
 
 from .test_grids import clips, plant  # noqa: F401 - a fixture
 

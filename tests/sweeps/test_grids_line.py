@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.config import compose_any
 from sweeps.grids.config import GridStudyConfig
 from sweeps.grids.run import run_grid
+from sweeps.kinds.compose import compose_any
 from tests.trainer.conftest import write_latents
 
 SMOKE = {

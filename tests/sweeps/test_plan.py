@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from launch.planner.machine import load_machine
-from sweeps.config import compose_any
+from sweeps.kinds.compose import compose_any
+from sweeps.kinds.expected import Clips, plan_study
 from sweeps.plan.__main__ import main
-from sweeps.plan.kinds import Clips, plan_study
 from sweeps.plan.table import Estimator, doubts, makespan, totals
 from trainer.config import run_name
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import fit_data
-from sweeps.config import RecipeConfig, RecipePreset, compose_study, freeze_study
+from sweeps.kinds.compose import RecipeConfig, RecipePreset, compose_study, freeze_study
 from sweeps.ladder import Rung
 from sweeps.recipe import (
     PUBLISHED,

@@ -10,7 +10,7 @@ import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
 from sweeps.collect import collect, write_rows
-from sweeps.config import StudyConfig, compose_study
+from sweeps.kinds.compose import StudyConfig, compose_study
 from sweeps.report.page import build_report
 from sweeps.run import StudyRunner, main
 from sweeps.study import Spec

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
-from sweeps.config import CONF_DIR, StudyConfig, compose_any
+from sweeps.kinds.compose import CONF_DIR, StudyConfig, compose_any
 from sweeps.recipe import dry_run, rounding_warnings
 from sweeps.study import StudyPlan
 

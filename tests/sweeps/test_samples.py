@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.dataset.shards import ShardWriter, read_index, write_manifest
-from sweeps.config import StudyConfig, compose_study
+from sweeps.kinds.compose import StudyConfig, compose_study
 from sweeps.samples import choose_prompts, plan_samples
 
 CLIPS = [  # source, frames, height, width

@@ -8,7 +8,7 @@ from data.config import WorldsConfig
 from data.derive.crop import CropConfig
 from data.ingest.ingest import parse
 from sweeps.arms.config import ArmsConfig
-from sweeps.config import compose_any
+from sweeps.kinds.compose import compose_any
 from sweeps.studies import main, steps
 from trainer.config import RunConfig, compose_run
 

@@ -11,8 +11,15 @@ from data.dataset.shards import ShardWriter, write_manifest
 from models.dit.count import count_params
 from sweeps.arms.config import ArmsConfig
 from sweeps.arms.plan import ArmsPlan
-from sweeps.config import CONF_DIR, LawForm, StudyConfig, compose_any, compose_study, freeze_study
 from sweeps.fit.forms.catalogue import LOSS_FORMS
+from sweeps.kinds.compose import (
+    CONF_DIR,
+    LawForm,
+    StudyConfig,
+    compose_any,
+    compose_study,
+    freeze_study,
+)
 from sweeps.study import NO_HORIZON, StudyPlan
 from trainer.config import compose_run
 from trainer.horizon import plan_horizon

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeps.config import StudyConfig
+from sweeps.kinds.compose import StudyConfig
 from sweeps.report.inputs import read_inputs
 from sweeps.report.page import build_report
 from sweeps.report.tables import Cell, Table

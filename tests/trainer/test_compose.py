@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.config import compose_any
+from sweeps.kinds.compose import compose_any
 from trainer.captioner.train import compose_captioner
 from trainer.compose import check_name
 from trainer.config import compose_run

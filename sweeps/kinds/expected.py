@@ -16,9 +16,9 @@ from data.dataset.shards import read_index
 from sweeps.arms.config import ArmsConfig
 from sweeps.arms.plan import ArmsPlan
 from sweeps.collect import pilot_minimum, read_result
-from sweeps.config import StudyConfig
 from sweeps.grids.config import GridStudyConfig
 from sweeps.grids.plan import GridPlan
+from sweeps.kinds.compose import StudyConfig
 from sweeps.ladder import Rung
 from sweeps.recipe import rounding_warnings
 from sweeps.study import Spec, StudyPlan
