@@ -30,8 +30,6 @@ from data.dataset.shards import read_manifest
 from launch.local.process import Job
 from launch.local.run import describe_failures
 from sweeps import recipe as recipes
-from sweeps.arms.config import ArmsConfig
-from sweeps.arms.run import run_arms
 from sweeps.collect import (
     SeedNoise,
     collect,
@@ -44,6 +42,8 @@ from sweeps.collect import (
 )
 from sweeps.fit.law import fit_table
 from sweeps.grids.run import run_grid
+from sweeps.kinds.arms.config import ArmsConfig
+from sweeps.kinds.arms.run import run_arms
 from sweeps.kinds.compose import StudyConfig, compose_any, freeze_study
 from sweeps.ladder import Rung
 from sweeps.phases import (

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import launch
 from launch.config import ClusterConfig
-from sweeps.arms.config import ArmsConfig
+from sweeps.kinds.arms.config import ArmsConfig
 from trainer.compose import check_name, explain, refuse_unknown
 
 if TYPE_CHECKING:  # its schema is made of classes of this file

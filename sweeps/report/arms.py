@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sweeps.arms.summary import verdict
+from sweeps.kinds.arms.summary import verdict
 from sweeps.report import tables, wording
 from sweeps.report.arms_figures import draw_arms, save_arms_picture
 from sweeps.report.arms_inputs import ArmsInputs, read_arms_inputs

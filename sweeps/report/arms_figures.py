@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sweeps.arms.compare import spread_over_seeds
-from sweeps.arms.table import Measure, measures_of, select
+from sweeps.kinds.arms.compare import spread_over_seeds
+from sweeps.kinds.arms.table import Measure, measures_of, select
 from sweeps.report.arms_inputs import ArmsInputs
 from sweeps.report.inputs import Json, mapping, records, to_number
 from sweeps.report.svg import (

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.arms.table import Value, read_values
+from sweeps.kinds.arms.table import Value, read_values
 from sweeps.report.inputs import Json, mapping, to_number
 
 NUMBERS = ("mean", "std_over_seeds", "difference", "low", "high", "noise_floor")

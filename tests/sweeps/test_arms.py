@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
-from sweeps.arms.compare import compare, crossed_interval, noise_floor, spread_over_seeds
-from sweeps.arms.config import ArmsConfig
-from sweeps.arms.plan import ArmsPlan
-from sweeps.arms.prompts import choose_prompts, shape_of
-from sweeps.arms.run import ArmsRunner
-from sweeps.arms.summary import summarise, verdict
-from sweeps.arms.table import SUMMARY_COLUMNS, Measure, Value, read_values, write_csv, write_values
+from sweeps.kinds.arms.compare import compare, crossed_interval, noise_floor, spread_over_seeds
+from sweeps.kinds.arms.config import ArmsConfig
+from sweeps.kinds.arms.plan import ArmsPlan
+from sweeps.kinds.arms.prompts import choose_prompts, shape_of
+from sweeps.kinds.arms.run import ArmsRunner
+from sweeps.kinds.arms.summary import summarise, verdict
+from sweeps.kinds.arms.table import (
+    SUMMARY_COLUMNS,
+    Measure,
+    Value,
+    read_values,
+    write_csv,
+    write_values,
+)
 from sweeps.kinds.compose import compose_any, compose_study, freeze_study
 from sweeps.report.__main__ import main as report_main
 from sweeps.report.arms import build_arms_report

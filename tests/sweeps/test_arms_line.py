@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.arms.config import ArmsConfig
-from sweeps.arms.run import run_arms
+from sweeps.kinds.arms.config import ArmsConfig
+from sweeps.kinds.arms.run import run_arms
 from sweeps.kinds.compose import compose_any
 from trainer.config import compose_run
 from trainer.encode import encode_dataset

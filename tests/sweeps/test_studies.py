@@ -7,7 +7,7 @@ import pytest
 from data.config import WorldsConfig
 from data.derive.crop import CropConfig
 from data.ingest.ingest import parse
-from sweeps.arms.config import ArmsConfig
+from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.compose import compose_any
 from sweeps.studies import main, steps
 from trainer.config import RunConfig, compose_run

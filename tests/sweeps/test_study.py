@@ -9,9 +9,9 @@ import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
 from models.dit.count import count_params
-from sweeps.arms.config import ArmsConfig
-from sweeps.arms.plan import ArmsPlan
 from sweeps.fit.forms.catalogue import LOSS_FORMS
+from sweeps.kinds.arms.config import ArmsConfig
+from sweeps.kinds.arms.plan import ArmsPlan
 from sweeps.kinds.compose import (
     CONF_DIR,
     LawForm,

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.arms.compare import compare, noise_floor, spread_over_seeds
-from sweeps.arms.table import Value, measures_of, select
+from sweeps.kinds.arms.compare import compare, noise_floor, spread_over_seeds
+from sweeps.kinds.arms.table import Value, measures_of, select
 
 
 def summarise(

@@ -8,8 +8,8 @@ from typing import Any
 
 from data.dataset.shards import read_index
 from launch.local.process import Job
-from sweeps.arms.config import ArmsConfig, Probe
-from sweeps.arms.prompts import Prompt, choose_prompts
+from sweeps.kinds.arms.config import ArmsConfig, Probe
+from sweeps.kinds.arms.prompts import Prompt, choose_prompts
 from sweeps.study import NO_HORIZON, Spec, train_job
 from trainer.config import CaptionUse, RunConfig, compose_run
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from sweeps.arms.table import Value
+from sweeps.kinds.arms.table import Value
 
 WHOLE = ""  # the clip of a value that was measured on a whole run
 

@@ -15,13 +15,13 @@ from omegaconf import OmegaConf
 
 from launch.local.process import Job
 from launch.local.run import Outcome, Status
-from sweeps.arms.config import ArmsConfig, Probe
-from sweeps.arms.measures import held_out_means, probe_values, result_values, score_values
-from sweeps.arms.plan import ArmsPlan, Drawn
-from sweeps.arms.prompts import shape_of
-from sweeps.arms.summary import summarise
-from sweeps.arms.table import SUMMARY_COLUMNS, Value, write_csv, write_values
 from sweeps.collect import read_result
+from sweeps.kinds.arms.config import ArmsConfig, Probe
+from sweeps.kinds.arms.measures import held_out_means, probe_values, result_values, score_values
+from sweeps.kinds.arms.plan import ArmsPlan, Drawn
+from sweeps.kinds.arms.prompts import shape_of
+from sweeps.kinds.arms.summary import summarise
+from sweeps.kinds.arms.table import SUMMARY_COLUMNS, Value, write_csv, write_values
 from sweeps.phases import (
     INTERRUPTED,
     Interrupted,

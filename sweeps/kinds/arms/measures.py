@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.arms.plan import Drawn
-from sweeps.arms.table import Measure, Value
+from sweeps.kinds.arms.plan import Drawn
+from sweeps.kinds.arms.table import Measure, Value
 from sweeps.study import Spec
 
 ALL = "all"
