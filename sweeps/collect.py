@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.kinds.compose import PilotConfig
-from sweeps.study import Spec
+from sweeps.kinds.isoflop.plan import Spec
 
 COLUMNS = (
     "name", "params", "tokens", "flops", "flops_6nd", "loss", "loss_noise", "lr", "batch_tokens",

@@ -45,6 +45,7 @@ from sweeps.grids.run import run_grid
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.run import run_arms
 from sweeps.kinds.compose import StudyConfig, compose_any, freeze_study
+from sweeps.kinds.isoflop.plan import Spec, StudyPlan, save_plan
 from sweeps.ladder import Rung
 from sweeps.phases import (
     INTERRUPTED,
@@ -55,7 +56,6 @@ from sweeps.phases import (
 )
 from sweeps.report.page import build_report
 from sweeps.samples import plan_samples
-from sweeps.study import Spec, StudyPlan, save_plan
 from sweeps.summary import log_summary
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)

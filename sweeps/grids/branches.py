@@ -9,7 +9,7 @@ from dataclasses import replace
 from math import ceil
 
 from sweeps.grids.plan import GridPlan, Point
-from sweeps.study import Spec
+from sweeps.kinds.isoflop.plan import Spec
 from trainer.config import RunConfig
 
 

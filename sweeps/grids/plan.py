@@ -19,9 +19,9 @@ from launch.local.process import Job
 from models.config import ModelConfig
 from models.dit.count import count_params
 from sweeps.grids.config import GridStudyConfig, StandInConfig
+from sweeps.kinds.isoflop.plan import NO_HORIZON, Spec, train_job
 from sweeps.ladder import Rung, shape_for
 from sweeps.recipe import recipe_for
-from sweeps.study import NO_HORIZON, Spec, train_job
 from trainer.config import RunConfig, compose_run, run_name
 from trainer.horizon import flops_per_token
 

@@ -29,6 +29,7 @@ from sweeps.grids.noise import seed_noise_of
 from sweeps.grids.plan import GridPlan, Point
 from sweeps.grids.table import rows_of, write_rows
 from sweeps.kinds.compose import freeze_study
+from sweeps.kinds.isoflop.plan import save_plan
 from sweeps.phases import (
     INTERRUPTED,
     Interrupted,
@@ -38,7 +39,6 @@ from sweeps.phases import (
 )
 from sweeps.report.grid import build_grid_report
 from sweeps.samples import plan_samples
-from sweeps.study import save_plan
 
 
 class GridRunner:

@@ -19,9 +19,9 @@ from sweeps.grids.plan import GridPlan
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.plan import ArmsPlan
 from sweeps.kinds.compose import StudyConfig
+from sweeps.kinds.isoflop.plan import Spec, StudyPlan
 from sweeps.ladder import Rung
 from sweeps.recipe import rounding_warnings
-from sweeps.study import Spec, StudyPlan
 from trainer.config import RunConfig, run_name
 
 # Where no data set is at hand a clip of 5 x 16 x 16 codec cells stands for it, whose 320 tokens and

@@ -17,7 +17,7 @@ from sweeps.collect import (
     write_rows,
 )
 from sweeps.fit.law import fit_table
-from sweeps.study import Spec
+from sweeps.kinds.isoflop.plan import Spec
 
 
 def result(name: str, **values: Any) -> dict[str, Any]:

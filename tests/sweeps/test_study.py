@@ -20,7 +20,7 @@ from sweeps.kinds.compose import (
     compose_study,
     freeze_study,
 )
-from sweeps.study import NO_HORIZON, StudyPlan
+from sweeps.kinds.isoflop.plan import NO_HORIZON, StudyPlan
 from trainer.config import compose_run
 from trainer.horizon import plan_horizon
 

@@ -22,6 +22,7 @@ from sweeps.kinds.arms.plan import ArmsPlan, Drawn
 from sweeps.kinds.arms.prompts import shape_of
 from sweeps.kinds.arms.summary import summarise
 from sweeps.kinds.arms.table import SUMMARY_COLUMNS, Value, write_csv, write_values
+from sweeps.kinds.isoflop.plan import Spec, save_plan
 from sweeps.phases import (
     INTERRUPTED,
     Interrupted,
@@ -30,7 +31,6 @@ from sweeps.phases import (
     write_json,
 )
 from sweeps.report.arms import build_arms_report
-from sweeps.study import Spec, save_plan
 
 RUN_COLUMNS = (
     "name", "arm", "seed", "status", "reason", "params", "flops", "tokens", "steps", "samples",
