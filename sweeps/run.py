@@ -41,11 +41,11 @@ from sweeps.collect import (
     write_rows,
 )
 from sweeps.fit.law import fit_table
-from sweeps.grids.run import run_grid
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.run import run_arms
 from sweeps.kinds.compose import StudyConfig, compose_any, freeze_study
 from sweeps.kinds.isoflop.plan import Spec, StudyPlan, save_plan
+from sweeps.kinds.points.run import run_grid
 from sweeps.ladder import Rung
 from sweeps.phases import (
     INTERRUPTED,

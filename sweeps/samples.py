@@ -9,8 +9,8 @@ from typing import Any
 
 from data.dataset.shards import SampleInfo, read_index
 from launch.local.process import Job
-from sweeps.grids.config import GridStudyConfig
 from sweeps.kinds.compose import StudyConfig
+from sweeps.kinds.points.config import GridStudyConfig
 
 # One prompt of each kind, in this order, then further ones of the first kind.
 _KINDS: tuple[tuple[str, Callable[[SampleInfo], bool]], ...] = (

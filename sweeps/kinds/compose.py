@@ -21,7 +21,7 @@ from sweeps.kinds.arms.config import ArmsConfig
 from trainer.compose import check_name, explain, refuse_unknown
 
 if TYPE_CHECKING:  # its schema is made of classes of this file
-    from sweeps.grids.config import GridStudyConfig
+    from sweeps.kinds.points.config import GridStudyConfig
 
 CONF_DIR = Path(__file__).parent / "conf"
 CLUSTER_CONF = Path(launch.__file__).parent / "conf"
@@ -249,7 +249,7 @@ def compose_any(overrides: list[str]) -> "StudyConfig | ArmsConfig | GridStudyCo
 
     The file says by its schema which kind of study it is. Raises ValueError with the remedy.
     """
-    from sweeps.grids.config import GridStudyConfig
+    from sweeps.kinds.points.config import GridStudyConfig
 
     schemas = {"isoflop": StudyConfig, "arms": ArmsConfig, "grid": GridStudyConfig}
     for name, node in schemas.items():

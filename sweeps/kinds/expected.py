@@ -14,12 +14,12 @@ from typing import Any
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
 from sweeps.collect import pilot_minimum, read_result
-from sweeps.grids.config import GridStudyConfig
-from sweeps.grids.plan import GridPlan
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.plan import ArmsPlan
 from sweeps.kinds.compose import StudyConfig
 from sweeps.kinds.isoflop.plan import Spec, StudyPlan
+from sweeps.kinds.points.config import GridStudyConfig
+from sweeps.kinds.points.plan import GridPlan
 from sweeps.ladder import Rung
 from sweeps.recipe import rounding_warnings
 from trainer.config import RunConfig, run_name

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from sweeps.collect import COLUMNS
-from sweeps.grids.branches import branch_steps
-from sweeps.grids.finding import Finding, Row
-from sweeps.grids.laws import data_constrained, power, recipes, samples, schedule
-from sweeps.grids.noise import components, noise_floor, seed_noise_of, spread_of
-from sweeps.grids.resolution import resolution
-from sweeps.grids.table import EXTRA, write_rows
-from sweeps.grids.transfer import transfer, vertex
+from sweeps.kinds.points.answer import Finding, Row
+from sweeps.kinds.points.branches import branch_steps
+from sweeps.kinds.points.laws import data_constrained, power, recipes, samples, schedule
+from sweeps.kinds.points.noise import components, noise_floor, seed_noise_of, spread_of
+from sweeps.kinds.points.resolution import resolution
+from sweeps.kinds.points.table import EXTRA, write_rows
+from sweeps.kinds.points.transfer import transfer, vertex
 
 RNG = np.random.default_rng(7)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from sweeps.fit.minima.isoflop import parabola_minimum
-from sweeps.grids.config import GridStudyConfig
-from sweeps.grids.early import cannot_matter, waves
-from sweeps.grids.run import GridRunner
 from sweeps.kinds.compose import compose_any
+from sweeps.kinds.points.config import GridStudyConfig
+from sweeps.kinds.points.run import GridRunner
+from sweeps.kinds.points.stop_early import cannot_matter, waves
 
 from .test_grids import clips, plant  # noqa: F401 - a fixture
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.grids.config import GridStudyConfig
-from sweeps.grids.run import run_grid
 from sweeps.kinds.compose import compose_any
+from sweeps.kinds.points.config import GridStudyConfig
+from sweeps.kinds.points.run import run_grid
 from tests.trainer.conftest import write_latents
 
 SMOKE = {
@@ -93,7 +93,7 @@ def test_every_full_study_composes_expands_and_fits_its_layout() -> None:
     full = [p.stem for p in folder.glob("*.yaml") if (folder / f"cpu_{p.stem}.yaml").exists()]
     assert {"params", "data", "lr_batch", "lr_transfer", "seeds", "resolution", "schedule",
             "ladder_samples"} <= set(full)  # fmt: skip
-    from sweeps.grids.plan import GridPlan
+    from sweeps.kinds.points.plan import GridPlan
 
     for name in full:
         study = compose_any([f"study={name}"])

@@ -18,8 +18,8 @@ from data.loading.planner import tokens
 from launch.local.process import Job
 from models.config import ModelConfig
 from models.dit.count import count_params
-from sweeps.grids.config import GridStudyConfig, StandInConfig
 from sweeps.kinds.isoflop.plan import NO_HORIZON, Spec, train_job
+from sweeps.kinds.points.config import GridStudyConfig, StandInConfig
 from sweeps.ladder import Rung, shape_for
 from sweeps.recipe import recipe_for
 from trainer.config import RunConfig, compose_run, run_name

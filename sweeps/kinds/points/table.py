@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.collect import COLUMNS, SeedNoise, collect, read_result
-from sweeps.grids.plan import Point
+from sweeps.kinds.points.plan import Point
 
 EXTRA = (
     "arm", "length", "asked_tokens", "unique_tokens", "epochs", "clip_tokens", "loss_noise_draws",

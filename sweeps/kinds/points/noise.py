@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import bartlett, chi2
 
 from sweeps.collect import SeedNoise
-from sweeps.grids.finding import Finding, Panel, Row, Series, grouped, included
+from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
 
 RESOLVED = 2.77  # 1.96 sqrt(2): two runs that differ by so many deviations differ at 95 %
 SAME_SPREAD = 0.05  # below this p the relative spread is not the same at all settings

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.grids import laws
-from sweeps.grids.config import Analysis, GridStudyConfig
-from sweeps.grids.finding import Finding, Row
-from sweeps.grids.noise import Spread, noise_floor
-from sweeps.grids.resolution import resolution
-from sweeps.grids.transfer import transfer
+from sweeps.kinds.points import laws
+from sweeps.kinds.points.answer import Finding, Row
+from sweeps.kinds.points.config import Analysis, GridStudyConfig
+from sweeps.kinds.points.noise import Spread, noise_floor
+from sweeps.kinds.points.resolution import resolution
+from sweeps.kinds.points.transfer import transfer
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
 

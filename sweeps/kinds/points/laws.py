@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.fit.law import fit_table
-from sweeps.grids.config import Analysis
-from sweeps.grids.finding import Finding, Panel, Row, Series, grouped, included
+from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
+from sweeps.kinds.points.config import Analysis
 
 WANTED = {"lr": "learning rate", "batch": "batch in tokens"}
 

@@ -19,17 +19,17 @@ from launch.local.process import Job
 from launch.local.run import Status
 from sweeps import recipe as recipes
 from sweeps.collect import read_result
-from sweeps.grids.analyse import analyse
-from sweeps.grids.branches import as_trunk, branches_of
-from sweeps.grids.config import Analysis, GridStudyConfig
-from sweeps.grids.early import cannot_matter, waves
-from sweeps.grids.finding import Finding, Row, grouped
-from sweeps.grids.laws import best_of_lengths
-from sweeps.grids.noise import seed_noise_of
-from sweeps.grids.plan import GridPlan, Point
-from sweeps.grids.table import rows_of, write_rows
 from sweeps.kinds.compose import freeze_study
 from sweeps.kinds.isoflop.plan import save_plan
+from sweeps.kinds.points.analyse import analyse
+from sweeps.kinds.points.answer import Finding, Row, grouped
+from sweeps.kinds.points.branches import as_trunk, branches_of
+from sweeps.kinds.points.config import Analysis, GridStudyConfig
+from sweeps.kinds.points.laws import best_of_lengths
+from sweeps.kinds.points.noise import seed_noise_of
+from sweeps.kinds.points.plan import GridPlan, Point
+from sweeps.kinds.points.stop_early import cannot_matter, waves
+from sweeps.kinds.points.table import rows_of, write_rows
 from sweeps.phases import (
     INTERRUPTED,
     Interrupted,
