@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig, OmegaConf
 
 from sweeps.kinds.compose import RecipeConfig, RecipePreset
-from sweeps.ladder import Rung
+from sweeps.ladder.shapes import Rung
 from trainer.config import RunConfig
 
 ROUNDING_LIMIT = 0.1  # a change that is worth a warning, as in OLMo-core's model ladder

@@ -46,7 +46,7 @@ from sweeps.kinds.arms.run import run_arms
 from sweeps.kinds.compose import StudyConfig, compose_any, freeze_study
 from sweeps.kinds.isoflop.plan import Spec, StudyPlan, save_plan
 from sweeps.kinds.points.run import run_grid
-from sweeps.ladder import Rung
+from sweeps.ladder.shapes import Rung
 from sweeps.phases import (
     INTERRUPTED,
     Interrupted,

@@ -20,7 +20,7 @@ from sweeps.kinds.compose import StudyConfig
 from sweeps.kinds.isoflop.plan import Spec, StudyPlan
 from sweeps.kinds.points.config import GridStudyConfig
 from sweeps.kinds.points.plan import GridPlan
-from sweeps.ladder import Rung
+from sweeps.ladder.shapes import Rung
 from sweeps.recipe import rounding_warnings
 from trainer.config import RunConfig, run_name
 

@@ -18,7 +18,7 @@ from sweeps.fit.minima.frontier import frontier_point
 from sweeps.fit.trust.bootstrap import percentile_interval, prediction_draws
 from sweeps.kinds.expected import Clips
 from sweeps.kinds.isoflop.plan import NO_HORIZON
-from sweeps.ladder import Rung, shape_for
+from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.predict.source import Source
 from sweeps.recipe import Recipe, recipe_for, rounding_warnings
 from trainer.config import RunConfig, compose_run

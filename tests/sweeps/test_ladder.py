@@ -9,7 +9,7 @@ import pytest
 from models.dit.count import count_params
 from models.dit.model import DiT
 from sweeps.kinds.compose import compose_study
-from sweeps.ladder import SPREAD, Constraint, aspect, head_size, ladder, shape_for, smallest
+from sweeps.ladder.shapes import SPREAD, Constraint, aspect, head_size, ladder, shape_for, smallest
 from trainer.config import compose_run
 from trainer.parallel.config import ParallelConfig
 

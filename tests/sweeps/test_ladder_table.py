@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from models.dit.count import count_flops, count_params
-from sweeps.ladder_table import PUBLISHED, TableConfig, main, published_rows, rows_of
+from sweeps.ladder.table import PUBLISHED, TableConfig, main, published_rows, rows_of
 
 
 def test_a_row_is_the_closed_form_of_its_shape() -> None:
@@ -77,5 +77,5 @@ def test_the_command_runs_as_a_module_and_its_help_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
     assert "python -m sweeps.ladder low=" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "sweeps.ladder_table" in imported
+    assert "sweeps.ladder.table" in imported
     assert not imported & {"torch", "hydra", "omegaconf"}

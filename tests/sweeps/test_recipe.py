@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import fit_data
 from sweeps.kinds.compose import RecipeConfig, RecipePreset, compose_study, freeze_study
-from sweeps.ladder import Rung
+from sweeps.ladder.shapes import Rung
 from sweeps.recipe import (
     PUBLISHED,
     decay_for,

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.config import ModelConfig
 from models.dit.count import count_flops, count_params
-from sweeps.ladder import Constraint, Rung, ladder, shape_for, smallest
+from sweeps.ladder.shapes import Constraint, Rung, ladder, shape_for, smallest
 
 HELP = """\
 Print a ladder: shapes whose parameters rise by a factor, and published shapes beside them.

@@ -213,7 +213,7 @@ def _widths(narrow: int, step: int) -> Iterator[int]:
 
 if __name__ == "__main__":
     from launch.pipe import end_with_reader
-    from sweeps.ladder_table import main
+    from sweeps.ladder.table import main
 
     end_with_reader()
     sys.exit(main(sys.argv[1:]))
