@@ -124,7 +124,7 @@ plan: $(STAMP) ## Predicted against real memory and published speed; a search fo
 	@$(BIN)/python -m benchmarks.plan_memory
 	@$(BIN)/python -m benchmarks.plan_speed
 	@$(BIN)/python -m launch.plan --search gpus=1024 model=w6144d48 horizon.tokens=1e12
-	@$(BIN)/python -m launch.economics law=docs/studies/demo/law.json 'machines=[cpu2,h100]'
+	@$(BIN)/python -m sweeps.predict.economics law=docs/studies/demo/law.json 'machines=[cpu2,h100]'
 
 check: $(STAMP) ## Lint, format, types and the contracts between the rooms
 	@echo "check: ruff"

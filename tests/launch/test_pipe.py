@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("launch.economics", "launch.logs", "launch.plan", "launch.status", "sweeps.compare",
+COMMANDS = ("sweeps.predict.economics", "launch.logs", "launch.plan", "launch.status", "sweeps.compare",
             "sweeps.fit", "sweeps.ladder", "sweeps.plan", "sweeps.predict")  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def test_bad_input_is_refused_in_one_line_with_status_2(capsys, words, message):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["launch.plan", "launch.economics"])
+@pytest.mark.parametrize("module", ["launch.plan", "sweeps.predict.economics"])
 def test_help_needs_no_torch_nor_hydra(module):
     code = (
         f"import sys; from {module} import main; status = main(['--help']); "

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from scipy.optimize import minimize_scalar
 
-from launch.economics import main
 from launch.planner.machine import load_machine
-from launch.planner.price import Law, PriceConfig, costs, factor_of_year, read_law, shape_of
 from models.dit.count import count_params
+from sweeps.predict.economics import main
+from sweeps.predict.price import Law, PriceConfig, costs, factor_of_year, read_law, shape_of
 
 LAW = Path(__file__).parents[2] / "docs" / "studies" / "demo" / "law.json"
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from data.dataset.shards import write_atomically
 from launch.planner.console import wide_console
-from launch.planner.price import Cost, Law, PriceConfig
+from sweeps.predict.price import Cost, Law, PriceConfig
 
 FAR = 10.0  # times beyond the largest fitted budget from which a target is called far
 

@@ -1,11 +1,11 @@
 """What a target loss costs by a fitted law, on today's machines and in later years.
 
-usage: python -m launch.economics law=FILE.json [key=value ...] [--json]
+usage: python -m sweeps.predict.economics law=FILE.json [key=value ...] [--json]
 
 examples:
-  python -m launch.economics law=docs/studies/demo/law.json machines=[cpu2,h100]
-  python -m launch.economics law=runs/mine/law.json losses=[0.18,0.15] out=economics.html
-  python -m launch.economics law=runs/mine/law.json mfu=.4 price_per_year=0 algorithm_per_year=0
+  python -m sweeps.predict.economics law=docs/studies/demo/law.json machines=[cpu2,h100]
+  python -m sweeps.predict.economics law=runs/mine/law.json losses=[0.18,0.15] out=economics.html
+  python -m sweeps.predict.economics law=runs/mine/law.json mfu=.4 price_per_year=0 algorithm_per_year=0
 
   losses=[...]              targets; else the law's at 1, 10 and 100 times its largest budget
   machines=[...]            a100, b200, cpu2, h100, h200: launch/conf/machine holds prices
@@ -15,7 +15,7 @@ examples:
   algorithm_per_year=.3     change of what a FLOP is worth in loss
   years=5 out=FILE.html     how far to look, and a page with a figure
 
-All keys: launch/planner/price.py. The yearly changes are assumptions, not measurements. A law does
+All keys: sweeps/predict/price.py. The yearly changes are assumptions, not measurements. A law does
 not know what lies beyond its runs: how far a target lies beyond them is printed beside it.
 """
 
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 def _run(words: list[str], as_json: bool) -> int:
     from launch.planner.machine import load_machine
-    from launch.planner.price import PriceConfig, costs, factor_of_year, read_law
+    from sweeps.predict.price import PriceConfig, costs, factor_of_year, read_law
     from trainer.compose import parse_as
 
     if unknown := [word for word in words if word.startswith("--")]:
@@ -52,7 +52,7 @@ def _run(words: list[str], as_json: bool) -> int:
     found = costs(law, [load_machine(name) for name in settings.machines], settings)
     factors = [factor_of_year(settings, year) for year in range(settings.years + 1)]
     if settings.out:
-        from launch.planner.show_price import write_page
+        from sweeps.predict.show_price import write_page
 
         write_page(Path(settings.out), law, settings, found, factors)
         print(f"wrote {settings.out}", file=sys.stderr)
@@ -60,7 +60,7 @@ def _run(words: list[str], as_json: bool) -> int:
         rows = [vars(cost) | {"by_year": [cost.money * f for f in factors]} for cost in found]
         print(json.dumps({"assumed": vars(settings), "costs": rows}, indent=1))
     else:
-        from launch.planner.show_price import show_costs
+        from sweeps.predict.show_price import show_costs
 
         show_costs(law, settings, found, factors)
     return 0
