@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeps.collect import COLUMNS
 from sweeps.kinds.compose import StudyConfig
-from sweeps.report.checklist import checklist
+from sweeps.report.checklist.checklist import checklist
 from sweeps.report.inputs import Inputs, read_inputs
 from sweeps.report.page import study_tables
 from sweeps.report.tables import Cell, Table, make_table

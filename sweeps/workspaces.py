@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.phases import write_json
-from sweeps.report.checklist import checklist, summary
+from sweeps.report.checklist.checklist import checklist, summary
 from sweeps.report.inputs import Inputs, read_inputs
 from sweeps.report.wording import finding, warnings_of
 

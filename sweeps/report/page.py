@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from sweeps.report import tables, wording
 from sweeps.report.accounting import accounting_tables, folded
 from sweeps.report.breakdown import breakdown_table, noise_table
-from sweeps.report.checklist import checklist, summary
+from sweeps.report.checklist.checklist import checklist, summary
 from sweeps.report.exponents import bias_text, exponent_table
 from sweeps.report.figures import draw_all, save_picture
 from sweeps.report.inputs import Inputs, Json, file_inside, mapping, read_inputs, records, to_number

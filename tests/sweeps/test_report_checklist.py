@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeps.report.answers import Answer, Status
-from sweeps.report.checklist import checklist, summary
+from sweeps.report.checklist.answers import Answer, Status
+from sweeps.report.checklist.checklist import checklist, summary
 from sweeps.report.inputs import Inputs, read_inputs
 
 from .study_files import make_law, write_runs

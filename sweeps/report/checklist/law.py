@@ -2,7 +2,7 @@
 
 import math
 
-from sweeps.report.answers import UNKNOWN, Found, Status
+from sweeps.report.checklist.answers import UNKNOWN, Found, Status
 from sweeps.report.inputs import Inputs, interval, mapping, records, to_number
 from sweeps.report.readings import frontier, residuals, seed_spread
 from sweeps.report.wording import (

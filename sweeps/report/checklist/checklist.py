@@ -9,9 +9,8 @@ point decays to its own end, and what D counts, are from Hoffmann et al. 2022 an
 from collections import Counter
 from collections.abc import Callable
 
-from sweeps.report import checks_of_law as law
-from sweeps.report import checks_of_runs as runs
-from sweeps.report.answers import Answer, Found, Status
+from sweeps.report.checklist import law, runs
+from sweeps.report.checklist.answers import Answer, Found, Status
 from sweeps.report.inputs import Inputs
 
 
