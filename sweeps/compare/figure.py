@@ -5,7 +5,15 @@ from matplotlib.ticker import FormatStrFormatter
 
 from sweeps.compare.multiplier import Comparison
 from sweeps.compare.sides import Side
-from sweeps.report.svg import ACCENT, INK, Size, figure_style, file_svg, new_figure, svg_text
+from sweeps.report.figures.svg import (
+    ACCENT,
+    INK,
+    Size,
+    figure_style,
+    file_svg,
+    new_figure,
+    svg_text,
+)
 
 
 def draw(found: Comparison, a: Side, b: Side) -> str:

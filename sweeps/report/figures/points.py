@@ -7,9 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sweeps.report.grid_inputs import GridInputs
-from sweeps.report.inputs import Json, records, to_number
-from sweeps.report.svg import (
+from sweeps.report.figures.svg import (
     MUTED,
     PAPER,
     WIDTH,
@@ -20,6 +18,8 @@ from sweeps.report.svg import (
     figure_style,
     new_figure,
 )
+from sweeps.report.grid_inputs import GridInputs
+from sweeps.report.inputs import Json, records, to_number
 from sweeps.report.wording import format_count
 
 _HEIGHT = 300  # CSS pixels of a row of panels

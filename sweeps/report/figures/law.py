@@ -5,10 +5,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from sweeps.report.breakdown_figures import draw_breakdown
 from sweeps.report.exponents import draw_exponents
-from sweeps.report.inputs import Inputs
-from sweeps.report.panels import (
+from sweeps.report.figures.breakdown import draw_breakdown
+from sweeps.report.figures.panels import (
     budget_colors,
     column,
     intervals,
@@ -18,8 +17,7 @@ from sweeps.report.panels import (
     tick_counts,
     tick_flops,
 )
-from sweeps.report.readings import frontier, isoflop_points, residuals, seed_spread
-from sweeps.report.svg import (
+from sweeps.report.figures.svg import (
     INK,
     MUTED,
     PAPER,
@@ -30,6 +28,8 @@ from sweeps.report.svg import (
     figure_style,
     new_figure,
 )
+from sweeps.report.inputs import Inputs
+from sweeps.report.readings import frontier, isoflop_points, residuals, seed_spread
 from sweeps.report.wording import format_flops
 
 _AXES = ("params", "tokens"), ("parameters N", "tokens D")

@@ -7,6 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from sweeps.report.figures.svg import (
+    ACCENT,
+    INK,
+    MUTED,
+    PAPER,
+    budget_palette,
+)
 from sweeps.report.inputs import (
     SAME_BUDGET,
     Inputs,
@@ -18,13 +25,6 @@ from sweeps.report.inputs import (
     to_number,
 )
 from sweeps.report.readings import frontier, isoflop_points
-from sweeps.report.svg import (
-    ACCENT,
-    INK,
-    MUTED,
-    PAPER,
-    budget_palette,
-)
 from sweeps.report.wording import format_count, format_flops, format_signed_percent, level_text
 
 
