@@ -23,7 +23,7 @@ from typing import Any
 
 from sweeps.phases import write_json
 from sweeps.report.checklist.checklist import checklist, summary
-from sweeps.report.inputs import Inputs, read_inputs
+from sweeps.report.inputs.isoflop import Inputs, read_inputs
 from sweeps.report.wording import finding, warnings_of
 
 _TITLE = 128  # characters that W&B allows

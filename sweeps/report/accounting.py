@@ -7,7 +7,7 @@ file is shown folded, by :func:`sweeps.report.tables.tabulate`.
 import math
 from typing import Any
 
-from sweeps.report.inputs import Inputs, Json, mapping, records, to_number
+from sweeps.report.inputs.isoflop import Inputs, Json, mapping, records, to_number
 from sweeps.report.tables import Cell, Table, make_table, number_cell, pairs_table
 from sweeps.report.wording import format_percent
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sweeps.report.inputs import Inputs, Json, Run, mapping, records, to_number
+from sweeps.report.inputs.isoflop import Inputs, Json, Run, mapping, records, to_number
 from sweeps.report.tables import Cell, Table, make_table, number_cell
 from sweeps.report.wording import format_count, format_flops, format_signed_percent, format_value
 

@@ -17,7 +17,15 @@ from sweeps.report.checklist.checklist import checklist, summary
 from sweeps.report.exponents import bias_text, exponent_table
 from sweeps.report.figures.law import draw_all, save_picture
 from sweeps.report.figures.svg import Drawing, budget_palette, file_svg, inline_svg, light_colors
-from sweeps.report.inputs import Inputs, Json, file_inside, mapping, read_inputs, records, to_number
+from sweeps.report.inputs.isoflop import (
+    Inputs,
+    Json,
+    file_inside,
+    mapping,
+    read_inputs,
+    records,
+    to_number,
+)
 from sweeps.report.safe_csv import csv_data_uri
 from sweeps.report.tabulate import tabulate
 from sweeps.report.video import video_data_uri

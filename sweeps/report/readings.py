@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from sweeps.report.inputs import Inputs, Json, Run, mapping, records, to_number
+from sweeps.report.inputs.isoflop import Inputs, Json, Run, mapping, records, to_number
 
 
 @dataclass(frozen=True)

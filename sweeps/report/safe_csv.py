@@ -5,7 +5,7 @@ import csv
 import io
 import math
 
-from sweeps.report.inputs import to_number
+from sweeps.report.inputs.isoflop import to_number
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

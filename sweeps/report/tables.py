@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sweeps.report.inputs import (
+from sweeps.report.inputs.isoflop import (
     Inputs,
     Run,
     interval,

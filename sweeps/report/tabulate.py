@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.report.inputs import Json
+from sweeps.report.inputs.isoflop import Json
 from sweeps.report.tables import Cell, Table, make_table, pairs_table, show_value
 
 _MAX_DEPTH = 3

@@ -2,7 +2,7 @@
 
 import math
 
-from sweeps.report.inputs import Inputs, interval, mapping, records, to_number
+from sweeps.report.inputs.isoflop import Inputs, interval, mapping, records, to_number
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))

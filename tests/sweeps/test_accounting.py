@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sweeps.report.accounting import accounting_tables, folded
-from sweeps.report.inputs import Inputs
+from sweeps.report.inputs.isoflop import Inputs
 from sweeps.report.tables import Table
 
 SPLIT = {

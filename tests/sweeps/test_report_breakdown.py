@@ -8,7 +8,7 @@ import pytest
 
 from sweeps.report.breakdown import breakdown_table, breakdowns, by_time, noise_table
 from sweeps.report.figures.breakdown import draw_breakdown
-from sweeps.report.inputs import Inputs, read_inputs
+from sweeps.report.inputs.isoflop import Inputs, read_inputs
 
 from .study_files import BUDGETS, write_runs
 

@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.report.checklist.answers import Answer, Status
 from sweeps.report.checklist.checklist import checklist, summary
-from sweeps.report.inputs import Inputs, read_inputs
+from sweeps.report.inputs.isoflop import Inputs, read_inputs
 
 from .study_files import make_law, write_runs
 

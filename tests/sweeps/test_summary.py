@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sweeps.kinds.compose import StudyConfig
-from sweeps.report.inputs import read_inputs
+from sweeps.report.inputs.isoflop import read_inputs
 from sweeps.report.page import build_report
 from sweeps.report.tables import Cell, Table
 from sweeps.summary import log_summary, plain_table, summary_numbers

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from sweeps.report.checklist import law, runs
 from sweeps.report.checklist.answers import Answer, Found, Status
-from sweeps.report.inputs import Inputs
+from sweeps.report.inputs.isoflop import Inputs
 
 
 def checklist(inputs: Inputs) -> list[Answer]:

@@ -3,7 +3,7 @@
 import math
 
 from sweeps.report.checklist.answers import UNKNOWN, Found, Status
-from sweeps.report.inputs import Inputs, interval, mapping, records, to_number
+from sweeps.report.inputs.isoflop import Inputs, interval, mapping, records, to_number
 from sweeps.report.readings import frontier, residuals, seed_spread
 from sweeps.report.wording import (
     format_flops,

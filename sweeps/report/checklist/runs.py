@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sweeps.report.checklist.answers import UNKNOWN, Found, Status
-from sweeps.report.inputs import Inputs, Json, Run, mapping, to_number
+from sweeps.report.inputs.isoflop import Inputs, Json, Run, mapping, to_number
 from sweeps.report.readings import seed_spread
 from sweeps.report.wording import (
     format_count,

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from sweeps.kinds.arms.compare import spread_over_seeds
 from sweeps.kinds.arms.table import Measure, measures_of, select
-from sweeps.report.arms_inputs import ArmsInputs
 from sweeps.report.figures.svg import (
     INK,
     MUTED,
@@ -23,7 +22,8 @@ from sweeps.report.figures.svg import (
     figure_style,
     new_figure,
 )
-from sweeps.report.inputs import Json, mapping, records, to_number
+from sweeps.report.inputs.arms import ArmsInputs
+from sweeps.report.inputs.isoflop import Json, mapping, records, to_number
 
 _ROW = 30  # CSS pixels of a row of the forest
 _COLUMNS = 3  # of small panels

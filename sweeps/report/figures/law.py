@@ -28,7 +28,7 @@ from sweeps.report.figures.svg import (
     figure_style,
     new_figure,
 )
-from sweeps.report.inputs import Inputs
+from sweeps.report.inputs.isoflop import Inputs
 from sweeps.report.readings import frontier, isoflop_points, residuals, seed_spread
 from sweeps.report.wording import format_flops
 

@@ -14,7 +14,7 @@ from sweeps.report.figures.svg import (
     PAPER,
     budget_palette,
 )
-from sweeps.report.inputs import (
+from sweeps.report.inputs.isoflop import (
     SAME_BUDGET,
     Inputs,
     Json,

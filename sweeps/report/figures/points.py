@@ -18,8 +18,8 @@ from sweeps.report.figures.svg import (
     figure_style,
     new_figure,
 )
-from sweeps.report.grid_inputs import GridInputs
-from sweeps.report.inputs import Json, records, to_number
+from sweeps.report.inputs.isoflop import Json, records, to_number
+from sweeps.report.inputs.points import GridInputs
 from sweeps.report.wording import format_count
 
 _HEIGHT = 300  # CSS pixels of a row of panels

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.report.inputs import Json, mapping
+from sweeps.report.inputs.isoflop import Json, mapping
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.kinds.arms.table import Value, read_values
-from sweeps.report.inputs import Json, mapping, to_number
+from sweeps.report.inputs.isoflop import Json, mapping, to_number
 
 NUMBERS = ("mean", "std_over_seeds", "difference", "low", "high", "noise_floor")
 
