@@ -24,7 +24,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from sweeps.report.page import build_report
+from sweeps.report.pages.isoflop import build_report
 
 HELD_SECONDS = 3.0
 PROBE = """<img src="/held" alt="" hidden><script>

@@ -54,7 +54,7 @@ from sweeps.phases import (
     launch_phase,
     write_json,
 )
-from sweeps.report.page import build_report
+from sweeps.report.pages.isoflop import build_report
 from sweeps.samples import plan_samples
 from sweeps.summary import log_summary
 

@@ -12,7 +12,7 @@ from sweeps.collect import COLUMNS
 from sweeps.kinds.compose import StudyConfig
 from sweeps.report.checklist.checklist import checklist
 from sweeps.report.inputs.isoflop import Inputs, read_inputs
-from sweeps.report.page import study_tables
+from sweeps.report.pages.isoflop import study_tables
 from sweeps.report.tables import Cell, Table, make_table
 from sweeps.workspaces import write_definition
 from trainer.config import WandbMode

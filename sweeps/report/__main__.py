@@ -19,9 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("study_dir", type=Path, metavar="STUDY_DIR", help="e.g. runs/demo")
     arguments = parser.parse_args(argv)
     # After --help, which should not wait for the drawing library.
-    from sweeps.report.arms import build_arms_report
-    from sweeps.report.grid import build_grid_report
-    from sweeps.report.page import build_report
+    from sweeps.report.pages.arms import build_arms_report
+    from sweeps.report.pages.isoflop import build_report
+    from sweeps.report.pages.points import build_grid_report
 
     try:
         builders = {"arms": build_arms_report, "grid": build_grid_report}

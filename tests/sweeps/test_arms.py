@@ -25,7 +25,7 @@ from sweeps.kinds.arms.table import (
 )
 from sweeps.kinds.compose import compose_any, compose_study, freeze_study
 from sweeps.report.__main__ import main as report_main
-from sweeps.report.arms import build_arms_report
+from sweeps.report.pages.arms import build_arms_report
 from sweeps.report.video import write_mp4
 
 HOSTILE = "</script><script>alert('x')</script><img src=https://evil.example/x onerror=alert(1)>"

@@ -15,7 +15,7 @@ from sweeps.kinds.points.config import GridStudyConfig
 from sweeps.kinds.points.plan import GridPlan, expand
 from sweeps.kinds.points.run import GridRunner, run_grid
 from sweeps.report.__main__ import main as report_main
-from sweeps.report.grid import build_grid_report
+from sweeps.report.pages.points import build_grid_report
 from trainer.config import compose_run, run_name
 
 HOSTILE = "</script><script>alert('x')</script><img src=https://evil.example/x onerror=alert(1)>"

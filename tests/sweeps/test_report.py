@@ -18,7 +18,7 @@ from sweeps.report.exponents import PUBLISHED, exponent_table, own_exponents
 from sweeps.report.figures.law import draw_all
 from sweeps.report.figures.svg import file_svg
 from sweeps.report.inputs.isoflop import read_inputs
-from sweeps.report.page import build_report, typeset
+from sweeps.report.pages.isoflop import build_report, typeset
 from sweeps.report.safe_csv import csv_data_uri, neutralise
 from sweeps.report.tables import frontier_table, residual_table
 from sweeps.report.tabulate import tabulate

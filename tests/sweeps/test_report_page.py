@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.report.page import build_report
+from sweeps.report.pages.isoflop import build_report
 
 from .study_files import DIVERGED, write_study
 

@@ -12,7 +12,7 @@ from data.dataset.shards import ShardWriter, write_manifest
 from sweeps.collect import collect, write_rows
 from sweeps.kinds.compose import StudyConfig, compose_study
 from sweeps.kinds.isoflop.plan import Spec
-from sweeps.report.page import build_report
+from sweeps.report.pages.isoflop import build_report
 from sweeps.run import StudyRunner, main
 
 E, A, ALPHA, B, BETA = 0.3, 9.0, 0.4, 40.0, 0.45

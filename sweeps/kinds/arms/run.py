@@ -30,7 +30,7 @@ from sweeps.phases import (
     launch_phase,
     write_json,
 )
-from sweeps.report.arms import build_arms_report
+from sweeps.report.pages.arms import build_arms_report
 
 RUN_COLUMNS = (
     "name", "arm", "seed", "status", "reason", "params", "flops", "tokens", "steps", "samples",

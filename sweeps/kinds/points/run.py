@@ -37,7 +37,7 @@ from sweeps.phases import (
     launch_phase,
     write_json,
 )
-from sweeps.report.grid import build_grid_report
+from sweeps.report.pages.points import build_grid_report
 from sweeps.samples import plan_samples
 
 

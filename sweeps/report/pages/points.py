@@ -11,7 +11,7 @@ from sweeps.report.figures.points import colours, draw_grid, save_grid_picture
 from sweeps.report.figures.svg import file_svg
 from sweeps.report.inputs.isoflop import file_inside, mapping, records, to_number
 from sweeps.report.inputs.points import GridInputs, read_grid_inputs
-from sweeps.report.page import Video, environment_table, page_parts, show_drawing, template
+from sweeps.report.pages.isoflop import Video, environment_table, page_parts, show_drawing, template
 from sweeps.report.tables import Cell, Table, make_table, pairs_table
 from sweeps.report.video import video_data_uri
 
