@@ -13,7 +13,7 @@ from sweeps.kinds.compose import StudyConfig
 from sweeps.report.checklist.checklist import checklist
 from sweeps.report.inputs.isoflop import Inputs, read_inputs
 from sweeps.report.pages.isoflop import study_tables
-from sweeps.report.tables import Cell, Table, make_table
+from sweeps.report.tables.isoflop import Cell, Table, make_table
 from sweeps.workspaces import write_definition
 from trainer.config import WandbMode
 from trainer.metrics import start_wandb

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from sweeps.report.accounting import accounting_tables, folded
 from sweeps.report.inputs.isoflop import Inputs
-from sweeps.report.tables import Table
+from sweeps.report.tables.data import accounting_tables, folded
+from sweeps.report.tables.isoflop import Table
 
 SPLIT = {
     "clips": 1200,

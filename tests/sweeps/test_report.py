@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
-from sweeps.report.exponents import PUBLISHED, exponent_table, own_exponents
 from sweeps.report.figures.law import draw_all
 from sweeps.report.figures.svg import file_svg
 from sweeps.report.inputs.isoflop import read_inputs
 from sweeps.report.pages.isoflop import build_report, typeset
-from sweeps.report.safe_csv import csv_data_uri, neutralise
-from sweeps.report.tables import frontier_table, residual_table
-from sweeps.report.tabulate import tabulate
+from sweeps.report.tables.any_json import tabulate
+from sweeps.report.tables.exponents import PUBLISHED, exponent_table, own_exponents
+from sweeps.report.tables.isoflop import frontier_table, residual_table
+from sweeps.report.tables.safe_csv import csv_data_uri, neutralise
 from sweeps.report.video import video_data_uri, write_mp4
 from sweeps.report.wording import format_count, format_flops, format_signed_percent, law_caption
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeps.report.breakdown import breakdown_table, breakdowns, by_time, noise_table
 from sweeps.report.figures.breakdown import draw_breakdown
 from sweeps.report.inputs.isoflop import Inputs, read_inputs
+from sweeps.report.tables.breakdown import breakdown_table, breakdowns, by_time, noise_table
 
 from .study_files import BUDGETS, write_runs
 

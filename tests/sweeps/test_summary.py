@@ -12,7 +12,7 @@ import pytest
 from sweeps.kinds.compose import StudyConfig
 from sweeps.report.inputs.isoflop import read_inputs
 from sweeps.report.pages.isoflop import build_report
-from sweeps.report.tables import Cell, Table
+from sweeps.report.tables.isoflop import Cell, Table
 from sweeps.summary import log_summary, plain_table, summary_numbers
 from sweeps.workspaces import available, main
 

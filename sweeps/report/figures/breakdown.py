@@ -6,10 +6,10 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from sweeps.report.breakdown import Breakdown, breakdowns, by_time
 from sweeps.report.figures.panels import budget_colors, tick_flops, tick_loss
 from sweeps.report.figures.svg import INK, MUTED, WIDTH, Drawing, Size, draw, new_figure
 from sweeps.report.inputs.isoflop import Inputs
+from sweeps.report.tables.breakdown import Breakdown, breakdowns, by_time
 from sweeps.report.wording import format_flops
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from sweeps.report.exponents import draw_exponents
 from sweeps.report.figures.breakdown import draw_breakdown
 from sweeps.report.figures.panels import (
     budget_colors,
@@ -30,6 +29,7 @@ from sweeps.report.figures.svg import (
 )
 from sweeps.report.inputs.isoflop import Inputs
 from sweeps.report.readings import frontier, isoflop_points, residuals, seed_spread
+from sweeps.report.tables.exponents import draw_exponents
 from sweeps.report.wording import format_flops
 
 _AXES = ("params", "tokens"), ("parameters N", "tokens D")

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.kinds.arms.summary import verdict
-from sweeps.report import tables, wording
+from sweeps.report import wording
 from sweeps.report.figures.arms import draw_arms, save_arms_picture
 from sweeps.report.figures.svg import budget_palette, file_svg
 from sweeps.report.inputs.arms import ArmsInputs, read_arms_inputs
 from sweeps.report.inputs.isoflop import Json, file_inside, mapping, records, to_number
 from sweeps.report.pages.isoflop import Video, environment_table, page_parts, show_drawing, template
-from sweeps.report.safe_csv import csv_data_uri
-from sweeps.report.tables import Cell, Table, make_table, number_cell, pairs_table
+from sweeps.report.tables import isoflop as tables
+from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell, pairs_table
+from sweeps.report.tables.safe_csv import csv_data_uri
 from sweeps.report.video import video_data_uri
 
 _RUN_COLUMNS = (

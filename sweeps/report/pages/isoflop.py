@@ -10,11 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from sweeps.report import tables, wording
-from sweeps.report.accounting import accounting_tables, folded
-from sweeps.report.breakdown import breakdown_table, noise_table
+from sweeps.report import wording
 from sweeps.report.checklist.checklist import checklist, summary
-from sweeps.report.exponents import bias_text, exponent_table
 from sweeps.report.figures.law import draw_all, save_picture
 from sweeps.report.figures.svg import Drawing, budget_palette, file_svg, inline_svg, light_colors
 from sweeps.report.inputs.isoflop import (
@@ -26,8 +23,12 @@ from sweeps.report.inputs.isoflop import (
     records,
     to_number,
 )
-from sweeps.report.safe_csv import csv_data_uri
-from sweeps.report.tabulate import tabulate
+from sweeps.report.tables import isoflop as tables
+from sweeps.report.tables.any_json import tabulate
+from sweeps.report.tables.breakdown import breakdown_table, noise_table
+from sweeps.report.tables.data import accounting_tables, folded
+from sweeps.report.tables.exponents import bias_text, exponent_table
+from sweeps.report.tables.safe_csv import csv_data_uri
 from sweeps.report.video import video_data_uri
 
 _HERE = Path(__file__).parent

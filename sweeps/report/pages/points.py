@@ -6,13 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sweeps.report import tables, wording
+from sweeps.report import wording
 from sweeps.report.figures.points import colours, draw_grid, save_grid_picture
 from sweeps.report.figures.svg import file_svg
 from sweeps.report.inputs.isoflop import file_inside, mapping, records, to_number
 from sweeps.report.inputs.points import GridInputs, read_grid_inputs
 from sweeps.report.pages.isoflop import Video, environment_table, page_parts, show_drawing, template
-from sweeps.report.tables import Cell, Table, make_table, pairs_table
+from sweeps.report.tables import isoflop as tables
+from sweeps.report.tables.isoflop import Cell, Table, make_table, pairs_table
 from sweeps.report.video import video_data_uri
 
 _RUN_COLUMNS = (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeps.report.inputs.isoflop import Json
-from sweeps.report.tables import Cell, Table, make_table, pairs_table, show_value
+from sweeps.report.tables.isoflop import Cell, Table, make_table, pairs_table, show_value
 
 _MAX_DEPTH = 3
 

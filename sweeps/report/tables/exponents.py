@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from sweeps.report.figures.svg import ACCENT, INK, MUTED, WIDTH, Drawing, Size, draw, new_figure
 from sweeps.report.inputs.isoflop import Inputs, interval, mapping, to_number
-from sweeps.report.tables import Cell, Table, make_table, number_cell
+from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell
 from sweeps.report.wording import NONE, format_interval, format_value
 
 APPROACHES = (

@@ -1,14 +1,14 @@
 """What the data were: splits side by side, real sources with licences, how the packs were filled.
 
 Reads ``data.json``, whose keys the data room decides; what is missing is left out. The rest of the
-file is shown folded, by :func:`sweeps.report.tables.tabulate`.
+file is shown folded, by :func:`sweeps.report.tables.isoflop.tabulate`.
 """
 
 import math
 from typing import Any
 
 from sweeps.report.inputs.isoflop import Inputs, Json, mapping, records, to_number
-from sweeps.report.tables import Cell, Table, make_table, number_cell, pairs_table
+from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell, pairs_table
 from sweeps.report.wording import format_percent
 
 _COUNTS = ("sources", "clips", "images", "frames", "tokens")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sweeps.report.inputs.isoflop import Inputs, Json, Run, mapping, records, to_number
-from sweeps.report.tables import Cell, Table, make_table, number_cell
+from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell
 from sweeps.report.wording import format_count, format_flops, format_signed_percent, format_value
 
 Key = tuple[float, str]  # of a group: where it sorts, and its name
