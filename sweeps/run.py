@@ -29,8 +29,23 @@ from typing import Any
 from data.dataset.shards import read_manifest
 from launch.local.process import Job
 from launch.local.run import describe_failures
-from sweeps import recipe as recipes
-from sweeps.collect import (
+from sweeps.fit.law import fit_table
+from sweeps.kinds.arms.config import ArmsConfig
+from sweeps.kinds.arms.run import run_arms
+from sweeps.kinds.compose import StudyConfig, compose_any, freeze_study
+from sweeps.kinds.isoflop.plan import Spec, StudyPlan, save_plan
+from sweeps.kinds.points.run import run_grid
+from sweeps.ladder.shapes import Rung
+from sweeps.report.pages.isoflop import build_report
+from sweeps.study import recipe as recipes
+from sweeps.study.phases import (
+    INTERRUPTED,
+    Interrupted,
+    describe_environment,
+    launch_phase,
+    write_json,
+)
+from sweeps.study.results import (
     SeedNoise,
     collect,
     compare_twins,
@@ -40,22 +55,7 @@ from sweeps.collect import (
     seed_noise,
     write_rows,
 )
-from sweeps.fit.law import fit_table
-from sweeps.kinds.arms.config import ArmsConfig
-from sweeps.kinds.arms.run import run_arms
-from sweeps.kinds.compose import StudyConfig, compose_any, freeze_study
-from sweeps.kinds.isoflop.plan import Spec, StudyPlan, save_plan
-from sweeps.kinds.points.run import run_grid
-from sweeps.ladder.shapes import Rung
-from sweeps.phases import (
-    INTERRUPTED,
-    Interrupted,
-    describe_environment,
-    launch_phase,
-    write_json,
-)
-from sweeps.report.pages.isoflop import build_report
-from sweeps.samples import plan_samples
+from sweeps.study.samples import plan_samples
 from sweeps.summary import log_summary
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)

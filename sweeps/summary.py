@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.collect import COLUMNS
 from sweeps.kinds.compose import StudyConfig
 from sweeps.report.checklist.checklist import checklist
 from sweeps.report.inputs.isoflop import Inputs, read_inputs
 from sweeps.report.pages.isoflop import study_tables
 from sweeps.report.tables.isoflop import Cell, Table, make_table
+from sweeps.study.results import COLUMNS
 from sweeps.workspaces import write_definition
 from trainer.config import WandbMode
 from trainer.metrics import start_wandb

@@ -12,8 +12,8 @@ from data.loading.planner import tokens
 from launch.local.process import read_flops
 from launch.planner.machine import MachineConfig
 from models.dit.count import count_params
-from sweeps.collect import read_result
 from sweeps.kinds.expected import Clips, Expected, Planned
+from sweeps.study.results import read_result
 from trainer.config import RunConfig, run_name
 from trainer.horizon import flops_per_token, plan_horizon
 

@@ -20,7 +20,7 @@ from sweeps.kinds.expected import Clips
 from sweeps.kinds.isoflop.plan import NO_HORIZON
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.predict.source import Source
-from sweeps.recipe import Recipe, recipe_for, rounding_warnings
+from sweeps.study.recipe import Recipe, recipe_for, rounding_warnings
 from trainer.config import RunConfig, compose_run
 from trainer.horizon import flops_per_token
 from trainer.parallel.config import Precision

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.local.process import METRICS_FILE
-from sweeps.collect import EXCLUDED_PHASES
+from sweeps.study.results import EXCLUDED_PHASES
 
 TAIL_BYTES = 16_384  # some eighty records: the last validation and the speed of the last minutes
 # A step of a large model with its validation can take minutes; beyond this nothing was written.

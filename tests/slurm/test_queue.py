@@ -22,7 +22,7 @@ from launch.slurm import commands
 from launch.slurm.submit import entries_of, submit_jobs
 from launch.slurm_config import TimeLimitPolicy
 from launch.status import format_table, read_states
-from sweeps.phases import launch_phase
+from sweeps.study.phases import launch_phase
 
 from .cluster import Cluster, wait_until
 from .programs import COUNTER, SHORT, counts, make_job, site

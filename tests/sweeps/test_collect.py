@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.collect import (
+from sweeps.fit.law import fit_table
+from sweeps.kinds.isoflop.plan import Spec
+from sweeps.study.results import (
     COLUMNS,
     collect,
     compare_twins,
@@ -16,8 +18,6 @@ from sweeps.collect import (
     seed_noise,
     write_rows,
 )
-from sweeps.fit.law import fit_table
-from sweeps.kinds.isoflop.plan import Spec
 
 
 def result(name: str, **values: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeps.collect import COLUMNS
 from sweeps.kinds.points.answer import Finding, Row
 from sweeps.kinds.points.branches import branch_steps
 from sweeps.kinds.points.laws import data_constrained, power, recipes, samples, schedule
@@ -15,6 +14,7 @@ from sweeps.kinds.points.noise import components, noise_floor, seed_noise_of, sp
 from sweeps.kinds.points.resolution import resolution
 from sweeps.kinds.points.table import EXTRA, write_rows
 from sweeps.kinds.points.transfer import transfer, vertex
+from sweeps.study.results import COLUMNS
 
 RNG = np.random.default_rng(7)
 

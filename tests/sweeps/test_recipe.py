@@ -10,7 +10,7 @@ import pytest
 from benchmarks import fit_data
 from sweeps.kinds.compose import RecipeConfig, RecipePreset, compose_study, freeze_study
 from sweeps.ladder.shapes import Rung
-from sweeps.recipe import (
+from sweeps.study.recipe import (
     PUBLISHED,
     decay_for,
     describe,

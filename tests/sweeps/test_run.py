@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
-from sweeps.collect import collect, write_rows
 from sweeps.kinds.compose import StudyConfig, compose_study
 from sweeps.kinds.isoflop.plan import Spec
 from sweeps.report.pages.isoflop import build_report
 from sweeps.run import StudyRunner, main
+from sweeps.study.results import collect, write_rows
 
 E, A, ALPHA, B, BETA = 0.3, 9.0, 0.4, 40.0, 0.45
 

@@ -7,7 +7,7 @@ import pytest
 from data.dataset.shards import ShardWriter, write_manifest
 from sweeps.kinds.compose import CONF_DIR, StudyConfig, compose_any
 from sweeps.kinds.isoflop.plan import StudyPlan
-from sweeps.recipe import dry_run, rounding_warnings
+from sweeps.study.recipe import dry_run, rounding_warnings
 
 FILES = sorted((CONF_DIR / "study").glob("*.yaml"))
 STUDIES = [path.stem for path in FILES if "\nbudgets:" in path.read_text()]  # those with a ladder

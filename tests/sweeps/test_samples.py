@@ -7,7 +7,7 @@ import pytest
 
 from data.dataset.shards import ShardWriter, read_index, write_manifest
 from sweeps.kinds.compose import StudyConfig, compose_study
-from sweeps.samples import choose_prompts, plan_samples
+from sweeps.study.samples import choose_prompts, plan_samples
 
 CLIPS = [  # source, frames, height, width
     ("rooms/a", 17, 64, 112), ("rooms/b", 17, 64, 112), ("rooms/c", 17, 120, 80),

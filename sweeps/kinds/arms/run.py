@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 
 from launch.local.process import Job
 from launch.local.run import Outcome, Status
-from sweeps.collect import read_result
 from sweeps.kinds.arms.config import ArmsConfig, Probe
 from sweeps.kinds.arms.measures import held_out_means, probe_values, result_values, score_values
 from sweeps.kinds.arms.plan import ArmsPlan, Drawn
@@ -23,14 +22,15 @@ from sweeps.kinds.arms.prompts import shape_of
 from sweeps.kinds.arms.summary import summarise
 from sweeps.kinds.arms.table import SUMMARY_COLUMNS, Value, write_csv, write_values
 from sweeps.kinds.isoflop.plan import Spec, save_plan
-from sweeps.phases import (
+from sweeps.report.pages.arms import build_arms_report
+from sweeps.study.phases import (
     INTERRUPTED,
     Interrupted,
     describe_environment,
     launch_phase,
     write_json,
 )
-from sweeps.report.pages.arms import build_arms_report
+from sweeps.study.results import read_result
 
 RUN_COLUMNS = (
     "name", "arm", "seed", "status", "reason", "params", "flops", "tokens", "steps", "samples",

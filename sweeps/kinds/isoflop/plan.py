@@ -15,7 +15,7 @@ from launch.local.process import Job
 from models.dit.count import count_params
 from sweeps.kinds.compose import StudyConfig
 from sweeps.ladder.shapes import Rung, shape_for
-from sweeps.recipe import Recipe, recipe_for
+from sweeps.study.recipe import Recipe, recipe_for
 from trainer.config import RunConfig, compose_run, freeze, run_name
 from trainer.horizon import flops_per_token
 from trainer.train import start_command

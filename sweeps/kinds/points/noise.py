@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bartlett, chi2
 
-from sweeps.collect import SeedNoise
 from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
+from sweeps.study.results import SeedNoise
 
 RESOLVED = 2.77  # 1.96 sqrt(2): two runs that differ by so many deviations differ at 95 %
 SAME_SPREAD = 0.05  # below this p the relative spread is not the same at all settings

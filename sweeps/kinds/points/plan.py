@@ -21,7 +21,7 @@ from models.dit.count import count_params
 from sweeps.kinds.isoflop.plan import NO_HORIZON, Spec, train_job
 from sweeps.kinds.points.config import GridStudyConfig, StandInConfig
 from sweeps.ladder.shapes import Rung, shape_for
-from sweeps.recipe import recipe_for
+from sweeps.study.recipe import recipe_for
 from trainer.config import RunConfig, compose_run, run_name
 from trainer.horizon import flops_per_token
 

@@ -17,8 +17,6 @@ from omegaconf import OmegaConf
 from data.dataset.shards import read_index
 from launch.local.process import Job
 from launch.local.run import Status
-from sweeps import recipe as recipes
-from sweeps.collect import read_result
 from sweeps.kinds.compose import freeze_study
 from sweeps.kinds.isoflop.plan import save_plan
 from sweeps.kinds.points.analyse import analyse
@@ -30,15 +28,17 @@ from sweeps.kinds.points.noise import seed_noise_of
 from sweeps.kinds.points.plan import GridPlan, Point
 from sweeps.kinds.points.stop_early import cannot_matter, waves
 from sweeps.kinds.points.table import rows_of, write_rows
-from sweeps.phases import (
+from sweeps.report.pages.points import build_grid_report
+from sweeps.study import recipe as recipes
+from sweeps.study.phases import (
     INTERRUPTED,
     Interrupted,
     describe_environment,
     launch_phase,
     write_json,
 )
-from sweeps.report.pages.points import build_grid_report
-from sweeps.samples import plan_samples
+from sweeps.study.results import read_result
+from sweeps.study.samples import plan_samples
 
 
 class GridRunner:

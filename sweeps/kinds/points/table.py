@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.collect import COLUMNS, SeedNoise, collect, read_result
 from sweeps.kinds.points.plan import Point
+from sweeps.study.results import COLUMNS, SeedNoise, collect, read_result
 
 EXTRA = (
     "arm", "length", "asked_tokens", "unique_tokens", "epochs", "clip_tokens", "loss_noise_draws",
