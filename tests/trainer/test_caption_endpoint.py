@@ -15,7 +15,7 @@ from PIL import Image
 from data.dataset.shards import ShardWriter, read_index, read_manifest, write_manifest
 from tests.data.conftest import encode, meta, paint, png
 from tests.trainer.caption_server import GOOD, ChatServer, Handler, serve
-from trainer.caption import main
+from trainer.captioner.caption import main
 from trainer.captioner.endpoint import AskError, Endpoint, EndpointConfig
 from trainer.captioner.http import ANSWER_BYTES, Pace, retry_after
 from trainer.captioner.remote import parse_answer
