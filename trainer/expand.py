@@ -29,8 +29,8 @@ from typing import Any
 
 from data.dataset.shards import read_index
 from data.ingest.ingest import help_text, parse
-from trainer.captioner.endpoint import AskError, Endpoint, EndpointConfig, Messages
 from trainer.captioner.remote import ANSWER_CHARACTERS, clean_text
+from trainer.chat.endpoint import AskError, Endpoint, EndpointConfig, Messages
 from trainer.metrics import append_lines
 
 PROMPT_CHARACTERS = (3, 500)

@@ -16,9 +16,9 @@ from data.dataset.shards import ShardWriter, read_index, read_manifest, write_ma
 from tests.data.conftest import encode, meta, paint, png
 from tests.trainer.caption_server import GOOD, ChatServer, Handler, serve
 from trainer.captioner.caption import main
-from trainer.captioner.endpoint import AskError, Endpoint, EndpointConfig
-from trainer.captioner.http import ANSWER_BYTES, Pace, retry_after
 from trainer.captioner.remote import parse_answer
+from trainer.chat.endpoint import AskError, Endpoint, EndpointConfig
+from trainer.chat.http import ANSWER_BYTES, Pace, retry_after
 
 KEY = "sk-very-secret-0123456789"
 VARIABLE = "TEST_CAPTION_KEY"

@@ -38,8 +38,8 @@ from data.derive.recaption import (
 )
 from data.ingest.ingest import help_text, parse
 from data.show.progress import Progress
-from trainer.captioner.endpoint import Endpoint, EndpointConfig
 from trainer.captioner.journal import Entry, Journal
+from trainer.chat.endpoint import Endpoint, EndpointConfig
 
 FAILED = 1  # exit status where clips are left without a caption
 _SHOWN = 5

@@ -21,8 +21,8 @@ from data.dataset.sample import SampleInfo
 from data.decode.pool import DecodeError
 from data.loading.batch import Sample
 from data.loading.reader import SampleReader
-from trainer.captioner.endpoint import AskError, Endpoint, Messages
 from trainer.captioner.journal import Entry, entry_of
+from trainer.chat.endpoint import AskError, Endpoint, Messages
 
 log = logging.getLogger("trainer")
 JPEG_QUALITY = 85

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from trainer.captioner.http import BoundedTransport, Pace, retry_after
+from trainer.chat.http import BoundedTransport, Pace, retry_after
 
 log = logging.getLogger("trainer")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before the second attempt; doubled each time
