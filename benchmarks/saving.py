@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.packs import build_model, build_sample, mixture
 from models.config import ModelConfig
-from trainer.checkpoint import CheckpointWriter
+from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import OptimConfig
 from trainer.ema import PowerEma
 from trainer.objective_step import MicroBatch, accumulate

@@ -10,8 +10,8 @@ as its own.
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint_files import CheckpointError, find_steps, step_folder
-from trainer.checkpoint_read import Loaded, load_latest, verify
+from trainer.checkpoint.files import CheckpointError, find_steps, step_folder
+from trainer.checkpoint.read import Loaded, load_latest, verify
 from trainer.config import RunConfig, identity, load_run
 from trainer.parallel.mesh import Mesh
 

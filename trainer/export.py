@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; a wrong key should not
     from torch import Tensor
 
     from models.config import ModelConfig
-    from trainer.checkpoint import Loaded
+    from trainer.checkpoint.write import Loaded
 
 _CHOICES = {"kind": ("ema", "param"), "dtype": ("fp32", "bf16"), "force": ("false", "true")}
 
@@ -64,7 +64,7 @@ def parse(argv: list[str]) -> Export:
 
 def export(wanted: Export) -> None:
     """Read the newest good checkpoint of a run and write the file; raise ValueError or OSError."""
-    from trainer.checkpoint import load_latest
+    from trainer.checkpoint.write import load_latest
     from trainer.config import load_run
 
     model = load_run(wanted.run).model
@@ -100,7 +100,7 @@ def _write(out: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) ->
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    from trainer.checkpoint_files import sync
+    from trainer.checkpoint.files import sync
 
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")

@@ -33,7 +33,7 @@ from models.config import TextConfig
 from models.dit.embed import unpatchify
 from models.dit.model import DiT
 from models.flow import sample
-from trainer.checkpoint import load_latest
+from trainer.checkpoint.write import load_latest
 from trainer.collate import Collator, Encoded
 from trainer.config import CaptionUse, RunConfig, load_run
 from trainer.rng import normal

@@ -16,8 +16,8 @@ from data.loading.loader import Loader
 from models.attention import choose_attention
 from models.dit.model import DiT, initial_values
 from trainer.branch import load_start
-from trainer.checkpoint import CheckpointWriter
-from trainer.checkpoint_read import Loaded
+from trainer.checkpoint.read import Loaded
+from trainer.checkpoint.write import CheckpointWriter
 from trainer.collate import Collator
 from trainer.config import RunConfig
 from trainer.ema import PowerEma

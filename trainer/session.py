@@ -13,7 +13,7 @@ from data.dataset.remote import open_root
 from data.dataset.shards import read_manifest
 from data.loading.loader import Loader
 from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
-from trainer.checkpoint import CheckpointWriter
+from trainer.checkpoint.write import CheckpointWriter
 from trainer.codec_files import fingerprint
 from trainer.config import RunConfig
 from trainer.evaluate import Stopped, Validation

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from data.loading.batch import Step
 from trainer.attempt import clear_stopped, ended_attempts, mark_stopped
-from trainer.checkpoint import CheckpointWriter
-from trainer.checkpoint_read import Loaded, load_latest
+from trainer.checkpoint.read import Loaded, load_latest
+from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import CheckpointConfig, OptimConfig
 from trainer.ema import gamma_of
 from trainer.fence import Fence

@@ -5,7 +5,7 @@ import torch
 
 from launch.planner.disk import Disk, run_disk, study_disk
 from models.dit.model import DiT
-from trainer.checkpoint import CheckpointWriter
+from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import compose_run
 from trainer.parallel.mesh import alone
 from trainer.parallel.plan import Fragment

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trainer.checkpoint import CheckpointWriter, Loaded, load_latest
+from trainer.checkpoint.write import CheckpointWriter, Loaded, load_latest
 from trainer.parallel.layout import Layout
 from trainer.parallel.mesh import Mesh, alone
 from trainer.parallel.plan import Fragment, split_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.checkpoint import load_latest
+from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, compose_run, freeze, run_name
 from trainer.session import train_run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.checkpoint import CheckpointError, load_latest, verify
+from trainer.checkpoint.write import CheckpointError, load_latest, verify
 
 from .checkpoints import KINDS, ROOT, SHAPES, SmallDisk, fragments, same, save, save_pieces, whole
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import CheckpointError, CheckpointWriter, load_latest, verify
+from trainer.checkpoint.write import CheckpointError, CheckpointWriter, load_latest, verify
 from trainer.config import freeze
 from trainer.metrics import read_metrics
 from trainer.parallel.mesh import alone
@@ -115,7 +115,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 import torch
-from trainer.checkpoint import CheckpointWriter
+from trainer.checkpoint.write import CheckpointWriter
 from trainer.parallel.layout import Layout
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.plan import Fragment
@@ -197,7 +197,7 @@ import sys
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from trainer.checkpoint import load_latest
+from trainer.checkpoint.write import load_latest
 from trainer.parallel.layout import Layout
 from trainer.parallel.mesh import Mesh
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.checkpoint import CheckpointError, load_latest
-from trainer.checkpoint_files import seal, unseal
+from trainer.checkpoint.files import seal, unseal
+from trainer.checkpoint.write import CheckpointError, load_latest
 from trainer.parallel.plan import Fragment
 
 from .checkpoints import (

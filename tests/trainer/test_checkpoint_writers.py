@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import CheckpointWriter, verify
-from trainer.checkpoint_files import SaveFolders, find_steps, give_up
+from trainer.checkpoint.files import SaveFolders, find_steps, give_up
+from trainer.checkpoint.write import CheckpointWriter, verify
 from trainer.parallel.mesh import alone
 from trainer.parallel.plan import Fragment
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from models.config import ModelConfig
 from models.dit.model import DiT
-from trainer.checkpoint import CheckpointWriter
+from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import compose_run, freeze
 from trainer.export import main
 from trainer.parallel.layout import Layout

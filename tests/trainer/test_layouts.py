@@ -21,7 +21,7 @@ from torch import Tensor
 import trainer.objective_step
 from data.loading.loader import Loader
 from models.dit.model import DiT
-from trainer.checkpoint import load_latest
+from trainer.checkpoint.write import load_latest
 from trainer.collate import Collator
 from trainer.config import RunConfig, freeze
 from trainer.evaluate import Validator

@@ -10,7 +10,7 @@ from torch import nn
 from data.config import DataConfig
 from data.loading.batch import Step
 from data.loading.loader import Loader
-from trainer.checkpoint_read import load_latest
+from trainer.checkpoint.read import load_latest
 from trainer.config import CheckpointConfig, OptimConfig
 from trainer.metrics import read_metrics
 from trainer.parallel.config import ParallelConfig

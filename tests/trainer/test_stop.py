@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trainer.attempt import STOPPED_FILE, read_timelines
-from trainer.checkpoint import load_latest
+from trainer.checkpoint.write import load_latest
 from trainer.config import freeze
 from trainer.fence import Fence
 from trainer.metrics import read_metrics

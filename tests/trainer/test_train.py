@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import load_latest
+from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, compose_run, freeze
 from trainer.metrics import read_metrics
 from trainer.session import check_encoding, train_run

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.dit.model import DiT
-from trainer.checkpoint_read import load_latest
+from trainer.checkpoint.read import load_latest
 from trainer.config import RunConfig, compose_run, freeze
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative
 from trainer.gpu_checks.samples import write_latents

@@ -24,7 +24,7 @@ from data.loading.loader import Loader, index_digest, load_fixed
 from models.codec.codec import VaeCodec
 from models.codec.vae import Vae
 from models.config import CodecConfig, CodecKind
-from trainer.checkpoint_read import load_latest
+from trainer.checkpoint.read import load_latest
 from trainer.codec import load_vae, save_vae
 from trainer.codec_files import resolve, write_card
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh

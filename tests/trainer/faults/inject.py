@@ -19,7 +19,7 @@ import torch
 
 from data.loading.batch import Step
 from data.loading.loader import Loader
-from trainer.checkpoint import CheckpointWriter
+from trainer.checkpoint.write import CheckpointWriter
 from trainer.loop import Training
 
 
@@ -111,7 +111,7 @@ class FullDisk:
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-        wrap("trainer.checkpoint:write_rank", around)
+        wrap("trainer.checkpoint.write:write_rank", around)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Fill:
                     pass
             return original(*args)
 
-        wrap("trainer.checkpoint:write_rank", around)
+        wrap("trainer.checkpoint.write:write_rank", around)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from models.dit.model import DiT
-from trainer.checkpoint import Loaded, load_latest, verify
+from trainer.checkpoint.write import Loaded, load_latest, verify
 from trainer.config import compose_run, freeze, load_run
 from trainer.metrics import read_metrics
 

@@ -47,20 +47,20 @@ KILLS = {
     "in a save, nothing written": (
         "kill -9 in a save",
         0,
-        kill("trainer.checkpoint:write_rank", 2),
+        kill("trainer.checkpoint.write:write_rank", 2),
         [2],
     ),
     "in a save, one file written": (
         "kill -9 in a save",
         1,
-        kill("trainer.checkpoint_files:save_file", 2, after=True),
+        kill("trainer.checkpoint.files:save_file", 2, after=True),
         [2],
     ),
     "in a save, all but renamed": ("kill -9 in a save", 0, kill("pathlib:Path.rename", 2), [2]),
     "between rename and latest": (
         "kill -9 between rename and latest",
         0,
-        kill("trainer.checkpoint:point_latest", 2),
+        kill("trainer.checkpoint.write:point_latest", 2),
         [2, 4],
     ),
     "in the last save": ("kill -9 in a save", 0, kill("pathlib:Path.rename", 4), [4, 6]),
@@ -111,7 +111,7 @@ def test_sigterm_saves_once_and_the_next_start_repeats_nothing(
     folder = prepare(latents, tmp_path / "run", *two_ranks(), "checkpoint.steps=0")
     row = inject("SIGTERM")
     # A scheduler may send it again, while the run is saving.
-    again = Signal(signal.SIGTERM, "trainer.checkpoint_files:save_file")
+    again = Signal(signal.SIGTERM, "trainer.checkpoint.files:save_file")
     with Group(folder, 2, {rank: Both((Signal(signal.SIGTERM, STEP, 3), again))}) as group:
         assert group.wait(grace=30) == [STOPPED, STOPPED], group.logs()
     row.detect()
@@ -351,7 +351,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "where", [STEP, pytest.param("trainer.checkpoint:publish", marks=slow)], ids=["step", "save"]
+    "where",
+    [STEP, pytest.param("trainer.checkpoint.write:publish", marks=slow)],
+    ids=["step", "save"],
 )
 def test_a_stale_writer_that_wakes_after_a_requeue_writes_nothing(
     latents: Path, tmp_path: Path, twin: Twin, inject: Inject, where: str

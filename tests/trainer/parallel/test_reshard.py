@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from models.dit.model import DiT, initial_values
-from trainer.checkpoint import load_latest
+from trainer.checkpoint.write import load_latest
 from trainer.loop import _init_generator
 from trainer.metrics import read_metrics
 

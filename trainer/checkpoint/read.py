@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from trainer.checkpoint_files import (
+from trainer.checkpoint.files import (
     FORMAT,
     INDEX,
     CheckpointError,

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.checkpoint_files import (
+from trainer.checkpoint.files import (
     FORMAT,
     CheckpointError,
     Entry,
@@ -36,7 +36,7 @@ from trainer.checkpoint_files import (
     write_atomically,
     write_rank,
 )
-from trainer.checkpoint_read import Loaded, load_latest, verify
+from trainer.checkpoint.read import Loaded, load_latest, verify
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.plan import Fragment
 
