@@ -27,8 +27,8 @@ from data.loading.loader import load_fixed
 from models.codec.codec import VaeCodec
 from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig, CodecKind
-from trainer.codec import load_codec
-from trainer.codec_files import fill
+from trainer.codec.build import load_codec
+from trainer.codec.files import fill
 from trainer.compose import parse_as
 from trainer.vae.measure import Quality, best_plain, codec_coder, interval, judge, summary
 

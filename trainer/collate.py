@@ -13,7 +13,7 @@ from models.config import CodecConfig, TextConfig
 from models.dit.embed import patchify, position_features, token_positions
 from models.pack import TokenPack
 from models.text import TextEncoder, build_text_encoder
-from trainer.codec import load_codec
+from trainer.codec.build import load_codec
 from trainer.config import CaptionUse
 
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data.config import DataConfig
 from models.config import CodecConfig, ModelConfig, TextConfig
-from trainer.codec_files import fill, fingerprint
+from trainer.codec.files import fill, fingerprint
 from trainer.compose import check_name, explain, refuse_unknown
 from trainer.parallel.config import ParallelConfig
 

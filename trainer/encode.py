@@ -46,8 +46,8 @@ from data.loading.batch import Sample
 from data.loading.loader import SampleReader, index_digest
 from data.show.progress import Progress
 from models.text import build_text_encoder
-from trainer.codec import load_codec
-from trainer.codec_files import fingerprint
+from trainer.codec.build import load_codec
+from trainer.codec.files import fingerprint
 from trainer.config import RunConfig, compose_run
 from trainer.encode_batches import PARTS, Batch, assemble, encode_batch
 

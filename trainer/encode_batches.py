@@ -23,7 +23,7 @@ from data.decode.pool import DecodeError
 from data.loading.batch import Sample
 from models.codec.codec import Codec
 from models.text import TextEncoder
-from trainer.latent_statistics import ChannelStatistics
+from trainer.codec.statistics import ChannelStatistics
 
 PARTS = ".parts"
 _SHARD_BYTES = 64_000_000

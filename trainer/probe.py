@@ -23,7 +23,7 @@ from data.decode.decoders import decode_by_first
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader, fixed_order
 from models.codec.codec import Codec
-from trainer.codec import load_codec
+from trainer.codec.build import load_codec
 from trainer.config import RunConfig, load_run
 from trainer.result import write_json
 

@@ -14,7 +14,7 @@ from data.dataset.shards import read_manifest
 from data.loading.loader import Loader
 from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
 from trainer.checkpoint.write import CheckpointWriter
-from trainer.codec_files import fingerprint
+from trainer.codec.files import fingerprint
 from trainer.config import RunConfig
 from trainer.evaluate import Stopped, Validation
 from trainer.fence import Fence

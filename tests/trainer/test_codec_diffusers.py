@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.codec import load_codec
-from trainer.codec_diffusers import DiffusersCodec, open_autoencoder
-from trainer.codec_files import resolve
+from trainer.codec.build import load_codec
+from trainer.codec.diffusers import DiffusersCodec, open_autoencoder
+from trainer.codec.files import resolve
 from trainer.config import RunConfig, compose_run
 from trainer.encode import encode_dataset
 from trainer.vae.statistics import main

@@ -14,8 +14,8 @@ from models.codec.codec import VaeCodec
 from models.codec.lpips import Lpips
 from models.codec.vae import Vae
 from models.config import VaeConfig
-from trainer.codec import load_codec, load_vae
-from trainer.codec_files import fingerprint
+from trainer.codec.build import load_codec, load_vae
+from trainer.codec.files import fingerprint
 from trainer.config import compose_run, freeze, identity, load_run
 from trainer.encode import encode_dataset
 from trainer.metrics import read_metrics
@@ -291,7 +291,7 @@ def test_the_shipped_network_is_small_and_whole() -> None:
     run = compose_run(["horizon.steps=1", "codec=vae_tiny"])
     codec = load_codec(run.codec)
     assert isinstance(codec, VaeCodec)
-    from trainer.codec_files import resolve
+    from trainer.codec.files import resolve
 
     folder = resolve("weights/vae_tiny")
     assert (folder / "weights.safetensors").stat().st_size < 5_000_000

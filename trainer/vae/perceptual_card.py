@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.codec_files import CARD, write_card
+from trainer.codec.files import CARD, write_card
 
 KIND = "perceptual"
 

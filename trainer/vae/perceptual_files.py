@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from models.codec.perceptual import PerceptualEncoder
 from models.config import PerceptualConfig
-from trainer.codec_files import CARD, WEIGHTS, digest_of
+from trainer.codec.files import CARD, WEIGHTS, digest_of
 from trainer.vae.perceptual_card import read_perceptual_card, write_perceptual_card
 
 

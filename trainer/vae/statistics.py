@@ -23,9 +23,9 @@ from data.loading.loader import load_fixed
 from data.show.progress import Progress
 from models.codec.codec import Codec
 from models.config import CodecConfig, CodecKind
-from trainer.codec_files import digest_of, resolve, write_card
+from trainer.codec.files import digest_of, resolve, write_card
+from trainer.codec.statistics import ChannelStatistics
 from trainer.compose import parse_as
-from trainer.latent_statistics import ChannelStatistics
 
 
 @dataclass
@@ -61,7 +61,7 @@ def measure_latents(codec: Codec, data: DataConfig, samples: int) -> dict[str, A
 
 def describe(folder: Path, data: DataConfig, samples: int) -> dict[str, Any]:
     """Measure a pretrained autoencoder and write its ``codec.json``; return it."""
-    from trainer.codec_diffusers import open_autoencoder, weight_files
+    from trainer.codec.diffusers import open_autoencoder, weight_files
 
     codec, network = open_autoencoder(folder)
     card = {

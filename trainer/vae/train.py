@@ -25,8 +25,8 @@ from models.codec.codec import VaeCodec
 from models.codec.vae import Vae
 from models.config import CodecConfig, CodecKind
 from trainer.checkpoint.read import load_latest
-from trainer.codec import load_vae, save_vae
-from trainer.codec_files import resolve, write_card
+from trainer.codec.build import load_vae, save_vae
+from trainer.codec.files import resolve, write_card
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.rng import generator
 from trainer.small import SmallTraining

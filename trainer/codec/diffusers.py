@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.codec.codec import pad_edges, to_frames, to_pixels, valid_values
 from models.config import CodecConfig, CodecKind
-from trainer.codec_files import digest_of, read_card
+from trainer.codec.files import digest_of, read_card
 
 CLASSES = (
     "AutoencoderKLWan",

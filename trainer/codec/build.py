@@ -12,7 +12,7 @@ from models.codec.codec import Codec, VaeCodec
 from models.codec.vae import Vae
 from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig, CodecKind, VaeConfig
-from trainer.codec_files import WEIGHTS, digest_of, read_card, resolve
+from trainer.codec.files import WEIGHTS, digest_of, read_card, resolve
 
 
 def load_codec(config: CodecConfig) -> Codec:
@@ -25,7 +25,7 @@ def load_codec(config: CodecConfig) -> Codec:
         return WaveletCodec(config)
     folder = resolve(config.path)
     if config.kind is CodecKind.diffusers:
-        from trainer.codec_diffusers import load_diffusers
+        from trainer.codec.diffusers import load_diffusers
 
         return load_diffusers(config, folder)
     return VaeCodec(config, load_vae(folder, config.digest))
