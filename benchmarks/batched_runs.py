@@ -27,13 +27,13 @@ from models.dit.model import DiT, initial_values
 from models.dit.roles import role_groups
 from models.flow import flow_errors
 from models.pack import Ragged, TokenPack
-from trainer.collate import Collator
 from trainer.config import OptimConfig, RunConfig, identity, load_run
-from trainer.ema import gamma_of
-from trainer.evaluate import Validator
-from trainer.horizon import plan_horizon
-from trainer.loop import _init_generator
-from trainer.objective_step import MicroBatch, prepare
+from trainer.diffusion.collate import Collator
+from trainer.diffusion.ema import gamma_of
+from trainer.diffusion.evaluate import Validator
+from trainer.diffusion.horizon import plan_horizon
+from trainer.diffusion.loop import _init_generator
+from trainer.diffusion.micro_batch import MicroBatch, prepare
 from trainer.optim import learning_rate
 from trainer.parallel.mesh import alone
 
@@ -131,7 +131,7 @@ class Stacked:
 
     @torch.no_grad()
     def update(self, lrs: Sequence[float]) -> None:
-        """Clip each model by its own norm, then AdamW and the average (trainer/ema.py)."""
+        """Clip each model by its own norm, then AdamW and the average (trainer/diffusion/ema.py)."""
         optim, gradient = self.optims[0], self._gradient
         self._updates += 1
         if optim.clip > 0:

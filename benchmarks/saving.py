@@ -21,8 +21,8 @@ from benchmarks.packs import build_model, build_sample, mixture
 from models.config import ModelConfig
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import OptimConfig
-from trainer.ema import PowerEma
-from trainer.objective_step import MicroBatch, accumulate
+from trainer.diffusion.ema import PowerEma
+from trainer.diffusion.micro_batch import MicroBatch, accumulate
 from trainer.parallel.config import ParallelConfig
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh

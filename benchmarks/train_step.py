@@ -58,8 +58,8 @@ class Row:
 def trainer_step(config: ModelConfig, samples: list[Sample]) -> Work:
     """Return the trainer's step but for reading clips: DeepSpeed, clipping, schedule, EMA."""
     from trainer.config import OptimConfig
-    from trainer.ema import PowerEma
-    from trainer.objective_step import MicroBatch, accumulate
+    from trainer.diffusion.ema import PowerEma
+    from trainer.diffusion.micro_batch import MicroBatch, accumulate
     from trainer.optim import learning_rate
     from trainer.parallel.config import ParallelConfig
     from trainer.parallel.engine import Engine

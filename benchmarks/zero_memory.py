@@ -38,8 +38,8 @@ def measure(
     from models.config import ModelConfig
     from models.dit.model import initial_values
     from trainer.config import OptimConfig
-    from trainer.ema import PowerEma
-    from trainer.objective_step import MicroBatch, accumulate
+    from trainer.diffusion.ema import PowerEma
+    from trainer.diffusion.micro_batch import MicroBatch, accumulate
     from trainer.parallel.config import ParallelConfig
     from trainer.parallel.engine import Engine
     from trainer.parallel.mesh import start_mesh, stop_mesh

@@ -34,8 +34,8 @@ from models.dit.embed import unpatchify
 from models.dit.model import DiT
 from models.flow import sample
 from trainer.checkpoint.write import load_latest
-from trainer.collate import Collator, Encoded
 from trainer.config import CaptionUse, RunConfig, load_run
+from trainer.diffusion.collate import Collator, Encoded
 from trainer.rng import normal
 
 _TEXT_KEYS = ("run", "requests", "out", "prompt")

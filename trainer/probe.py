@@ -25,7 +25,7 @@ from data.loading.loader import SampleReader, fixed_order
 from models.codec.codec import Codec
 from trainer.codec.build import load_codec
 from trainer.config import RunConfig, load_run
-from trainer.result import write_json
+from trainer.diffusion.result import write_json
 
 Frames = UInt8[np.ndarray, "F H W 3"]
 _BATCH = 32

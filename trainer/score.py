@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data.dataset.sample import world_of
 from trainer.config import CaptionUse
-from trainer.result import write_json
+from trainer.diffusion.result import write_json
 
 
 @dataclass
@@ -47,8 +47,8 @@ class ScoreConfig:
 
 def score(config: ScoreConfig) -> dict[str, Any]:
     """Measure a run with its averaged weights, alone in this process."""
-    from trainer.collate import Collator
-    from trainer.evaluate import Validator
+    from trainer.diffusion.collate import Collator
+    from trainer.diffusion.evaluate import Validator
     from trainer.generate import load_model
     from trainer.parallel.mesh import alone
 

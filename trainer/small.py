@@ -26,13 +26,13 @@ from trainer.attempt import clear_stopped, ended_attempts, mark_stopped
 from trainer.checkpoint.read import Loaded, load_latest
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import CheckpointConfig, OptimConfig
-from trainer.ema import gamma_of
+from trainer.diffusion.ema import gamma_of
+from trainer.diffusion.result import environment, write_json
 from trainer.fence import Fence
 from trainer.metrics import MetricsFile
 from trainer.optim import learning_rate
 from trainer.parallel.mesh import Mesh, alone
 from trainer.parallel.plan import Fragment
-from trainer.result import environment, write_json
 
 log = logging.getLogger(__name__)
 _PRINT_SECONDS = 10.0

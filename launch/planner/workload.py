@@ -12,7 +12,7 @@ from launch.planner.config import PlanConfig
 from launch.planner.network import Network
 from launch.planner.speed import Batch, training_flops
 from trainer.config import RunConfig
-from trainer.horizon import plan_horizon
+from trainer.diffusion.horizon import plan_horizon
 
 TYPICAL_CLIP = 8192  # tokens: one second at 640 x 480, 24 frames a second, cells of 4 x 16 x 16
 

@@ -15,7 +15,7 @@ from models.dit.count import count_params
 from sweeps.kinds.expected import Clips, Expected, Planned
 from sweeps.study.results import read_result
 from trainer.config import RunConfig, run_name
-from trainer.horizon import flops_per_token, plan_horizon
+from trainer.diffusion.horizon import flops_per_token, plan_horizon
 
 # A checkpoint holds fp32 weights, their average and both moments of AdamW (trainer/checkpoint/write.py).
 CHECKPOINT_BYTES_PER_PARAM = 16

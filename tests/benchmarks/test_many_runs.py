@@ -13,7 +13,7 @@ from models.config import ModelConfig
 from models.dit.model import DiT
 from models.dit.roles import role_groups
 from trainer.config import OptimConfig, RunConfig
-from trainer.objective_step import MicroBatch
+from trainer.diffusion.micro_batch import MicroBatch
 
 CONFIG = ModelConfig(width=32, depth=2, text_width=16, base_width=16)
 CLIPS = [((1, 4, 4), 5), ((1, 4, 4), 0), ((2, 3, 4), 8), ((3, 4, 3), 3)]

@@ -22,7 +22,7 @@ from sweeps.kinds.compose import (
 )
 from sweeps.kinds.isoflop.plan import NO_HORIZON, StudyPlan
 from trainer.config import compose_run
-from trainer.horizon import plan_horizon
+from trainer.diffusion.horizon import plan_horizon
 
 SIZES = [(17, 64, 112), (9, 120, 80), (5, 96, 96), (1, 128, 96), (13, 72, 112), (17, 112, 64)]
 

@@ -99,7 +99,7 @@ def trained(latents: Path, group: None, tmp_path_factory: pytest.TempPathFactory
     import warnings
 
     from trainer.config import freeze
-    from trainer.session import train_run
+    from trainer.diffusion.attempt import train_run
 
     folder = tmp_path_factory.mktemp("trained")
     run = compose_smoke(latents, "horizon.steps=3")

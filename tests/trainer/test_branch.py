@@ -7,7 +7,7 @@ import pytest
 
 from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, compose_run, freeze, run_name
-from trainer.session import train_run
+from trainer.diffusion.attempt import train_run
 
 from .conftest import read_json
 

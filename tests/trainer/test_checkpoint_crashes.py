@@ -245,7 +245,7 @@ def test_ranks_share_the_verifying_and_load_the_same(tmp_path: Path, damaged: li
 @pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_training_goes_on_when_the_disk_is_full(latents: Path, tmp_path: Path) -> None:
-    from trainer.session import train_run
+    from trainer.diffusion.attempt import train_run
 
     run = compose_smoke(
         latents,
@@ -287,7 +287,7 @@ def test_training_goes_on_when_the_disk_is_full(latents: Path, tmp_path: Path) -
 def test_a_crash_between_checkpoints_changes_no_metric(
     latents: Path, tmp_path: Path, every: int
 ) -> None:
-    from trainer.session import train_run
+    from trainer.diffusion.attempt import train_run
 
     run = compose_smoke(
         latents,

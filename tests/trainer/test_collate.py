@@ -10,9 +10,9 @@ from data.loading.batch import Sample
 from data.loading.loader import load_fixed
 from data.loading.planner import tokens
 from models.dit.embed import patchify
-from trainer.collate import Collator, Encoded, _pad
 from trainer.config import CaptionUse, ObjectiveConfig, RunConfig
-from trainer.objective_step import caption_use
+from trainer.diffusion.collate import Collator, Encoded, _pad
+from trainer.diffusion.micro_batch import caption_use
 
 from .conftest import compose_smoke
 

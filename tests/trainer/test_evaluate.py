@@ -9,9 +9,9 @@ import torch
 
 from models.dit.model import DiT
 from models.pack import TokenPack
-from trainer.collate import Collator
 from trainer.config import RunConfig
-from trainer.evaluate import Validator
+from trainer.diffusion.collate import Collator
+from trainer.diffusion.evaluate import Validator
 from trainer.parallel.mesh import alone
 
 from . import conftest

@@ -17,7 +17,7 @@ from models.config import ModelConfig
 from models.dit.model import DiT
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import compose_run, freeze
-from trainer.export import main
+from trainer.diffusion.export import main
 from trainer.parallel.layout import Layout
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.plan import Fragment, split_of
@@ -169,10 +169,13 @@ def test_a_checkpoint_of_another_model_is_refused(
 @pytest.mark.parametrize("arguments", [["--help"], ["run=x"]])
 def test_help_and_wrong_arguments_need_no_torch(arguments: list[str]) -> None:
     code = (
-        "import sys; from trainer.export import main; "
+        "import sys; from trainer.diffusion.export import main; "
         f"status = main({arguments!r}); assert 'torch' not in sys.modules; sys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == (0 if arguments == ["--help"] else 2), done.stderr
     said = done.stdout + done.stderr
-    assert "usage: python -m trainer.export run=FOLDER out=FILE" in said or "out=: must" in said
+    assert (
+        "usage: python -m trainer.diffusion.export run=FOLDER out=FILE" in said
+        or "out=: must" in said
+    )

@@ -13,6 +13,7 @@ import torch
 from models.attention import attend_segments
 from trainer import gpu_check
 from trainer.config import freeze
+from trainer.diffusion.attempt import train_run
 from trainer.gpu_checks import layouts
 from trainer.gpu_checks.curve import Curve, largest_error
 from trainer.gpu_checks.layouts import Job
@@ -29,7 +30,6 @@ from trainer.gpu_checks.report import (
     run_cases,
     within,
 )
-from trainer.session import train_run
 
 from .conftest import compose_smoke
 
@@ -169,7 +169,7 @@ def test_training_computes_with_the_attention_chosen_for_its_device(
         asked.append(device.type)
         return attend
 
-    monkeypatch.setattr("trainer.loop.choose_attention", choose)
+    monkeypatch.setattr("trainer.diffusion.loop.choose_attention", choose)
     run = compose_smoke(latents, "horizon.steps=1")
     freeze(run, tmp_path)
     assert train_run(run, tmp_path, lambda: False)

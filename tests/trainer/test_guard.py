@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from trainer.config import FaultConfig, NanPolicy, SpikePolicy
-from trainer.guard import Guard, GuardState, Verdict
+from trainer.diffusion.loss_guard import Guard, GuardState, Verdict
 
 NAN, INF = math.nan, math.inf
 update, skip, rewind, stop = Verdict.update, Verdict.skip, Verdict.rewind, Verdict.stop
@@ -174,5 +174,5 @@ def test_resuming_anywhere_changes_no_verdict(seed: int) -> None:
 
 
 def test_the_module_does_not_import_torch() -> None:
-    code = "import sys, trainer.guard; sys.exit('torch' in sys.modules)"
+    code = "import sys, trainer.diffusion.loss_guard; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0

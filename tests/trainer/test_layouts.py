@@ -18,19 +18,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-import trainer.objective_step
+import trainer.diffusion.micro_batch
 from data.loading.loader import Loader
 from models.dit.model import DiT
 from trainer.checkpoint.write import load_latest
-from trainer.collate import Collator
 from trainer.config import RunConfig, freeze
-from trainer.evaluate import Validator
-from trainer.loop import _init_generator
+from trainer.diffusion.attempt import train_run
+from trainer.diffusion.collate import Collator
+from trainer.diffusion.evaluate import Validator
+from trainer.diffusion.loop import _init_generator
 from trainer.metrics import read_metrics
 from trainer.parallel.layout import Layout
 from trainer.parallel.mesh import Mesh, alone
 from trainer.rng import normal
-from trainer.session import train_run
 
 from .conftest import compose_smoke, read_json, write_latents
 
@@ -127,9 +127,9 @@ def main(latents: Path, root: Path) -> None:
 
     for name, stage, packs in PAIRED:
         job(compose(latents, stage, packs, 2), name)
-    trainer.objective_step.normal = noise_by_rank(rank)  # type: ignore[attr-defined]
+    trainer.diffusion.micro_batch.normal = noise_by_rank(rank)  # type: ignore[attr-defined]
     job(compose(latents, 0, 2, 2), "noise-by-rank")
-    trainer.objective_step.normal = normal  # type: ignore[attr-defined]
+    trainer.diffusion.micro_batch.normal = normal  # type: ignore[attr-defined]
     job(compose(latents, 1, 2, 2), "saved-by-two", stop_after=3)
     job(compose(latents, 3, 2, 2), "saved-by-one")
     values = validate(latents, Mesh(Layout(dp=2), rank, torch.device("cpu")))

@@ -8,8 +8,8 @@ from data.dataset.shards import ShardWriter, write_manifest
 from data.loading.mixture import read_mixture
 from tests.data.conftest import meta
 from trainer.config import compose_run, run_name
-from trainer.horizon import flops_per_token, plan_horizon
-from trainer.session import check_encoding
+from trainer.diffusion.attempt import check_encoding
+from trainer.diffusion.horizon import flops_per_token, plan_horizon
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from models.dit.model import initial_values
 from trainer.config import OptimConfig, RunConfig
-from trainer.ema import PowerEma, gamma_of
+from trainer.diffusion.ema import PowerEma, gamma_of
 from trainer.optim import learning_rate
 from trainer.parallel.engine import Engine, Values
 from trainer.parallel.mesh import alone

@@ -7,8 +7,8 @@ import torch
 
 from data.loading.batch import Pack
 from data.loading.loader import load_fixed
-from trainer.collate import Collator
-from trainer.objective_step import MicroBatch, prepare
+from trainer.diffusion.collate import Collator
+from trainer.diffusion.micro_batch import MicroBatch, prepare
 from trainer.parallel.mesh import alone
 from trainer.rng import generator, normal, uniform
 

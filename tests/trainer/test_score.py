@@ -11,9 +11,9 @@ from data.dataset.sample import world_of
 from data.dataset.shards import read_index
 from data.loading.loader import load_fixed
 from models.dit.model import DiT
-from trainer.collate import Collator
 from trainer.config import CaptionUse, load_run
-from trainer.evaluate import Validator
+from trainer.diffusion.collate import Collator
+from trainer.diffusion.evaluate import Validator
 from trainer.parallel.mesh import alone
 from trainer.score import main
 

@@ -7,9 +7,9 @@ import pytest
 from trainer.attempt import STOPPED_FILE, read_timelines
 from trainer.checkpoint.write import load_latest
 from trainer.config import freeze
+from trainer.diffusion.attempt import train_run
 from trainer.fence import Fence
 from trainer.metrics import read_metrics
-from trainer.session import train_run
 
 from .conftest import compose_smoke, read_json
 

@@ -9,8 +9,8 @@ import torch
 
 from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, compose_run, freeze
+from trainer.diffusion.attempt import check_encoding, train_run
 from trainer.metrics import read_metrics
-from trainer.session import check_encoding, train_run
 
 from .conftest import read_json
 
@@ -115,7 +115,7 @@ GOLDEN = [1.4173385072613962, 1.2880635127561066, 1.4064783619055499]
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     from models.config import ModelConfig
     from models.dit.model import DiT
-    from trainer.loop import _init_generator
+    from trainer.diffusion.loop import _init_generator
 
     models = []
     for seed in (0, 0, 1):

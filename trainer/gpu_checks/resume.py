@@ -14,12 +14,12 @@ from torch import Tensor
 from models.dit.model import DiT
 from trainer.checkpoint.read import load_latest
 from trainer.config import RunConfig, compose_run, freeze
+from trainer.diffusion.attempt import train_run
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative
 from trainer.gpu_checks.samples import write_latents
 from trainer.metrics import read_metrics
 from trainer.parallel.config import Precision
 from trainer.parallel.mesh import start_mesh, stop_mesh
-from trainer.session import train_run
 
 STEPS = 6
 KINDS = ("param", "exp_avg", "exp_avg_sq", "ema")

@@ -16,7 +16,7 @@ from models.dit.count import count_flops
 from models.dit.embed import position_features, token_positions
 from models.dit.model import DiT
 from models.pack import TokenPack
-from trainer.objective_step import MicroBatch, own_noise
+from trainer.diffusion.micro_batch import MicroBatch, own_noise
 from trainer.parallel.engine import Values
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows

@@ -17,7 +17,7 @@ from sweeps.kinds.compose import StudyConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import Recipe, recipe_for
 from trainer.config import RunConfig, compose_run, freeze, run_name
-from trainer.horizon import flops_per_token
+from trainer.diffusion.horizon import flops_per_token
 from trainer.train import start_command
 
 # A point sets its own horizon, whatever the base or its experiment says.

@@ -2,7 +2,7 @@
 
 A branch that decays over the last share ``decay`` of its length T begins at step N = (1 - decay) T
 of its trunk. Trunk and branches warm up over the same steps, so that every branch is what a run of
-its own length would have been (trainer/branch.py).
+its own length would have been (trainer/diffusion/branch.py).
 """
 
 from dataclasses import replace

@@ -23,7 +23,7 @@ from sweeps.kinds.points.config import GridStudyConfig, StandInConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import recipe_for
 from trainer.config import RunConfig, compose_run, run_name
-from trainer.horizon import flops_per_token
+from trainer.diffusion.horizon import flops_per_token
 
 MAX_POINTS = 100_000  # a product that is larger is a mistake in the YAML
 

@@ -26,7 +26,7 @@ _PRELOAD = [
     "torch.fx.experimental.symbolic_shapes",
     "deepspeed.runtime.zero.muon.muon_optimizer",
     "deepspeed.module_inject.auto_ep_layer",
-    "trainer.session",
+    "trainer.diffusion.attempt",
     "trainer.parallel.tensor",
     "tests.trainer.faults.inject",
 ]

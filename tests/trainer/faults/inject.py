@@ -20,7 +20,7 @@ import torch
 from data.loading.batch import Step
 from data.loading.loader import Loader
 from trainer.checkpoint.write import CheckpointWriter
-from trainer.loop import Training
+from trainer.diffusion.loop import Training
 
 
 def wrap(where: str, around: Callable[..., Any]) -> None:
@@ -155,7 +155,7 @@ class Machine:
         take = trainer.fence.Fence.take
         wrap("trainer.fence:_boot", lambda original: f"boot of {self.host}")
         wrap(
-            "trainer.session:_take_fence",
+            "trainer.diffusion.attempt:_take_fence",
             lambda original, folder, mesh: take(folder, self.lease_seconds, self.host),
         )
 
@@ -173,7 +173,7 @@ class Slow:
             time.sleep(self.seconds)
             return original(*args)
 
-        wrap("trainer.loop:accumulate", around)
+        wrap("trainer.diffusion.loop:accumulate", around)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class KeepRewound:
             assert training.finish_save()
             training._writer, training.progress = writer, progress
 
-        wrap("trainer.loop:Training._rewind", around)
+        wrap("trainer.diffusion.loop:Training._rewind", around)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,9 @@ def test_a_run_killed_on_one_layout_goes_on_on_another(
         prepare(latents, folder, *settings)
         row = inject("kill -9, resumed on another layout")
         victim, step = draw.randrange(world), draw.randint(1, 3)
-        with Group(folder, world, {victim: kill("trainer.loop:accumulate", step)}) as group:
+        with Group(
+            folder, world, {victim: kill("trainer.diffusion.loop:accumulate", step)}
+        ) as group:
             codes = group.wait()
             assert codes[victim] == -9, group.logs()
         row.detect()

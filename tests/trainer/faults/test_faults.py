@@ -34,7 +34,7 @@ from .runs import (
 
 pytestmark = pytest.mark.dist
 slow = pytest.mark.slow
-STEP = "trainer.loop:accumulate"
+STEP = "trainer.diffusion.loop:accumulate"
 KILLED = -signal.SIGKILL
 STALLED = 76  # trainer.heartbeat.STALLED
 STOPPED = 75  # trainer.train.STOPPED
@@ -43,7 +43,12 @@ STOPPED = 75  # trainer.train.STOPPED
 KILLS = {
     "in a step, main rank": ("kill -9 in a step", 0, kill(STEP, 4, after=True), [2]),
     "in a step, other rank": ("kill -9 in a step", 1, kill(STEP, 4), [2]),
-    "after an update": ("kill -9 in a step", 1, kill("trainer.loop:PowerEma.update", 4), [2]),
+    "after an update": (
+        "kill -9 in a step",
+        1,
+        kill("trainer.diffusion.loop:PowerEma.update", 4),
+        [2],
+    ),
     "in a save, nothing written": (
         "kill -9 in a save",
         0,
@@ -64,7 +69,12 @@ KILLS = {
         [2, 4],
     ),
     "in the last save": ("kill -9 in a save", 0, kill("pathlib:Path.rename", 4), [4, 6]),
-    "at the end": ("kill -9 after the last save", 0, kill("trainer.session:write_result"), [6, 7]),
+    "at the end": (
+        "kill -9 after the last save",
+        0,
+        kill("trainer.diffusion.attempt:write_result"),
+        [6, 7],
+    ),
     "in the first save": ("kill -9 in a save", 0, kill("pathlib:Path.rename", 1), []),
 }
 FAST_KILLS = {
@@ -83,7 +93,7 @@ def test_a_killed_rank_costs_no_sample_and_no_bit(
 ) -> None:
     fault, rank, moment, left = KILLS[case]
     # A step is killed after the save before it, not during it.
-    background = f"checkpoint.background={not moment.where.startswith('trainer.loop')}"
+    background = f"checkpoint.background={not moment.where.startswith('trainer.diffusion.loop')}"
     folder = prepare(latents, tmp_path / "run", *two_ranks(), background)
     row = inject(fault)
     with Group(folder, 2, {rank: moment}) as group:

@@ -125,7 +125,7 @@ def test_a_run_that_dies_after_a_skipped_nan_resumes_bit_for_bit(
     with Group(whole, 1, {0: poison}) as group:
         assert group.wait() == [0]
     row = inject("kill -9 after a skipped NaN")
-    with Group(cut, 1, {0: Both((poison, kill("trainer.loop:accumulate", 6)))}) as group:
+    with Group(cut, 1, {0: Both((poison, kill("trainer.diffusion.loop:accumulate", 6)))}) as group:
         group.wait()
     row.detect()
     with Group(cut, 1, {0: poison}) as group:
@@ -231,7 +231,7 @@ def test_a_run_that_dies_after_a_rewind_resumes_bit_for_bit(
     with Group(whole, 1, {0: JUMP}) as group:
         assert group.wait() == [0]
     row = inject("kill -9 after a rewind")
-    with Group(cut, 1, {0: Both((JUMP, kill("trainer.loop:accumulate", 9)))}) as group:
+    with Group(cut, 1, {0: Both((JUMP, kill("trainer.diffusion.loop:accumulate", 9)))}) as group:
         group.wait()
     row.detect()
     with Group(cut, 1, {0: JUMP}) as group:

@@ -12,8 +12,8 @@ from models.config import ModelConfig
 from models.dit.model import initial_values
 from models.pack import TokenPack
 from trainer.config import OptimConfig
-from trainer.ema import PowerEma
-from trainer.objective_step import MicroBatch, accumulate
+from trainer.diffusion.ema import PowerEma
+from trainer.diffusion.micro_batch import MicroBatch, accumulate
 from trainer.parallel.config import ParallelConfig, Precision, Recompute
 from trainer.parallel.cost import Work
 from trainer.parallel.engine import Engine

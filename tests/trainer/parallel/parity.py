@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import trainer.objective_step
+import trainer.diffusion.micro_batch
 from data.loading.loader import Loader
 from models.dit.model import initial_values
-from trainer.collate import Collator
 from trainer.config import RunConfig
-from trainer.ema import PowerEma
-from trainer.evaluate import Validator
-from trainer.loop import _init_generator
-from trainer.objective_step import accumulate, measure, prepare
+from trainer.diffusion.collate import Collator
+from trainer.diffusion.ema import PowerEma
+from trainer.diffusion.evaluate import Validator
+from trainer.diffusion.loop import _init_generator
+from trainer.diffusion.micro_batch import accumulate, measure, prepare
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh, stop_mesh
 from trainer.parallel.plan import split_of
@@ -167,7 +167,7 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
     run = compose(case, latents)
     mesh = start_mesh(run.parallel)
     if case.mistake == "noise-by-rank":
-        trainer.objective_step.normal = _shifted(mesh.rank)  # type: ignore[attr-defined]
+        trainer.diffusion.micro_batch.normal = _shifted(mesh.rank)  # type: ignore[attr-defined]
     loader = Loader(run.data, "train", run.cell, 0, mesh.place.dp, mesh.layout.dp)
     collator = Collator(run.codec, run.text)
     engine = Engine(run.model, partial(start_values, run), run.optim, run.parallel, mesh)
@@ -195,7 +195,7 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
     _save_weights(engine, folder / f"{case.name}-{mesh.rank}.safetensors")
     loader.close()
     stop_mesh(mesh)
-    trainer.objective_step.normal = normal  # type: ignore[attr-defined]
+    trainer.diffusion.micro_batch.normal = normal  # type: ignore[attr-defined]
 
 
 def _shifted(rank: int):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from trainer.config import RunConfig, freeze
-from trainer.session import train_run
+from trainer.diffusion.attempt import train_run
 
 from ..conftest import compose_smoke
 

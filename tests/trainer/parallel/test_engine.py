@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from data.loading.loader import Loader
-from trainer.collate import Collator
-from trainer.objective_step import accumulate, prepare
+from trainer.diffusion.collate import Collator
+from trainer.diffusion.micro_batch import accumulate, prepare
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh, stop_mesh
 

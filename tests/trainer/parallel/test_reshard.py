@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.dit.model import DiT, initial_values
 from trainer.checkpoint.write import load_latest
-from trainer.loop import _init_generator
+from trainer.diffusion.loop import _init_generator
 from trainer.metrics import read_metrics
 
 from ..conftest import write_latents

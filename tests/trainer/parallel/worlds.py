@@ -15,7 +15,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-PRELOAD = ["torch", "deepspeed", "trainer.session", "trainer.parallel.tensor"]
+PRELOAD = ["torch", "deepspeed", "trainer.diffusion.attempt", "trainer.parallel.tensor"]
 LIMIT_SECONDS = 900
 ROOT = str(Path(__file__).parents[3])
 

@@ -15,23 +15,23 @@ from data.loading.batch import Step
 from data.loading.loader import Loader
 from models.attention import choose_attention
 from models.dit.model import DiT, initial_values
-from trainer.branch import load_start
 from trainer.checkpoint.read import Loaded
 from trainer.checkpoint.write import CheckpointWriter
-from trainer.collate import Collator
 from trainer.config import RunConfig
-from trainer.ema import PowerEma
-from trainer.evaluate import Stopped, Validation, Validator
-from trainer.guard import Guard, Verdict
+from trainer.diffusion.branch import load_start
+from trainer.diffusion.collate import Collator
+from trainer.diffusion.ema import PowerEma
+from trainer.diffusion.evaluate import Stopped, Validation, Validator
+from trainer.diffusion.horizon import Horizon
+from trainer.diffusion.loss_guard import Guard, Verdict
+from trainer.diffusion.micro_batch import MicroBatch, accumulate, measure, prepare
+from trainer.diffusion.progress import Progress, Recorder, Window
 from trainer.heartbeat import Heartbeat
-from trainer.horizon import Horizon
 from trainer.metrics import read_metrics
-from trainer.objective_step import MicroBatch, accumulate, measure, prepare
 from trainer.optim import learning_rate
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.plan import Fragment
-from trainer.progress import Progress, Recorder, Window
 from trainer.rng import generator
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from data.dataset.sample import world_of
 from data.loading.loader import load_fixed
 from models.flow import flow_errors
 from models.pack import TokenPack
-from trainer.collate import Collator, Encoded
 from trainer.config import RunConfig
-from trainer.objective_step import MicroBatch, own_noise
+from trainer.diffusion.collate import Collator, Encoded
+from trainer.diffusion.micro_batch import MicroBatch, own_noise
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows
 from trainer.rng import normal

@@ -9,8 +9,8 @@ from data.loading.batch import Pack
 from models.dit.count import count_flops
 from models.flow import flow_errors, interpolate, logit_normal_times
 from models.pack import TokenPack
-from trainer.collate import Collator, Encoded
 from trainer.config import CaptionUse, RunConfig
+from trainer.diffusion.collate import Collator, Encoded
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.pipeline import forward_only, schedule

@@ -16,15 +16,15 @@ from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stoppe
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.codec.files import fingerprint
 from trainer.config import RunConfig
-from trainer.evaluate import Stopped, Validation
+from trainer.diffusion.evaluate import Stopped, Validation
+from trainer.diffusion.horizon import plan_horizon
+from trainer.diffusion.loop import Diverged, Training
+from trainer.diffusion.progress import Recorder
+from trainer.diffusion.result import environment, summarise, write_json, write_result
 from trainer.fence import Fence
 from trainer.heartbeat import Heartbeat
-from trainer.horizon import plan_horizon
-from trainer.loop import Diverged, Training
 from trainer.metrics import MetricsFile, WandbMirror
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
-from trainer.progress import Recorder
-from trainer.result import environment, summarise, write_json, write_result
 
 log = logging.getLogger(__name__)
 _PRINT_SECONDS = 10.0

@@ -1,10 +1,10 @@
 """Write the weights of a trained run as one safetensors file that needs nothing else of the run.
 
-usage: python -m trainer.export run=FOLDER out=FILE.safetensors [key=value ...]
+usage: python -m trainer.diffusion.export run=FOLDER out=FILE.safetensors [key=value ...]
 
 examples:
-  python -m trainer.export run=runs/demo/runs/grid-... out=model.safetensors
-  python -m trainer.export run=runs/demo/runs/grid-... out=small.safetensors dtype=bf16 force=true
+  python -m trainer.diffusion.export run=runs/demo/runs/grid-... out=model.safetensors
+  python -m trainer.diffusion.export run=runs/demo/runs/grid-... out=small.safetensors dtype=bf16 force=true
 keys: kind=ema|param   averaged weights, or those of the last step; default ema
       dtype=fp32|bf16  default fp32
       force=true|false replace a file that exists; default false

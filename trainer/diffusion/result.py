@@ -19,8 +19,8 @@ from trainer.metrics import read_metrics
 from trainer.optim import learning_rate
 
 if TYPE_CHECKING:  # both import the engine, which small networks do not need
-    from trainer.evaluate import Validation
-    from trainer.progress import Progress
+    from trainer.diffusion.evaluate import Validation
+    from trainer.diffusion.progress import Progress
 
 _PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "av", "hydra-core", "wandb", "numpy")
 
