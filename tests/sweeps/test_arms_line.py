@@ -12,7 +12,7 @@ from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.run import run_arms
 from sweeps.kinds.compose import compose_any
 from trainer.config import compose_run
-from trainer.encode import encode_dataset
+from trainer.encode.encode import encode_dataset
 from trainer.generate import load_model
 
 sys.path.insert(0, str(Path(__file__).parent))

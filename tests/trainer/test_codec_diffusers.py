@@ -11,7 +11,7 @@ from trainer.codec.build import load_codec
 from trainer.codec.diffusers import DiffusersCodec, open_autoencoder
 from trainer.codec.files import resolve
 from trainer.config import RunConfig, compose_run
-from trainer.encode import encode_dataset
+from trainer.encode.encode import encode_dataset
 from trainer.vae.statistics import main
 
 from .test_encode import TEXT, write_clips

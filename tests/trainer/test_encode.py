@@ -13,9 +13,9 @@ from data.dataset.shards import ShardWriter, read_index, write_manifest
 from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
 from models.codec.wavelet import WaveletCodec
-from trainer import encode
 from trainer.config import RunConfig, compose_run
-from trainer.encode import encode_dataset, main
+from trainer.encode import encode
+from trainer.encode.encode import encode_dataset, main
 
 TEXT = ["text.kind=bytes", "text.width=32", "model.text_width=32"]
 

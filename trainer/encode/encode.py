@@ -49,7 +49,7 @@ from models.text import build_text_encoder
 from trainer.codec.build import load_codec
 from trainer.codec.files import fingerprint
 from trainer.config import RunConfig, compose_run
-from trainer.encode_batches import PARTS, Batch, assemble, encode_batch
+from trainer.encode.batches import PARTS, Batch, assemble, encode_batch
 
 log = logging.getLogger("trainer")
 _BATCH = 64  # samples read and captioned together
