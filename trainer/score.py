@@ -49,7 +49,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     """Measure a run with its averaged weights, alone in this process."""
     from trainer.diffusion.collate import Collator
     from trainer.diffusion.evaluate import Validator
-    from trainer.generate import load_model
+    from trainer.generate.generate import load_model
     from trainer.parallel.mesh import alone
 
     run, model = load_model(Path(config.run))

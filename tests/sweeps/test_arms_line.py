@@ -13,7 +13,7 @@ from sweeps.kinds.arms.run import run_arms
 from sweeps.kinds.compose import compose_any
 from trainer.config import compose_run
 from trainer.encode.encode import encode_dataset
-from trainer.generate import load_model
+from trainer.generate.generate import load_model
 
 sys.path.insert(0, str(Path(__file__).parent))
 from flat_clips import write_clips

@@ -9,7 +9,7 @@ import pytest
 from data.dataset.shards import ShardWriter
 from tests.data.conftest import meta, paint, png
 from tests.trainer.caption_server import Handler, serve
-from trainer.expand import NEEDED, PACKAGE, main, messages_of, parse_expansion
+from trainer.generate.expand import NEEDED, PACKAGE, main, messages_of, parse_expansion
 
 DENSE = "A small red ball rolls to the right over a grey floor while the camera stands still."
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data.dataset.shards import read_index
-from trainer.generate import main
+from trainer.generate.generate import main
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_a_bad_request_is_named(
 
 @pytest.mark.parametrize("prompt", ["a cube: red", "[1, 2]", "yes", "1.5", "a = b", "${x}", "null"])
 def test_any_text_is_a_prompt(trained: Path, tmp_path: Path, prompt: str) -> None:
-    from trainer.generate import parse
+    from trainer.generate.generate import parse
 
     _, (request,) = parse([f"run={trained}", f"prompt={prompt}", f"out={tmp_path / 'x.mp4'}"])
     assert request.prompt == prompt

@@ -1,12 +1,12 @@
 """Expand short prompts into dense ones, in the manner of the captions that a model was trained on.
 
-usage: python -m trainer.expand prompt=TEXT [examples=DATASET] endpoint=URL model=NAME [KEY=VALUE]
-       python -m trainer.expand prompts=FILE.txt out=FILE.jsonl ... endpoint=URL model=NAME
-       python -m trainer.expand prompt=TEXT [examples=DATASET]            offline, by SmolLM2-135M
+usage: python -m trainer.generate.expand prompt=TEXT [examples=DATASET] endpoint=URL model=NAME [KEY=VALUE]
+       python -m trainer.generate.expand prompts=FILE.txt out=FILE.jsonl ... endpoint=URL model=NAME
+       python -m trainer.generate.expand prompt=TEXT [examples=DATASET]            offline, by SmolLM2-135M
 
 examples:
-  python -m trainer.expand prompt="a red ball rolls away" examples=datasets/worlds/video
-  OPENAI_API_KEY=... python -m trainer.expand prompts=prompts.txt out=dense.jsonl \\
+  python -m trainer.generate.expand prompt="a red ball rolls away" examples=datasets/worlds/video
+  OPENAI_API_KEY=... python -m trainer.generate.expand prompts=prompts.txt out=dense.jsonl \\
       endpoint=https://api.openai.com/v1 model=gpt-4o-mini examples=datasets/worlds/video
 
 A model trained on dense captions draws poorly from few words (Betker et al. 2023). ``examples``
