@@ -94,7 +94,7 @@ test-slurm: setup-system $(STAMP) ## A throw-away SLURM cluster of 4 nodes (root
 	@$(PYTEST) -m slurm $(ARGS)
 
 gpu-check: $(STAMP) ## On a machine with a GPU: layouts, bf16, kernels, speed as a table (ten minutes)
-	@$(BIN)/python -m trainer.gpu_check $(ARGS)
+	@$(BIN)/python -m trainer.gpu_checks.check $(ARGS)
 
 bench: $(STAMP) ## Print the ratios that decisions rest on (run it on an idle machine)
 	@$(BIN)/python -m benchmarks.cpu_ops

@@ -31,7 +31,7 @@ def probe_nodes(
     result = out / "result.json"
     processes = nodes * max(1, cluster.slurm.gpus_per_node)
     cluster.slurm.processes_per_node = max(1, cluster.slurm.gpus_per_node)
-    argv = [sys.executable, "-m", "trainer.probe_node", str(result)]
+    argv = [sys.executable, "-m", "trainer.gpu_checks.node", str(result)]
     job = Job("doctor", out, argv, processes, 1.0, result)
     (submitted,) = submit_jobs("doctor", [job], cluster)
     print(f"probing {nodes} nodes as job {submitted.job}, log in {out / LOG_FILE}", file=sys.stderr)

@@ -19,7 +19,7 @@ def test_every_check_passes_on_cuda() -> None:
     # The other tests compute on CPU and tell DeepSpeed so.
     hidden = ("DS_ACCELERATOR", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     done = subprocess.run(
-        [sys.executable, "-m", "trainer.gpu_check"],
+        [sys.executable, "-m", "trainer.gpu_checks.check"],
         cwd=Path(__file__).parents[2],
         env={key: value for key, value in os.environ.items() if key not in hidden},
         capture_output=True,

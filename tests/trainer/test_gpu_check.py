@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from models.attention import attend_segments
-from trainer import gpu_check
 from trainer.config import freeze
 from trainer.diffusion.attempt import train_run
+from trainer.gpu_checks import check as gpu_check
 from trainer.gpu_checks import layouts
 from trainer.gpu_checks.curve import Curve, largest_error
 from trainer.gpu_checks.layouts import Job
@@ -40,7 +40,7 @@ CURVE = Curve([1.0, 0.9], [2.0, 1.9], [0.1, 0.1], 0, 100, 1000)
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ)
     return subprocess.run(
-        [sys.executable, "-m", "trainer.gpu_check", *arguments],
+        [sys.executable, "-m", "trainer.gpu_checks.check", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -1,6 +1,6 @@
 """Ten minutes for the first person with a GPU: everything here that only a GPU can prove.
 
-usage: python -m trainer.gpu_check [--device cuda|cpu] [--quick] [--only CHECK] [--json FILE]
+usage: python -m trainer.gpu_checks.check [--device cuda|cpu] [--quick] [--only CHECK] [--json FILE]
        make gpu-check
 
 checks:
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m trainer.gpu_check",
+        prog="python -m trainer.gpu_checks.check",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -126,7 +126,15 @@ def _run_check(check: str, arguments: argparse.Namespace) -> list[Row]:
     """Run one check in a process of its own; if that dies, one more row says how."""
     with tempfile.TemporaryDirectory() as scratch:
         path, log = Path(scratch) / "rows.jsonl", Path(scratch) / "log"
-        command = [sys.executable, "-m", "trainer.gpu_check", "--only", check, "--rows", str(path)]
+        command = [
+            sys.executable,
+            "-m",
+            "trainer.gpu_checks.check",
+            "--only",
+            check,
+            "--rows",
+            str(path),
+        ]
         command += ["--device", arguments.device, *(["--quick"] if arguments.quick else [])]
         begun = time.monotonic()
         with log.open("w") as stream:
