@@ -34,7 +34,7 @@ from launch.planner.activations import (
 )
 from models.config import ModelConfig
 from models.dit.modulation import Spans
-from trainer.parallel.config import ParallelConfig, Precision, Recompute
+from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.parallel.recompute import recompute_blocks
 
 MARK = "forward is done"

@@ -23,10 +23,10 @@ from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import OptimConfig
 from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.micro_batch import MicroBatch, accumulate
-from trainer.parallel.config import ParallelConfig
+from trainer.layout.config import ParallelConfig
+from trainer.layout.plan import Fragment
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh
-from trainer.parallel.plan import Fragment
 
 MODEL = ModelConfig(width=384, depth=12, head_dim=64)
 STEPS = 5

@@ -60,8 +60,8 @@ def trainer_step(config: ModelConfig, samples: list[Sample]) -> Work:
     from trainer.config import OptimConfig
     from trainer.diffusion.ema import PowerEma
     from trainer.diffusion.micro_batch import MicroBatch, accumulate
+    from trainer.layout.config import ParallelConfig
     from trainer.optim import learning_rate
-    from trainer.parallel.config import ParallelConfig
     from trainer.parallel.engine import Engine
     from trainer.parallel.mesh import start_mesh
 

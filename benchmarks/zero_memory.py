@@ -4,7 +4,7 @@ usage: python -m benchmarks.zero_memory [--width 1024]
 
 Each stage runs in fresh processes: the growth of their resident peak (VmHWM) over what they held
 before the engine was built, while it is built and, apart, in two steps on a tiny pack. The closed
-form is trainer/parallel/cost.py's state and buffers, and the fp32 copy of a partition's gradients
+form is trainer/layout/cost.py's state and buffers, and the fp32 copy of a partition's gradients
 that ZeRO 1 and 2 make in the step.
 """
 
@@ -40,7 +40,7 @@ def measure(
     from trainer.config import OptimConfig
     from trainer.diffusion.ema import PowerEma
     from trainer.diffusion.micro_batch import MicroBatch, accumulate
-    from trainer.parallel.config import ParallelConfig
+    from trainer.layout.config import ParallelConfig
     from trainer.parallel.engine import Engine
     from trainer.parallel.mesh import start_mesh, stop_mesh
 
@@ -95,9 +95,9 @@ def main() -> None:
     width = parser.parse_args().width
     from models.config import ModelConfig
     from models.dit.count import count_params
-    from trainer.parallel.config import ParallelConfig
-    from trainer.parallel.cost import rank_bytes
-    from trainer.parallel.layout import Coordinates
+    from trainer.layout.config import ParallelConfig
+    from trainer.layout.cost import rank_bytes
+    from trainer.layout.layout import Coordinates
 
     model = ModelConfig(width=width, depth=4, head_dim=64)
     params = count_params(model).total

@@ -20,7 +20,7 @@ from data.config import DataConfig
 from models.config import CodecConfig, ModelConfig, TextConfig
 from trainer.codec.files import fill, fingerprint
 from trainer.compose import check_name, explain, refuse_unknown
-from trainer.parallel.config import ParallelConfig
+from trainer.layout.config import ParallelConfig
 
 CONF_DIR = Path(__file__).parent / "conf"
 

@@ -29,10 +29,10 @@ from trainer.config import CheckpointConfig, OptimConfig
 from trainer.diffusion.ema import gamma_of
 from trainer.diffusion.result import environment, write_json
 from trainer.fence import Fence
+from trainer.layout.plan import Fragment
 from trainer.metrics import MetricsFile
 from trainer.optim import learning_rate
 from trainer.parallel.mesh import Mesh, alone
-from trainer.parallel.plan import Fragment
 
 log = logging.getLogger(__name__)
 _PRINT_SECONDS = 10.0

@@ -12,8 +12,8 @@ from math import ceil
 
 from models.config import ModelConfig
 from models.dit.count import POSITION_FEATURES
-from trainer.parallel.config import ParallelConfig, Recompute
-from trainer.parallel.cost import COMPLEX_BYTES, element_bytes
+from trainer.layout.config import ParallelConfig, Recompute
+from trainer.layout.cost import COMPLEX_BYTES, element_bytes
 
 # Rows of D that a block saves: its input and the modulated one, qkv, rotated and scaled queries and
 # keys, attention's output, the gated updates, cross-attention's four, the MLP's 4 + 4 and inputs.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainer.parallel.config import Precision
+from trainer.layout.config import Precision
 
 
 @dataclass

@@ -17,7 +17,7 @@ from launch.planner.speed import Execution, StepTime, step_time
 from launch.planner.workload import Workload, batch_of, pack_shape, plan_workload
 from models.dit.count import count_params
 from trainer.config import RunConfig, run_name
-from trainer.parallel.config import ParallelConfig, Precision, Recompute
+from trainer.layout.config import ParallelConfig, Precision, Recompute
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
 GIB = 2.0**30

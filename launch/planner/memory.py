@@ -14,8 +14,8 @@ from launch.planner.activations import (
 )
 from launch.planner.machine import MachineConfig
 from models.config import ModelConfig
-from trainer.parallel.config import ParallelConfig
-from trainer.parallel.cost import (
+from trainer.layout.config import ParallelConfig
+from trainer.layout.cost import (
     LIVE_PARAMS,
     MASTER_BYTES,
     RankBytes,
@@ -23,8 +23,8 @@ from trainer.parallel.cost import (
     rank_bytes,
     reduce_bucket,
 )
-from trainer.parallel.layout import Coordinates
-from trainer.parallel.stages import chunks_of, cut_chunks
+from trainer.layout.layout import Coordinates
+from trainer.layout.stages import chunks_of, cut_chunks
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def stage_memory(
 
 
 def quick_state(params: int, parallel: ParallelConfig) -> RankBytes:
-    """Return the table of ``trainer.parallel.cost.rank_bytes`` without its padding and ownership.
+    """Return the table of ``trainer.layout.cost.rank_bytes`` without its padding and ownership.
 
     For the search, which looks at thousands of layouts; what it returns is computed exactly.
     """
@@ -158,7 +158,7 @@ def quick_state(params: int, parallel: ParallelConfig) -> RankBytes:
 
 
 def stage_blocks(model: ModelConfig, parallel: ParallelConfig) -> list[int]:
-    """Return the blocks of every stage, as ``trainer.parallel.stages`` cuts them."""
+    """Return the blocks of every stage, as ``trainer.layout.stages`` cuts them."""
     chunks = cut_chunks(model, parallel.pp * parallel.interleave)
     stages = (chunks_of(chunks, stage, parallel.pp) for stage in range(parallel.pp))
     return [sum(len(chunk.blocks) for chunk in held) for held in stages]

@@ -13,9 +13,9 @@ from launch.planner.speed import Execution, StepTime, step_time
 from launch.planner.workload import Clips, batch_of, pack_shape
 from models.config import ModelConfig
 from trainer.config import RunConfig
-from trainer.parallel.config import ParallelConfig, Precision, Recompute
-from trainer.parallel.layout import Coordinates, Layout
-from trainer.parallel.shapes import rank_params, rank_shapes
+from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.layout import Coordinates, Layout
+from trainer.layout.shapes import rank_params, rank_shapes
 
 MICROS = (1, 2, 4, 8, 16, 32, 64, 128)
 INTERLEAVES = (1, 2, 4)

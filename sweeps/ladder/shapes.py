@@ -14,7 +14,7 @@ from math import log
 
 from models.config import ModelConfig
 from models.dit.count import count_params
-from trainer.parallel.config import ParallelConfig
+from trainer.layout.config import ParallelConfig
 
 _MAX_WIDTH, _MAX_DEPTH = 12288, 96
 _STEP, _NARROW = 8, 128  # widths go up in steps of 8 to 128, then in whole heads of base size

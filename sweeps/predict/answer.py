@@ -23,7 +23,7 @@ from sweeps.predict.source import Source
 from sweeps.study.recipe import Recipe, recipe_for, rounding_warnings
 from trainer.config import RunConfig, compose_run
 from trainer.diffusion.horizon import flops_per_token
-from trainer.parallel.config import Precision
+from trainer.layout.config import Precision
 
 DEFAULT_MFU = 0.4  # .38 to .43 on up to 16,384 H100 in bf16 (Llama 3, Grattafiori et al. 2024)
 # Up to the held-out test's factor beyond its runs a law was tested; published laws were used some

@@ -13,9 +13,9 @@ from launch.planner.activations import (
     working_bytes,
 )
 from models.config import ModelConfig
-from trainer.parallel.config import ParallelConfig, Recompute
-from trainer.parallel.cost import Work, checkpoint_bytes
-from trainer.parallel.layout import Coordinates
+from trainer.layout.config import ParallelConfig, Recompute
+from trainer.layout.cost import Work, checkpoint_bytes
+from trainer.layout.layout import Coordinates
 from trainer.parallel.pipeline import schedule
 
 MODEL = ModelConfig(width=128, depth=3, head_dim=32)

@@ -7,8 +7,8 @@ from launch.planner.disk import Disk, run_disk, study_disk
 from models.dit.model import DiT
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import compose_run
+from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import alone
-from trainer.parallel.plan import Fragment
 
 KINDS = ("param", "exp_avg", "exp_avg_sq", "ema")
 

@@ -6,10 +6,10 @@ from launch.planner.activations import PackShape
 from launch.planner.machine import load_machine
 from launch.planner.memory import PARTS, plan_memory, quick_state, stage_blocks
 from models.config import ModelConfig
-from trainer.parallel.config import ParallelConfig, Precision, Recompute
-from trainer.parallel.cost import rank_bytes
-from trainer.parallel.layout import Coordinates
-from trainer.parallel.shapes import rank_params
+from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.cost import rank_bytes
+from trainer.layout.layout import Coordinates
+from trainer.layout.shapes import rank_params
 
 MODEL = ModelConfig(width=1024, depth=8, head_dim=64)
 PACK = PackShape(rows=8192, segments=8, captions=512)

@@ -16,7 +16,7 @@ from launch.planner.estimate import estimate
 from launch.planner.machine import load_machine
 from launch.planner.workload import plan_workload
 from trainer.config import compose_run
-from trainer.parallel.config import Precision
+from trainer.layout.config import Precision
 
 RUN = ["model=w64d2", "horizon.steps=100", "data.root=datasets/none"]
 LARGE = [

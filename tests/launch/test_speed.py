@@ -19,9 +19,9 @@ from launch.planner.speed import (
 )
 from models.config import ModelConfig
 from models.dit.count import count_flops, count_params
-from trainer.parallel.config import ParallelConfig, Precision, Recompute
-from trainer.parallel.cost import Work, step_traffic
-from trainer.parallel.layout import Coordinates
+from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.cost import Work, step_traffic
+from trainer.layout.layout import Coordinates
 
 MODEL = ModelConfig(width=1024, depth=8, head_dim=64)
 ROWS = read_rows()

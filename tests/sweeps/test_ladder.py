@@ -11,7 +11,7 @@ from models.dit.model import DiT
 from sweeps.kinds.compose import compose_study
 from sweeps.ladder.shapes import SPREAD, Constraint, aspect, head_size, ladder, shape_for, smallest
 from trainer.config import compose_run
-from trainer.parallel.config import ParallelConfig
+from trainer.layout.config import ParallelConfig
 
 BASE = compose_run(["experiment=cpu_demo", "horizon.steps=1"]).model
 TARGETS = [2e4 * 1.3**step for step in range(46)]  # to 3e9

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from trainer.checkpoint.write import CheckpointWriter, Loaded, load_latest
-from trainer.parallel.layout import Layout
+from trainer.layout.layout import Layout
+from trainer.layout.plan import Fragment, split_of
 from trainer.parallel.mesh import Mesh, alone
-from trainer.parallel.plan import Fragment, split_of
 
 ROOT = Path(__file__).parents[2]
 SHAPES = {"a.weight": (6, 7), "b": (11,), "scalar": ()}

@@ -116,9 +116,9 @@ import sys, time
 from pathlib import Path
 import torch
 from trainer.checkpoint.write import CheckpointWriter
-from trainer.parallel.layout import Layout
+from trainer.layout.layout import Layout
 from trainer.parallel.mesh import Mesh
-from trainer.parallel.plan import Fragment
+from trainer.layout.plan import Fragment
 
 folder, rank, world, count, last = Path(sys.argv[1]), *map(int, sys.argv[2:])
 sizes = []
@@ -198,7 +198,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from trainer.checkpoint.write import load_latest
-from trainer.parallel.layout import Layout
+from trainer.layout.layout import Layout
 from trainer.parallel.mesh import Mesh
 
 dist.init_process_group("gloo")

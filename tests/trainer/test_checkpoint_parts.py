@@ -9,7 +9,7 @@ import torch
 
 from trainer.checkpoint.files import seal, unseal
 from trainer.checkpoint.write import CheckpointError, load_latest
-from trainer.parallel.plan import Fragment
+from trainer.layout.plan import Fragment
 
 from .checkpoints import (
     CUT_SHAPES,

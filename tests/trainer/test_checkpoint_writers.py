@@ -9,8 +9,8 @@ import torch
 
 from trainer.checkpoint.files import SaveFolders, find_steps, give_up
 from trainer.checkpoint.write import CheckpointWriter, verify
+from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import alone
-from trainer.parallel.plan import Fragment
 
 from .checkpoints import (
     CUT_SHAPES,

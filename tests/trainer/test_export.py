@@ -18,9 +18,9 @@ from models.dit.model import DiT
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import compose_run, freeze
 from trainer.diffusion.export import main
-from trainer.parallel.layout import Layout
+from trainer.layout.layout import Layout
+from trainer.layout.plan import Fragment, split_of
 from trainer.parallel.mesh import Mesh
-from trainer.parallel.plan import Fragment, split_of
 
 ROOT = Path(__file__).parents[2]
 STEP, TP, PIECES = 70, 2, 3

@@ -27,8 +27,8 @@ from trainer.diffusion.attempt import train_run
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.loop import _init_generator
+from trainer.layout.layout import Layout
 from trainer.metrics import read_metrics
-from trainer.parallel.layout import Layout
 from trainer.parallel.mesh import Mesh, alone
 from trainer.rng import normal
 

@@ -28,8 +28,8 @@ from trainer.checkpoint.files import (
     tensor_key,
     unseal,
 )
+from trainer.layout.plan import split_of
 from trainer.parallel.mesh import Mesh, alone
-from trainer.parallel.plan import split_of
 
 log = logging.getLogger(__name__)
 _OPEN_FILES = 16  # a parameter's pieces lie in few files; thousands of ranks wrote thousands

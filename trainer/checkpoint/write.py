@@ -37,8 +37,8 @@ from trainer.checkpoint.files import (
     write_rank,
 )
 from trainer.checkpoint.read import Loaded, load_latest, verify
+from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import Mesh
-from trainer.parallel.plan import Fragment
 
 __all__ = ["CheckpointError", "CheckpointWriter", "Loaded", "load_latest", "verify"]
 

@@ -27,11 +27,11 @@ from trainer.diffusion.loss_guard import Guard, Verdict
 from trainer.diffusion.micro_batch import MicroBatch, accumulate, measure, prepare
 from trainer.diffusion.progress import Progress, Recorder, Window
 from trainer.heartbeat import Heartbeat
+from trainer.layout.plan import Fragment
 from trainer.metrics import read_metrics
 from trainer.optim import learning_rate
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
-from trainer.parallel.plan import Fragment
 from trainer.rng import generator
 
 log = logging.getLogger(__name__)

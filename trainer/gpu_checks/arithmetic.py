@@ -14,7 +14,7 @@ from models.flow import flow_errors
 from trainer.gpu_checks.curve import Curve, loss_error, train_curve
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative, within
 from trainer.gpu_checks.samples import SMALL, TINY, build_batch, build_model
-from trainer.parallel.config import ParallelConfig, Precision, Recompute
+from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.parallel.mesh import alone, start_mesh, stop_mesh
 from trainer.parallel.recompute import compile_blocks, recompute_blocks
 

@@ -12,7 +12,7 @@ from models.config import ModelConfig
 from trainer.config import OptimConfig
 from trainer.diffusion.micro_batch import accumulate
 from trainer.gpu_checks.samples import build_batch, random_values
-from trainer.parallel.config import ParallelConfig
+from trainer.layout.config import ParallelConfig
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
 

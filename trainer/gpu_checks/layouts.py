@@ -21,7 +21,7 @@ from models.config import ModelConfig
 from trainer.gpu_checks.curve import PACKS, Curve, largest_error, train_curve
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, within
 from trainer.gpu_checks.samples import TINY
-from trainer.parallel.config import ParallelConfig, Precision
+from trainer.layout.config import ParallelConfig, Precision
 from trainer.parallel.mesh import join_mesh, start_mesh, stop_mesh
 
 TOLERANCE = 1e-4  # of losses and gradient norms, relative; measured on CPU: 1e-7

@@ -17,8 +17,8 @@ from trainer.config import RunConfig, compose_run, freeze
 from trainer.diffusion.attempt import train_run
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative
 from trainer.gpu_checks.samples import write_latents
+from trainer.layout.config import Precision
 from trainer.metrics import read_metrics
-from trainer.parallel.config import Precision
 from trainer.parallel.mesh import start_mesh, stop_mesh
 
 STEPS = 6

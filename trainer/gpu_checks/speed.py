@@ -12,7 +12,7 @@ from models.dit.count import count_params
 from trainer.gpu_checks.attention import milliseconds
 from trainer.gpu_checks.curve import train_curve
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip
-from trainer.parallel.config import ParallelConfig, Precision
+from trainer.layout.config import ParallelConfig, Precision
 from trainer.parallel.mesh import start_mesh, stop_mesh
 
 

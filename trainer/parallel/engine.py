@@ -20,12 +20,12 @@ from models.config import ModelConfig
 from models.dit.roles import role_groups
 from models.pack import TokenPack
 from trainer.config import OptimConfig
-from trainer.parallel.config import ParallelConfig, Precision
-from trainer.parallel.cost import reduce_bucket
+from trainer.layout.config import ParallelConfig, Precision
+from trainer.layout.cost import reduce_bucket
+from trainer.layout.plan import Fragment, split_of
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.optimizer import HeldAdamW
 from trainer.parallel.pipeline import Pipeline
-from trainer.parallel.plan import Fragment, split_of
 from trainer.parallel.stage import (
     build_stage,
     materialise,

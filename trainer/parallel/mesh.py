@@ -8,8 +8,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from trainer.parallel.config import ParallelConfig
-from trainer.parallel.layout import Coordinates, Layout
+from trainer.layout.config import ParallelConfig
+from trainer.layout.layout import Coordinates, Layout
 
 Group = dist.ProcessGroup
 

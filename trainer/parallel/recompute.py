@@ -16,7 +16,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from trainer.parallel.config import Recompute
+from trainer.layout.config import Recompute
 
 # What "selective" keeps: results that are costly to compute or to send again; not gathered rows,
 # which are tp times the stream (Korthikanti et al. 2022 gather them again, too).

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.pack import TokenPack
-from trainer.parallel.layout import Layout
+from trainer.layout.layout import Layout
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

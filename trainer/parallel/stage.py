@@ -10,11 +10,11 @@ from models.config import ModelConfig
 from models.dit.model import DiT, Stream
 from models.dit.precondition import value_spread
 from models.pack import TokenPack
-from trainer.parallel.config import ParallelConfig
+from trainer.layout.config import ParallelConfig
+from trainer.layout.plan import split_of
+from trainer.layout.stages import Chunk, chunks_of, cut_chunks
 from trainer.parallel.mesh import Mesh
-from trainer.parallel.plan import split_of
 from trainer.parallel.recompute import compile_blocks, recompute_blocks
-from trainer.parallel.stages import Chunk, chunks_of, cut_chunks
 
 _FIRST = ("patch_in", "place_in", "condition", "modulation", "caption_in", "null_caption")
 _LAST = ("head_modulation", "head")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dit.model import DiT
-from trainer.parallel.plan import Split, split_of
+from trainer.layout.plan import Split, split_of
 from trainer.parallel.rows import gather_rows, scatter_sum, sum_ranks
 
 with warnings.catch_warnings():

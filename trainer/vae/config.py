@@ -13,7 +13,7 @@ from data.config import DataConfig
 from models.config import PerceptualConfig, VaeConfig
 from trainer.compose import compose_as, freeze_as, load_as
 from trainer.config import CheckpointConfig, OptimConfig
-from trainer.parallel.config import ParallelConfig
+from trainer.layout.config import ParallelConfig
 
 VAE, PERCEPTUAL = "vae", "perceptual"
 

@@ -14,8 +14,8 @@ from models.pack import TokenPack
 from trainer.config import OptimConfig
 from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.micro_batch import MicroBatch, accumulate
-from trainer.parallel.config import ParallelConfig, Precision, Recompute
-from trainer.parallel.cost import Work
+from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.cost import Work
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh, join_mesh
 from trainer.parallel.rows import own_rows, row_slice

@@ -20,9 +20,9 @@ from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.loop import _init_generator
 from trainer.diffusion.micro_batch import accumulate, measure, prepare
+from trainer.layout.plan import split_of
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh, stop_mesh
-from trainer.parallel.plan import split_of
 from trainer.rng import normal
 
 from ..conftest import compose_smoke

@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from models.attention import attend_segments
 from models.config import ModelConfig
 from models.pack import TokenPack
-from trainer.parallel.config import Precision
-from trainer.parallel.cost import Work
+from trainer.layout.config import Precision
+from trainer.layout.cost import Work
 from trainer.parallel.mesh import _GROUPS, Mesh, join_mesh
 from trainer.parallel.rows import own_rows
 from trainer.parallel.stage import Stage, build_stage, materialise

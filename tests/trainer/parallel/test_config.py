@@ -3,8 +3,8 @@
 import pytest
 
 from models.config import ModelConfig
-from trainer.parallel.config import ParallelConfig, Precision, Recompute
-from trainer.parallel.layout import Layout
+from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.layout import Layout
 
 MODEL = ModelConfig(width=64, depth=6, head_dim=16)  # four heads
 REFUSED = {

@@ -17,9 +17,9 @@ import torch.distributed as dist
 from models.config import ModelConfig
 from models.dit.count import count_params
 from models.dit.model import DiT
-from trainer.parallel import cost, engine
-from trainer.parallel.config import ParallelConfig
-from trainer.parallel.cost import (
+from trainer.layout import cost
+from trainer.layout.config import ParallelConfig
+from trainer.layout.cost import (
     Traffic,
     Work,
     checkpoint_bytes,
@@ -28,9 +28,10 @@ from trainer.parallel.cost import (
     reduce_bucket,
     step_traffic,
 )
-from trainer.parallel.layout import Coordinates, Layout
-from trainer.parallel.plan import split_of
-from trainer.parallel.shapes import rank_params, rank_shapes
+from trainer.layout.layout import Coordinates, Layout
+from trainer.layout.plan import split_of
+from trainer.layout.shapes import rank_params, rank_shapes
+from trainer.parallel import engine
 
 from .engines import Setting, measure_setting
 from .worlds import rank_file, run_world
@@ -248,7 +249,7 @@ def random_shape(draw: random.Random) -> tuple[ModelConfig, ParallelConfig]:
 
 
 def test_planning_needs_no_torch() -> None:
-    code = "import sys, trainer.parallel.cost; assert 'torch' not in sys.modules"
+    code = "import sys, trainer.layout.cost; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 

@@ -7,8 +7,8 @@ import torch
 
 from models.config import ModelConfig
 from models.dit.model import DiT
-from trainer.parallel.layout import AXES, Coordinates, Layout
-from trainer.parallel.plan import TENSOR_PLAN, Split, split_of
+from trainer.layout.layout import AXES, Coordinates, Layout
+from trainer.layout.plan import TENSOR_PLAN, Split, split_of
 from trainer.parallel.rows import padded_rows, row_slice
 
 LAYOUTS = [Layout(*sizes) for sizes in product((1, 2, 3), repeat=4)]

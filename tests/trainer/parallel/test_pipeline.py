@@ -5,8 +5,8 @@ from collections import deque
 import pytest
 
 from models.config import ModelConfig
+from trainer.layout.stages import chunks_of, cut_chunks, part_costs
 from trainer.parallel.pipeline import Action, forward_only, schedule
-from trainer.parallel.stages import chunks_of, cut_chunks, part_costs
 
 SHAPES = [(p, c, m) for p in (1, 2, 3, 4, 8) for c in (1, 2, 3) for m in (1, 2, 4, 8, 24)]
 SHAPES = [(p, c, m) for p, c, m in SHAPES if c == 1 or (p > 1 and m % p == 0)]

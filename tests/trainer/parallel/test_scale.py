@@ -2,7 +2,7 @@
 
 torch's fake process group stands for the other ranks. What a rank builds is on the meta device;
 what it computes and sends is on fake tensors; and a narrow model goes through DeepSpeed with real
-tensors in the same layouts. The closed forms of ``trainer.parallel.cost`` must say the same.
+tensors in the same layouts. The closed forms of ``trainer.layout.cost`` must say the same.
 """
 
 import random
@@ -15,7 +15,7 @@ import pytest
 from models.config import ModelConfig
 from models.dit.count import count_flops, count_params
 from trainer.config import compose_run
-from trainer.parallel.cost import (
+from trainer.layout.cost import (
     RankBytes,
     Traffic,
     Work,
@@ -24,10 +24,10 @@ from trainer.parallel.cost import (
     rank_bytes,
     step_traffic,
 )
-from trainer.parallel.layout import AXES, Layout
-from trainer.parallel.plan import split_of
+from trainer.layout.layout import AXES, Layout
+from trainer.layout.plan import split_of
+from trainer.layout.shapes import rank_params, rank_shapes
 from trainer.parallel.rows import padded_rows
-from trainer.parallel.shapes import rank_params, rank_shapes
 
 from .engines import Setting
 from .fakes import in_child

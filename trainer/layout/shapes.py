@@ -4,9 +4,9 @@ from math import prod
 
 from models.config import ModelConfig
 from models.dit.count import POSITION_FEATURES
-from trainer.parallel.layout import Coordinates, Layout
-from trainer.parallel.plan import split_of
-from trainer.parallel.stages import Chunk, chunks_of, cut_chunks
+from trainer.layout.layout import Coordinates, Layout
+from trainer.layout.plan import split_of
+from trainer.layout.stages import Chunk, chunks_of, cut_chunks
 
 Shape = tuple[int, ...]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 from math import ceil, prod
 
 from models.config import ModelConfig
-from trainer.parallel.config import ParallelConfig, Precision, Recompute
-from trainer.parallel.layout import Coordinates, Layout
-from trainer.parallel.plan import split_of
-from trainer.parallel.shapes import rank_chunks, rank_shapes
+from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.layout import Coordinates, Layout
+from trainer.layout.plan import split_of
+from trainer.layout.shapes import rank_chunks, rank_shapes
 
 COMPLEX_BYTES = 8
 MASTER_BYTES = 4  # master weights, moments and averages are fp32 always

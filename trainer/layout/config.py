@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from models.config import ModelConfig
-from trainer.parallel.layout import Layout
+from trainer.layout.layout import Layout
 
 DEVICES = ("auto", "cpu", "cuda")
 
