@@ -11,7 +11,8 @@ from data.media.h264 import encode_h264
 from data.worlds.clip import Clip
 from data.worlds.framing import film_framing
 from trainer.config import RunConfig, freeze
-from trainer.framing import (
+from trainer.probes.common import ClipSource, ProbeConfig, read_clip
+from trainer.probes.framing import (
     Palette,
     check_palette,
     learn_palette,
@@ -21,7 +22,6 @@ from trainer.framing import (
     subject_of,
     summarise_clip,
 )
-from trainer.probe import ClipSource, ProbeConfig, read_clip
 
 from .conftest import compose_smoke
 

@@ -15,7 +15,7 @@ from trainer.config import CaptionUse, load_run
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.evaluate import Validator
 from trainer.parallel.mesh import alone
-from trainer.score import main
+from trainer.probes.score import main
 
 from .conftest import read_json
 

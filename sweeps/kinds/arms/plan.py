@@ -13,7 +13,7 @@ from sweeps.kinds.arms.prompts import Prompt, choose_prompts
 from sweeps.kinds.isoflop.plan import NO_HORIZON, Spec, train_job
 from trainer.config import CaptionUse, RunConfig, compose_run
 
-PROBES = {Probe.attributes: "trainer.attributes", Probe.framing: "trainer.framing"}
+PROBES = {Probe.attributes: "trainer.probes.attributes", Probe.framing: "trainer.probes.framing"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ArmsPlan:
         captions = ",".join(use.value for use in losses.captions)
         settings = [f"split={losses.split}", f"samples={losses.samples}", f"captions=[{captions}]"]
         settings += [f"root={losses.root}"] if losses.root else []
-        argv = [sys.executable, "-m", "trainer.score", f"run={run}", f"out={out}", *settings]
+        argv = [sys.executable, "-m", "trainer.probes.score", f"run={run}", f"out={out}", *settings]
         _forget_if_changed(out.with_suffix(".asked.json"), settings, [out])
         return Job(f"loss-{spec.name}", out.parent / run.name, argv, 1, spec.budget / 50, out)
 

@@ -178,7 +178,7 @@ class GridRunner:
             run = self.plan.compose(point.spec)
             words = [run.validation.splits[0], run.validation.samples, *seeds]
             out = self.study.folder / "noises" / f"{folder.name}-{'-'.join(map(str, words))}.json"
-            argv = [sys.executable, "-m", "trainer.score", f"run={folder}", f"out={out}"]
+            argv = [sys.executable, "-m", "trainer.probes.score", f"run={folder}", f"out={out}"]
             argv += [f"split={run.validation.splits[0]}", f"samples={run.validation.samples}"]
             argv += [f"captions=[{run.validation.captions.value}]"]
             argv += [f"noise_seeds=[{','.join(map(str, seeds))}]"]

@@ -1,6 +1,6 @@
 """Measure how much of the main subject drawn clips show: found by its colour, fitted by its shape.
 
-usage: python -m trainer.framing run=RUN clips=FILE.json root=DATASET out=FILE.json [key=value ...]
+usage: python -m trainer.probes.framing run=RUN clips=FILE.json root=DATASET out=FILE.json [key=value ...]
 
 Every pixel goes to the nearest of a few colours: two of each subject colour and some of whatever
 lies around subjects, all learned from training clips whose truth says where the subject is. The
@@ -26,7 +26,15 @@ from scipy.cluster.vq import kmeans2
 from scipy.ndimage import find_objects, label
 
 from data.derive.crop import crop_truth, square_window
-from trainer.probe import ClipSource, Frames, Known, ProbeConfig, read_clip, run_probe, truths_of
+from trainer.probes.common import (
+    ClipSource,
+    Frames,
+    Known,
+    ProbeConfig,
+    read_clip,
+    run_probe,
+    truths_of,
+)
 
 WHOLE_SHARE = 0.9
 DRAWN_AREA = 0.25  # of the usual area of a subject

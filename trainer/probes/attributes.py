@@ -1,6 +1,6 @@
 """Measure which attributes of a prompt a drawn clip shows, by a classifier trained on real clips.
 
-usage: python -m trainer.attributes run=RUN clips=FILE.json root=DATASET out=FILE.json [key=value]
+usage: python -m trainer.probes.attributes run=RUN clips=FILE.json root=DATASET out=FILE.json [key=value]
 
 The truth of a clip names its attributes (floor, wall, sky, light, camera ...). A phrase that names
 colours counts by its first one, a list by its first item. A small network learns them from
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
 from data.worlds.render.shapes import COLOURS
-from trainer.probe import ClipSource, Frames, ProbeConfig, read_clip, run_probe, truths_of
+from trainer.probes.common import ClipSource, Frames, ProbeConfig, read_clip, run_probe, truths_of
 
 Labels = dict[str, str]
 GRID, PICTURES = 8, 3  # a clip is seen as so many pictures of GRID x GRID colours
