@@ -14,7 +14,7 @@ from launch.run_folder.runs import RESULT_FILE, RunFolder
 from launch.slurm.accounting import PastJob
 from launch.slurm.commands import QueueEntry
 from launch.slurm.submit import entry_of
-from trainer.heartbeat import read_heartbeats
+from trainer.run.heartbeat import read_heartbeats
 
 if TYPE_CHECKING:
     from launch.planner.machine import MachineConfig

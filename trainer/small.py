@@ -22,17 +22,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from data.loading.batch import Step
-from trainer.attempt import clear_stopped, ended_attempts, mark_stopped
 from trainer.checkpoint.read import Loaded, load_latest
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import CheckpointConfig, OptimConfig
 from trainer.diffusion.ema import gamma_of
 from trainer.diffusion.result import environment, write_json
-from trainer.fence import Fence
 from trainer.layout.plan import Fragment
-from trainer.metrics import MetricsFile
 from trainer.optim import learning_rate
 from trainer.parallel.mesh import Mesh, alone
+from trainer.run.attempt import clear_stopped, ended_attempts, mark_stopped
+from trainer.run.lease import Fence
+from trainer.run.metrics import MetricsFile
 
 log = logging.getLogger(__name__)
 _PRINT_SECONDS = 10.0

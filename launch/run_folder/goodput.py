@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.run_folder.records import read_launches
-from trainer.attempt import read_timelines
+from trainer.run.attempt import read_timelines
 
 CAUSES = ("queue", "requeue", "detect", "start", "load", "save", "repeat", "end")
 _USEFUL = ("data", "forward and backward", "update", "validation")

@@ -17,7 +17,13 @@ from launch.slurm.commands import QueueEntry
 from launch.state import RunState, state_of
 from launch.status import format_table, printable
 from launch.submit import main as submit_main
-from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped, read_timelines
+from trainer.run.attempt import (
+    Timeline,
+    clear_stopped,
+    ended_attempts,
+    mark_stopped,
+    read_timelines,
+)
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "name: run\nhorizon: {steps: 100}\nparallel: {processes: 4}\n"

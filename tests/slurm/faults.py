@@ -5,7 +5,7 @@ from pathlib import Path
 
 from launch.run_folder.goodput import account
 from launch.run_folder.records import read_launches
-from trainer.attempt import read_timelines
+from trainer.run.attempt import read_timelines
 
 CAUSES = ("detect", "requeue", "start", "load", "repeat")
 FAULT_COLUMNS = ("fault", "outcome", *(f"{c} s" for c in CAUSES), "sum s", "samples lost",

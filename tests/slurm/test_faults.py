@@ -16,8 +16,8 @@ from launch.local.process import Job
 from launch.local.run import Status
 from launch.run_folder.records import read_launches
 from launch.slurm.submit import submit_jobs
-from trainer.heartbeat import read_heartbeats
-from trainer.metrics import read_metrics
+from trainer.run.heartbeat import read_heartbeats
+from trainer.run.metrics import read_metrics
 
 from ..trainer.faults.runs import assert_twins, lost_samples
 from .cluster import Cluster, wait_until

@@ -8,7 +8,7 @@ from launch.dispatch import run_on
 from launch.local.run import Status
 from launch.run_folder.records import read_launches
 from launch.slurm_config import Starter
-from trainer.metrics import read_metrics
+from trainer.run.metrics import read_metrics
 
 from .cluster import Cluster
 from .programs import site

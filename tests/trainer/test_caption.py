@@ -20,7 +20,7 @@ from tests.data.conftest import meta
 from trainer.captioner.caption import main
 from trainer.captioner.train import compose_captioner, freeze, mirror_words, train_captioner
 from trainer.captioner.weights import load_captioner
-from trainer.metrics import read_metrics
+from trainer.run.metrics import read_metrics
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
 TINY = [

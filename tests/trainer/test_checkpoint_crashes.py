@@ -14,8 +14,8 @@ import torch
 
 from trainer.checkpoint.write import CheckpointError, CheckpointWriter, load_latest, verify
 from trainer.config import freeze
-from trainer.metrics import read_metrics
 from trainer.parallel.mesh import alone
+from trainer.run.metrics import read_metrics
 
 from .checkpoints import (
     CUT_SHAPES,

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from trainer.fence import Fence, Fenced
+from trainer.run.lease import Fence, Fenced
 
 # Takes the fence, says so, and then answers each line it reads.
 HOLDER = """
 import logging, os, sys, time
 from pathlib import Path
-from trainer.fence import Fence, Fenced
+from trainer.run.lease import Fence, Fenced
 
 logging.basicConfig(level=logging.INFO)
 folder, host, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
@@ -286,7 +286,7 @@ def test_a_full_disk_while_renewing_is_logged_and_tried_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.fence._write_synced", full)
+        patch.setattr("trainer.run.lease._write_synced", full)
         time.sleep(0.3)
     assert "cannot renew the lease ([Errno 28]" in caplog.text
     renewed = lease(tmp_path)["renewed"]
@@ -301,7 +301,7 @@ def test_a_file_system_without_locks_relies_on_the_lease(
     def no_locks(*args: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("trainer.fence.fcntl.flock", no_locks)
+    monkeypatch.setattr("trainer.run.lease.fcntl.flock", no_locks)
     first = Fence.take(tmp_path, 0.6)
     assert "Relying on its lease alone" in caplog.text
     with pytest.raises(ValueError, match="attempt 1"):

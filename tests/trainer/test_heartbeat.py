@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from trainer.heartbeat import STALLED, Heartbeat, find_suspects, read_heartbeats
+from trainer.run.heartbeat import STALLED, Heartbeat, find_suspects, read_heartbeats
 
 WORLD = 3
 BEAT, STALL = 0.4, 1.5
@@ -22,7 +22,7 @@ BEAT, STALL = 0.4, 1.5
 RANK = """
 import logging, sys, time
 from pathlib import Path
-from trainer.heartbeat import Heartbeat
+from trainer.run.heartbeat import Heartbeat
 
 logging.basicConfig(format="%(message)s")
 folder, rank, plan = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -271,7 +271,7 @@ def test_a_rank_that_noticed_first_and_left_is_not_blamed_by_the_next(
 
 def test_a_process_that_was_itself_stopped_blames_nobody_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from trainer.heartbeat import Heartbeat; "
+        "import sys, time; from pathlib import Path; from trainer.run.heartbeat import Heartbeat; "
         "import logging; logging.basicConfig(); "
         "heart = Heartbeat(Path(sys.argv[1]), 0, 2, 0.2, 2.0); heart.start(); "
         "print('here', flush=True); sys.stdin.read()"
@@ -367,5 +367,5 @@ def test_many_waiting_ranks_are_told_in_ranges_with_the_rare_phase_first() -> No
 
 
 def test_the_module_does_not_import_torch() -> None:
-    code = "import sys, trainer.heartbeat, trainer.fence; sys.exit('torch' in sys.modules)"
+    code = "import sys, trainer.run.heartbeat, trainer.run.lease; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0

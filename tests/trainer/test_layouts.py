@@ -28,9 +28,9 @@ from trainer.diffusion.collate import Collator
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.loop import _init_generator
 from trainer.layout.layout import Layout
-from trainer.metrics import read_metrics
 from trainer.parallel.mesh import Mesh, alone
 from trainer.rng import normal
+from trainer.run.metrics import read_metrics
 
 from .conftest import compose_smoke, read_json, write_latents
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trainer.config import freeze
-from trainer.metrics import MetricsFile, WandbMirror, read_metrics
+from trainer.run.metrics import MetricsFile, WandbMirror, read_metrics
 
 from .conftest import compose_smoke
 

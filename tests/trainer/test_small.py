@@ -13,9 +13,9 @@ from data.loading.loader import Loader
 from trainer.checkpoint.read import load_latest
 from trainer.config import CheckpointConfig, OptimConfig
 from trainer.layout.config import ParallelConfig
-from trainer.metrics import read_metrics
 from trainer.parallel.mesh import Mesh, alone, start_mesh, stop_mesh
 from trainer.rng import normal
+from trainer.run.metrics import read_metrics
 from trainer.small import SmallTraining, Term
 
 from .parallel.worlds import run_world

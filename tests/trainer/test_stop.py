@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from trainer.attempt import STOPPED_FILE, read_timelines
 from trainer.checkpoint.write import load_latest
 from trainer.config import freeze
 from trainer.diffusion.attempt import train_run
-from trainer.fence import Fence
-from trainer.metrics import read_metrics
+from trainer.run.attempt import STOPPED_FILE, read_timelines
+from trainer.run.lease import Fence
+from trainer.run.metrics import read_metrics
 
 from .conftest import compose_smoke, read_json
 

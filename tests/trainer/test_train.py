@@ -10,7 +10,7 @@ import torch
 from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, compose_run, freeze
 from trainer.diffusion.attempt import check_encoding, train_run
-from trainer.metrics import read_metrics
+from trainer.run.metrics import read_metrics
 
 from .conftest import read_json
 

@@ -19,7 +19,7 @@ from trainer.codec.files import fingerprint
 from trainer.config import compose_run, freeze, identity, load_run
 from trainer.diffusion.attempt import check_encoding
 from trainer.encode.encode import encode_dataset
-from trainer.metrics import read_metrics
+from trainer.run.metrics import read_metrics
 from trainer.train import main
 from trainer.vae.config import VaeRun, compose_vae
 from trainer.vae.config import freeze as freeze_vae

@@ -12,7 +12,6 @@ from typing import Any
 from data.dataset.remote import open_root
 from data.dataset.shards import read_manifest
 from data.loading.loader import Loader
-from trainer.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.codec.files import fingerprint
 from trainer.config import RunConfig
@@ -21,10 +20,11 @@ from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import Diverged, Training
 from trainer.diffusion.progress import Recorder
 from trainer.diffusion.result import environment, summarise, write_json, write_result
-from trainer.fence import Fence
-from trainer.heartbeat import Heartbeat
-from trainer.metrics import MetricsFile, WandbMirror
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
+from trainer.run.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
+from trainer.run.heartbeat import Heartbeat
+from trainer.run.lease import Fence
+from trainer.run.metrics import MetricsFile, WandbMirror
 
 log = logging.getLogger(__name__)
 _PRINT_SECONDS = 10.0

@@ -26,13 +26,13 @@ from trainer.diffusion.horizon import Horizon
 from trainer.diffusion.loss_guard import Guard, Verdict
 from trainer.diffusion.micro_batch import MicroBatch, accumulate, measure, prepare
 from trainer.diffusion.progress import Progress, Recorder, Window
-from trainer.heartbeat import Heartbeat
 from trainer.layout.plan import Fragment
-from trainer.metrics import read_metrics
 from trainer.optim import learning_rate
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
 from trainer.rng import generator
+from trainer.run.heartbeat import Heartbeat
+from trainer.run.metrics import read_metrics
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from data.loading.batch import Step
 from data.loading.planner import Cell, tokens
-from trainer.metrics import MetricsFile, WandbMirror, append_lines
 from trainer.parallel.mesh import Mesh
+from trainer.run.metrics import MetricsFile, WandbMirror, append_lines
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from data.dataset.sample import world_of
 from models.dit.count import count_params
 from trainer.config import RunConfig
-from trainer.metrics import read_metrics
 from trainer.optim import learning_rate
+from trainer.run.metrics import read_metrics
 
 if TYPE_CHECKING:  # both import the engine, which small networks do not need
     from trainer.diffusion.evaluate import Validation

@@ -31,7 +31,7 @@ from data.dataset.shards import read_index
 from data.ingest.ingest import help_text, parse
 from trainer.captioner.remote import ANSWER_CHARACTERS, clean_text
 from trainer.chat.endpoint import AskError, Endpoint, EndpointConfig, Messages
-from trainer.metrics import append_lines
+from trainer.run.metrics import append_lines
 
 PROMPT_CHARACTERS = (3, 500)
 DENSE_CHARACTERS = (20, 2000)

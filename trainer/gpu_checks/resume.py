@@ -18,8 +18,8 @@ from trainer.diffusion.attempt import train_run
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative
 from trainer.gpu_checks.samples import write_latents
 from trainer.layout.config import Precision
-from trainer.metrics import read_metrics
 from trainer.parallel.mesh import start_mesh, stop_mesh
+from trainer.run.metrics import read_metrics
 
 STEPS = 6
 KINDS = ("param", "exp_avg", "exp_avg_sq", "ema")

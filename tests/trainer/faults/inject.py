@@ -150,10 +150,10 @@ class Machine:
 
     def __call__(self) -> None:
         """Install it."""
-        import trainer.fence
+        import trainer.run.lease
 
-        take = trainer.fence.Fence.take
-        wrap("trainer.fence:_boot", lambda original: f"boot of {self.host}")
+        take = trainer.run.lease.Fence.take
+        wrap("trainer.run.lease:_boot", lambda original: f"boot of {self.host}")
         wrap(
             "trainer.diffusion.attempt:_take_fence",
             lambda original, folder, mesh: take(folder, self.lease_seconds, self.host),

@@ -10,7 +10,7 @@ import torch
 from models.dit.model import DiT
 from trainer.checkpoint.write import Loaded, load_latest, verify
 from trainer.config import compose_run, freeze, load_run
-from trainer.metrics import read_metrics
+from trainer.run.metrics import read_metrics
 
 from ..conftest import read_json
 

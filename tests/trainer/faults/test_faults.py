@@ -36,7 +36,7 @@ pytestmark = pytest.mark.dist
 slow = pytest.mark.slow
 STEP = "trainer.diffusion.loop:accumulate"
 KILLED = -signal.SIGKILL
-STALLED = 76  # trainer.heartbeat.STALLED
+STALLED = 76  # trainer.run.heartbeat.STALLED
 STOPPED = 75  # trainer.train.STOPPED
 
 # What is killed: name in the table, rank, moment, steps of the checkpoints that are left.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trainer.metrics import MetricsFile, append_lines, read_metrics
+from trainer.run.metrics import MetricsFile, append_lines, read_metrics
 
 
 def test_a_line_that_was_cut_short_does_not_swallow_the_next_one(tmp_path: Path) -> None:

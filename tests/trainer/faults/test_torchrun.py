@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import compose_run, run_name
-from trainer.heartbeat import read_heartbeats
+from trainer.run.heartbeat import read_heartbeats
 
 from .conftest import Inject, Twin
 from .harness import wait_until

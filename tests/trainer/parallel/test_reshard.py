@@ -12,7 +12,7 @@ from torch import Tensor
 from models.dit.model import DiT, initial_values
 from trainer.checkpoint.write import load_latest
 from trainer.diffusion.loop import _init_generator
-from trainer.metrics import read_metrics
+from trainer.run.metrics import read_metrics
 
 from ..conftest import write_latents
 from .reshard import STEPS, Shape, compose

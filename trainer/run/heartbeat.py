@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trainer.attempt import Timeline
+from trainer.run.attempt import Timeline
 
 log = logging.getLogger(__name__)
 
