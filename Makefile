@@ -94,7 +94,7 @@ test-slurm: setup-system $(STAMP) ## A throw-away SLURM cluster of 4 nodes (root
 	@$(PYTEST) -m slurm $(ARGS)
 
 gpu-check: $(STAMP) ## On a machine with a GPU: layouts, bf16, kernels, speed as a table (ten minutes)
-	@$(BIN)/python -m trainer.gpu_checks.check $(ARGS)
+	@$(BIN)/python -m trainer.gpu_checks $(ARGS)
 
 bench: $(STAMP) ## Print the ratios that decisions rest on (run it on an idle machine)
 	@$(BIN)/python -m benchmarks.cpu_ops
@@ -124,7 +124,7 @@ plan: $(STAMP) ## Predicted against real memory and published speed; a search fo
 	@$(BIN)/python -m benchmarks.plan_memory
 	@$(BIN)/python -m benchmarks.plan_speed
 	@$(BIN)/python -m launch.plan --search gpus=1024 model=w6144d48 horizon.tokens=1e12
-	@$(BIN)/python -m sweeps.predict.economics law=docs/studies/demo/law.json 'machines=[cpu2,h100]'
+	@$(BIN)/kinescale economics law=docs/studies/demo/law.json 'machines=[cpu2,h100]'
 
 check: $(STAMP) ## Lint, format, types and the contracts between the rooms
 	@echo "check: ruff"

@@ -131,7 +131,7 @@ class Stacked:
 
     @torch.no_grad()
     def update(self, lrs: Sequence[float]) -> None:
-        """Clip each model by its own norm, then AdamW and the average (trainer/diffusion/ema.py)."""
+        """Clip each model by its own norm, then AdamW and the average (trainer/diffusion/ema)."""
         optim, gradient = self.optims[0], self._gradient
         self._updates += 1
         if optim.clip > 0:

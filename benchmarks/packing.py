@@ -8,8 +8,8 @@ benchmarks/packers.py. The columns:
 padding    tokens of room that hold nothing useful
 dropped    source tokens that were cropped away
 8, 64      how much longer the slowest of so many ranks takes than the mean rank, over all steps of
-           four batches a rank, by modelled cost (data.loading.planner.pack_cost): dealt out at random, and by
-           data.loading.planner.deal
+           four batches a rank, by modelled cost (data.loading.planner.pack_cost):
+           dealt out at random, and by data.loading.planner.deal
 us         microseconds to plan one sample
 wait       most batches made between the arrival of a sample and its own
 """

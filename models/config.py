@@ -148,7 +148,7 @@ class ModelConfig:
     mlp_ratio: hidden size of the MLP over D.
     values_per_token: channels of the latent times the 1x2x2 patch; at most twice ``width``, else
         the rank of the output layer limits the loss (docs/decisions/002).
-    spread: standard deviation of each latent channel, for preconditioning (models/dit/precondition.py).
+    spread: standard deviation of each latent channel, see models/dit/precondition.py.
     text_width: size of a caption token state.
     time_features: sinusoids that embed the timestep, and as many the frame rate.
     rope_theta: base of the rotary frequencies.

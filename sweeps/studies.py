@@ -7,7 +7,7 @@ framing:  native clips against square crops of them at equal compute.
 
 Each part that is there already is kept: films, crops, latents, finished runs. Interrupt it at any
 time; the same command continues. smoke=true does all of it with a few clips, in a minute or two.
-Further key=value go to the study (sweeps/kinds/arms/config.py). The page: runs/NAME/report/index.html
+Further key=value go to the study (sweeps/kinds/arms/config.py). Page: runs/NAME/report/index.html
 """
 
 import subprocess

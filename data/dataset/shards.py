@@ -212,11 +212,11 @@ def read_index(root: Path | str, split: str) -> list[SampleInfo]:
     if not path.is_file():
         raise ValueError(
             f"split={split}: {path} is missing. Ingest the dataset, or index foreign webdataset "
-            f"shards with: python -m data.derive.index {root} {split}"
+            f"shards with: kinescale index {root} {split}"
         )
     infos: list[SampleInfo] = []
     keys: set[str] = set()
-    remedy = f"Rebuild it with: python -m data.derive.index {root} {split}"
+    remedy = f"Rebuild it with: kinescale index {root} {split}"
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             try:

@@ -1,4 +1,4 @@
-"""Judge decoders on real files: ``python -m data.decode.check FILE...``.
+"""Judge decoders on real files: ``kinescale decode-check FILE...``.
 
 PyAV, decoding from the start to the end and refusing damaged frames, is the judge. Each other
 decoder reads the same bytes in a killable child; it is exact if every frame equals the judge's bit
@@ -241,7 +241,7 @@ def installed() -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Judge every decoder on files and print the verdicts."""
-    parser = argparse.ArgumentParser(prog="python -m data.decode.check", description=__doc__)
+    parser = argparse.ArgumentParser(prog="kinescale decode-check", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", help="videos to judge the decoders on")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds a decoder may take")
     parser.add_argument("--decoders", nargs="+", default=installed(), help="default: %(default)s")

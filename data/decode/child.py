@@ -5,8 +5,8 @@ no signal handler runs; so videos are decoded in child processes with a time lim
 this file, which therefore imports nothing heavier than numpy; it speaks length-prefixed JSON and
 raw bytes over one socket, so nothing is ever unpickled.
 
-data/engine/children.py also runs children that can be killed, but is no use here, nor this there. There a
-job is a whole file at ingest: few, pickled, under a memory limit, one loop hands them out. Here it
+data/engine/children.py also runs children that can be killed, but is no use here, nor this there.
+There a job is a whole file at ingest: few, pickled, under a memory limit, one loop hands them out. Here it
 is one clip of a training step: tens of megabytes of pixels are received in place, a child that
 imports only numpy starts and restarts in a fraction of a second, and threads wait on several.
 """
@@ -182,7 +182,7 @@ class DecoderChild:
         self, decoders: Sequence[str] = ("decord",), decoder_bytes: int = DECODER_BYTES
     ) -> None:
         self.channel, theirs = socket.socketpair()
-        root = str(Path(__file__).resolve().parents[1])
+        root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         with theirs:

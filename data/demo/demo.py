@@ -132,7 +132,3 @@ def main(arguments: list[str]) -> int:
     console.print(f"dataset: {root} ({seconds:.0f} s)", highlight=False)
     console.print(f"page:    {write_sheet(root)}", highlight=False)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from data.ingest.media_file import MediaFile
 
-TABLE = Path(__file__).parent / "conf" / "demo_sources.yaml"
+TABLE = Path(__file__).parents[1] / "conf" / "demo_sources.yaml"
 MAX_MEMBER_BYTES = 100_000_000
 
 

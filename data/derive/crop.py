@@ -1,4 +1,4 @@
-"""Crop a dataset as most public stacks do: ``python -m data.derive.crop root=DATASET out=FOLDER``.
+"""Crop a dataset as most public stacks do: ``kinescale crop root=DATASET out=FOLDER``.
 
 Every clip keeps its key, captions and truth, but only the square in the middle of its frames. It
 exists for studies of what cropping costs (native training never crops); boxes, shares and fields of
@@ -34,7 +34,7 @@ DECODERS = {"video": ("decord", "pyav"), "image": ("pillow",)}
 
 @dataclass
 class CropConfig:
-    """What ``python -m data.derive.crop`` makes.
+    """What ``kinescale crop`` makes.
 
     root: dataset of clips to read; all its splits are cropped.
     out: dataset folder to write.

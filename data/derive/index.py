@@ -1,4 +1,4 @@
-"""Index webdataset shards that other tools wrote: ``python -m data.derive.index ROOT SPLIT``.
+"""Index webdataset shards that other tools wrote: ``kinescale index ROOT SPLIT``.
 
 Nothing is unpacked to disk and nothing is unpickled. Members that could only be there to escape a
 folder (absolute names, ``..``, links, devices) are refused, and so is each sample that cannot be
@@ -240,7 +240,7 @@ def write_refused(folder: Path, report: IndexReport) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Index one split and print what was found and refused."""
-    parser = argparse.ArgumentParser(prog="python -m data.derive.index", description=__doc__)
+    parser = argparse.ArgumentParser(prog="kinescale index", description=__doc__)
     parser.add_argument("root", type=Path, help="dataset folder")
     parser.add_argument("split", help="its sub-folder of *.tar shards")
     parser.add_argument("--check", action="store_true", help="read every payload again and verify")

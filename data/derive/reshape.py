@@ -1,4 +1,4 @@
-"""The same clips smaller or shorter: ``python -m data.derive.reshape root=DATASET out=FOLDER scale=0.5``.
+"""The same clips smaller or shorter: ``kinescale reshape root=DATASET out=FOLDER scale=0.5``.
 
 For studies of what the size and length of clips do to a law: every clip keeps its key and captions,
 its frames are scaled down by one factor and cut to their first ones, so that data sets of several
@@ -32,7 +32,7 @@ CLIPS_PER_PART = 200
 
 @dataclass
 class ReshapeConfig:
-    """What ``python -m data.derive.reshape`` makes.
+    """What ``kinescale reshape`` makes.
 
     root: dataset of clips to read; out: dataset folder to write.
     scale: factor of height and width, at most 1; sides become even.

@@ -179,7 +179,3 @@ def help_text(schema: type[Any]) -> str:
         if not dataclasses.is_dataclass(getattr(defaults, f.name))
     )
     return f"    {lines.strip()}\n\nDefaults:\n{values}"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Show a dataset on one page: ``python -m data.show.sheet ROOT`` writes ``ROOT/index.html``.
+"""Show a dataset on one page: ``kinescale sheet ROOT`` writes ``ROOT/index.html``.
 
 Clips chosen evenly over each split, histograms of sizes, durations and filter scores with their
 thresholds, what became of every frame, and what was left out. The page is one file without scripts

@@ -1,4 +1,4 @@
-"""Bytes that a rank keeps between forward and backward, in closed form for ``models.dit.model.DiT``.
+"""Bytes that a rank keeps between forward and backward, in closed form for ``models.dit``.
 
 Counted over models/dit/blocks.py, in rows of the width D that autograd saves for a block; checked
 against the allocator for every mode of recomputation (benchmarks/plan_memory.py). With tp tensor

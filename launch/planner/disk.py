@@ -7,7 +7,7 @@ from math import ceil
 from models.dit.count import count_params
 from trainer.config import RunConfig
 
-# Weights, two moments and the average, in fp32 whatever the arithmetic (trainer/checkpoint/write.py).
+# Weights, two moments and the average, in fp32 whatever the arithmetic (trainer/checkpoint).
 STATE_BYTES = 4 * 4
 # The index: a line of JSON for each piece, of which a parameter has a few; and the loader's state.
 INDEX_BYTES_PER_PARAMETER, PARAMETERS_PER_BLOCK = 4 * 200, 13

@@ -16,7 +16,7 @@ from models.config import ModelConfig
 from models.dit.count import count_flops
 from trainer.compose import explain, refuse_unknown
 
-MACHINE_DIR = Path(__file__).parent / "conf" / "machine"
+MACHINE_DIR = Path(__file__).parents[1] / "conf" / "machine"
 # Tokens of a clip and of its caption where none are known: those of the demo.
 TYPICAL_SEGMENT, TYPICAL_CAPTION = 320, 32
 
@@ -156,7 +156,7 @@ class MachineConfig:
     ) -> float:
         """Return the training FLOP/s of one device that nobody has to wait for.
 
-        With F the FLOPs of a pack (``models.dit.count``, backward included), L blocks, and peak shares:
+        With F the FLOPs of a pack (``models.dit.count``, with backward), L blocks, and peak shares:
 
             rate = F / (F_matmul / (share peak) + F_attention / (share peak) + a + b L + moved)
 

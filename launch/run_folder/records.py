@@ -69,7 +69,7 @@ def checkpoint_mark(run_dir: Path) -> str:
 
 
 def newest_attempt(run_dir: Path) -> int:
-    """Return the number of the trainer's newest attempt at a run (trainer/run/lease.py), 0 if none."""
+    """Return the number of a run's newest attempt (trainer/run/lease.py), 0 if none."""
     try:
         names = os.listdir(run_dir / "attempts")
     except OSError:

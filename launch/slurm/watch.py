@@ -1,4 +1,4 @@
-"""Run a list of jobs through the queue and return their outcomes, as ``launch.local.run`` does here.
+"""Run a list of jobs through the queue and return their outcomes, as ``launch.local`` does.
 
 A watcher that is stopped leaves the jobs in the queue; started again, it finds them there.
 """

@@ -25,5 +25,5 @@ def coefficients(
 
 
 def value_spread(spread: list[float]) -> Float[Tensor, " V"]:
-    """Return sigma of each value of a 1x2x2 patch, in the order of ``models.dit.embed.patchify``."""
+    """Return sigma of each value of a 1x2x2 patch, in the order of ``embed.patchify``."""
     return torch.tensor(spread).repeat_interleave(4)

@@ -23,7 +23,7 @@ from trainer.compose import check_name, explain, refuse_unknown
 if TYPE_CHECKING:  # its schema is made of classes of this file
     from sweeps.kinds.points.config import GridStudyConfig
 
-CONF_DIR = Path(__file__).parent / "conf"
+CONF_DIR = Path(__file__).parents[1] / "conf"
 CLUSTER_CONF = Path(launch.__file__).parent / "conf"
 
 

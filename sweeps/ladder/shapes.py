@@ -7,7 +7,6 @@ is closest to :func:`aspect` wins. See docs/decisions/001-ladder-dial.md.
     python -m sweeps.ladder --help          # prints a ladder as a table beside published shapes
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import log
@@ -209,11 +208,3 @@ def _candidates(
 def _widths(narrow: int, step: int) -> Iterator[int]:
     yield from range(_STEP, narrow + 1, _STEP)
     yield from range((narrow // step + 1) * step, _MAX_WIDTH + 1, step)
-
-
-if __name__ == "__main__":
-    from launch.pipe import end_with_reader
-    from sweeps.ladder.table import main
-
-    end_with_reader()
-    sys.exit(main(sys.argv[1:]))

@@ -17,7 +17,7 @@ from sweeps.study.results import read_result
 from trainer.config import RunConfig, run_name
 from trainer.diffusion.horizon import flops_per_token, plan_horizon
 
-# A checkpoint holds fp32 weights, their average and both moments of AdamW (trainer/checkpoint/write.py).
+# A checkpoint holds fp32 weights, their average and both moments of AdamW (trainer/checkpoint).
 CHECKPOINT_BYTES_PER_PARAM = 16
 LOG_BYTES_PER_RUN = 200e3  # configs, logs and metrics of a run of the demo
 SHORT_OF_DISK = 0.8  # of what is free: beyond it a study is warned of

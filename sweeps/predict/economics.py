@@ -1,11 +1,11 @@
 """What a target loss costs by a fitted law, on today's machines and in later years.
 
-usage: python -m sweeps.predict.economics law=FILE.json [key=value ...] [--json]
+usage: kinescale economics law=FILE.json [key=value ...] [--json]
 
 examples:
-  python -m sweeps.predict.economics law=docs/studies/demo/law.json machines=[cpu2,h100]
-  python -m sweeps.predict.economics law=runs/mine/law.json losses=[0.18,0.15] out=economics.html
-  python -m sweeps.predict.economics law=runs/mine/law.json mfu=.4 price_per_year=0 algorithm_per_year=0
+  kinescale economics law=docs/studies/demo/law.json machines=[cpu2,h100]
+  kinescale economics law=runs/mine/law.json losses=[0.18,0.15] out=economics.html
+  kinescale economics law=runs/mine/law.json mfu=.4 price_per_year=0 algorithm_per_year=0
 
   losses=[...]              targets; else the law's at 1, 10 and 100 times its largest budget
   machines=[...]            a100, b200, cpu2, h100, h200: launch/conf/machine holds prices

@@ -1,4 +1,4 @@
-"""launch.run_folder.goodput: wall time is attributed as a person would, from records written by hand."""
+"""Wall time is attributed as a person would, from records written by hand."""
 
 import pytest
 

@@ -6,8 +6,17 @@ import sys
 
 import pytest
 
-COMMANDS = ("sweeps.predict.economics", "launch.logs", "launch.plan", "launch.status", "sweeps.compare",
-            "sweeps.fit", "sweeps.ladder", "sweeps.plan", "sweeps.predict")  # fmt: skip
+COMMANDS = (
+    "sweeps.predict.economics",
+    "launch.logs",
+    "launch.plan",
+    "launch.status",
+    "sweeps.compare",
+    "sweeps.fit",
+    "sweeps.ladder",
+    "sweeps.plan",
+    "sweeps.predict",
+)
 
 
 @pytest.mark.parametrize("module", COMMANDS)

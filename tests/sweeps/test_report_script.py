@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import sweeps.report
+import sweeps.report.pages
 
-SCRIPT = Path(sweeps.report.__file__).parent / "page.js"
+SCRIPT = Path(sweeps.report.pages.__file__).parent / "page.js"
 PREPARE = """
 const assert = require("assert"), vm = require("vm");
 const noted = { querySelectorAll: () => [], getElementById: () => null };

@@ -175,7 +175,4 @@ def test_help_and_wrong_arguments_need_no_torch(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == (0 if arguments == ["--help"] else 2), done.stderr
     said = done.stdout + done.stderr
-    assert (
-        "usage: python -m trainer.diffusion.export run=FOLDER out=FILE" in said
-        or "out=: must" in said
-    )
+    assert "usage: kinescale export run=FOLDER out=FILE" in said or "out=: must" in said

@@ -40,7 +40,7 @@ CURVE = Curve([1.0, 0.9], [2.0, 1.9], [0.1, 0.1], 0, 100, 1000)
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ)
     return subprocess.run(
-        [sys.executable, "-m", "trainer.gpu_checks.check", *arguments],
+        [sys.executable, "-m", "trainer.gpu_checks", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -1,13 +1,13 @@
 """Write dense captions for every clip of a data set, by a captioner trained here or by an endpoint.
 
-usage: python -m trainer.captioner.caption root=DATASET out=DATASET2 weights=FOLDER [key=value ...]
-       python -m trainer.captioner.caption root=DATASET out=DATASET2 endpoint=URL model=NAME [key=value ...]
-       python -m trainer.captioner.caption train experiment=captioner_tiny [key=value ...]
+usage: kinescale caption root=DATASET out=DATASET2 weights=FOLDER [key=value ...]
+       kinescale caption root=DATASET out=DATASET2 endpoint=URL model=NAME [key=value ...]
+       kinescale caption train experiment=captioner_tiny [key=value ...]
 
 examples:
-  python -m trainer.captioner.caption root=datasets/demo/video out=datasets/demo/captioned \\
+  kinescale caption root=datasets/demo/video out=datasets/demo/captioned \\
       weights=models/weights/captioner_tiny
-  OPENAI_API_KEY=... python -m trainer.captioner.caption root=datasets/clips out=datasets/captioned \\
+  OPENAI_API_KEY=... kinescale caption root=datasets/clips out=datasets/captioned \\
       endpoint=https://api.openai.com/v1 model=gpt-4o-mini price_in=0.15 price_out=0.6 max_cost=5
 
 Each caption is kept in OUT/captions.jsonl as soon as it is written: the same command continues

@@ -1,7 +1,7 @@
 """Train a captioner on the captions of a data set.
 
-usage: python -m trainer.captioner.caption train experiment=captioner_tiny [data.root=DATASET] [key=value ...]
-       python -m trainer.captioner.caption train --run FOLDER        start or resume a frozen run
+usage: kinescale caption train experiment=captioner_tiny [data.root=DATASET] [key=value ...]
+       kinescale caption train --run FOLDER        start or resume a frozen run
 
 The command line is Hydra's, as that of trainer.train; keys: trainer/captioner/config.py. The same
 command resumes a run, a finished one is not repeated. The weights are in RUN/weights.

@@ -16,7 +16,7 @@ from models.config import CodecConfig, CodecKind
 FORMAT = 1
 CARD = "codec.json"
 WEIGHTS = "weights.safetensors"
-PACKAGE = Path(__file__).parents[1] / "models"
+PACKAGE = Path(__file__).parents[2] / "models"
 _NUMBERS = ("mean", "spread")
 _KEYS = ("format", "kind", "network", "stride", "channels", "mean", "scale", "spread", "digest")
 

@@ -1,16 +1,16 @@
 """Write the weights of a trained run as one safetensors file that needs nothing else of the run.
 
-usage: python -m trainer.diffusion.export run=FOLDER out=FILE.safetensors [key=value ...]
+usage: kinescale export run=FOLDER out=FILE.safetensors [key=value ...]
 
 examples:
-  python -m trainer.diffusion.export run=runs/demo/runs/grid-... out=model.safetensors
-  python -m trainer.diffusion.export run=runs/demo/runs/grid-... out=small.safetensors dtype=bf16 force=true
+  kinescale export run=runs/demo/runs/grid-... out=model.safetensors
+  kinescale export run=runs/demo/runs/grid-... out=small.safetensors dtype=bf16 force=true
 keys: kind=ema|param   averaged weights, or those of the last step; default ema
       dtype=fp32|bf16  default fp32
       force=true|false replace a file that exists; default false
 The newest good checkpoint is read, whatever layout wrote it. Tensors are whole and have the names
-of models.dit.model.DiT. The file's metadata holds the model's config as JSON (``config``) and its SHA-256
-(``config_sha256``), ``step``, ``run`` (the folder's name), ``kind`` and ``dtype``.
+of models.dit.model.DiT. The file's metadata holds the model's config as JSON (``config``) and its
+SHA-256 (``config_sha256``), ``step``, ``run`` (the folder's name), ``kind`` and ``dtype``.
 """
 
 import hashlib

@@ -221,7 +221,3 @@ def main(argv: list[str]) -> int:
     print("latent mean per channel:", " ".join(f"{v:+.4f}" for v in statistics["mean"]))
     print("latent std  per channel:", " ".join(f"{v:.4f}" for v in statistics["std"]))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

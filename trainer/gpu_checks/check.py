@@ -1,6 +1,6 @@
 """Ten minutes for the first person with a GPU: everything here that only a GPU can prove.
 
-usage: python -m trainer.gpu_checks.check [--device cuda|cpu] [--quick] [--only CHECK] [--json FILE]
+usage: python -m trainer.gpu_checks [--device cuda|cpu] [--quick] [--only CHECK] [--json FILE]
        make gpu-check
 
 checks:
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m trainer.gpu_checks.check",
+        prog="python -m trainer.gpu_checks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -129,7 +129,7 @@ def _run_check(check: str, arguments: argparse.Namespace) -> list[Row]:
         command = [
             sys.executable,
             "-m",
-            "trainer.gpu_checks.check",
+            "trainer.gpu_checks",
             "--only",
             check,
             "--rows",
@@ -182,7 +182,3 @@ def _machine(device: str) -> dict[str, str]:
         found["gpus"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
         found["cuda"] = str(torch.version.cuda)
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Measure the nodes of a job: arithmetic of every rank, its link to the next, an all-reduce of all.
 
-usage: python -m trainer.gpu_checks.node OUT.json [mebibytes=64] [seconds=1]
+usage: kinescale node-check OUT.json [mebibytes=64] [seconds=1]
 
 A small job that `python -m launch.doctor nodes=N` starts on every node; rank 0 writes OUT.json.
 """

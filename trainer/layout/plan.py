@@ -1,7 +1,7 @@
 """Which parameter is cut how: the named plan of tensor parallelism, and pieces of parameters.
 
-A plan speaks of names of ``models.dit.model.DiT``; the model knows nothing of it. Planners import this
-file, so torch is imported only where tensors are put together.
+A plan speaks of names of ``models.dit.model.DiT``; the model knows nothing of it. Planners
+import this file, so torch is imported only where tensors are put together.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ TENSOR_PLAN = {
 
 
 def split_of(name: str) -> Split | None:
-    """Return how a parameter of ``models.dit.model.DiT`` is cut; None where it is whole everywhere."""
+    """Return how a parameter of the DiT is cut; None where it is whole everywhere."""
     return next((split for end, split in TENSOR_PLAN.items() if name.endswith(end)), None)
 
 

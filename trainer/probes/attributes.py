@@ -1,6 +1,6 @@
 """Measure which attributes of a prompt a drawn clip shows, by a classifier trained on real clips.
 
-usage: python -m trainer.probes.attributes run=RUN clips=FILE.json root=DATASET out=FILE.json [key=value]
+usage: kinescale attributes run=RUN clips=FILE.json root=DATASET out=FILE.json [key=value]
 
 The truth of a clip names its attributes (floor, wall, sky, light, camera ...). A phrase that names
 colours counts by its first one, a list by its first item. A small network learns them from

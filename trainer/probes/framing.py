@@ -1,6 +1,6 @@
 """Measure how much of the main subject drawn clips show: found by its colour, fitted by its shape.
 
-usage: python -m trainer.probes.framing run=RUN clips=FILE.json root=DATASET out=FILE.json [key=value ...]
+usage: kinescale framing run=RUN clips=FILE.json root=DATASET out=FILE.json [key=value ...]
 
 Every pixel goes to the nearest of a few colours: two of each subject colour and some of whatever
 lies around subjects, all learned from training clips whose truth says where the subject is. The

@@ -1,9 +1,9 @@
 """Measure a trained run's loss again, clip by clip: on other clips, or given other captions.
 
-usage: python -m trainer.probes.score run=FOLDER out=FILE.json [key=value ...]
+usage: kinescale score run=FOLDER out=FILE.json [key=value ...]
 
 example:
-  python -m trainer.probes.score run=runs/captions/runs/NAME captions=[dense,short] out=loss.json
+  kinescale score run=runs/captions/runs/NAME captions=[dense,short] out=loss.json
 keys: root= (empty: the run's own data) split=val_worlds samples=64 captions=[dense] noise_seeds=[]
 Noise and times are those of the run's validation, the same for every run that shares
 validation.noise_seed: losses of two runs on a clip are paired. The file lists, for each kind of

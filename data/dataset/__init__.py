@@ -1,0 +1,1 @@
+"""What a data set is on disk: shards, samples, tokens, and copies of it elsewhere."""

@@ -1,0 +1,1 @@
+"""Payloads in, frames out: decoders, judged and kept in killable children."""

@@ -1,0 +1,1 @@
+"""The demo data set: clips out of packages, made and ingested."""

@@ -1,0 +1,1 @@
+"""Sources in, a data set out: parts, children, duplicates; an interrupt loses one part."""

@@ -1,0 +1,1 @@
+"""Foreign files in, sources out: what a folder, a list or a tar holds."""

@@ -1,0 +1,1 @@
+"""Shards in, planned steps of packs out, whatever the number of ranks."""

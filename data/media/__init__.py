@@ -1,0 +1,1 @@
+"""One film or picture: probed, cut into shots, filtered, scaled and encoded."""

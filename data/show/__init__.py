@@ -1,0 +1,1 @@
+"""What a person sees of a data set: its page, its report, progress."""

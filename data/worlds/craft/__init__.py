@@ -1,0 +1,1 @@
+"""A tile world played by an agent."""

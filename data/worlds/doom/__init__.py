@@ -1,0 +1,1 @@
+"""A first-person game with its true poses and objects."""

@@ -1,0 +1,1 @@
+"""Rigid bodies that fall, collide, hide and break."""

@@ -1,0 +1,1 @@
+"""The renderer of the drawn worlds: scenes, shapes, cameras, skies."""

@@ -1,0 +1,1 @@
+"""Runs on this machine: processes, their progress, their ends."""

@@ -1,0 +1,1 @@
+"""What a run folder tells of launches, states and lost time."""

@@ -1,0 +1,1 @@
+"""Clips in, captions out: a video encoder and a caption decoder."""

@@ -1,0 +1,1 @@
+"""Pixels in, latents out, and back: the compression networks and their losses."""

@@ -1,0 +1,1 @@
+"""The diffusion transformer over packs: blocks, modulation, positions, roles, counts."""

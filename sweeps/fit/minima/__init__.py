@@ -1,0 +1,1 @@
+"""Laws through the best of each budget: splines, parabolas, frontiers."""

@@ -1,0 +1,1 @@
+"""Where a form fits best: objective, starts, solver, profiles."""

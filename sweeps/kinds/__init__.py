@@ -1,0 +1,1 @@
+"""The kinds of study: laws, arms, points."""

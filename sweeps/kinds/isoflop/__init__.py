@@ -1,0 +1,1 @@
+"""A law from an isoFLOP grid: pilot, grid, extension, repeats, twins."""

@@ -1,0 +1,1 @@
+"""A ladder of model sizes, and its table beside published shapes."""

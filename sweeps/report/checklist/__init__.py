@@ -1,0 +1,1 @@
+"""What one must know of a law, answered from its files."""

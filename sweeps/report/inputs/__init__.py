@@ -1,0 +1,1 @@
+"""What the pages read of a study folder."""

@@ -1,0 +1,1 @@
+"""What all studies share: specs, phases, recipe, results, samples."""

@@ -1,0 +1,1 @@
+"""Checkpoints that exist or do not: written, read, verified."""

@@ -1,0 +1,1 @@
+"""Compression networks built, loaded and measured for runs."""

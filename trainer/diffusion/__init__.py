@@ -1,0 +1,1 @@
+"""A run of the diffusion transformer: its attempt, loop, validation, averages, result."""

@@ -1,0 +1,1 @@
+"""Clips in, latent shards out."""

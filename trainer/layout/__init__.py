@@ -1,0 +1,1 @@
+"""The arithmetic of layouts: shapes, stages, cuts and cost, without an engine."""

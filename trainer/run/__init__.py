@@ -1,0 +1,1 @@
+"""The life of any run: lease, heartbeat, attempts, metrics."""
