@@ -3,8 +3,9 @@
 usage: python -m benchmarks.coordinate_check [--out FOLDER] [--seeds 3] [--steps 6] [--lr 5e-3]
 
 A few steps of AdamW on a small pack at widths over an 8-fold range, by the roles of
-models/dit/roles.py (maximal update, stated at the smallest width), and with one rate for all parameters, the control.
-For every part of the network the root mean square change of its output on another pack since the
+models/dit/roles.py (maximal update, stated at the smallest width), and with one rate for all
+parameters, the control. For every part of the network the root mean square change of its output on
+another pack since the
 start is told, and its power of the width. Under maximal update (Yang et al. 2022, appendix D.1) it
 is near 0: the change neither grows nor shrinks. In the control it must not be, else the check could
 not fail. Writes coordinate_check.csv and coordinate_check.svg.

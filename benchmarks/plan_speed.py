@@ -4,8 +4,9 @@ usage: python -m benchmarks.plan_speed [--json FILE]
 
 Two constants of a kind of machine are calibrated: the shares of its peak that matrix products and
 attention sustain (launch/planner/machine.py). Every row marked ``fit`` is predicted by constants
-fitted to the other such rows of its machine; the rest by constants fitted to all of them. Its other constants
-(half_width, memory, link, hidden) are fixed. What a source does not say is listed as assumed. Rows,
+fitted to the other such rows of its machine; the rest by constants fitted to all of them. Its other
+constants (half_width, memory, link, hidden) are fixed. What a source does not say is listed as
+assumed. Rows,
 sources and conventions: benchmarks/plan_speed.yaml.
 """
 

@@ -6,8 +6,9 @@ this file, which therefore imports nothing heavier than numpy; it speaks length-
 raw bytes over one socket, so nothing is ever unpickled.
 
 data/engine/children.py also runs children that can be killed, but is no use here, nor this there.
-There a job is a whole file at ingest: few, pickled, under a memory limit, one loop hands them out. Here it
-is one clip of a training step: tens of megabytes of pixels are received in place, a child that
+There a job is a whole file at ingest: few, pickled, under a memory limit, one loop hands them out.
+Here it is one clip of a training step: tens of megabytes of pixels are received in place, a child
+that
 imports only numpy starts and restarts in a fraction of a second, and threads wait on several.
 """
 

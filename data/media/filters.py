@@ -1,7 +1,8 @@
 """Measure clips and leave some out: one small function and one threshold for each measure.
 
 Scores are taken from frames reduced to ``data.media.shots.LOOK_SIDE`` pixels (text: ``TEXT_SIDE``)
-and stored with every sample, so a threshold can be chosen from the histograms on the dataset's page.
+and stored with every sample, so a threshold can be chosen from the histograms on the dataset's
+page.
 """
 
 from dataclasses import dataclass

@@ -7,8 +7,8 @@ from models.dit.count import POSITION_FEATURES, count_params
 
 # Values that elementwise kernels and matrix products read and write in a forward pass of a block,
 # for each token, in units of the width (counted over models/dit/blocks.py as it runs on CUDA):
-# norms and modulation 16, normed and rotated queries and keys 16, cross-attention's norms and sum 7,
-# gates and sums 10, GELU 8, inputs and outputs of the six matrix products 20.
+# norms and modulation 16, normed and rotated queries and keys 16, cross-attention's norms and sum
+# 7, gates and sums 10, GELU 8, inputs and outputs of the six matrix products 20.
 DIT_TRAFFIC = 77.0
 
 

@@ -27,7 +27,8 @@ Print a ladder: shapes whose parameters rise by a factor, and published shapes b
   clip=10000          video tokens of a clip, and caption=128 caption tokens, for FLOPs a token
   --json              the same as JSON: rungs, published
 
-FLOPs are those of training (forward and backward) a video token; both are counted by models/dit/count.py.
+FLOPs are those of training (forward and backward) a video token; both are counted by
+models/dit/count.py.
 """
 
 

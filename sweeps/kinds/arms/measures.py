@@ -21,7 +21,7 @@ def result_values(spec: Spec, seed: int, result: dict[str, Any]) -> list[Value]:
 
 
 def score_values(spec: Spec, seed: int, path: Path) -> list[Value]:
-    """Return the losses clip by clip that ``trainer.probes.score`` wrote, for all worlds and each."""
+    """Return the losses by clip that ``trainer.probes.score`` wrote, for all worlds and each."""
     found = []
     for use, measured in json.loads(path.read_text())["captions"].items():
         clips = measured["clips"]

@@ -1,7 +1,8 @@
 """The loss taken apart: by noise level, and by world, length and size of the validation clips.
 
 Reads what each run's validation recorded of itself (``trainer/diffusion/evaluate.py``):
-``by_time``, and ``groups`` with sums of errors and values, so that the loss of any groups together is exact.
+``by_time``, and ``groups`` with sums of errors and values, so that the loss of any groups together
+is exact.
 """
 
 import math
