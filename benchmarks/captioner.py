@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from data.command_line import help_text, parse
 from data.config import DataConfig
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_truth
-from data.ingest.ingest import help_text, parse
 from trainer.captioner.journal import Entry
 from trainer.captioner.local import LocalWriter
 from trainer.captioner.parse import ATTRIBUTES, Lexicon, Stated, parts_of

@@ -30,9 +30,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from data.command_line import help_text, parse
 from data.config import IngestConfig
 from data.dataset.shards import read_index
-from data.ingest.ingest import help_text, ingest, parse
+from data.ingest.ingest import ingest
 from data.media.h264 import encode_h264
 from data.media.probe import Facts, fit_size, probe_video
 

@@ -16,12 +16,12 @@ from typing import Any
 
 from rich.console import Console
 
+from data.command_line import help_text, parse
 from data.config import IngestConfig
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, read_index, read_payload, read_truth
 from data.decode.decoders import decode_by_first
 from data.engine.parts import Notes, Sample, Source, build_dataset
-from data.ingest.ingest import help_text, parse
 from data.media.h264 import encode_h264, encode_png
 from data.media.probe import Reject
 from data.show.progress import Progress

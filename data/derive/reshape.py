@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from rich.console import Console
 
+from data.command_line import help_text, parse
 from data.config import IngestConfig
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, read_index, read_payload
 from data.decode.decoders import decode_by_first
 from data.engine.parts import Notes, Sample, Source, build_dataset
-from data.ingest.ingest import help_text, parse
 from data.loading.mixture import limited
 from data.media.h264 import encode_h264
 from data.media.probe import Reject

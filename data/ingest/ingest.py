@@ -15,16 +15,14 @@ What cannot be used is listed in ``manifest.json`` under ``rejects`` with its re
 every frame under ``films``. ``index.html`` shows the dataset: open it in a browser, offline.
 """
 
-import dataclasses
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from data.command_line import help_text, parse
 from data.config import IngestConfig
 from data.engine.parts import build_dataset
 from data.engine.source import Notes, Source
@@ -34,27 +32,6 @@ from data.ingest.sidecar import read_sidecars
 from data.show.progress import Progress
 from data.show.report import print_report
 from data.show.sheet import write_sheet
-
-Schema = TypeVar("Schema")
-
-
-def parse(schema: type[Schema], arguments: list[str]) -> Schema:
-    """Build a config from ``key=value`` arguments over a dataclass's defaults.
-
-    Raises ValueError that names the allowed keys or the wanted type.
-    """
-    allowed = ", ".join(f.name for f in dataclasses.fields(schema))  # type: ignore[arg-type]
-    for argument in arguments:
-        if "=" not in argument:
-            raise ValueError(f"{argument}: must be key=value. Allowed keys: {allowed}.")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist(arguments))
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or getattr(error, "key", None) or "?"
-        given = next((a for a in arguments if a.split("=")[0] == key), f"{key}=?")
-        rule = str(error).split("\n")[0]
-        raise ValueError(f"{given}: {rule}. Allowed keys: {allowed}.") from error
 
 
 def check(config: IngestConfig) -> None:
@@ -167,15 +144,3 @@ def main(arguments: list[str]) -> int:
     print_report(manifest, console)
     console.print(f"dataset: {config.output}, to look at: {page}", highlight=False)
     return 0
-
-
-def help_text(schema: type[Any]) -> str:
-    """Return a schema's keys with their meaning and default values."""
-    defaults = schema()
-    lines = (schema.__doc__ or "").strip().split("\n\n", 1)[-1]
-    values = "\n".join(
-        f"    {f.name}={getattr(defaults, f.name)}"
-        for f in dataclasses.fields(schema)
-        if not dataclasses.is_dataclass(getattr(defaults, f.name))
-    )
-    return f"    {lines.strip()}\n\nDefaults:\n{values}"

@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
+from data.command_line import parse
 from data.config import WorldsConfig
 from data.derive.crop import CropConfig
-from data.ingest.ingest import parse
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.compose import compose_any
 from sweeps.studies import main, steps

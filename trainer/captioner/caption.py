@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from data.command_line import help_text, parse
 from data.config import DataConfig
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
@@ -36,7 +37,6 @@ from data.derive.recaption import (
     list_splits,
     recaption,
 )
-from data.ingest.ingest import help_text, parse
 from data.show.progress import Progress
 from trainer.captioner.journal import Entry, Journal
 from trainer.chat.endpoint import Endpoint, EndpointConfig

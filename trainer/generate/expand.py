@@ -27,8 +27,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from data.command_line import help_text, parse
 from data.dataset.shards import read_index
-from data.ingest.ingest import help_text, parse
 from trainer.captioner.remote import ANSWER_CHARACTERS, clean_text
 from trainer.chat.endpoint import AskError, Endpoint, EndpointConfig, Messages
 from trainer.run.metrics import append_lines
