@@ -214,3 +214,52 @@ class DemoConfig:
     ingest: IngestConfig = field(
         default_factory=lambda: IngestConfig(clip_frames=[17, 13, 17, 9, 17, 5])
     )
+
+
+def check(config: IngestConfig) -> None:
+    """Raise ValueError where values of an ingest config contradict each other."""
+    step = config.cell[0] if len(config.cell) == 3 else 0
+    longest = [config.max_frames, *config.clip_frames]
+    rules: list[tuple[str, bool, str]] = [
+        (
+            "cell",
+            len(config.cell) == 3 and min(config.cell) >= 1,
+            "needs three counts. Use [4,16,16]",
+        ),
+        (
+            "max_frames",
+            step > 0 and all(n >= 1 + step and n % step == 1 % step for n in longest),
+            f"clip lengths must be 1 + k * {step}. Use 17",
+        ),
+        (
+            "clip_frames",
+            all(n <= config.max_frames for n in longest),
+            f"must not exceed max_frames={config.max_frames}. Raise max_frames",
+        ),
+        ("token_cap", config.token_cap >= 8, "must be at least 8. Use 512"),
+        (
+            "split",
+            config.split.replace("_", "").isalnum(),
+            "must be a name. Use train or by_source",
+        ),
+        ("val_fraction", 0 <= config.val_fraction <= 1, "must be in [0, 1]. Use 0.1"),
+        ("num_workers", config.num_workers >= 1, "must be at least 1. Use 2"),
+        ("timeout_seconds", config.timeout_seconds > 0, "must be positive. Use 120"),
+        ("max_clips_per_source", config.max_clips_per_source >= 1, "must be at least 1. Use 64"),
+        ("crf", 0 <= config.crf <= 51, "must be in [0, 51]. Use 18"),
+        ("max_edge_padding", 0 <= config.max_edge_padding <= 1, "must be in [0, 1]. Use 0.05"),
+        ("shot_threshold", config.shot_threshold > 1, "must be over 1. Use 3"),
+        ("min_seconds", config.min_seconds >= 0, "must be at least 0. Use 0"),
+        ("min_motion", 0 <= config.min_motion <= 255, "must be in [0, 255]. Use 0"),
+        *(
+            (f"max_{n}", 0 <= getattr(config, f"max_{n}") <= 1, "must be in [0, 1]. Use 1")
+            for n in ("static", "black", "text")
+        ),
+        *(
+            (f"{n}_bits", -1 <= getattr(config, f"{n}_bits") <= 24, "must be in [-1, 24]. Use 2")
+            for n in ("duplicate", "repeat")
+        ),
+    ]
+    for name, holds, rule in rules:
+        if not holds:
+            raise ValueError(f"{name}={getattr(config, name)}: {rule}.")

@@ -17,11 +17,10 @@ from PIL import Image
 from rich.console import Console
 
 from data.command_line import help_text, parse
-from data.config import DemoConfig
+from data.config import DemoConfig, check
 from data.dataset.shards import read_manifest
 from data.demo.packages import TABLE, fetch_all
 from data.engine.parts import Notes, Source, build_dataset, digest_of
-from data.ingest.ingest import check
 from data.ingest.media_file import MediaFile
 from data.media.h264 import encode_h264
 from data.show.progress import Progress

@@ -18,9 +18,8 @@ import numpy as np
 from rich.console import Console
 
 from data.command_line import help_text, parse
-from data.config import WorldPreset, WorldsConfig
+from data.config import WorldPreset, WorldsConfig, check
 from data.engine.parts import Notes, Source, build_dataset
-from data.ingest.ingest import check
 from data.show.progress import Progress
 from data.show.report import print_report
 from data.show.sheet import write_sheet
