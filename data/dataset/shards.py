@@ -11,13 +11,13 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from data.dataset.sample import SampleInfo, is_file_name, is_key
+from data.files import sync_folder, write_atomically
 
 INDEX_NAME = "index.jsonl"
 MANIFEST_NAME = "manifest.json"
@@ -171,26 +171,6 @@ class ShardWriter:
             self.close()
         else:
             self.abort()
-
-
-def write_atomically(path: Path, write: Callable[[IO[str]], object]) -> None:
-    """Write a text file so that it appears whole or not at all, even through a power cut."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_index(folder: Path, infos: list[SampleInfo]) -> None:

@@ -20,14 +20,9 @@ from typing import Any
 
 from data.config import IngestConfig
 from data.dataset.sample import SampleInfo, is_key
-from data.dataset.shards import (
-    INDEX_NAME,
-    TRUTH_EXTENSION,
-    read_payload,
-    write_atomically,
-    write_index,
-)
+from data.dataset.shards import INDEX_NAME, TRUTH_EXTENSION, read_payload, write_index
 from data.decode.pool import DecodeError, DecoderPool
+from data.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from data.dataset.sample import SampleInfo
-from data.dataset.shards import read_index, read_manifest, read_payload, write_atomically
+from data.dataset.shards import read_index, read_manifest, read_payload
 from data.decode.decoders import decode
+from data.files import write_atomically
 
 PAGE_NAME = "index.html"
 THUMBNAILS_PER_SPLIT = 24

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from data.dataset.shards import write_atomically
+from data.files import write_atomically
 from launch.planner.console import wide_console
 from sweeps.predict.price import Cost, Law, PriceConfig
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from data.dataset.shards import write_atomically
+from data.files import write_atomically
 from models.captioner.model import Captioner
 from models.captioner.vocabulary import Vocabulary
 from models.config import CaptionerConfig

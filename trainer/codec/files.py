@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.dataset.shards import write_atomically
+from data.files import write_atomically
 from models.config import CodecConfig, CodecKind
 
 FORMAT = 1

@@ -18,8 +18,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data.dataset.sample import SampleInfo
-from data.dataset.shards import LOCATIONS, MANIFEST_NAME, ShardWriter, read_truth, write_atomically
+from data.dataset.shards import LOCATIONS, MANIFEST_NAME, ShardWriter, read_truth
 from data.decode.pool import DecodeError
+from data.files import write_atomically
 from data.loading.batch import Sample
 from models.codec.codec import Codec
 from models.text import TextEncoder
