@@ -32,7 +32,8 @@ from benchmarks.native_sizes import ASPECTS, CELL, VIDEO_SHARE, Clip, as_infos
 from benchmarks.packs import Sample, Work, build_model, build_sample, training_step
 from benchmarks.plain_dit import PlainDiT, pad
 from benchmarks.train_step import trainer_step
-from data.loading.planner import PackPlanner, grid
+from data.dataset.tokens import grid
+from data.loading.planner import PackPlanner
 from models.config import ModelConfig
 
 MODEL = ModelConfig(width=128, depth=4, head_dim=32)

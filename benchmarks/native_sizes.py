@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.dataset.sample import SampleInfo
-from data.loading.planner import tokens
+from data.dataset.tokens import tokens
 
 CELL = (4, 16, 16)
 FPS = 24

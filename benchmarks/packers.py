@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from benchmarks.native_sizes import ASPECTS, CELL, SHORT_SIDES, Clip, as_infos
-from data.loading.planner import PackPlanner, grid, tokens
+from data.dataset.tokens import grid, tokens
+from data.loading.planner import PackPlanner
 
 BUCKET_FRAMES = (1, 25, 49, 97, 193, 385)  # roughly doubled at each step, 1 + 4k
 MAX_SEGMENTS = 4096

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data.dataset.sample import SampleInfo
-from data.loading.planner import Cell, grid
+from data.dataset.tokens import Cell, grid
 
 
 @dataclass

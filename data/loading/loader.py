@@ -10,11 +10,12 @@ from typing import Any
 from data.config import BadSamplePolicy, DataConfig
 from data.dataset.remote import FetchError
 from data.dataset.sample import SampleInfo
+from data.dataset.tokens import Cell
 from data.decode.pool import DecodeError
 from data.loading.accounting import Accounting
 from data.loading.batch import Pack, Sample, Step
 from data.loading.mixture import planner_of, read_mixture, read_split
-from data.loading.planner import Cell, deal, pack_cost
+from data.loading.planner import deal, pack_cost
 from data.loading.reader import SampleReader
 from data.loading.stream import Planned
 

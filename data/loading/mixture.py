@@ -12,7 +12,8 @@ from data.config import DataConfig, MemberConfig
 from data.dataset.remote import ShardCache, open_root
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_payload
-from data.loading.planner import Cell, PackPlanner
+from data.dataset.tokens import Cell
+from data.loading.planner import PackPlanner
 from data.loading.stream import Span
 
 

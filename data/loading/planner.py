@@ -13,25 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.dataset.sample import SampleInfo
+from data.dataset.tokens import Cell, tokens
 from data.loading.stream import Planned, Span, Stream
-
-Cell = tuple[int, int, int]
 
 # A transformer block costs about 24 D^2 FLOPs a token plus 4 D s for attention over s tokens; both
 # are equal at s = 6 D. Packs of one step have nearly equal token counts, so their order hardly
 # depends on this; D = 1024 is the middle of the ladders that use several ranks.
 EQUAL_COST_TOKENS = 6 * 1024
-
-
-def grid(num_frames: int, height: int, width: int, cell: Cell) -> tuple[int, int, int]:
-    """Return the token grid (f, h, w) of a clip; the first frame stands alone in time."""
-    return 1 + -(-(num_frames - 1) // cell[0]), -(-height // cell[1]), -(-width // cell[2])
-
-
-def tokens(num_frames: int, height: int, width: int, cell: Cell) -> int:
-    """Count video tokens: (1 + ceil((F - 1) / cell_f)) * ceil(H / cell_h) * ceil(W / cell_w)."""
-    f, h, w = grid(num_frames, height, width, cell)
-    return f * h * w
 
 
 def pack_cost(lengths: Sequence[int]) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data.config import IngestConfig
-from data.loading.planner import Cell, tokens
+from data.dataset.tokens import Cell, tokens
 from data.media.h264 import is_plain
 from data.media.reject import Reject, rejecting
 from data.media.remux import stamp_of, stamps_conform

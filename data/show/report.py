@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.config import IngestConfig
-from data.loading.planner import Cell, tokens
+from data.dataset.tokens import Cell, tokens
 from data.media.filters import FILTERS
 
 RATIO_EDGES = (("portrait", 0.0), ("square", 0.9), ("landscape", 1.12), ("wide", 1.9))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
-from data.loading.planner import tokens
+from data.dataset.tokens import tokens
 from launch.planner.activations import PackShape
 from launch.planner.config import PlanConfig
 from launch.planner.network import Network

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.loading.planner import tokens
+from data.dataset.tokens import tokens
 from launch.local.process import read_flops
 from launch.planner.machine import MachineConfig
 from models.dit.count import count_params

@@ -16,9 +16,9 @@ from rich.console import Console
 from data.command_line import parse
 from data.config import IngestConfig
 from data.dataset.shards import read_index, read_manifest, read_payload
+from data.dataset.tokens import tokens
 from data.engine.children import ChildError, run_in_children
 from data.ingest.ingest import ingest, main
-from data.loading.planner import tokens
 from data.media.film import cut, read_ticks
 from data.media.h264 import Scaler, encode_h264
 from data.media.probe import constant_rate, fit_size, open_video, probe_video

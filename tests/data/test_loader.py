@@ -17,9 +17,9 @@ import torch
 
 from data.config import BadSamplePolicy, DataConfig
 from data.dataset.shards import ShardWriter, read_index
+from data.dataset.tokens import tokens
 from data.decode.pool import DecodeError
 from data.loading.loader import Loader, fixed_order, load_fixed
-from data.loading.planner import tokens
 from tests.data.conftest import info_of, meta
 
 CELL = (4, 16, 16)

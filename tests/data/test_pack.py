@@ -6,8 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from data.dataset.tokens import tokens
 from data.loading.accounting import Accounting
-from data.loading.planner import PackPlanner, Planned, deal, pack_cost, tokens
+from data.loading.planner import PackPlanner, Planned, deal, pack_cost
 from tests.data.conftest import info_of
 
 CELL = (4, 16, 16)

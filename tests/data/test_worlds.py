@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data.config import world_shares
-from data.loading.planner import tokens
+from data.dataset.tokens import tokens
 from data.worlds.craft.film import film as film_craft
 from data.worlds.doom.film import film as film_doom
 from data.worlds.doom.film import map_names

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.dataset.tokens import tokens
 from data.loading.batch import Sample
 from data.loading.loader import load_fixed
-from data.loading.planner import tokens
 from models.dit.embed import patchify
 from trainer.config import CaptionUse, ObjectiveConfig, RunConfig
 from trainer.diffusion.collate import Collator, Encoded, _pad

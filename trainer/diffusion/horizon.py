@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.dataset.sample import SampleInfo
+from data.dataset.tokens import tokens
 from data.loading.mixture import planner_of
-from data.loading.planner import tokens
 from data.loading.stream import Span
 from models.dit.count import count_flops
 from trainer.config import RunConfig

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.dataset.tokens import Cell, tokens
 from data.loading.batch import Step
-from data.loading.planner import Cell, tokens
 from trainer.parallel.mesh import Mesh
 from trainer.run.metrics import MetricsFile, WandbMirror, append_lines
 

@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
+from data.dataset.tokens import tokens
 from data.loading.mixture import limited
-from data.loading.planner import tokens
 from launch.local.process import Job
 from models.config import ModelConfig
 from models.dit.count import count_params

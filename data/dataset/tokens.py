@@ -1,0 +1,14 @@
+"""Sizes of clips in tokens."""
+
+Cell = tuple[int, int, int]
+
+
+def grid(num_frames: int, height: int, width: int, cell: Cell) -> tuple[int, int, int]:
+    """Return the token grid (f, h, w) of a clip; the first frame stands alone in time."""
+    return 1 + -(-(num_frames - 1) // cell[0]), -(-height // cell[1]), -(-width // cell[2])
+
+
+def tokens(num_frames: int, height: int, width: int, cell: Cell) -> int:
+    """Count video tokens: (1 + ceil((F - 1) / cell_f)) * ceil(H / cell_h) * ceil(W / cell_w)."""
+    f, h, w = grid(num_frames, height, width, cell)
+    return f * h * w
