@@ -1,5 +1,7 @@
 """Sizes of clips in tokens."""
 
+from data.config import IngestConfig
+
 Cell = tuple[int, int, int]
 
 
@@ -12,3 +14,9 @@ def tokens(num_frames: int, height: int, width: int, cell: Cell) -> int:
     """Count video tokens: (1 + ceil((F - 1) / cell_f)) * ceil(H / cell_h) * ceil(W / cell_w)."""
     f, h, w = grid(num_frames, height, width, cell)
     return f * h * w
+
+
+def cell_of(config: IngestConfig) -> Cell:
+    """Return the token cell as the tuple that packing wants."""
+    frames, height, width = config.cell
+    return frames, height, width

@@ -18,11 +18,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data.config import IngestConfig
-from data.dataset.tokens import Cell, tokens
+from data.dataset.tokens import Cell, cell_of, tokens
 from data.media.h264 import is_plain
 from data.media.reject import Reject, rejecting
 from data.media.remux import stamp_of, stamps_conform
-from data.show.report import cell_of
 
 # Only self-contained containers: playlist formats (hls, concat, dash) name other files to open.
 CONTAINERS = (

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.config import IngestConfig
-from data.dataset.tokens import Cell, tokens
+from data.dataset.tokens import cell_of, tokens
 from data.media.filters import FILTERS
 
 RATIO_EDGES = (("portrait", 0.0), ("square", 0.9), ("landscape", 1.12), ("wide", 1.9))
@@ -20,12 +20,6 @@ TOKEN_EDGES = (64, 128, 192, 256, 320, 384, 448, 512)
 SIDE_EDGES = (64, 96, 128, 180, 240, 360, 480, 720, 1080, 2160)  # pixels of the shorter side
 SECOND_EDGES = (0.25, 0.5, 1, 2, 5, 10, 20, 60)
 SCORE_BINS = 24
-
-
-def cell_of(config: IngestConfig) -> Cell:
-    """Return the token cell as the tuple that packing wants."""
-    frames, height, width = config.cell
-    return frames, height, width
 
 
 def ratio_name(height: int, width: int) -> str:
