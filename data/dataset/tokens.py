@@ -20,3 +20,11 @@ def cell_of(config: IngestConfig) -> Cell:
     """Return the token cell as the tuple that packing wants."""
     frames, height, width = config.cell
     return frames, height, width
+
+
+def shape_name(height: int, width: int) -> str:
+    """Say in a word how a frame is shaped: landscape, portrait or square."""
+    ratio = width / height
+    if ratio > 1.1:
+        return "landscape"
+    return "portrait" if ratio < 1 / 1.1 else "square"

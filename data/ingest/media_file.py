@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data.config import IngestConfig
+from data.dataset.tokens import shape_name
 from data.engine.duplicates import fingerprint
 from data.engine.source import Notes, Sample
 from data.media.film import Account, Shown, Tick, clips_of, read_ticks, reject_short, stored_size
@@ -22,7 +23,6 @@ from data.media.h264 import Scaler, encode_pictures, encode_png, turned
 from data.media.probe import IMAGE_SUFFIXES, Facts, fit_size, open_video, probe_video, read_image
 from data.media.reject import Reject, Window, rejecting
 from data.media.remux import is_one_group, remux, shows
-from data.worlds.clip import shape_name
 
 RESAMPLE_BOX = 4  # Pillow's Image.Resampling.BOX, area averaging
 

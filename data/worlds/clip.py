@@ -31,14 +31,6 @@ class Clip:
     truth: dict[str, Any] = field(default_factory=dict)
 
 
-def shape_name(height: int, width: int) -> str:
-    """Say in a word how a frame is shaped: landscape, portrait or square."""
-    ratio = width / height
-    if ratio > 1.1:
-        return "landscape"
-    return "portrait" if ratio < 1 / 1.1 else "square"
-
-
 def check_size(num_frames: int, height: int, width: int) -> None:
     """Raise ValueError unless there is a frame and sides of at least 16 pixels."""
     if min(height, width) < 16 or num_frames < 1:
