@@ -15,10 +15,10 @@ from jaxtyping import UInt8
 
 from data.config import IngestConfig
 from data.dataset.tokens import shape_name
-from data.engine.duplicates import fingerprint
 from data.engine.source import Notes, Sample
 from data.media.film import Account, Shown, Tick, clips_of, read_ticks, reject_short, stored_size
 from data.media.filters import check_scores, clip_scores, picture_scores
+from data.media.fingerprint import fingerprint
 from data.media.h264 import Scaler, encode_pictures, encode_png, turned
 from data.media.probe import IMAGE_SUFFIXES, Facts, fit_size, open_video, probe_video, read_image
 from data.media.reject import Reject, Window, rejecting

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from data.config import IngestConfig
 from data.dataset.shards import read_index
-from data.engine.duplicates import Candidate, distance, fingerprint, near_duplicates
+from data.engine.duplicates import Candidate, distance, near_duplicates
 from data.ingest.ingest import ingest, main
 from data.media.filters import black, changes, check_scores, clip_scores, motion, static, text
+from data.media.fingerprint import fingerprint
 from data.media.h264 import encode_h264
 from data.media.reject import Reject
 
