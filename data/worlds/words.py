@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data.worlds.render.shapes import COLOURS, PATTERNS
+from data.worlds.palette import COLOURS, PATTERNS
 from data.worlds.truth import Track
 
 # Objects of which a caption says what they do and where, and those it only names: few enough to

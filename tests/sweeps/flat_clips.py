@@ -7,7 +7,7 @@ import numpy as np
 
 from data.dataset.shards import ShardWriter, write_manifest
 from data.media.h264 import encode_h264
-from data.worlds.render.shapes import COLOURS
+from data.worlds.palette import COLOURS
 from data.worlds.render.view import share_inside
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
 

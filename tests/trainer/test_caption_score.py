@@ -10,8 +10,8 @@ from trainer.captioner.score import invented, majority, recall, share, table, ta
 
 words = pytest.importorskip("data.worlds.words", reason="panda3d is not installed")
 from data.worlds.craft import words as craft_words  # noqa: E402
+from data.worlds.palette import COLOURS, PATTERNS  # noqa: E402
 from data.worlds.physics import words as physics_words  # noqa: E402
-from data.worlds.render.shapes import COLOURS, PATTERNS  # noqa: E402
 from data.worlds.rooms import words as room_words  # noqa: E402
 from data.worlds.rooms.room import CAMERA_WORDS, KINDS, LIGHT_NAMES, SKIES  # noqa: E402
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
-from data.worlds.render.shapes import COLOURS
+from data.worlds.palette import COLOURS
 from trainer.probes.common import ClipSource, Frames, ProbeConfig, read_clip, run_probe, truths_of
 
 Labels = dict[str, str]

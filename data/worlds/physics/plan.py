@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.worlds.render.shapes import COLOURS, PATTERNS
+from data.worlds.palette import COLOURS, PATTERNS
 from data.worlds.rooms.room import LIGHT_NAMES, SKIES, CameraPath
 
 SCENES = ("pass", "hit", "fall", "break", "tower")

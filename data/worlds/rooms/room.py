@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.worlds.render.shapes import COLOURS, PATTERNS
+from data.worlds.palette import COLOURS, PATTERNS
 
 KINDS = ("box", "ball", "cylinder", "cone")
 SIZES = {"small": 0.5, "large": 0.85}
