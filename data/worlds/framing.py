@@ -15,10 +15,9 @@ from data.worlds.render import shapes
 from data.worlds.render.scene import close, fix_order, light, shade
 from data.worlds.render.stage import FOV_DEGREES, Actor, Shot, stage, vertices
 from data.worlds.render.view import Pose, fov_of, project
-from data.worlds.rooms.film import STYLE
 from data.worlds.rooms.room import SKIES
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
-from data.worlds.words import article, pick, upper
+from data.worlds.words import STYLE, article, pick, upper
 
 GROUNDS = ("grey", "white", "black")
 SUBJECTS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")

@@ -99,3 +99,6 @@ def unproven(caption: str, attributes: dict[str, Any]) -> list[str]:
     for phrase in phrases(attributes):
         text = re.sub(rf"\b{re.escape(phrase)}\b", " ", text)
     return [word for word in re.findall(r"[a-z-]+", text) if word in CLAIMS]
+
+
+STYLE = "3-D rendering"

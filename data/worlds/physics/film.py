@@ -26,9 +26,9 @@ from data.worlds.render.scene import close, fix_order, light, shade
 from data.worlds.render.shots import choose_cuts, plan_shots
 from data.worlds.render.stage import FOV_DEGREES, IDS, Actor, stage, vertices
 from data.worlds.render.view import fov_of
-from data.worlds.rooms.film import STYLE
 from data.worlds.rooms.room import SKIES
 from data.worlds.truth import EVENTS, CameraTruth, Event, ShotTruth, Track, Truth, hiding_events
+from data.worlds.words import STYLE
 
 STEP_SECONDS = 1 / 240
 # Impulses in newton seconds: a small ball at walking speed gives about 1.

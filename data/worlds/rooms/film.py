@@ -23,8 +23,8 @@ from data.worlds.rooms.room import (
 )
 from data.worlds.rooms.words import describe
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth, hiding_events
+from data.worlds.words import STYLE
 
-STYLE = "3-D rendering"
 # The convex parts of every kind: mesh, scale across, scale upwards, height of its foot.
 PARTS = {
     "box": ((shapes.box, 1.0, 1.0, 0.0),),
