@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from data.worlds.palette import COLOURS, PATTERNS
+from data.worlds.rooms.room import SKIES
 from data.worlds.truth import Track
 
 # Objects of which a caption says what they do and where, and those it only names: few enough to
@@ -102,3 +104,53 @@ def unproven(caption: str, attributes: dict[str, Any]) -> list[str]:
 
 
 STYLE = "3-D rendering"
+
+
+SKY_SHARE = 0.03  # of the picture, before a caption speaks of the sky
+
+
+def surface_words(pattern: str, colours: tuple[str, str]) -> str:
+    """Name a surface: a plain one by its colour, others by both colours and the pattern."""
+    return colours[0] if pattern == "plain" else f"{colours[0]} and {colours[1]} {pattern}"
+
+
+def sky_share(frames: UInt8[np.ndarray, "F H W 3"], sky: str) -> float:
+    """Return the share of the picture that is sky: nothing else has exactly its colour."""
+    colour = np.round(np.array(SKIES[sky]) * 255)
+    low, high = (np.clip(colour + step, 0, 255).astype(np.uint8) for step in (-1, 1))
+    return float(((frames >= low) & (frames <= high)).all(-1).mean())
+
+
+def also_words(attributes: dict[str, str | list[str]], rng: np.random.Generator) -> str:
+    """End a sentence with the objects that are only named."""
+    names = listing([article(name) for name in attributes["also"]])
+    if not names:
+        return "."
+    return pick(rng, [f"; there is also {names}.", f", and {names} is there too."])
+
+
+def camera_words(cameras: list[str], light: str, rng: np.random.Generator) -> str:
+    """Say what the camera does, or what each of several does."""
+    lit = pick(rng, [f"in {light} light", f"with {light} light"])
+    if len(cameras) == 1:
+        return pick(
+            rng,
+            [
+                f"The camera {cameras[0]} {lit}.",
+                f"The light is {light} while the camera {cameras[0]}.",
+                f"In {light} light the camera {cameras[0]}.",
+            ],
+        )
+    first = pick(rng, [f"First the camera {cameras[0]}", f"The camera {cameras[0]} at first"])
+    rest = [
+        pick(
+            rng,
+            [
+                f"cut to a view where it {words}",
+                f"cut to a new angle where it {words}",
+                f"cut to another place where it {words}",
+            ],
+        )
+        for words in cameras[1:]
+    ]
+    return f"{first}, then {', then '.join(rest)}, {lit}."

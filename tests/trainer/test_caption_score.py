@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.worlds.words import surface_words
 from trainer.captioner.parse import ATTRIBUTES, Lexicon, Stated
 from trainer.captioner.score import invented, majority, recall, share, table, tally
 
@@ -29,7 +30,7 @@ def draw_objects(rng: np.random.Generator, kinds: list[str], count: int) -> list
 
 
 def surface(rng: np.random.Generator) -> str:
-    return room_words.surface_words(
+    return surface_words(
         str(rng.choice(PATTERNS)), tuple(rng.choice(list(COLOURS), 2, replace=False).tolist())
     )
 

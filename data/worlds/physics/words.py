@@ -6,9 +6,21 @@ from jaxtyping import UInt8
 from data.worlds.physics.plan import Plan
 from data.worlds.render.stage import Shot
 from data.worlds.render.view import view_axes
-from data.worlds.rooms.words import SKY_SHARE, also_words, camera_words, sky_share, surface_words
 from data.worlds.truth import Event, Track
-from data.worlds.words import MAX_ALSO, MAX_NAMED, article, pick, place_of, prominent, upper
+from data.worlds.words import (
+    MAX_ALSO,
+    MAX_NAMED,
+    SKY_SHARE,
+    also_words,
+    article,
+    camera_words,
+    pick,
+    place_of,
+    prominent,
+    sky_share,
+    surface_words,
+    upper,
+)
 
 MOVED_METRES = 0.35
 HAPPENINGS = ("collision", "break", "occluded", "reappears", "bounce")

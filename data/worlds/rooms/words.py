@@ -4,16 +4,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data.worlds.render.stage import Shot
-from data.worlds.rooms.room import SKIES, Room, Thing
+from data.worlds.rooms.room import Room, Thing
 from data.worlds.truth import Track
 from data.worlds.words import (
     MAX_ALSO,
     MAX_NAMED,
+    SKY_SHARE,
+    also_words,
     article,
+    camera_words,
     listing,
     pick,
     place_of,
     prominent,
+    sky_share,
+    surface_words,
     upper,
 )
 
@@ -29,24 +34,11 @@ ROBOT_MOTIONS = {
     "circling": "walks in a circle",
     "sliding": "walks back and forth",
 }
-SKY_SHARE = 0.03  # of the picture, before a caption speaks of the sky
-
-
-def surface_words(pattern: str, colours: tuple[str, str]) -> str:
-    """Name a surface: a plain one by its colour, others by both colours and the pattern."""
-    return colours[0] if pattern == "plain" else f"{colours[0]} and {colours[1]} {pattern}"
 
 
 def action_of(thing: Thing) -> str:
     """Say how an object moves."""
     return (ROBOT_MOTIONS if thing.kind == "robot" else MOTIONS)[thing.motion]
-
-
-def sky_share(frames: UInt8[np.ndarray, "F H W 3"], sky: str) -> float:
-    """Return the share of the picture that is sky: nothing else has exactly its colour."""
-    colour = np.round(np.array(SKIES[sky]) * 255)
-    low, high = (np.clip(colour + step, 0, 255).astype(np.uint8) for step in (-1, 1))
-    return float(((frames >= low) & (frames <= high)).all(-1).mean())
 
 
 def describe(
@@ -134,38 +126,3 @@ def object_words(attributes: dict[str, str | list[str]], rng: np.random.Generato
             upper("; ".join(third)) + also_words(attributes, rng),
         ],
     )
-
-
-def also_words(attributes: dict[str, str | list[str]], rng: np.random.Generator) -> str:
-    """End a sentence with the objects that are only named."""
-    names = listing([article(name) for name in attributes["also"]])
-    if not names:
-        return "."
-    return pick(rng, [f"; there is also {names}.", f", and {names} is there too."])
-
-
-def camera_words(cameras: list[str], light: str, rng: np.random.Generator) -> str:
-    """Say what the camera does, or what each of several does."""
-    lit = pick(rng, [f"in {light} light", f"with {light} light"])
-    if len(cameras) == 1:
-        return pick(
-            rng,
-            [
-                f"The camera {cameras[0]} {lit}.",
-                f"The light is {light} while the camera {cameras[0]}.",
-                f"In {light} light the camera {cameras[0]}.",
-            ],
-        )
-    first = pick(rng, [f"First the camera {cameras[0]}", f"The camera {cameras[0]} at first"])
-    rest = [
-        pick(
-            rng,
-            [
-                f"cut to a view where it {words}",
-                f"cut to a new angle where it {words}",
-                f"cut to another place where it {words}",
-            ],
-        )
-        for words in cameras[1:]
-    ]
-    return f"{first}, then {', then '.join(rest)}, {lit}."
