@@ -13,9 +13,9 @@ from panda3d.core import NodePath
 from data.worlds.clip import Clip, check_size
 from data.worlds.render import shapes
 from data.worlds.render.scene import close, fix_order, light, shade
+from data.worlds.render.setting import SKIES
 from data.worlds.render.stage import FOV_DEGREES, Actor, Shot, stage, vertices
 from data.worlds.render.view import Pose, fov_of, project
-from data.worlds.rooms.room import SKIES
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth
 from data.worlds.words import STYLE, article, pick, upper
 

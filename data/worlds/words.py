@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data.worlds.palette import COLOURS, PATTERNS
-from data.worlds.rooms.room import SKIES
+from data.worlds.render.setting import SKIES
 from data.worlds.truth import Track
 
 # Objects of which a caption says what they do and where, and those it only names: few enough to

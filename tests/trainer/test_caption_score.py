@@ -13,8 +13,9 @@ words = pytest.importorskip("data.worlds.words", reason="panda3d is not installe
 from data.worlds.craft import words as craft_words  # noqa: E402
 from data.worlds.palette import COLOURS, PATTERNS  # noqa: E402
 from data.worlds.physics import words as physics_words  # noqa: E402
+from data.worlds.render.setting import CAMERA_WORDS, LIGHT_NAMES, SKIES  # noqa: E402
 from data.worlds.rooms import words as room_words  # noqa: E402
-from data.worlds.rooms.room import CAMERA_WORDS, KINDS, LIGHT_NAMES, SKIES  # noqa: E402
+from data.worlds.rooms.room import KINDS  # noqa: E402
 
 CAMERAS = [w.format(side=side) for w in CAMERA_WORDS.values() for side in ("left", "right")]
 PLACES = ["on the left", "in the middle", "on the right"]

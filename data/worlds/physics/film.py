@@ -23,10 +23,10 @@ from data.worlds.physics.plan import GRAVITY, Body, Plan, design_scene
 from data.worlds.physics.words import describe
 from data.worlds.render import shapes
 from data.worlds.render.scene import close, fix_order, light, shade
+from data.worlds.render.setting import SKIES
 from data.worlds.render.shots import choose_cuts, plan_shots
 from data.worlds.render.stage import FOV_DEGREES, IDS, Actor, stage, vertices
 from data.worlds.render.view import fov_of
-from data.worlds.rooms.room import SKIES
 from data.worlds.truth import EVENTS, CameraTruth, Event, ShotTruth, Track, Truth, hiding_events
 from data.worlds.words import STYLE
 

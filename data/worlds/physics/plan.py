@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.worlds.palette import COLOURS, PATTERNS
-from data.worlds.rooms.room import LIGHT_NAMES, SKIES, CameraPath
+from data.worlds.render.setting import LIGHT_NAMES, SKIES, CameraPath
 
 SCENES = ("pass", "hit", "fall", "break", "tower")
 RADII = {"small": 0.32, "large": 0.52}

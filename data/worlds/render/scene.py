@@ -3,8 +3,8 @@
 import numpy as np
 from panda3d.core import AmbientLight, DirectionalLight, GeomNode, NodePath, TransparencyAttrib
 
+from data.worlds.render.setting import LIGHT_NAMES
 from data.worlds.render.stage import IDS
-from data.worlds.rooms.room import LIGHT_NAMES
 
 
 def shade(shadow: NodePath) -> None:

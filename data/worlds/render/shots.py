@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from data.worlds.render.setting import CameraPath
 from data.worlds.render.stage import Shot
 from data.worlds.render.view import look_at
-from data.worlds.rooms.room import CameraPath
 
 
 def plan_shots(paths: list[CameraPath], cuts: list[int], num_frames: int) -> list[Shot]:

@@ -9,18 +9,11 @@ from panda3d.core import Geom, NodePath
 from data.worlds.clip import Clip, check_size
 from data.worlds.render import shapes
 from data.worlds.render.scene import close, fix_order, light, shade
+from data.worlds.render.setting import SKIES
 from data.worlds.render.shots import choose_cuts, plan_shots
 from data.worlds.render.stage import FOV_DEGREES, Actor, stage, vertices
 from data.worlds.render.view import fov_of
-from data.worlds.rooms.room import (
-    SIZES,
-    SKIES,
-    Room,
-    Thing,
-    design_cuts,
-    design_path,
-    design_room,
-)
+from data.worlds.rooms.room import SIZES, Room, Thing, design_cuts, design_path, design_room
 from data.worlds.rooms.words import describe
 from data.worlds.truth import CameraTruth, ShotTruth, Track, Truth, hiding_events
 from data.worlds.words import STYLE
