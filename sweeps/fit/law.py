@@ -1,7 +1,7 @@
 """Many runs in, one law out: the fit, its frontier, its minima, its held-out test, its warnings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit import warnings as diagnose
-from sweeps.fit.forms.base import Array, FlopsPerToken, Form, Relation, Rows
+from sweeps.fit.forms.base import FlopsPerToken, Form, Relation, Rows
 from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.general import fit_columns, without_diverged
-from sweeps.fit.held_out import HeldOut, hold_out
+from sweeps.fit.held_out import hold_out
 from sweeps.fit.minima.by_splines import Minima, fit_minima
 from sweeps.fit.minima.envelope import approach_1
-from sweeps.fit.minima.frontier import FrontierPoint, compute_optimal, frontier_point
-from sweeps.fit.minima.isoflop import IsoflopMinimum, exponents_of, isoflop_minima, parabola_bias
-from sweeps.fit.optimum.profile import Profile, certify
+from sweeps.fit.minima.frontier import compute_optimal
+from sweeps.fit.minima.isoflop import exponents_of, isoflop_minima, parabola_bias
+from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
+from sweeps.fit.result import Law
 from sweeps.fit.rows.runs import (
     Run,
     clusters_of,
@@ -28,64 +29,9 @@ from sweeps.fit.rows.runs import (
     noise_floor,
 )
 from sweeps.fit.rows.table import Table, number, read_table
-from sweeps.fit.shared import plain, predictions_of, residual_rows, residual_scatter, shared_keys
-from sweeps.fit.trust.bootstrap import Bootstrap, bootstrap_fit
+from sweeps.fit.shared import plain, predictions_of, residual_scatter
+from sweeps.fit.trust.bootstrap import bootstrap_fit
 from sweeps.fit.trust.sensitivity import sensitivity
-
-
-@dataclass(frozen=True)
-class Law:
-    """Hold a fitted law and everything said about it; `to_dict()` is its JSON."""
-
-    runs: list[Run]
-    budgets: list[tuple[float, Rows]]
-    fit: Fit
-    bootstrap: Bootstrap
-    profiles: dict[str, Profile]
-    exponents: dict[str, Any]
-    identified: diagnose.Verdicts
-    frontier: list[FrontierPoint]
-    isoflop: list[IsoflopMinimum]
-    held_out: HeldOut | None
-    held_out_reason: str | None
-    sensitivity: list[dict[str, Any]]
-    scatter: float
-    noise_floor: float | None
-    excluded: list[dict[str, str]]
-    seed: int
-    flops_per_token: FlopsPerToken
-    sizes: tuple[float, ...]
-    warnings: list[str]
-
-    def at(self, flops: float) -> FrontierPoint:
-        """Return N*, D* and the loss at `flops`, with intervals."""
-        largest = max(r.flops for r in self.runs)
-        return frontier_point(
-            self.fit, self.bootstrap, flops, self.flops_per_token, largest, self.sizes
-        )
-
-    def predict(self, params: Array, tokens: Array) -> Array:
-        """Return the fitted loss at each (params, tokens)."""
-        return self.fit.predict({"params": np.asarray(params), "tokens": np.asarray(tokens)})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON: no NaN or infinity, they become None."""
-        fit, boot = self.fit, self.bootstrap
-        return plain(
-            {
-                **shared_keys(fit, boot, self.profiles, self.identified, self.seed),
-                "exponents": self.exponents,
-                "frontier": [asdict(p) for p in self.frontier],
-                "isoflop": [asdict(m) for m in self.isoflop],
-                "held_out": asdict(self.held_out) if self.held_out else None,
-                "held_out_reason": self.held_out_reason,
-                "sensitivity": self.sensitivity,
-                "noise_floor": self.noise_floor,
-                "residuals": residual_rows(fit, [r.name for r in self.runs]),
-                "warnings": self.warnings,
-                "excluded": self.excluded,
-            }
-        )
 
 
 def fit_law(

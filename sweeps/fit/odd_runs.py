@@ -9,7 +9,7 @@ from sweeps.fit.forms.base import Array
 from sweeps.fit.optimum.solve import Fit
 
 if TYPE_CHECKING:
-    from sweeps.fit.law import Law
+    from sweeps.fit.result import Law
 
 SIZES = ("params", "tokens", "flops", "width", "depth")  # that loss should fall with
 SHOWN = 3  # names in one sentence

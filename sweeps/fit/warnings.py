@@ -14,7 +14,7 @@ from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.trust.bootstrap import Bootstrap, Interval, coefficient_intervals, least_values
 
 if TYPE_CHECKING:
-    from sweeps.fit.law import Law
+    from sweeps.fit.result import Law
 
 Verdicts = dict[str, dict[str, bool | str | None]]
 

@@ -13,8 +13,8 @@ from launch.planner.search import Candidate, Found, describe, search, step_token
 from launch.planner.workload import plan_workload
 from models.config import ModelConfig
 from sweeps.fit.forms.base import Array, FlopsPerToken
-from sweeps.fit.law import Law
 from sweeps.fit.minima.frontier import frontier_point
+from sweeps.fit.result import Law
 from sweeps.fit.trust.bootstrap import percentile_interval, prediction_draws
 from sweeps.kinds.expected import Clips
 from sweeps.kinds.isoflop.plan import NO_HORIZON

@@ -9,7 +9,8 @@ from typing import Any
 from launch.planner.machine import MachineConfig, load_machine
 from sweeps.fit.__main__ import write_json
 from sweeps.fit.forms.catalogue import form_of
-from sweeps.fit.law import Law, fit_law, runs_of
+from sweeps.fit.law import fit_law, runs_of
+from sweeps.fit.result import Law
 from sweeps.fit.rows.table import read_table
 from sweeps.fit.shared import plain
 from sweeps.predict.answer import DEFAULT_MFU, Answer, Budget, answer

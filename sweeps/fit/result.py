@@ -1,0 +1,74 @@
+"""A fitted law: what a fit gives and what stands in law.json."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sweeps.fit import warnings as diagnose
+from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
+from sweeps.fit.held_out import HeldOut
+from sweeps.fit.minima.frontier import FrontierPoint, frontier_point
+from sweeps.fit.minima.isoflop import IsoflopMinimum
+from sweeps.fit.optimum.profile import Profile
+from sweeps.fit.optimum.solve import Fit
+from sweeps.fit.rows.runs import (
+    Run,
+)
+from sweeps.fit.shared import plain, residual_rows, shared_keys
+from sweeps.fit.trust.bootstrap import Bootstrap
+
+
+@dataclass(frozen=True)
+class Law:
+    """Hold a fitted law and everything said about it; `to_dict()` is its JSON."""
+
+    runs: list[Run]
+    budgets: list[tuple[float, Rows]]
+    fit: Fit
+    bootstrap: Bootstrap
+    profiles: dict[str, Profile]
+    exponents: dict[str, Any]
+    identified: diagnose.Verdicts
+    frontier: list[FrontierPoint]
+    isoflop: list[IsoflopMinimum]
+    held_out: HeldOut | None
+    held_out_reason: str | None
+    sensitivity: list[dict[str, Any]]
+    scatter: float
+    noise_floor: float | None
+    excluded: list[dict[str, str]]
+    seed: int
+    flops_per_token: FlopsPerToken
+    sizes: tuple[float, ...]
+    warnings: list[str]
+
+    def at(self, flops: float) -> FrontierPoint:
+        """Return N*, D* and the loss at `flops`, with intervals."""
+        largest = max(r.flops for r in self.runs)
+        return frontier_point(
+            self.fit, self.bootstrap, flops, self.flops_per_token, largest, self.sizes
+        )
+
+    def predict(self, params: Array, tokens: Array) -> Array:
+        """Return the fitted loss at each (params, tokens)."""
+        return self.fit.predict({"params": np.asarray(params), "tokens": np.asarray(tokens)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: no NaN or infinity, they become None."""
+        fit, boot = self.fit, self.bootstrap
+        return plain(
+            {
+                **shared_keys(fit, boot, self.profiles, self.identified, self.seed),
+                "exponents": self.exponents,
+                "frontier": [asdict(p) for p in self.frontier],
+                "isoflop": [asdict(m) for m in self.isoflop],
+                "held_out": asdict(self.held_out) if self.held_out else None,
+                "held_out_reason": self.held_out_reason,
+                "sensitivity": self.sensitivity,
+                "noise_floor": self.noise_floor,
+                "residuals": residual_rows(fit, [r.name for r in self.runs]),
+                "warnings": self.warnings,
+                "excluded": self.excluded,
+            }
+        )
