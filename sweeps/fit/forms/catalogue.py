@@ -2,7 +2,8 @@
 
 from sweeps.fit.forms.base import Form
 from sweeps.fit.forms.curves import MultiPower, MultiPowerTied, Tissue
-from sweeps.fit.forms.exponent_grid import BrokenPower, DataConstrained, Kaplan
+from sweeps.fit.forms.exponent_grid import BrokenPower, DataConstrained
+from sweeps.fit.forms.kaplan import Kaplan
 from sweeps.fit.forms.powers import SumOfPowers, Term
 
 # The form of a law of recipes is a power of its target: what scatters is the optimum that was read
