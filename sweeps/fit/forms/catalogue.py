@@ -1,8 +1,9 @@
 """The forms by name, each with its equation, its columns and where it comes from."""
 
 from sweeps.fit.forms.base import Form
+from sweeps.fit.forms.broken_power import BrokenPower
 from sweeps.fit.forms.curves import MultiPower, MultiPowerTied, Tissue
-from sweeps.fit.forms.exponent_grid import BrokenPower, DataConstrained
+from sweeps.fit.forms.exponent_grid import DataConstrained
 from sweeps.fit.forms.kaplan import Kaplan
 from sweeps.fit.forms.powers import SumOfPowers, Term
 
