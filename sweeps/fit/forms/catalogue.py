@@ -3,9 +3,9 @@
 from sweeps.fit.forms.base import Form
 from sweeps.fit.forms.broken_power import BrokenPower
 from sweeps.fit.forms.curves import MultiPower, MultiPowerTied, Tissue
-from sweeps.fit.forms.exponent_grid import DataConstrained
 from sweeps.fit.forms.kaplan import Kaplan
 from sweeps.fit.forms.powers import SumOfPowers, Term
+from sweeps.fit.forms.repeated_data import DataConstrained
 
 # The form of a law of recipes is a power of its target: what scatters is the optimum that was read
 # from a grid, by far more than 1e-3, so least squares of its log takes the place of Huber.
