@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from sweeps.compare.sides import Side
-from sweeps.fit.forms.base import Array
+from sweeps.fit.forms.base import Array, Interval
 from sweeps.fit.shared import plain
-from sweeps.fit.trust.bootstrap import Interval, percentile_interval
+from sweeps.fit.trust.bootstrap import percentile_interval
 
 LOSSES = 9  # at which the multiplier is read, evenly in log loss
 NOISE_FACTOR = 2.0  # a difference below twice its own noise is not told

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
+from sweeps.fit.forms.base import Array, FlopsPerToken, Interval, Rows
 from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.rows.runs import Run, best_loss, clusters_of, columns_of, noise_floor
 from sweeps.fit.trust.bootstrap import (
     Bootstrap,
-    Interval,
     bootstrap_fit,
     percentile_interval,
     prediction_draws,

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, Columns, Form
+from sweeps.fit.forms.base import Array, Columns, Form, Interval
 from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.odd_runs import warn_rows, warn_runs
 from sweeps.fit.optimum.profile import Profile
 from sweeps.fit.optimum.solve import Fit
-from sweeps.fit.trust.bootstrap import Bootstrap, Interval, coefficient_intervals, least_values
+from sweeps.fit.trust.bootstrap import Bootstrap, coefficient_intervals, least_values
 
 if TYPE_CHECKING:
     from sweeps.fit.result import Law

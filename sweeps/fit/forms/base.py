@@ -150,3 +150,6 @@ class Bound(ABC):
     @abstractmethod
     def expand(self, theta: Array) -> Expansion:
         """Return log L_hat with its derivatives."""
+
+
+Interval = tuple[float, float]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.fit.forms.base import Array, Columns, FlopsPerToken
+from sweeps.fit.forms.base import Array, Columns, FlopsPerToken, Interval
 from sweeps.fit.optimum.solve import Fit
-from sweeps.fit.trust.bootstrap import Bootstrap, Interval, percentile_interval
+from sweeps.fit.trust.bootstrap import Bootstrap, percentile_interval
 
 SPAN = 1e4  # the sizes searched: this factor either side of the rows' middle
 

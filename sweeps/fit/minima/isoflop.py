@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, FlopsPerToken
+from sweeps.fit.forms.base import Array, FlopsPerToken, Interval
 from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.optimum.solve import Fit
-from sweeps.fit.trust.bootstrap import Bootstrap, Interval, percentile_interval
+from sweeps.fit.trust.bootstrap import Bootstrap, percentile_interval
 
 MIN_SIZES = 4  # a parabola through three points has no residual to judge it by
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array
-from sweeps.fit.trust.bootstrap import Interval, percentile_interval
+from sweeps.fit.forms.base import Array, Interval
+from sweeps.fit.trust.bootstrap import percentile_interval
 
 GRID_PER_GAP = 25  # points of the fine grid for each gap between sizes
 LEAST_SPREAD = 0.33  # of the gap between sizes: a minimum is not known better than this

@@ -11,10 +11,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, Rows
+from sweeps.fit.forms.base import Array, Interval, Rows
 from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.optimum.solve import Fit, completed, polish, tiny
-from sweeps.fit.trust.bootstrap import Interval
 
 STEPS = np.array([-8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0])  # standard errors
 FARTHEST = {"exponent": 1.0, "floor": 3.0, "amplitude": 12.0, "scale": 6.0}

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, Columns
+from sweeps.fit.forms.base import Array, Columns, Interval
 from sweeps.fit.optimum.solve import ANNEAL, Fit, polish, scale_of
 from sweeps.fit.optimum.starts import variable_projection
 
-Interval = tuple[float, float]
 # Resamples are refitted this many (resample, run) pairs at a time, to stay in cache.
 CHUNK_ELEMENTS = 24_000
 # A resample's end needs only to be right to its percentile: a gradient this small, relative to the
