@@ -23,6 +23,7 @@ from sweeps.fit.law import runs_of
 from sweeps.fit.minima.envelope import envelope
 from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.optimum.solve import fit_form
+from sweeps.fit.rows.check import check_columns, excluded_reasons
 from sweeps.fit.rows.read import read_rows
 from sweeps.fit.rows.runs import (
     Run,
@@ -124,7 +125,7 @@ def _runs(path: Path, mapping: Mapping[str, str]) -> tuple[list[Run], list[str]]
     used = {"params": "params", "tokens": "tokens", "loss": "loss"} | dict(mapping)
     table = read_table(path, CHINCHILLA, used)
     columns = table.columns
-    why = diagnose.excluded_reasons(columns, table.target)
+    why = excluded_reasons(columns, table.target)
     notes = [*table.notes]
     notes += [
         f"Run {name} is left out: {reason}."
@@ -139,7 +140,7 @@ def _law_side(
 ) -> Side:
     runs, notes = _runs(path, mapping)
     columns, loss = columns_of(runs)
-    diagnose.check_columns(CHINCHILLA, columns, loss)
+    check_columns(CHINCHILLA, columns, loss)
     fit = fit_form(CHINCHILLA, columns, loss)
     boot = bootstrap_fit(fit, clusters_of(runs), resamples, level, seed)
     if not len(boot.theta):

@@ -13,6 +13,7 @@ from sweeps.fit.minima.frontier import loss_points
 from sweeps.fit.odd_runs import warn_rows
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
+from sweeps.fit.rows.check import check_columns, excluded_reasons
 from sweeps.fit.rows.recipes import KNOBS, at_optima
 from sweeps.fit.rows.table import Table
 from sweeps.fit.shared import (
@@ -58,7 +59,7 @@ def fit_columns(
     options: dict[str, Any] = {
         "delta": delta, "residual": residual, "mean": mean, "fixed": fixed,
     }  # fmt: skip
-    diagnose.check_columns(form, table.columns, table.target, len(fixed or {}))
+    check_columns(form, table.columns, table.target, len(fixed or {}))
     first, notes = fit_or_reduce(form, table.columns, table.target, **options)
     fit, profiles = certify(first, level)
     form = fit.form
@@ -114,7 +115,7 @@ def fit_or_reduce(
 
 def without_diverged(table: Table) -> Table:
     """Return the table without rows of non-finite or diverged target, which it then lists."""
-    reasons = diagnose.excluded_reasons(table.columns, table.target)
+    reasons = excluded_reasons(table.columns, table.target)
     kept = [i for i, why in enumerate(reasons) if not why]
     excluded = [{"name": table.names[i], "reason": why} for i, why in enumerate(reasons) if why]
     return replace(
@@ -201,7 +202,7 @@ def _hold_out_largest(
     train, test = np.sort(order[:-num]), np.sort(order[-num:])
     known = {c: v[train] for c, v in fit.columns.items()}
     try:
-        diagnose.check_columns(fit.form, known, fit.target[train], len(fit.fixed))
+        check_columns(fit.form, known, fit.target[train], len(fit.fixed))
     except ValueError as error:
         return None, f"without the largest tenth {error}"
     less = fit_form(fit.form, known, fit.target[train], **options, max_starts=8)

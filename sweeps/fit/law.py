@@ -20,6 +20,7 @@ from sweeps.fit.minima.isoflop import exponents_of, isoflop_minima, parabola_bia
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.result import Law
+from sweeps.fit.rows.check import check_columns, excluded_reasons
 from sweeps.fit.rows.runs import (
     Run,
     clusters_of,
@@ -67,7 +68,7 @@ def fit_law(
     check_options(level, resamples, delta, flops)
     shape = form_of(form)
     columns, losses = columns_of(runs)
-    reasons = diagnose.excluded_reasons({c: columns[c] for c in shape.columns}, losses)
+    reasons = excluded_reasons({c: columns[c] for c in shape.columns}, losses)
     excluded = [
         {"name": r.name, "reason": why} for r, why in zip(runs, reasons, strict=True) if why
     ]
@@ -75,7 +76,7 @@ def fit_law(
 
     def fitting(some: Sequence[Run], shape: Form = shape) -> Fit:
         columns, loss = columns_of(some)
-        diagnose.check_columns(shape, columns, loss, len(fixed or {}))
+        check_columns(shape, columns, loss, len(fixed or {}))
         options: dict[str, Any] = {"delta": delta, "residual": residual, "mean": mean}
         return fit_form(shape, columns, loss, fixed=fixed, **options)
 

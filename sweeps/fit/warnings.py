@@ -1,12 +1,11 @@
 """Say in plain words when a table cannot make a law, and when a law is not one."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, Columns, Form, Interval
+from sweeps.fit.forms.base import Form, Interval
 from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.odd_runs import warn_rows, warn_runs
 from sweeps.fit.optimum.profile import Profile
@@ -22,82 +21,8 @@ Verdicts = dict[str, dict[str, bool | str | None]]
 # Amplitudes are losses at N = 1 and D = 1, many e-folds from any run, so their honest intervals are
 # wide.
 MAX_SPREAD = {"floor": 1.5, "amplitude": 30.0, "exponent": 2.0, "scale": 2.0}
-# Twice the loss of a run with no more parameters and no more tokens is a diverged run: the largest
-# reversal from an untuned recipe in the pilot (DESIGN section 5) was 1.5.
-DIVERGED_FACTOR = 2.0
 MAX_CONDITION = 1e6  # published fits of two terms have 1e3 to 2e4, of four dependent ones 4e6
 MIN_RANGE = 2.0  # over less than a doubling any smooth function is a power
-
-
-def check_columns(form: Form, columns: Columns, target: Array, num_fixed: int = 0) -> None:
-    """Raise ValueError where no law can come of the columns: too few runs, swapped columns."""
-    if not len(target):
-        raise ValueError("table=: no row is left to fit. Exclude fewer.")
-    distinct = len(np.unique(np.stack([columns[c] for c in form.columns], 1), axis=0))
-    needed = len(form.parameters) - num_fixed
-    # Least squares through as many runs as coefficients leave nothing to judge the fit by; one more
-    # is the least.
-    if distinct <= needed:
-        keys = ", ".join(form.columns)
-        raise ValueError(
-            f"runs={distinct}: form={form.name} has {needed} coefficients and needs at least "
-            f"{needed + 1} runs at distinct ({keys}). Add runs."
-        )
-    for name in ("params", "tokens", "flops"):
-        column = columns.get(name)
-        if column is not None and np.median(column) < np.median(target):
-            raise ValueError(
-                f"{name} has median {np.median(column):.4g} and {form.target} "
-                f"{np.median(target):.4g}: {name} must be the larger; the columns look swapped. "
-                f"Set {name}=COLUMN and {form.target}=COLUMN to the right ones."
-            )
-    _check_flops(columns)
-
-
-def _check_flops(columns: Columns) -> None:
-    """Raise ValueError where compute is less than what it was spent on: swapped columns."""
-    if "flops" not in columns:
-        return
-    spent = float(np.median(columns["flops"]))
-    for name in ("params", "tokens"):
-        if name in columns and spent < np.median(columns[name]):
-            raise ValueError(
-                f"flops has median {spent:.4g} and {name} {np.median(columns[name]):.4g}: flops "
-                "must be the larger; the columns look swapped, or flops is in another unit. Set "
-                f"columns.flops=COLUMN and columns.{name}=COLUMN to the right ones."
-            )
-
-
-def excluded_reasons(columns: Columns, loss: Array) -> list[str | None]:
-    """Return for each run why it cannot be fitted (non-finite or diverged), or None.
-
-    A run is compared with those that are no larger in any column that loss falls with.
-    """
-    reasons: list[str | None] = []
-    finite = np.isfinite(loss)
-    sizes = [columns[c] for c in ("params", "tokens", "width", "depth") if c in columns]
-    if "unique_tokens" in columns or not sizes:  # repeats may make loss rise: nothing to judge by
-        return [None if f else _not_finite(v) for f, v in zip(finite, loss, strict=True)]
-    for i in range(len(loss)):
-        below = finite.copy()
-        for size in sizes:
-            below &= size <= size[i]
-        below[i] = False
-        best = float(np.min(loss[below])) if below.any() else math.inf
-        if not finite[i]:
-            reasons.append(_not_finite(loss[i]))
-        elif loss[i] > DIVERGED_FACTOR * best:
-            reasons.append(
-                f"diverged: loss {loss[i]:.4g} is {loss[i] / best:.1f} times that of a run with "
-                "no more parameters and no more tokens"
-            )
-        else:
-            reasons.append(None)
-    return reasons
-
-
-def _not_finite(value: float) -> str:
-    return f"loss is {value}: the run diverged or has not ended"
 
 
 def identified(fit: Fit, boot: Bootstrap, profiles: Mapping[str, Profile]) -> Verdicts:
