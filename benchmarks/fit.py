@@ -20,7 +20,7 @@ from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.rows.recipes import recipe_optima
 from sweeps.fit.trust.bootstrap import bootstrap_fit, coefficient_intervals, prediction_draws
-from sweeps.fit.warnings import identified
+from sweeps.fit.trust.identified import identified
 
 EPOCH = {"E": 1.81724, "A": 477.84, "alpha": 0.34731, "B": 2143.86, "beta": 0.36718}
 EPOCH_OBJECTIVE = 1.0182740181e-3

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit import warnings as diagnose
 from sweeps.fit.forms.base import Array, Columns
 from sweeps.fit.forms.catalogue import CHINCHILLA, FRONTIER, PURE_FRONTIER
 from sweeps.fit.general import without_diverged
@@ -36,6 +35,7 @@ from sweeps.fit.rows.runs import (
 from sweeps.fit.rows.table import number, read_table
 from sweeps.fit.shared import residual_scatter
 from sweeps.fit.trust.bootstrap import bootstrap_fit, prediction_draws
+from sweeps.fit.trust.identified import warn_fit
 
 GRID = 33  # points of log C that a frontier is known at: interpolation costs .1 % of compute
 REACH = 4.0  # and how far beyond its runs, for draws that shift; nothing there is reported
@@ -147,7 +147,7 @@ def _law_side(
         raise ValueError(
             f"table={path}: no resample of its {len(runs)} runs could be fitted. Add runs."
         )
-    notes = [f"{name}: {note}" for note in [*notes, *diagnose.warn_fit(fit, boot)]]
+    notes = [f"{name}: {note}" for note in [*notes, *warn_fit(fit, boot)]]
     cost = interpolated_flops_per_token(runs)
     low, high = float(columns["flops"].min()), float(columns["flops"].max())
     grid = np.linspace(np.log(low / REACH), np.log(high * REACH), GRID)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit import warnings as diagnose
 from sweeps.fit.forms.base import Array, Form
 from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.minima.frontier import loss_points
@@ -29,6 +28,7 @@ from sweeps.fit.trust.bootstrap import (
     percentile_interval,
     prediction_draws,
 )
+from sweeps.fit.trust.identified import identified, warn_fit, warn_identified
 from sweeps.fit.trust.sensitivity import sensitivity
 
 CURVE_BLOCKS = 10  # a loss curve is resampled in this many blocks: its points are correlated
@@ -67,7 +67,7 @@ def fit_columns(
         notes = [*notes, f"The intervals rest on {CURVE_RESAMPLES} resamples, not {resamples}."]
         resamples = CURVE_RESAMPLES
     boot = bootstrap_fit(fit, _clusters(table, form), resamples, level, seed)
-    verdicts = diagnose.identified(fit, boot, profiles)
+    verdicts = identified(fit, boot, profiles)
     frontier, why = _frontier(fit, boot, flops)
     held, held_why = _hold_out_largest(fit, boot, table, options)
     largest = _largest(fit)
@@ -83,8 +83,8 @@ def fit_columns(
         "warnings": [
             *table.notes,
             *notes,
-            *diagnose.warn_fit(fit, boot),
-            *diagnose.warn_identified(verdicts),
+            *warn_fit(fit, boot),
+            *warn_identified(verdicts),
             *warn_rows(fit, table.excluded, table.names),
         ],
         "excluded": table.excluded,

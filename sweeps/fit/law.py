@@ -32,6 +32,7 @@ from sweeps.fit.rows.runs import (
 from sweeps.fit.rows.table import Table, number, read_table
 from sweeps.fit.shared import plain, predictions_of, residual_scatter
 from sweeps.fit.trust.bootstrap import bootstrap_fit
+from sweeps.fit.trust.identified import identified
 from sweeps.fit.trust.sensitivity import sensitivity
 
 
@@ -109,7 +110,7 @@ def fit_law(
         bootstrap=boot,
         profiles=profiles,
         exponents=exponents,
-        identified=diagnose.identified(fit, boot, profiles),
+        identified=identified(fit, boot, profiles),
         frontier=[],
         isoflop=minima,
         held_out=held,

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit import warnings as diagnose
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 from sweeps.fit.held_out import HeldOut
 from sweeps.fit.minima.frontier import FrontierPoint, frontier_point
@@ -17,6 +16,7 @@ from sweeps.fit.rows.runs import (
 )
 from sweeps.fit.shared import plain, residual_rows, shared_keys
 from sweeps.fit.trust.bootstrap import Bootstrap
+from sweeps.fit.trust.identified import Verdicts
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Law:
     bootstrap: Bootstrap
     profiles: dict[str, Profile]
     exponents: dict[str, Any]
-    identified: diagnose.Verdicts
+    identified: Verdicts
     frontier: list[FrontierPoint]
     isoflop: list[IsoflopMinimum]
     held_out: HeldOut | None

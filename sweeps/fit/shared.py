@@ -14,7 +14,7 @@ from sweeps.fit.trust.bootstrap import (
     percentile_interval,
     prediction_draws,
 )
-from sweeps.fit.warnings import Verdicts
+from sweeps.fit.trust.identified import Verdicts
 
 
 def plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from sweeps.fit.forms.catalogue import CHINCHILLA, FORMS
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import fit_form
 from sweeps.fit.trust.bootstrap import bootstrap_fit
-from sweeps.fit.warnings import identified
+from sweeps.fit.trust.identified import identified
 
 needs_data = pytest.mark.skipif(not fit_data.present(), reason=fit_data.ABSENT)
 

@@ -9,7 +9,7 @@ from sweeps.fit.forms.base import Relation
 from sweeps.fit.minima.splines import SplineLaw, SplineMinimum, spline_law
 from sweeps.fit.rows.runs import Run, group_budgets
 from sweeps.fit.rows.table import Table
-from sweeps.fit.warnings import warn_identified
+from sweeps.fit.trust.identified import warn_identified
 
 MAX_SPREAD = 2.0  # of the exponent's interval, as for any exponent
 MIN_BUDGETS = 3  # two minima make a line that nothing can contradict
