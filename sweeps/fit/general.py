@@ -9,7 +9,6 @@ import numpy as np
 from sweeps.fit.forms.base import Array, Form
 from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.minima.frontier import loss_points
-from sweeps.fit.odd_runs import warn_rows
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.rows.check import check_columns, excluded_reasons
@@ -29,6 +28,7 @@ from sweeps.fit.trust.bootstrap import (
     prediction_draws,
 )
 from sweeps.fit.trust.identified import identified, warn_fit, warn_identified
+from sweeps.fit.trust.odd_rows import warn_rows
 from sweeps.fit.trust.sensitivity import sensitivity
 
 CURVE_BLOCKS = 10  # a loss curve is resampled in this many blocks: its points are correlated

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sweeps.fit.odd_runs import warn_rows, warn_runs
+from sweeps.fit.odd_runs import warn_runs
 from sweeps.fit.trust.identified import warn_fit, warn_identified
+from sweeps.fit.trust.odd_rows import warn_rows
 
 if TYPE_CHECKING:
     from sweeps.fit.result import Law

@@ -1,0 +1,72 @@
+"""Rows that contradict their neighbours."""
+
+from collections.abc import Iterator, Sequence
+
+if TYPE_CHECKING:
+    pass
+
+import numpy as np
+
+from sweeps.fit.forms.base import Array
+from sweeps.fit.optimum.solve import Fit
+
+SIZES = ("params", "tokens", "flops", "width", "depth")  # that loss should fall with
+
+
+SHOWN = 3  # names in one sentence
+
+
+def warn_rows(fit: Fit, excluded: list[dict[str, str]], names: Sequence[str]) -> Iterator[str]:
+    """Yield what is odd about the rows: excluded ones, duplicates, one size, losses that rise."""
+    for run in excluded:
+        yield f"Run {run['name']} is excluded: {run['reason']}."
+    keys = ", ".join((*fit.form.columns, fit.form.target))
+    rows = np.stack([*(fit.columns[c] for c in fit.form.columns), fit.target], axis=1)
+    if pairs := _repeats(rows):
+        said = _listed([f"{names[i]} of {names[first]}" for first, i in pairs])
+        yield f"{len(pairs)} runs are exact duplicates of others ({keys}): {said}. Drop them."
+    if len(fit.target) > 1 and np.ptp(fit.target) == 0:
+        yield f"All runs have one {fit.form.target} ({fit.target[0]:.4g}): it falls with nothing."
+    for column, words in (("params", "parameters"), ("tokens", "tokens"), ("flops", "compute")):
+        if column in fit.form.columns and len(np.unique(fit.columns[column])) == 1:
+            yield f"All runs have one size ({column}): how loss falls with {words} cannot be known."
+    if {"params", "tokens"} <= set(fit.form.columns):
+        ratio = float(np.median(fit.columns["tokens"] / fit.columns["params"]))
+        if ratio < 1:
+            yield (
+                f"The median run has {ratio:.2g} tokens for each parameter: the columns params and "
+                "tokens look swapped."
+            )
+    yield from _warn_rising(fit)
+
+
+def _warn_rising(fit: Fit) -> Iterator[str]:
+    names = [c for c in fit.form.columns if c in SIZES and np.ptp(fit.columns[c]) > 0]
+    if getattr(fit.form, "signed", False) or not names:
+        return
+    if "width" in names:  # width, depth and params depend on each other: no slope is one's own
+        names = [n for n in names if n == "tokens"]
+    columns = [np.ones(len(fit.target)), *(np.log(fit.columns[c]) for c in names)]
+    slopes = np.linalg.lstsq(np.stack(columns, 1), np.log(fit.target), rcond=None)[0][1:]
+    rising = [n for n, s in zip(names, slopes, strict=True) if s > 1e-9]
+    if rising:
+        yield (
+            f"Loss rises with {' and with '.join(rising)} where the other is held fixed: "
+            "columns swapped, runs unconverged, or an untuned recipe; the form cannot rise."
+        )
+
+
+def _repeats(rows: Array) -> list[tuple[int, int]]:
+    """Return (first, i) for every row i that equals an earlier one."""
+    seen: dict[bytes, int] = {}
+    found = []
+    for i, row in enumerate(np.ascontiguousarray(rows)):
+        first = seen.setdefault(row.tobytes(), i)
+        if first != i:
+            found.append((first, i))
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
