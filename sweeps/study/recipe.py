@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweeps.kinds.compose import RecipeConfig, RecipePreset
 from sweeps.ladder.shapes import Rung
+from sweeps.study.config import RecipeConfig, RecipePreset
 from trainer.config import RunConfig
 
 ROUNDING_LIMIT = 0.1  # a change that is worth a warning, as in OLMo-core's model ladder

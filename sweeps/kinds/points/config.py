@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from launch.config import ClusterConfig
-from sweeps.kinds.compose import RecipeConfig, SampleConfig
+from sweeps.study.config import RecipeConfig, SampleConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 
