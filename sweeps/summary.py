@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.kinds.compose import StudyConfig
+from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.report.checklist.checklist import checklist
 from sweeps.report.inputs.isoflop import Inputs, read_inputs
 from sweeps.report.pages.isoflop import study_tables

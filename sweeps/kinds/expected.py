@@ -15,7 +15,7 @@ from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.plan import ArmsPlan
-from sweeps.kinds.compose import StudyConfig
+from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.plan import Spec, StudyPlan
 from sweeps.kinds.points.config import GridStudyConfig
 from sweeps.kinds.points.plan import GridPlan

@@ -6,7 +6,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.kinds.compose import CONF_DIR, StudyConfig, compose_any
+from sweeps.kinds.compose import CONF_DIR, compose_any
+from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.study.config import RecipeConfig
 
 COMMITTED = Path("docs") / "studies"  # where finished studies of this repository are kept

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.kinds.compose import PilotConfig
+from sweeps.kinds.isoflop.config import PilotConfig
 from sweeps.kinds.isoflop.plan import Spec
 
 COLUMNS = (

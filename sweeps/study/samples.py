@@ -9,7 +9,7 @@ from typing import Any
 
 from data.dataset.shards import SampleInfo, read_index
 from launch.local.process import Job
-from sweeps.kinds.compose import StudyConfig
+from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.points.config import GridStudyConfig
 
 # One prompt of each kind, in this order, then further ones of the first kind.

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
-from sweeps.kinds.compose import StudyConfig, compose_study
+from sweeps.kinds.compose import compose_study
+from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.plan import Spec
 from sweeps.report.pages.isoflop import build_report
 from sweeps.run import StudyRunner, main

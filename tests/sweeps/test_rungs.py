@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
-from sweeps.kinds.compose import CONF_DIR, StudyConfig, compose_any
+from sweeps.kinds.compose import CONF_DIR, compose_any
+from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.plan import StudyPlan
 from sweeps.study.recipe import dry_run, rounding_warnings
 

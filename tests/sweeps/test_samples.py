@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from data.dataset.shards import ShardWriter, read_index, write_manifest
-from sweeps.kinds.compose import StudyConfig, compose_study
+from sweeps.kinds.compose import compose_study
+from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.study.samples import choose_prompts, plan_samples
 
 CLIPS = [  # source, frames, height, width

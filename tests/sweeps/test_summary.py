@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeps.kinds.compose import StudyConfig
+from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.report.inputs.isoflop import read_inputs
 from sweeps.report.pages.isoflop import build_report
 from sweeps.report.tables.isoflop import Cell, Table

@@ -13,7 +13,7 @@ from pathlib import Path
 from data.dataset.shards import SampleInfo, read_index
 from launch.local.process import Job
 from models.dit.count import count_params
-from sweeps.kinds.compose import StudyConfig
+from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import Recipe, recipe_for
 from trainer.config import RunConfig, compose_run, freeze, run_name
