@@ -32,13 +32,14 @@ from launch.local.run import describe_failures
 from sweeps.fit.law import fit_table
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.run import run_arms
-from sweeps.kinds.compose import compose_any, freeze_study
+from sweeps.kinds.compose import compose_any
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.plan import Spec, StudyPlan, save_plan
 from sweeps.kinds.points.run import run_grid
 from sweeps.ladder.shapes import Rung
 from sweeps.report.pages.isoflop import build_report
 from sweeps.study import recipe as recipes
+from sweeps.study.freeze import freeze_study
 from sweeps.study.phases import (
     INTERRUPTED,
     Interrupted,

@@ -77,32 +77,3 @@ def _explain(error: BaseException, schema: DictConfig) -> str:
         names = "|".join(sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml")))
         return f"study: must be chosen. Allowed: study={names}."
     return explain(error, schema)
-
-
-def freeze_study(study: "StudyConfig | ArmsConfig | GridStudyConfig") -> None:
-    """Write ``study.yaml`` into the study's folder; refuse a folder that holds another study."""
-    path = study.folder / "study.yaml"
-    text = OmegaConf.to_yaml(OmegaConf.structured(study))
-    if path.exists() and _science(path.read_text(), study) != _science(text, study):
-        raise ValueError(
-            f"study={study.folder}: holds a study with other settings. "
-            "Choose another name=... or move the folder away."
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def _science(text: str, study: "StudyConfig | ArmsConfig | GridStudyConfig") -> dict:
-    """Return a frozen study without what does not change its runs.
-
-    Keys that the schema got since it was frozen have their defaults, which change nothing.
-    """
-    defaults = OmegaConf.to_container(OmegaConf.structured(type(study)), enum_to_str=True)
-    frozen = OmegaConf.merge(OmegaConf.create(defaults), OmegaConf.create(text))
-    config = OmegaConf.to_container(frozen)
-    assert isinstance(config, dict)
-    free = ["cluster", "form", "level", "resamples", "samples", "question", "root"]
-    free += ["cost", "expected", "seeds", "losses", "draws"]  # of arms: more of them go on
-    free += ["replicates"]  # more of them go on too
-    free += ["analysis", "stop_early", "repeat", "noise_seeds", "stand_in"]
-    return {key: value for key, value in config.items() if key not in free}

@@ -23,10 +23,11 @@ from sweeps.kinds.arms.table import (
     write_csv,
     write_values,
 )
-from sweeps.kinds.compose import compose_any, compose_study, freeze_study
+from sweeps.kinds.compose import compose_any, compose_study
 from sweeps.report.__main__ import main as report_main
 from sweeps.report.pages.arms import build_arms_report
 from sweeps.report.video import write_mp4
+from sweeps.study.freeze import freeze_study
 
 HOSTILE = "</script><script>alert('x')</script><img src=https://evil.example/x onerror=alert(1)>"
 LOSS = Measure("loss given dense captions", "all", "loss", "lower")

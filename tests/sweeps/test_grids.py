@@ -9,13 +9,14 @@ import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
 from launch.local.run import Outcome, Status
-from sweeps.kinds.compose import compose_any, compose_study, freeze_study
+from sweeps.kinds.compose import compose_any, compose_study
 from sweeps.kinds.points import run as runner_module
 from sweeps.kinds.points.config import GridStudyConfig
 from sweeps.kinds.points.plan import GridPlan, expand
 from sweeps.kinds.points.run import GridRunner, run_grid
 from sweeps.report.__main__ import main as report_main
 from sweeps.report.pages.points import build_grid_report
+from sweeps.study.freeze import freeze_study
 from trainer.config import compose_run, run_name
 
 HOSTILE = "</script><script>alert('x')</script><img src=https://evil.example/x onerror=alert(1)>"

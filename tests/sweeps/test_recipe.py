@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks import fit_data
-from sweeps.kinds.compose import compose_study, freeze_study
+from sweeps.kinds.compose import compose_study
 from sweeps.ladder.shapes import Rung
 from sweeps.study.config import RecipeConfig, RecipePreset
+from sweeps.study.freeze import freeze_study
 from sweeps.study.recipe import (
     PUBLISHED,
     decay_for,

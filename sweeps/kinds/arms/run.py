@@ -51,9 +51,7 @@ class ArmsRunner:
     def run(self) -> Path:
         """Run everything; return the page's path."""
         self.plan.check_data()
-        from sweeps.kinds.compose import (
-            freeze_study,  # composes both kinds, so it imports this package
-        )
+        from sweeps.study.freeze import freeze_study
 
         freeze_study(self.study)
         started = self._started()

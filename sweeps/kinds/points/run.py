@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from data.dataset.shards import read_index
 from launch.local.process import Job
 from launch.local.run import Status
-from sweeps.kinds.compose import freeze_study
 from sweeps.kinds.isoflop.plan import save_plan
 from sweeps.kinds.points.analyse import analyse
 from sweeps.kinds.points.answer import Finding, Row, grouped
@@ -30,6 +29,7 @@ from sweeps.kinds.points.stop_early import cannot_matter, waves
 from sweeps.kinds.points.table import rows_of, write_rows
 from sweeps.report.pages.points import build_grid_report
 from sweeps.study import recipe as recipes
+from sweeps.study.freeze import freeze_study
 from sweeps.study.phases import (
     INTERRUPTED,
     Interrupted,
