@@ -34,7 +34,7 @@ from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.run import run_arms
 from sweeps.kinds.compose import compose_any
 from sweeps.kinds.isoflop.config import StudyConfig
-from sweeps.kinds.isoflop.plan import Spec, StudyPlan, save_plan
+from sweeps.kinds.isoflop.plan import StudyPlan
 from sweeps.kinds.points.run import run_grid
 from sweeps.ladder.shapes import Rung
 from sweeps.report.pages.isoflop import build_report
@@ -58,6 +58,7 @@ from sweeps.study.results import (
     write_rows,
 )
 from sweeps.study.samples import plan_samples
+from sweeps.study.spec import Spec, save_plan
 from sweeps.summary import log_summary
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)

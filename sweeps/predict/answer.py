@@ -17,10 +17,10 @@ from sweeps.fit.minima.frontier import frontier_point
 from sweeps.fit.result import Law
 from sweeps.fit.trust.bootstrap import percentile_interval, prediction_draws
 from sweeps.kinds.expected import Clips
-from sweeps.kinds.isoflop.plan import NO_HORIZON
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.predict.source import Source
 from sweeps.study.recipe import Recipe, recipe_for, rounding_warnings
+from sweeps.study.spec import NO_HORIZON
 from trainer.config import RunConfig, compose_run
 from trainer.diffusion.horizon import flops_per_token
 from trainer.layout.config import Precision

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.kinds.isoflop.config import PilotConfig
-from sweeps.kinds.isoflop.plan import Spec
+from sweeps.study.spec import Spec
 
 COLUMNS = (
     "name", "params", "tokens", "flops", "flops_6nd", "loss", "loss_noise", "lr", "batch_tokens",

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from sweeps.fit.law import fit_table
-from sweeps.kinds.isoflop.plan import Spec
 from sweeps.study.results import (
     COLUMNS,
     collect,
@@ -18,6 +17,7 @@ from sweeps.study.results import (
     seed_noise,
     write_rows,
 )
+from sweeps.study.spec import Spec
 
 
 def result(name: str, **values: Any) -> dict[str, Any]:

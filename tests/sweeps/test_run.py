@@ -11,10 +11,10 @@ import pytest
 from data.dataset.shards import ShardWriter, write_manifest
 from sweeps.kinds.compose import compose_study
 from sweeps.kinds.isoflop.config import StudyConfig
-from sweeps.kinds.isoflop.plan import Spec
 from sweeps.report.pages.isoflop import build_report
 from sweeps.run import StudyRunner, main
 from sweeps.study.results import collect, write_rows
+from sweeps.study.spec import Spec
 
 E, A, ALPHA, B, BETA = 0.3, 9.0, 0.4, 40.0, 0.45
 

@@ -14,8 +14,9 @@ from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.plan import ArmsPlan
 from sweeps.kinds.compose import CONF_DIR, compose_any, compose_study
 from sweeps.kinds.isoflop.config import LawForm, StudyConfig
-from sweeps.kinds.isoflop.plan import NO_HORIZON, StudyPlan
+from sweeps.kinds.isoflop.plan import StudyPlan
 from sweeps.study.freeze import freeze_study
+from sweeps.study.spec import NO_HORIZON
 from trainer.config import compose_run
 from trainer.diffusion.horizon import plan_horizon
 

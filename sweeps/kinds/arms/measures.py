@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeps.kinds.arms.plan import Drawn
 from sweeps.kinds.arms.table import Measure, Value
-from sweeps.kinds.isoflop.plan import Spec
+from sweeps.study.spec import Spec
 
 ALL = "all"
 OWN = "loss, own captions"

@@ -10,7 +10,7 @@ from data.dataset.shards import read_index
 from launch.local.process import Job
 from sweeps.kinds.arms.config import ArmsConfig, Probe
 from sweeps.kinds.arms.prompts import Prompt, choose_prompts
-from sweeps.kinds.isoflop.plan import NO_HORIZON, Spec, train_job
+from sweeps.study.spec import NO_HORIZON, Spec, train_job
 from trainer.config import CaptionUse, RunConfig, compose_run
 
 PROBES = {Probe.attributes: "trainer.probes.attributes", Probe.framing: "trainer.probes.framing"}

@@ -21,7 +21,6 @@ from sweeps.kinds.arms.plan import ArmsPlan, Drawn
 from sweeps.kinds.arms.prompts import shape_of
 from sweeps.kinds.arms.summary import summarise
 from sweeps.kinds.arms.table import SUMMARY_COLUMNS, Value, write_csv, write_values
-from sweeps.kinds.isoflop.plan import Spec, save_plan
 from sweeps.report.pages.arms import build_arms_report
 from sweeps.study.phases import (
     INTERRUPTED,
@@ -31,6 +30,7 @@ from sweeps.study.phases import (
     write_json,
 )
 from sweeps.study.results import read_result
+from sweeps.study.spec import Spec, save_plan
 
 RUN_COLUMNS = (
     "name", "arm", "seed", "status", "reason", "params", "flops", "tokens", "steps", "samples",

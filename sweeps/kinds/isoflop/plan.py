@@ -4,11 +4,9 @@ IsoFLOP points are computed, not listed: a run's tokens follow from its budget a
 and learning rate from its tokens.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from data.dataset.shards import SampleInfo, read_index
 from launch.local.process import Job
@@ -16,26 +14,9 @@ from models.dit.count import count_params
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import Recipe, recipe_for
-from trainer.config import RunConfig, compose_run, freeze, run_name
+from sweeps.study.spec import NO_HORIZON, Spec, train_job
+from trainer.config import RunConfig, compose_run
 from trainer.diffusion.horizon import flops_per_token
-from trainer.train import start_command
-
-# A point sets its own horizon, whatever the base or its experiment says.
-NO_HORIZON = ("horizon.flops=0", "horizon.tokens=0", "horizon.steps=0")
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One run of a study.
-
-    phase: pilot, grid, extend, replicate or twin; budget: nominal FLOPs.
-    overrides: what makes it differ from the study's base.
-    """
-
-    name: str
-    phase: str
-    budget: float
-    overrides: list[str] = field(default_factory=list)
 
 
 class StudyPlan:
@@ -182,25 +163,3 @@ class StudyPlan:
         if spec.budget:
             return spec.budget
         return run.horizon.steps * run.batch_tokens * flops_per_token(run, self._sampled_index)
-
-
-def train_job(run: RunConfig, name: str, cost: float) -> Job:
-    """Freeze a run into its folder and return the job that trains it; ``cost`` in FLOPs."""
-    folder = Path(run.run_root) / run_name(run)
-    freeze(run, folder)
-    return Job(
-        name=name,
-        run_dir=folder,
-        argv=start_command(run, folder),
-        num_processes=run.parallel.processes,
-        cost=cost,
-        done_marker=folder / "result.json",
-    )
-
-
-def save_plan(folder: Path, specs: list[Spec], folders: dict[str, str]) -> None:
-    """Write plan.json: every run of the study with its folder."""
-    rows = [asdict(spec) | {"folder": folders[spec.name]} for spec in specs]
-    temporary = folder / "plan.json.tmp"
-    temporary.write_text(json.dumps(rows, indent=1))
-    temporary.replace(folder / "plan.json")

@@ -8,8 +8,8 @@ its own length would have been (trainer/diffusion/branch.py).
 from dataclasses import replace
 from math import ceil
 
-from sweeps.kinds.isoflop.plan import Spec
 from sweeps.kinds.points.plan import GridPlan, Point
+from sweeps.study.spec import Spec
 from trainer.config import RunConfig
 
 

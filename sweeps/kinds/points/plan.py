@@ -18,10 +18,10 @@ from data.loading.mixture import limited
 from launch.local.process import Job
 from models.config import ModelConfig
 from models.dit.count import count_params
-from sweeps.kinds.isoflop.plan import NO_HORIZON, Spec, train_job
 from sweeps.kinds.points.config import GridStudyConfig, StandInConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import recipe_for
+from sweeps.study.spec import NO_HORIZON, Spec, train_job
 from trainer.config import RunConfig, compose_run, run_name
 from trainer.diffusion.horizon import flops_per_token
 

@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from data.dataset.shards import read_index
 from launch.local.process import Job
 from launch.local.run import Status
-from sweeps.kinds.isoflop.plan import save_plan
 from sweeps.kinds.points.analyse import analyse
 from sweeps.kinds.points.answer import Finding, Row, grouped
 from sweeps.kinds.points.branches import as_trunk, branches_of
@@ -39,6 +38,7 @@ from sweeps.study.phases import (
 )
 from sweeps.study.results import read_result
 from sweeps.study.samples import plan_samples
+from sweeps.study.spec import save_plan
 
 
 class GridRunner:

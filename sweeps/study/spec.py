@@ -1,0 +1,48 @@
+"""One run of a study, before it is a run."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from launch.local.process import Job
+from trainer.config import RunConfig, freeze, run_name
+from trainer.train import start_command
+
+# A point sets its own horizon, whatever the base or its experiment says.
+NO_HORIZON = ("horizon.flops=0", "horizon.tokens=0", "horizon.steps=0")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run of a study.
+
+    phase: pilot, grid, extend, replicate or twin; budget: nominal FLOPs.
+    overrides: what makes it differ from the study's base.
+    """
+
+    name: str
+    phase: str
+    budget: float
+    overrides: list[str] = field(default_factory=list)
+
+
+def train_job(run: RunConfig, name: str, cost: float) -> Job:
+    """Freeze a run into its folder and return the job that trains it; ``cost`` in FLOPs."""
+    folder = Path(run.run_root) / run_name(run)
+    freeze(run, folder)
+    return Job(
+        name=name,
+        run_dir=folder,
+        argv=start_command(run, folder),
+        num_processes=run.parallel.processes,
+        cost=cost,
+        done_marker=folder / "result.json",
+    )
+
+
+def save_plan(folder: Path, specs: list[Spec], folders: dict[str, str]) -> None:
+    """Write plan.json: every run of the study with its folder."""
+    rows = [asdict(spec) | {"folder": folders[spec.name]} for spec in specs]
+    temporary = folder / "plan.json.tmp"
+    temporary.write_text(json.dumps(rows, indent=1))
+    temporary.replace(folder / "plan.json")
