@@ -11,8 +11,9 @@ import pytest
 from data.dataset.shards import ShardWriter, write_manifest
 from sweeps.kinds.compose import compose_study
 from sweeps.kinds.isoflop.config import StudyConfig
+from sweeps.kinds.isoflop.run import StudyRunner
 from sweeps.report.pages.isoflop import build_report
-from sweeps.run import StudyRunner, main
+from sweeps.run import main
 from sweeps.study.results import collect, write_rows
 from sweeps.study.spec import Spec
 
