@@ -16,12 +16,13 @@ from data.dataset.shards import read_index
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.plan import ArmsPlan
 from sweeps.kinds.isoflop.config import StudyConfig
+from sweeps.kinds.isoflop.pilot import pilot_minimum
 from sweeps.kinds.isoflop.plan import StudyPlan
 from sweeps.kinds.points.config import GridStudyConfig
 from sweeps.kinds.points.plan import GridPlan
 from sweeps.ladder.shapes import Rung
 from sweeps.study.recipe import rounding_warnings
-from sweeps.study.results import pilot_minimum, read_result
+from sweeps.study.results import read_result
 from sweeps.study.spec import Spec
 from trainer.config import RunConfig, run_name
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from sweeps.fit.law import fit_table
+from sweeps.kinds.isoflop.pilot import compare_twins
 from sweeps.study.results import (
     COLUMNS,
     collect,
-    compare_twins,
     excluded_rows,
     read_result,
     seed_noise,

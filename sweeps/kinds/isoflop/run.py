@@ -14,6 +14,7 @@ from launch.local.process import Job
 from launch.local.run import describe_failures
 from sweeps.fit.law import fit_table
 from sweeps.kinds.isoflop.config import StudyConfig
+from sweeps.kinds.isoflop.pilot import compare_twins, pilot_minimum
 from sweeps.kinds.isoflop.plan import StudyPlan
 from sweeps.ladder.shapes import Rung
 from sweeps.report.pages.isoflop import build_report
@@ -29,9 +30,7 @@ from sweeps.study.phases import (
 from sweeps.study.results import (
     SeedNoise,
     collect,
-    compare_twins,
     excluded_rows,
-    pilot_minimum,
     read_result,
     seed_noise,
     write_rows,
