@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sweeps.report.figures.breakdown import draw_breakdown
+from sweeps.report.figures.exponents import draw_exponents
 from sweeps.report.figures.panels import (
     budget_colors,
     column,
@@ -29,7 +30,6 @@ from sweeps.report.figures.svg import (
 )
 from sweeps.report.inputs.isoflop import Inputs
 from sweeps.report.readings import frontier, isoflop_points, residuals, seed_spread
-from sweeps.report.tables.exponents import draw_exponents
 from sweeps.report.wording import format_flops
 
 _AXES = ("params", "tokens"), ("parameters N", "tokens D")
