@@ -29,12 +29,11 @@ from models.flow import flow_errors
 from models.pack import Ragged, TokenPack
 from trainer.config import OptimConfig, RunConfig, identity, load_run
 from trainer.diffusion.collate import Collator
-from trainer.diffusion.ema import gamma_of
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import _init_generator
 from trainer.diffusion.micro_batch import MicroBatch, prepare
-from trainer.optim import learning_rate
+from trainer.optim import gamma_of, learning_rate
 from trainer.parallel.mesh import alone
 
 

@@ -5,6 +5,10 @@ Warm-up-stable-decay (Hu et al. 2024): the constant phase can be extended, and t
 
 from trainer.config import OptimConfig
 
+if TYPE_CHECKING:  # the engine imports DeepSpeed, which small networks do not need
+    pass
+import numpy as np
+
 
 def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
     """Return the rate of optimizer step ``step`` in 0 .. ``total_steps`` - 1."""
@@ -14,3 +18,9 @@ def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
     rising = min(1.0, position / warmup)
     falling = min(1.0, (total_steps - position) / decay)
     return optim.lr * min(rising, falling)
+
+
+def gamma_of(sigma: float) -> float:
+    """Return the exponent whose profile has relative width ``sigma`` (EDM2, equation 126)."""
+    inverse = sigma**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())

@@ -8,8 +8,8 @@ import torch
 
 from models.dit.model import initial_values
 from trainer.config import OptimConfig, RunConfig
-from trainer.diffusion.ema import PowerEma, gamma_of
-from trainer.optim import learning_rate
+from trainer.diffusion.ema import PowerEma
+from trainer.optim import gamma_of, learning_rate
 from trainer.parallel.engine import Engine, Values
 from trainer.parallel.mesh import alone
 

@@ -6,17 +6,12 @@ decay(n) = (1 - 1 / n)^(gamma + 1), with gamma set by the relative width sigma.
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+
+from trainer.optim import gamma_of
 
 if TYPE_CHECKING:  # the engine imports DeepSpeed, which small networks do not need
     from trainer.parallel.engine import Engine
-
-
-def gamma_of(sigma: float) -> float:
-    """Return the exponent whose profile has relative width ``sigma`` (EDM2, equation 126)."""
-    inverse = sigma**-2
-    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
 
 class PowerEma:
