@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,10 +22,10 @@ from data.loading.batch import Sample
 from data.loading.reader import SampleReader
 from trainer.captioner.journal import Entry, entry_of
 from trainer.chat.endpoint import AskError, Endpoint, Messages
+from trainer.chat.text import ANSWER_CHARACTERS, clean_text
 
 log = logging.getLogger("trainer")
 JPEG_QUALITY = 85
-ANSWER_CHARACTERS = 8000
 DENSE_CHARACTERS, SHORT_CHARACTERS = (20, 2000), (3, 200)
 PROMPT = """You describe video clips so that a model can learn to make them.
 The images are {count} frames of one {what} of {seconds:.1f} seconds, {width} x {height} pixels, \
@@ -163,16 +162,3 @@ def parse_answer(text: str) -> tuple[str, str]:
         raise ValueError("the answer is no JSON object")
     dense = clean_text(values.get("dense"), "dense", *DENSE_CHARACTERS)
     return dense, clean_text(values.get("short"), "short", *SHORT_CHARACTERS)
-
-
-def clean_text(value: Any, name: str, least: int, most: int) -> str:
-    """Return a text with single spaces. Raises ValueError on control characters and odd lengths."""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is no text")
-    text = " ".join(value.split())
-    # Cc control, Cf invisible format and direction marks, Cs Co Cn: not for people to read.
-    if any(unicodedata.category(letter).startswith("C") for letter in text):
-        raise ValueError(f"{name} holds control characters")
-    if not least <= len(text) <= most:
-        raise ValueError(f"{name} has {len(text)} characters, not {least} to {most}")
-    return text

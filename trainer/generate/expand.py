@@ -29,8 +29,8 @@ from typing import Any
 
 from data.command_line import help_text, parse
 from data.dataset.shards import read_index
-from trainer.captioner.remote import ANSWER_CHARACTERS, clean_text
 from trainer.chat.endpoint import AskError, Endpoint, EndpointConfig, Messages
+from trainer.chat.text import ANSWER_CHARACTERS, clean_text
 from trainer.run.metrics import append_lines
 
 PROMPT_CHARACTERS = (3, 500)
