@@ -33,7 +33,7 @@ def find_jobs(words: Sequence[str]) -> "list[Job]":
     """
     from launch.run_folder.runs import find_runs, refuse_study
     from trainer.config import compose_run, freeze, run_name
-    from trainer.train import start_command
+    from trainer.run.start import start_command
 
     refuse_study(words, "sweeps.run cluster=slurm")
     folders = [word for word in words if "=" not in word]
@@ -51,7 +51,7 @@ def find_jobs(words: Sequence[str]) -> "list[Job]":
 def _frozen(folder: Path) -> "Job":
     """Return the job of a frozen run of any kind (they differ in schema, not in how they start)."""
     from launch.state import read_yaml
-    from trainer.train import start_processes
+    from trainer.run.start import start_processes
 
     config = read_yaml(folder / "config.yaml")
     processes = int(config.get("parallel", {}).get("processes", 1))

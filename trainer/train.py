@@ -19,17 +19,15 @@ A run is a folder (run_root/name-hash); the same command resumes it, a finished 
 
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from trainer.config import RunConfig, compose_run, freeze, load_run, run_name
+from trainer.run.start import STOPPED, StopFlag, start_command
 
 log = logging.getLogger("trainer")
-STOPPED = 75  # exit status of a run that was asked to stop and saved: start it again (EX_TEMPFAIL)
 
 
 def main(argv: list[str]) -> int:
@@ -105,47 +103,6 @@ def _launch(run: RunConfig) -> int:
         return _train_here(folder)
     command = start_command(run, folder)
     os.execv(command[0], command)  # becomes torchrun, so that signals reach it
-
-
-def start_command(run: RunConfig, folder: Path) -> list[str]:
-    """Return the command that trains a frozen run with its number of processes."""
-    return start_processes(run.parallel.processes, folder)
-
-
-def start_processes(processes: int, folder: Path) -> list[str]:
-    """Return the command that trains a frozen run, of any kind, in so many processes."""
-    module = ["trainer.train", "--run", str(folder)]
-    if processes == 1:
-        return [sys.executable, "-m", *module]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    # The dashes keep torchrun from reading --run as a shortened option of its own.
-    return [sys.executable, *torchrun, str(processes), "-m", "--", *module]
-
-
-def rank_command(command: list[str]) -> list[str]:
-    """Return what each process runs of a command made by :func:`start_processes`.
-
-    For clusters, which start the processes themselves. Other commands are one process: unchanged.
-    """
-    if "torch.distributed.run" not in command:
-        return command
-    return [command[0], "-m", *command[command.index("--") + 1 :]]
-
-
-class StopFlag:
-    """Raised by SIGTERM, SIGINT or SIGUSR1; the loop polls it, saves and leaves."""
-
-    def __init__(self) -> None:
-        self.raised = False
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._raise)
-
-    def _raise(self, number: int, frame: FrameType | None) -> None:
-        self.raised = True
-
-    def __call__(self) -> bool:
-        """Tell whether a signal arrived."""
-        return self.raised
 
 
 def _train_here(folder: Path) -> int:

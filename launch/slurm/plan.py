@@ -17,7 +17,7 @@ from launch.config import ClusterConfig
 from launch.local.process import Job
 from launch.slurm.nccl import NCCL_SETTINGS
 from launch.slurm_config import Starter, TimeLimitPolicy
-from trainer.train import rank_command
+from trainer.run.start import rank_command
 
 PLAN_FILE = "plan.json"
 _SLUG = re.compile(r"[^A-Za-z0-9_.-]+")

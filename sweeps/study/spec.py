@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launch.local.process import Job
 from trainer.config import RunConfig, freeze, run_name
-from trainer.train import start_command
+from trainer.run.start import start_command
 
 # A point sets its own horizon, whatever the base or its experiment says.
 NO_HORIZON = ("horizon.flops=0", "horizon.tokens=0", "horizon.steps=0")

@@ -15,7 +15,7 @@ from launch.slurm.port import hold_port
 from launch.slurm.rank import rank_environment, torchrun_command
 from launch.slurm.snapshot import describe_code, refuse_secrets, snapshot, write_code
 from launch.slurm.verdict import Ending, Signs, blamed_nodes, ended_attempt, judge, num_failures
-from trainer.train import rank_command, start_processes
+from trainer.run.start import rank_command, start_processes
 
 from .plans import OLD, make_cluster, make_job
 

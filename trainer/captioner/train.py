@@ -31,8 +31,8 @@ from trainer.captioner.config import NAME, CaptionerRun, identity, run_name
 from trainer.captioner.weights import draw_captioner, save_captioner
 from trainer.compose import compose_as, freeze_as, load_as
 from trainer.rng import uniform
+from trainer.run.start import STOPPED, StopFlag
 from trainer.small import SmallTraining, Term
-from trainer.train import STOPPED, StopFlag
 
 log = logging.getLogger("trainer")
 WEIGHTS = "weights"

@@ -28,8 +28,8 @@ from models.codec.perceptual import PerceptualEncoder
 from models.config import PerceptualConfig
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.rng import generator
+from trainer.run.start import STOPPED, StopFlag
 from trainer.small import SmallTraining, Term
-from trainer.train import STOPPED, StopFlag
 from trainer.vae.config import PerceptualRun, compose_perceptual, freeze
 from trainer.vae.labels import choose_labels, frame_labels
 from trainer.vae.perceptual_files import save_perceptual

@@ -29,8 +29,8 @@ from trainer.codec.build import load_vae, save_vae
 from trainer.codec.files import resolve, write_card
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.rng import generator
+from trainer.run.start import STOPPED, StopFlag, start_processes
 from trainer.small import SmallTraining
-from trainer.train import STOPPED, StopFlag, start_processes
 from trainer.vae.config import VaeRun, compose_vae, freeze, load_vae_run
 from trainer.vae.losses import Networks, VaeLoss
 from trainer.vae.lpips import load_lpips
