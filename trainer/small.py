@@ -25,11 +25,12 @@ from data.loading.batch import Step
 from trainer.checkpoint.read import Loaded, load_latest
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import CheckpointConfig, OptimConfig
-from trainer.diffusion.result import environment, write_json
+from trainer.diffusion.result import write_json
 from trainer.layout.plan import Fragment
 from trainer.optim import gamma_of, learning_rate
 from trainer.parallel.mesh import Mesh, alone
 from trainer.run.attempt import clear_stopped, ended_attempts, mark_stopped
+from trainer.run.environment import environment
 from trainer.run.lease import Fence
 from trainer.run.metrics import MetricsFile
 

@@ -19,9 +19,10 @@ from trainer.diffusion.evaluate import Stopped, Validation
 from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import Diverged, Training
 from trainer.diffusion.progress import Recorder
-from trainer.diffusion.result import environment, summarise, write_json, write_result
+from trainer.diffusion.result import summarise, write_json, write_result
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.run.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
+from trainer.run.environment import environment
 from trainer.run.heartbeat import Heartbeat
 from trainer.run.lease import Fence
 from trainer.run.metrics import MetricsFile, WandbMirror

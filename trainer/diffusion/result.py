@@ -2,13 +2,8 @@
 
 import csv
 import json
-import os
-import platform
 import resource
-import subprocess
-import sys
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +16,6 @@ from trainer.run.metrics import read_metrics
 if TYPE_CHECKING:  # both import the engine, which small networks do not need
     from trainer.diffusion.evaluate import Validation
     from trainer.diffusion.progress import Progress
-
-_PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "av", "hydra-core", "wandb", "numpy")
 
 
 def summarise(
@@ -111,41 +104,3 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     text = json.dumps(value, indent=1, default=str)
     temporary.write_text(text.replace(": NaN", ": null"))
     temporary.replace(path)
-
-
-def environment() -> dict[str, Any]:
-    """Describe where a run happens, for the record; no host name, no user, no variables."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "git": _git_revision(),
-        "argv": sys.argv[1:],
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "absent"
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _git_revision() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
