@@ -3,11 +3,9 @@
 Warm-up-stable-decay (Hu et al. 2024): the constant phase can be extended, and the decay is short.
 """
 
-from trainer.config import OptimConfig
-
-if TYPE_CHECKING:  # the engine imports DeepSpeed, which small networks do not need
-    pass
 import numpy as np
+
+from trainer.config import OptimConfig
 
 
 def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeps.fit.trust.odd_rows import _listed, _repeats
+from sweeps.fit.trust.odd_rows import listed, repeats
 
 if TYPE_CHECKING:
     from sweeps.fit.result import Law
@@ -37,24 +37,24 @@ def _warn_repeats(law: "Law", names: Sequence[str]) -> Iterator[str]:
     losses = law.fit.target
     apart = [
         f"{names[i]} of {names[first]}"
-        for first, i in _repeats(points)
+        for first, i in repeats(points)
         if clusters[first] != clusters[i] and losses[first] != losses[i]
     ]
     if apart:
         yield (
             f"{len(apart)} runs repeat the point ({', '.join(law.fit.form.columns)}) of another "
-            f"with another loss: {_listed(apart)}. Seeds of one point need one `cluster`, else "
+            f"with another loss: {listed(apart)}. Seeds of one point need one `cluster`, else "
             "intervals are too narrow."
         )
     labels = np.unique(names, return_inverse=True)[1][:, None].astype(float)
     same = [
         names[i]
-        for first, i in _repeats(labels)
+        for first, i in repeats(labels)
         if clusters[first] != clusters[i] and law.runs[first] != law.runs[i]
     ]
     if same:
         yield (
-            f"Several rows are called {_listed(list(dict.fromkeys(same)))}: checkpoints of one run "
+            f"Several rows are called {listed(list(dict.fromkeys(same)))}: checkpoints of one run "
             "need one `cluster`, other runs names of their own."
         )
 
@@ -71,7 +71,7 @@ def _warn_units(law: "Law", names: Sequence[str]) -> Iterator[str]:
         )
     off = np.flatnonzero(np.abs(np.log(each / middle)) > np.log(OTHER_UNIT))
     if len(off):
-        said = _listed([f"{names[i]} ({each[i]:.2g})" for i in off.tolist()])
+        said = listed([f"{names[i]} ({each[i]:.2g})" for i in off.tolist()])
         yield (
             f"The FLOPs for each parameter and token of {said} are far from the others' "
             f"{middle:.2g}: one of params, tokens and flops is in another unit there."
@@ -85,7 +85,7 @@ def _warn_outliers(law: "Law", names: Sequence[str]) -> Iterator[str]:
     least = max(OUTLIER_SCALES * max(scale, law.noise_floor or 0.0), OUTLIER_SHARE)
     far = [i for i in np.argsort(-np.abs(residuals)).tolist() if abs(residuals[i]) > least]
     if far:
-        said = _listed([f"{names[i]} ({100 * np.expm1(-residuals[i]):+.2g} %)" for i in far])
+        said = listed([f"{names[i]} ({100 * np.expm1(-residuals[i]):+.2g} %)" for i in far])
         yield (
             f"{len(far)} runs lie far off the law: {said}; others scatter by {100 * scale:.2g} %. "
             "Diverged, mislabelled or in another unit? Mark excluded=true what is wrong."
@@ -98,7 +98,7 @@ def _warn_best(law: "Law") -> Iterator[str]:
     least = [float(law.fit.target[rows].min()) for _, rows in law.budgets]
     worse = [i for i in range(1, len(least)) if least[i] > min(least[:i]) * slack]
     if worse:
-        said = _listed([f"{least[i]:.4g} at {law.budgets[i][0]:.3g}" for i in worse])
+        said = listed([f"{least[i]:.4g} at {law.budgets[i][0]:.3g}" for i in worse])
         yield (
             f"The best loss rises with compute, from {min(least[: worse[0]]):.4g} at fewer FLOPs "
             f"to {said}: more compute must not be worse, look at the recipe of those runs."

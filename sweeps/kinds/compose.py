@@ -1,11 +1,10 @@
-"""Schema of an isoFLOP study: a question, budgets and sizes, the recipe that trains every run.
+"""Compose a study of any kind from ``sweeps/conf`` and Hydra overrides.
 
-The other kinds of study have theirs in ``arms/config.py`` (a few arms at equal compute) and
-``grids/config.py`` (points of any settings); all are composed here.
+The schema of each kind stands beside it: ``isoflop/config.py``, ``arms/config.py``,
+``points/config.py``.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -16,10 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 import launch
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.isoflop.config import StudyConfig
+from sweeps.kinds.points.config import GridStudyConfig
 from trainer.compose import check_name, explain, refuse_unknown
-
-if TYPE_CHECKING:  # its schema is made of classes of this file
-    from sweeps.kinds.points.config import GridStudyConfig
 
 CONF_DIR = Path(__file__).parents[1] / "conf"
 CLUSTER_CONF = Path(launch.__file__).parent / "conf"
@@ -34,13 +31,11 @@ def compose_study(overrides: list[str]) -> StudyConfig:
     return study
 
 
-def compose_any(overrides: list[str]) -> "StudyConfig | ArmsConfig | GridStudyConfig":
+def compose_any(overrides: list[str]) -> StudyConfig | ArmsConfig | GridStudyConfig:
     """Compose a study from ``sweeps/conf`` and Hydra overrides; ``study=NAME`` picks the file.
 
     The file says by its schema which kind of study it is. Raises ValueError with the remedy.
     """
-    from sweeps.kinds.points.config import GridStudyConfig
-
     schemas = {"isoflop": StudyConfig, "arms": ArmsConfig, "grid": GridStudyConfig}
     for name, node in schemas.items():
         ConfigStore.instance().store(group="schema", name=name, node=node, package="_global_")

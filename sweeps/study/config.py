@@ -1,9 +1,6 @@
 """Schema of what all studies share."""
 
 from dataclasses import dataclass
-
-if TYPE_CHECKING:  # its schema is made of classes of this file
-    pass
 from enum import StrEnum
 
 

@@ -1,15 +1,13 @@
 """Freeze a study to its folder, once."""
 
-if TYPE_CHECKING:  # its schema is made of classes of this file
-    from sweeps.kinds.points.config import GridStudyConfig
-
 from omegaconf import OmegaConf
 
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.isoflop.config import StudyConfig
+from sweeps.kinds.points.config import GridStudyConfig
 
 
-def freeze_study(study: "StudyConfig | ArmsConfig | GridStudyConfig") -> None:
+def freeze_study(study: StudyConfig | ArmsConfig | GridStudyConfig) -> None:
     """Write ``study.yaml`` into the study's folder; refuse a folder that holds another study."""
     path = study.folder / "study.yaml"
     text = OmegaConf.to_yaml(OmegaConf.structured(study))
@@ -22,7 +20,7 @@ def freeze_study(study: "StudyConfig | ArmsConfig | GridStudyConfig") -> None:
     path.write_text(text)
 
 
-def _science(text: str, study: "StudyConfig | ArmsConfig | GridStudyConfig") -> dict:
+def _science(text: str, study: StudyConfig | ArmsConfig | GridStudyConfig) -> dict:
     """Return a frozen study without what does not change its runs.
 
     Keys that the schema got since it was frozen have their defaults, which change nothing.

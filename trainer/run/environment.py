@@ -1,7 +1,5 @@
 """On what a run ran: versions, processor, revision."""
 
-if TYPE_CHECKING:  # both import the engine, which small networks do not need
-    pass
 import os
 import platform
 import subprocess

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sweeps.fit.forms.base import Array, Columns, Parameter
-from sweeps.fit.forms.exponent_grid import _grid
+from sweeps.fit.forms.exponent_grid import exponent_grid
 from sweeps.fit.forms.separable import Separable
 
 
@@ -62,7 +62,7 @@ class BrokenPower(Separable):
         low, high = np.log(self.ends)
         breaks = low + (high - low) * np.linspace(0.1, 0.9, num_each + 1)
         slope = (-0.8, -0.3, -0.1, 0.1, 0.3, 0.8)
-        return _grid((0.03, 0.1, 0.3, 1.0), slope, breaks, np.log([0.1, 0.5, 2.0]))
+        return exponent_grid((0.03, 0.1, 0.3, 1.0), slope, breaks, np.log([0.1, 0.5, 2.0]))
 
     def coefficients(self, theta: Array) -> dict[str, Array]:
         """Return E, b, c0, c1, d and f in the table's own x."""

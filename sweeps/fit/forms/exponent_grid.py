@@ -1,4 +1,4 @@
-"""Forms of whole runs that are not sums of powers: Kaplan's, a broken power, repeated data."""
+"""What forms that are not sums of powers share: their starts on a grid, and Chinchilla's form."""
 
 from itertools import product
 
@@ -14,5 +14,6 @@ BASE = SumOfPowers(
 )
 
 
-def _grid(*axes: Array | tuple[float, ...]) -> Array:
+def exponent_grid(*axes: Array | tuple[float, ...]) -> Array:
+    """Return every combination of the axes' values, one a row (rows, axes)."""
     return np.array(list(product(*axes)), dtype=float)

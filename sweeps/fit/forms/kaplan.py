@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sweeps.fit.forms.base import Array, Columns, Parameter
-from sweeps.fit.forms.exponent_grid import _grid
+from sweeps.fit.forms.exponent_grid import exponent_grid
 from sweeps.fit.forms.separable import Separable
 
 
@@ -57,7 +57,7 @@ class Kaplan(Separable):
     def shape_grid(self, num_each: int) -> Array:
         """Return the grid of (alpha_N, alpha_D)."""
         one = np.geomspace(0.03, 1.0, num_each + 2)
-        return _grid(one, one)
+        return exponent_grid(one, one)
 
     def coefficients(self, theta: Array) -> dict[str, Array]:
         """Return N_c, alpha_N, D_c and alpha_D."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sweeps.fit.forms.base import Array, Columns, Parameter
-from sweeps.fit.forms.exponent_grid import BASE, _grid
+from sweeps.fit.forms.exponent_grid import BASE, exponent_grid
 from sweeps.fit.forms.separable import Separable
 from sweeps.fit.optimum.solve import fit_form
 
@@ -121,7 +121,7 @@ class DataConstrained(Separable):
     def shape_grid(self, num_each: int) -> Array:
         """Return exponents and repeats' decay over the published range and beyond."""
         one, decay = (0.1, 0.3, 0.6), np.log([1.0, 5.0, 25.0, 125.0])
-        return _grid(one, one, decay, decay)
+        return exponent_grid(one, one, decay, decay)
 
 
 def _worth(unique: Array, repeats: Array, log_decay: Array) -> tuple[Array, Array]:

@@ -2,8 +2,6 @@
 
 import math
 
-if TYPE_CHECKING:
-    pass
 import numpy as np
 
 from sweeps.fit.forms.base import Array, Columns, Form

@@ -2,9 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 
-if TYPE_CHECKING:
-    pass
-
 import numpy as np
 
 from sweeps.fit.forms.base import Form, Interval

@@ -2,9 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-if TYPE_CHECKING:
-    pass
-
 import numpy as np
 
 from sweeps.fit.forms.base import Array
@@ -22,8 +19,8 @@ def warn_rows(fit: Fit, excluded: list[dict[str, str]], names: Sequence[str]) ->
         yield f"Run {run['name']} is excluded: {run['reason']}."
     keys = ", ".join((*fit.form.columns, fit.form.target))
     rows = np.stack([*(fit.columns[c] for c in fit.form.columns), fit.target], axis=1)
-    if pairs := _repeats(rows):
-        said = _listed([f"{names[i]} of {names[first]}" for first, i in pairs])
+    if pairs := repeats(rows):
+        said = listed([f"{names[i]} of {names[first]}" for first, i in pairs])
         yield f"{len(pairs)} runs are exact duplicates of others ({keys}): {said}. Drop them."
     if len(fit.target) > 1 and np.ptp(fit.target) == 0:
         yield f"All runs have one {fit.form.target} ({fit.target[0]:.4g}): it falls with nothing."
@@ -56,7 +53,7 @@ def _warn_rising(fit: Fit) -> Iterator[str]:
         )
 
 
-def _repeats(rows: Array) -> list[tuple[int, int]]:
+def repeats(rows: Array) -> list[tuple[int, int]]:
     """Return (first, i) for every row i that equals an earlier one."""
     seen: dict[bytes, int] = {}
     found = []
@@ -67,6 +64,6 @@ def _repeats(rows: Array) -> list[tuple[int, int]]:
     return found
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

@@ -1,9 +1,6 @@
-"""Schema of a study of a law."""
+"""Schema of an isoFLOP study: a question, budgets and sizes, the recipe of every run."""
 
 from dataclasses import dataclass, field
-
-if TYPE_CHECKING:  # its schema is made of classes of this file
-    pass
 from enum import StrEnum
 from pathlib import Path
 
