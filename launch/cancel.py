@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def cancel_runs(runs: "Sequence[RunFolder]", now: bool) -> tuple[list[str], list[str]]:
     """Cancel the jobs of runs; return those told to save, and those ended at once."""
-    from launch.run_folder.records import CANCELLED_FILE, write_json
+    from data.files import write_json
+    from launch.run_folder.records import CANCELLED_FILE
     from launch.slurm import commands
     from launch.slurm.submit import entries_of
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
 from launch.checks import Check, Verdict, judge
 from launch.config import ClusterConfig
 from launch.local.process import LOG_FILE, Job, tail_text
-from launch.run_folder.records import CANCELLED_FILE, read_json, write_json
+from launch.run_folder.records import CANCELLED_FILE, read_json
 from launch.slurm import commands
 from launch.slurm.submit import entries_of, submit_jobs
 

@@ -21,10 +21,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
 from sweeps.report.checklist.checklist import checklist, summary
 from sweeps.report.inputs.isoflop import Inputs, read_inputs
 from sweeps.report.wording import finding, warnings_of
-from sweeps.study.phases import write_json
 
 _TITLE = 128  # characters that W&B allows
 _HOW = "python -m sweeps.workspaces STUDY_DIR --publish ENTITY, after wandb login and wandb sync"

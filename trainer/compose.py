@@ -14,6 +14,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data.files import write_text
+
 _NAMELESS = "run"  # stands for the name of a schema that has none
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
 CONF_DIR = Path(__file__).parent / "conf"
@@ -61,9 +63,7 @@ def check_name(name: str) -> None:
 def freeze_as(config: object, folder: Path) -> None:
     """Write ``config.yaml`` into a run folder, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "config.yaml.tmp"
-    temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    temporary.replace(folder / "config.yaml")
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def load_as(schema: type[T], folder: Path) -> T:

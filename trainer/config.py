@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.config import DataConfig
+from data.files import write_text
 from models.config import CodecConfig, ModelConfig, TextConfig
 from trainer.codec.files import fill, fingerprint
 from trainer.compose import check_name, explain, refuse_unknown
@@ -361,9 +362,7 @@ def freeze(run: RunConfig, folder: Path) -> None:
             f"run={folder}: holds another experiment. Choose another name or delete the folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "config.yaml.tmp"
-    temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(run)))
-    temporary.replace(path)
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(run)))
 
 
 def load_run(folder: Path) -> RunConfig:

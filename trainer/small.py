@@ -21,11 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from data.files import write_json
 from data.loading.batch import Step
 from trainer.checkpoint.read import Loaded, load_latest
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import CheckpointConfig, OptimConfig
-from trainer.diffusion.result import write_json
 from trainer.layout.plan import Fragment
 from trainer.optim import gamma_of, learning_rate
 from trainer.parallel.mesh import Mesh, alone

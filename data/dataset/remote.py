@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 from data.config import DataConfig
 from data.dataset.sample import SampleInfo, is_count, is_file_name, is_sha256
 from data.dataset.shards import INDEX_NAME, MANIFEST_NAME, check_payload
+from data.files import publish, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class ShardCache:
         for split in self.shards:
             (self.root / split).mkdir(parents=True, exist_ok=True)
             self._fetch_index(split)
-        _publish(self.root / MANIFEST_NAME, manifest)
+        write_bytes(self.root / MANIFEST_NAME, manifest)
 
     def _parse(self, manifest: bytes) -> dict[str, Any]:
         try:
@@ -90,7 +90,7 @@ class ShardCache:
         expected = self.manifest.get("indexes", {}).get(split)
         if expected is None:
             log.warning("%s: the manifest has no SHA-256 of %s's index", self.url, split)
-        _publish(path, self._fetch_bytes(f"{split}/{INDEX_NAME}", expected))
+        write_bytes(path, self._fetch_bytes(f"{split}/{INDEX_NAME}", expected))
 
     def read_payload(self, split: str, info: SampleInfo) -> bytes:
         """Return the verified payload of one sample, fetching its shard where it is not at hand.
@@ -146,7 +146,7 @@ class ShardCache:
         try:
             self._retry(f"{split}/{shard}", lambda stream: _copy_verified(stream, part, expected))
             with _locked(self.folder / "cache", fcntl.LOCK_EX):  # whoever counts sees one name
-                os.replace(part, path)
+                publish(part, path, synced=False)  # a copy: it can be fetched again
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -269,10 +269,3 @@ def _copy_verified(stream: Any, part: Path, expected: dict[str, Any]) -> None:
         raise OSError(
             f"{count} bytes do not match size ({expected['nbytes']}) and SHA-256 of the manifest"
         )
-
-
-def _publish(path: Path, content: bytes) -> None:
-    """Write a small file atomically; several processes may write the same content."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

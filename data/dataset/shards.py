@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from data.dataset.sample import SampleInfo, is_file_name, is_key
-from data.files import sync_folder, write_atomically
+from data.files import publish, replacing, write_text
 
 INDEX_NAME = "index.jsonl"
 MANIFEST_NAME = "manifest.json"
@@ -150,11 +150,8 @@ class ShardWriter:
         if self._stream is None or self._tar is None:
             return
         self._tar.close()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
         self._stream.close()
-        os.replace(self._stream.name, self._stream.name.removesuffix(".tmp"))
-        sync_folder(self.folder)
+        publish(Path(self._stream.name), Path(self._stream.name.removesuffix(".tmp")))
         self._stream = self._tar = None
         self._num_shards += 1
 
@@ -176,11 +173,12 @@ class ShardWriter:
 def write_index(folder: Path, infos: list[SampleInfo]) -> None:
     """Write ``index.jsonl`` of a split's folder atomically, one sample a line."""
 
-    def lines(stream: IO[str]) -> None:
+    with (
+        replacing(folder / INDEX_NAME) as temporary,
+        temporary.open("w", encoding="utf-8") as stream,
+    ):
         for info in infos:
             stream.write(json.dumps(info.to_json(), ensure_ascii=False) + "\n")
-
-    write_atomically(folder / INDEX_NAME, lines)
 
 
 def read_index(root: Path | str, split: str) -> list[SampleInfo]:
@@ -299,7 +297,7 @@ def write_manifest(root: Path | str, manifest: dict[str, Any]) -> None:
     known = {**manifest, "shards": shards, "indexes": dict(sorted(indexes.items()))}
     text = json.dumps(known, indent=2, ensure_ascii=False)
     Path(root).mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(root) / MANIFEST_NAME, lambda stream: stream.write(text + "\n"))
+    write_text(Path(root) / MANIFEST_NAME, text + "\n")
 
 
 def _digest_of(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from data.config import IngestConfig
 from data.dataset.sample import SampleInfo, is_key
 from data.dataset.shards import INDEX_NAME, TRUTH_EXTENSION, read_payload, write_index
 from data.decode.pool import DecodeError, DecoderPool
-from data.files import write_atomically
+from data.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +230,7 @@ def measure(key: str, media: str, payload: bytes, pool: DecoderPool) -> dict[str
 def write_refused(folder: Path, report: IndexReport) -> None:
     """Write the refusals beside the index, one a line."""
     lines = [json.dumps({"name": n, "reason": r}) + "\n" for n, r in report.refused]
-    write_atomically(folder / REFUSED_NAME, lambda stream: stream.writelines(lines))
+    write_text(folder / REFUSED_NAME, "".join(lines))
 
 
 def main(arguments: list[str] | None = None) -> int:

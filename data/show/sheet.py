@@ -20,7 +20,7 @@ from PIL import Image
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_manifest, read_payload
 from data.decode.decoders import decode
-from data.files import write_atomically
+from data.files import write_text
 
 PAGE_NAME = "index.html"
 THUMBNAILS_PER_SPLIT = 24
@@ -84,7 +84,7 @@ def write_sheet(root: Path) -> Path:
         num_rejects=len(manifest["rejects"]),
         warnings=manifest["warnings"][:MAX_ROWS],
     )
-    write_atomically(root / PAGE_NAME, lambda stream: stream.write(page))
+    write_text(root / PAGE_NAME, page)
     return root / PAGE_NAME
 
 

@@ -17,16 +17,6 @@ CANCELLED_FILE = "cancelled.json"
 JOB_FILE = "job.json"
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON atomically and durably: it is there as a whole, or not at all."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    with temporary.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; {} if there is none or it cannot be read."""
     try:

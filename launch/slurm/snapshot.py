@@ -12,6 +12,7 @@ from py_compile import PycInvalidationMode
 from typing import Any
 
 import launch
+from data.files import write_text
 from launch.slurm_config import is_secret
 
 CODE_FILE = "code.json"
@@ -78,9 +79,7 @@ def write_code(run_dir: Path, about: dict[str, Any], diff: str) -> None:
         if not text:
             path.unlink(missing_ok=True)
             continue
-        temporary = path.with_name(f".{name}.tmp")
-        temporary.write_text(text)
-        temporary.replace(path)
+        write_text(path, text)
 
 
 def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.files import write_json, write_text
 from launch.config import ClusterConfig
 from launch.local.process import Job
 from launch.run_folder.records import (
@@ -20,7 +21,6 @@ from launch.run_folder.records import (
     JOB_FILE,
     SUBMISSION_FILE,
     read_json,
-    write_json,
 )
 from launch.slurm import commands
 from launch.slurm.commands import QueueEntry, SlurmError
@@ -113,7 +113,7 @@ def _submit_plan(plan: SubmitPlan) -> list[Submitted]:
     refuse_secrets({"cluster.slurm": script}, os.environ)
     plan.folder.mkdir(parents=True)
     write_json(plan.folder / PLAN_FILE, plan.to_dict())
-    (plan.folder / SCRIPT).write_text(script)
+    write_text(plan.folder / SCRIPT, script)
     for index, task in enumerate(plan.tasks):
         about = {"job_name": plan.job_name, "index": index, "folder": str(plan.folder)}
         write_json(task.run_dir / SUBMISSION_FILE, about)

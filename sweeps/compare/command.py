@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
 from sweeps.compare.multiplier import NOISE_FACTOR, Comparison, compare_sides
 from sweeps.compare.sides import (
     Side,
@@ -14,7 +15,6 @@ from sweeps.compare.sides import (
     read_table_side,
     renamed_apart,
 )
-from sweeps.fit.__main__ import write_json
 from sweeps.fit.law import check_options
 
 READERS: dict[str, Any] = {
@@ -67,6 +67,7 @@ def run(argv: Sequence[str]) -> int:
     text = json.dumps(found.to_dict(), indent=1) if "--json" in argv else describe(found, a, b)
     try:
         if out:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
             write_json(Path(out), found.to_dict())
         if svg:
             from sweeps.compare.figure import draw  # matplotlib takes longer than the comparison

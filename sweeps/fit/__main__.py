@@ -1,14 +1,12 @@
 """python -m sweeps.fit table=FILE.csv form=chinchilla out=FILE.json: one table in, one law out."""
 
 import inspect
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
 from launch.pipe import end_with_reader
 from sweeps.fit.describe import describe
 from sweeps.fit.forms.catalogue import FORMS
@@ -123,23 +121,6 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def write_json(path: Path, law: dict[str, Any]) -> None:
-    """Write `law` to `path` whole or not at all: a temporary file beside it, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(law, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def main(arguments: Sequence[str]) -> int:
     """Fit, print and write; return 2 with the message on stderr for a user's mistake."""
     if not arguments or set(arguments) & {"--help", "-h", "help"}:
@@ -154,6 +135,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         if out:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
             write_json(Path(out), law)
     except OSError as error:
         print(f"error: out={out}: cannot be written ({error}). Use another.", file=sys.stderr)

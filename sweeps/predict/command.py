@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
 from launch.planner.machine import MachineConfig, load_machine
-from sweeps.fit.__main__ import write_json
 from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.law import fit_law, runs_of
 from sweeps.fit.result import Law
@@ -41,6 +41,7 @@ def run(argv: Sequence[str]) -> int:
     values = plain(found.to_dict())
     try:
         if out:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
             write_json(Path(out), values)
     except OSError as error:
         raise ValueError(f"out={out}: cannot be written ({error}). Use another.") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from data.files import write_atomically
+from data.files import write_text
 from launch.planner.console import wide_console
 from sweeps.predict.price import Cost, Law, PriceConfig
 
@@ -62,7 +62,7 @@ def write_page(
         )
         parts.append(f"<h2>{escape(title)}</h2><table><tr>{cells}</tr>{body}</table>")
     parts += [f"<p class='note'>{escape(line)}</p>" for line in _notes(law, settings, found)]
-    write_atomically(path, lambda stream: stream.write("\n".join(parts) + "\n"))
+    write_text(path, "\n".join(parts) + "\n")
 
 
 def _tables(

@@ -2,6 +2,7 @@
 
 from omegaconf import OmegaConf
 
+from data.files import write_text
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.points.config import GridStudyConfig
@@ -17,7 +18,7 @@ def freeze_study(study: StudyConfig | ArmsConfig | GridStudyConfig) -> None:
             "Choose another name=... or move the folder away."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    write_text(path, text)
 
 
 def _science(text: str, study: StudyConfig | ArmsConfig | GridStudyConfig) -> dict:

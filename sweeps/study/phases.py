@@ -45,10 +45,3 @@ def describe_environment(run_folders: Iterable[Path]) -> dict[str, Any]:
             memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
             return dict(env) | {"cores": available_cores(), "memory": f"{memory:.0f} GiB"}
     return {"python": platform.python_version()}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1))
-    temporary.replace(path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.files import write_csv
 from sweeps.study.spec import Spec
 
 COLUMNS = (
@@ -98,12 +99,7 @@ def seed_noise(points: Sequence[Sequence[float]]) -> SeedNoise | None:
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write runs.csv atomically; a missing value is an empty field."""
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
-    temporary.replace(path)
+    write_csv(path, COLUMNS, rows)
 
 
 def excluded_rows(path: Path) -> list[dict[str, str]]:

@@ -1,9 +1,9 @@
 """One run of a study, before it is a run."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from data.files import write_json
 from launch.local.process import Job
 from trainer.config import RunConfig, freeze, run_name
 from trainer.run.start import start_command
@@ -43,6 +43,4 @@ def train_job(run: RunConfig, name: str, cost: float) -> Job:
 def save_plan(folder: Path, specs: list[Spec], folders: dict[str, str]) -> None:
     """Write plan.json: every run of the study with its folder."""
     rows = [asdict(spec) | {"folder": folders[spec.name]} for spec in specs]
-    temporary = folder / "plan.json.tmp"
-    temporary.write_text(json.dumps(rows, indent=1))
-    temporary.replace(folder / "plan.json")
+    write_json(folder / "plan.json", rows)

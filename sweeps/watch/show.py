@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from data.files import write_text
 from launch.local.progress import format_clock
 from sweeps.watch.state import Best, RunState, State, StudyState
 
@@ -121,6 +122,4 @@ def write_page(path: Path, state: StudyState, seconds: float) -> None:
         best=[best_cells(row) for row in state.best],
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
     )
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text, synced=False)

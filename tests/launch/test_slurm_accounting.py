@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.run_folder.records import append_launch, write_json
+from data.files import write_json
+from launch.run_folder.records import append_launch
 from launch.run_folder.runs import RunFolder
 from launch.slurm import accounting
 from launch.slurm.accounting import PastJob, parse_past, past_jobs

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from data.files import write_json
 from launch import logs, status
 from launch.planner.machine import load_machine
-from launch.run_folder.records import append_launch, write_json
+from launch.run_folder.records import append_launch
 from launch.run_folder.runs import RunFolder, find_runs
 from launch.slurm.commands import QueueEntry
 from launch.state import RunState, state_of

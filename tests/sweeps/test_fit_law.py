@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sweeps.fit.__main__ import main, write_json
+from sweeps.fit.__main__ import main
 from sweeps.fit.describe import describe
 from sweeps.fit.held_out import line_through_budgets
 from sweeps.fit.law import fit_law, fit_table
@@ -245,15 +245,6 @@ def test_wrong_arguments_are_named_and_nothing_is_written(arguments, said, capsy
 def test_help_teaches_with_an_example(capsys):
     assert main(["--help"]) == 0
     assert "python -m sweeps.fit table=" in capsys.readouterr().out
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path):
-    path = tmp_path / "law.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(ValueError):
-        write_json(path, {"a": float("nan")})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_description_holds_for_a_law_with_nothing_known(tmp_path):

@@ -57,7 +57,7 @@ def test_a_product_is_expanded_as_hydra_does_and_the_last_axis_is_the_fastest() 
     assert found[0] == (("optim.lr", "0.001"), ("model.depth", "1"))
     assert found[1] == (("optim.lr", "0.001"), ("model.depth", "2"))
     assert expand([]) == [()]
-    assert expand(["data.mixture=[],[{root: a}]"])[1] == (("data.loading.mixture", "[{root:a}]"),)
+    assert expand(["data.mixture=[],[{root: a}]"])[1] == (("data.mixture", "[{root:a}]"),)
 
 
 @pytest.mark.parametrize(

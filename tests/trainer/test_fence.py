@@ -286,7 +286,7 @@ def test_a_full_disk_while_renewing_is_logged_and_tried_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.run.lease._write_synced", full)
+        patch.setattr("trainer.run.lease.write_text", full)
         time.sleep(0.3)
     assert "cannot renew the lease ([Errno 28]" in caplog.text
     renewed = lease(tmp_path)["renewed"]

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from data.files import write_atomically
+from data.files import write_bytes, write_text
 from models.captioner.model import Captioner
 from models.captioner.vocabulary import Vocabulary
 from models.config import CaptionerConfig
@@ -43,12 +43,10 @@ def save_captioner(
     payload = save(tensors)
     parts = {"captioner": asdict(model.config), "pieces": list(vocabulary.pieces)}
     digest = _digest(payload, parts)
-    temporary = folder / f"{TENSORS}.tmp"
-    temporary.write_bytes(payload)
-    temporary.replace(folder / TENSORS)
+    write_bytes(folder / TENSORS, payload)
     content = {"format": FORMAT, "sha256": digest, "about": about, **parts}
     text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_atomically(folder / ABOUT, lambda stream: stream.write(text + "\n"))
+    write_text(folder / ABOUT, text + "\n")
     return digest
 
 

@@ -8,7 +8,6 @@ given up. Nothing here knows threads or process groups.
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -20,6 +19,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from data.files import sync, write_text
 
 log = logging.getLogger(__name__)
 FORMAT = 3
@@ -109,7 +110,7 @@ def write_rank(folder: Path, rank: int, pieces: list[tuple[Entry, Tensor]]) -> N
         raise OSError(str(error)) from error
     sync(path)
     listing = {"entries": [entry for entry, _ in pieces], "file": sha256_file(path)}
-    write_atomically(folder / listing_name(rank), seal(listing))
+    write_text(folder / listing_name(rank), seal(listing))
     sync(folder)
 
 
@@ -154,7 +155,7 @@ def publish(
     Whatever the token raises passes through, and nothing is published.
     """
     folder = save.unfinished
-    write_atomically(folder / INDEX, seal(index))
+    write_text(folder / INDEX, seal(index))
     for rank in range(world):
         (folder / listing_name(rank)).unlink()
     sync(folder)
@@ -171,7 +172,7 @@ def publish(
 def point_latest(final: Path) -> None:
     """Let ``latest`` name a checkpoint. It is for people; loading looks for the newest good one."""
     sync(final.parent)  # first the folder's own name: ``latest`` never names what is not there
-    write_atomically(final.parent / LATEST, final.name)
+    write_text(final.parent / LATEST, final.name)
     sync(final.parent)
 
 
@@ -237,25 +238,6 @@ def unseal(text: str) -> dict[str, Any]:
     if seal(content) != text:
         raise ValueError("is damaged (checksum differs)")
     return content
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a synced file that is complete when it is visible under its name."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sha256_file(path: Path) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.files import write_text
 from trainer.checkpoint.files import (
     FORMAT,
     CheckpointError,
@@ -33,7 +34,6 @@ from trainer.checkpoint.files import (
     prune,
     publish,
     remove_leftovers,
-    write_atomically,
     write_rank,
 )
 from trainer.checkpoint.read import Loaded, load_latest, verify
@@ -189,7 +189,7 @@ class CheckpointWriter:
             return
         path = save.unfinished / failure_name(self._rank)
         try:
-            write_atomically(path, reason)
+            write_text(path, reason)
         except OSError:
             path.touch()  # an empty file fits on a full disk
         if save.failed.exists():  # given up already, and another late rank made the folder anew

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from data.files import replacing
 from models.codec.codec import Codec, VaeCodec
 from models.codec.vae import Vae
 from models.codec.wavelet import WaveletCodec
@@ -55,7 +56,6 @@ def load_vae(folder: Path, digest: str = "") -> Vae:
 def save_vae(vae: Vae, folder: Path) -> str:
     """Write a network's weights; return their digest."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (WEIGHTS + ".tmp")
-    save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, temporary)
-    temporary.replace(folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file({name: value.contiguous() for name, value in vae.state_dict().items()}, temporary)
     return digest_of(asdict(vae.config), [folder / WEIGHTS])

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.files import write_atomically
+from data.files import write_text
 from models.config import CodecConfig, CodecKind
 
 FORMAT = 1
@@ -56,7 +56,7 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Write ``codec.json`` atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": FORMAT} | card, indent=1) + "\n"
-    write_atomically(folder / CARD, lambda stream: stream.write(text))
+    write_text(folder / CARD, text)
 
 
 def digest_of(network: dict[str, Any], weights: list[Path]) -> str:

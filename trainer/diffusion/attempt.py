@@ -11,6 +11,7 @@ from typing import Any
 
 from data.dataset.remote import open_root
 from data.dataset.shards import read_manifest
+from data.files import write_json
 from data.loading.loader import Loader
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.codec.files import fingerprint
@@ -19,7 +20,7 @@ from trainer.diffusion.evaluate import Stopped, Validation
 from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import Diverged, Training
 from trainer.diffusion.progress import Recorder
-from trainer.diffusion.result import summarise, write_json, write_result
+from trainer.diffusion.result import summarise, write_result
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.run.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
 from trainer.run.environment import environment

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.files import replacing
+
 if TYPE_CHECKING:  # torch takes seconds to import; a wrong key should not
     from torch import Tensor
 
@@ -100,18 +102,12 @@ def _write(out: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) ->
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    from trainer.checkpoint.files import sync
-
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
     try:
-        save_file(tensors, temporary, metadata)
-        sync(temporary)
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            save_file(tensors, temporary, metadata)
     except SafetensorError as error:  # it wraps I/O errors too
         raise OSError(f"out={out}: cannot be written ({error}). Free some space.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(argv: list[str]) -> int:

@@ -1,13 +1,12 @@
 """What a finished run hands to ``sweeps``: result.json and curve.csv."""
 
-import csv
-import json
 import resource
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.dataset.sample import world_of
+from data.files import write_csv, write_json
 from models.dit.count import count_params
 from trainer.config import RunConfig
 from trainer.optim import learning_rate
@@ -89,18 +88,5 @@ def _schedule(run: RunConfig, steps: int) -> dict[str, float]:
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write curve.csv, then result.json, whose existence marks the run as finished."""
     columns = ["step", "tokens", "flops", "loss", "train_loss"]
-    temporary = folder / "curve.csv.tmp"
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(read_metrics(folder / "metrics.jsonl"))
-    temporary.replace(folder / "curve.csv")
-    write_json(folder / "result.json", result)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON atomically; a nan becomes null."""
-    temporary = path.with_suffix(".json.tmp")
-    text = json.dumps(value, indent=1, default=str)
-    temporary.write_text(text.replace(": NaN", ": null"))
-    temporary.replace(path)
+    write_csv(folder / "curve.csv", columns, read_metrics(folder / "metrics.jsonl"))
+    write_json(folder / "result.json", result, default=str)

@@ -20,7 +20,7 @@ from torch import Tensor
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, MANIFEST_NAME, ShardWriter, read_truth
 from data.decode.pool import DecodeError
-from data.files import write_atomically
+from data.files import write_json
 from data.loading.batch import Sample
 from models.codec.codec import Codec
 from models.text import TextEncoder
@@ -77,7 +77,7 @@ def encode_batch(
         "decoders": Counter(sample.decoder for sample in samples),
         "dropped": [[s.key, s.reason] for s in found if not isinstance(s, Sample)],
     }
-    write_atomically(batch.record, lambda file: json.dump(record, file))
+    write_json(batch.record, record)
     return batch
 
 

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
+from data.files import write_bytes
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
@@ -165,9 +166,7 @@ def write_clip(path: Path, frames: np.ndarray, fps: float) -> None:
     """Write frames as MP4, or one frame as PNG."""
     payload = encode_png(frames[0]) if len(frames) == 1 else encode_h264(frames, fps)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(payload)
-    temporary.replace(path)
+    write_bytes(path, payload)
 
 
 def parse(argv: list[str]) -> tuple[Path, list[Request]]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trainer.diffusion.result import write_json
+from data.files import write_json
 
 _SIZE = {"cpu": 512, "cuda": 8192}
 

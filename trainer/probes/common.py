@@ -20,12 +20,12 @@ from omegaconf.errors import OmegaConfBaseException
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_truth
 from data.decode.decoders import decode_by_first
+from data.files import write_json
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader, fixed_order
 from models.codec.codec import Codec
 from trainer.codec.build import load_codec
 from trainer.config import RunConfig, load_run
-from trainer.diffusion.result import write_json
 
 Frames = UInt8[np.ndarray, "F H W 3"]
 _BATCH = 32

@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.dataset.sample import world_of
+from data.files import write_json
 from trainer.config import CaptionUse
-from trainer.diffusion.result import write_json
 
 
 @dataclass

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from data.files import write_json
+
 STOPPED_FILE = "stopped.json"
 _FOLDER = "timeline"
 # Set by a launcher that knows, from its scheduler, that these attempts are over.
@@ -26,9 +28,7 @@ def ended_attempts() -> int:
 
 def mark_stopped(folder: Path, attempt: int, step: int) -> None:
     """Say that an attempt stopped as asked; the run goes on from ``step`` when started again."""
-    temporary = folder / f".{STOPPED_FILE}.tmp"
-    temporary.write_text(json.dumps({"attempt": attempt, "step": step}) + "\n")
-    temporary.replace(folder / STOPPED_FILE)
+    write_json(folder / STOPPED_FILE, {"attempt": attempt, "step": step})
 
 
 def clear_stopped(folder: Path) -> None:
@@ -80,9 +80,7 @@ class Timeline:
             "phase_seconds": round(time.monotonic() - self._since, 3),
             "seconds": {phase: round(spent, 3) for phase, spent in dict(self._seconds).items()},
         }
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(record) + "\n")
-        temporary.replace(self._path)
+        write_json(self._path, record, synced=False)
 
 
 def read_timelines(folder: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from data.files import write_text
 from trainer.run.attempt import Timeline
 
 log = logging.getLogger(__name__)
@@ -226,10 +227,8 @@ class Heartbeat:
         """Rewrite this rank's file; not synced, since only the living read it."""
         self._beats += 1
         path = _sign_file(self._folder, self._rank)
-        temporary = path.with_suffix(".tmp")
         try:
-            temporary.write_text(json.dumps(self._sign(noticed)) + "\n")
-            temporary.replace(path)
+            write_text(path, json.dumps(self._sign(noticed)) + "\n", synced=False)
             if self._timeline is not None:
                 self._timeline.write()
             self._can_write = True

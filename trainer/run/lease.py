@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from data.files import write_text
+
 log = logging.getLogger(__name__)
 
 _LEASE = "attempt.json"
@@ -246,7 +248,7 @@ def _claim(folder: Path, attempt: int, host: str, lease_seconds: float) -> Lease
     path = _attempt_file(folder, attempt)
     temporary = path.with_name(f".{path.name}-{lease.token}")
     # A link, not O_EXCL: whoever sees the file sees all of it.
-    _write_synced(temporary, _to_json(lease))
+    write_text(temporary, _to_json(lease))
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -318,16 +320,7 @@ def _renewed(lease: Lease) -> Lease:
 
 
 def _write(folder: Path, lease: Lease) -> None:
-    temporary = folder / f".{_LEASE}-{lease.token}"
-    _write_synced(temporary, _to_json(lease))
-    os.replace(temporary, folder / _LEASE)
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_text(folder / _LEASE, _to_json(lease))
 
 
 def _to_json(lease: Lease) -> str:

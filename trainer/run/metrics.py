@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, TextIO
 
+from data.files import write_text
 from trainer.config import RunConfig, WandbMode
 
 
@@ -60,9 +61,7 @@ def _keep_until(path: Path, step: int) -> None:
         for record in read_metrics(path)
         if record["step"] < step or (record["step"] == step and not _is_final(record))
     ]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
-    temporary.replace(path)
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def _is_final(record: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from data.files import replacing
 from models.codec.perceptual import PerceptualEncoder
 from models.config import PerceptualConfig
 from trainer.codec.files import CARD, WEIGHTS, digest_of
@@ -18,10 +19,9 @@ from trainer.vae.perceptual_card import read_perceptual_card, write_perceptual_c
 def save_perceptual(encoder: PerceptualEncoder, folder: Path, about: dict[str, Any]) -> str:
     """Write an encoder; return the digest of its weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (WEIGHTS + ".tmp")
     state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
-    save_file(state, temporary)
-    temporary.replace(folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file(state, temporary)
     network = asdict(encoder.config)
     digest = digest_of(network, [folder / WEIGHTS])
     write_perceptual_card(folder, {"network": network, "digest": digest} | about)

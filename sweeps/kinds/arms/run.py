@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from data.files import write_json
 from launch.local.process import Job
 from launch.local.run import Outcome, Status
 from sweeps.kinds.arms.config import ArmsConfig, Probe
@@ -27,7 +28,6 @@ from sweeps.study.phases import (
     Interrupted,
     describe_environment,
     launch_phase,
-    write_json,
 )
 from sweeps.study.results import read_result
 from sweeps.study.spec import Spec, save_plan

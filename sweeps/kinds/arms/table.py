@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from data import files
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -80,13 +82,8 @@ def read_values(path: Path) -> list[Value]:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Write rows atomically; nan and None are empty fields."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: _text(row.get(key)) for key in columns})
-    temporary.replace(path)
+    shown = ({key: _text(row.get(key)) for key in columns} for row in rows)
+    files.write_csv(path, columns, shown)
 
 
 def _text(value: Any) -> Any:

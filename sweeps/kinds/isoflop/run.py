@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset.shards import read_manifest
+from data.files import write_json
 from launch.local.process import Job
 from launch.local.run import describe_failures
 from sweeps.fit.law import fit_table
@@ -25,7 +26,6 @@ from sweeps.study.phases import (
     Interrupted,
     describe_environment,
     launch_phase,
-    write_json,
 )
 from sweeps.study.results import (
     SeedNoise,

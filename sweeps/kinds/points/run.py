@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from data.dataset.shards import read_index
+from data.files import write_json
 from launch.local.process import Job
 from launch.local.run import Status
 from sweeps.kinds.points.analyse import analyse
@@ -34,7 +35,6 @@ from sweeps.study.phases import (
     Interrupted,
     describe_environment,
     launch_phase,
-    write_json,
 )
 from sweeps.study.results import read_result
 from sweeps.study.samples import plan_samples

@@ -1,10 +1,10 @@
 """runs.csv of a study of points: the columns of every study, then what a point adds."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data.files import write_csv
 from sweeps.kinds.points.plan import Point
 from sweeps.study.results import COLUMNS, SeedNoise, collect, read_result
 
@@ -66,9 +66,4 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     shown = [column for column in EXTRA if column not in INTERNAL]
     axes = [key for row in rows for key in row if key not in COLUMNS and key not in EXTRA]
     columns = [*COLUMNS, *shown, *dict.fromkeys(axes)]
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
-    temporary.replace(path)
+    write_csv(path, columns, rows)
