@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data import files
+from sweeps.study.archive import open_table
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def write_values(path: Path, values: Sequence[Value]) -> None:
 
 def read_values(path: Path) -> list[Value]:
     """Read values.csv. Raises ValueError where a column is missing or a value is no number."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with open_table(path) as file:
         rows = list(csv.DictReader(file))
     found = []
     for number, row in enumerate(rows, 2):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweeps.study.archive import read_curves, read_results
+
 Json = dict[str, Any]
 # Fitted budgets are means over runs whose tokens were rounded to whole steps.
 SAME_BUDGET = 1.15
@@ -141,6 +143,7 @@ def read_inputs(study_dir: Path) -> Inputs:
     inputs.study = _read_json(inputs, "study.json", "the configuration is not shown")
     inputs.data = _read_json(inputs, "data.json", "the data are not accounted for")
     inputs.ladder = _read_json(inputs, "samples/ladder.json", "there are no sampled videos")
+    _read_archive(inputs)
     for run in inputs.runs:
         _read_run_folder(inputs, run)
     num_missing = sum(not run.excluded and run.name not in inputs.curves for run in inputs.runs)
@@ -202,6 +205,15 @@ def _read_runs(inputs: Inputs) -> None:
                 values=values,
             )
         )
+
+
+def _read_archive(inputs: Inputs) -> None:
+    """Read what an archived study keeps of its runs; run folders, where there are any, add."""
+    try:
+        inputs.results |= read_results(inputs.study_dir)
+        inputs.curves |= read_curves(inputs.study_dir)
+    except ValueError as error:
+        inputs.notes.append(str(error))
 
 
 def _read_run_folder(inputs: Inputs, run: Run) -> None:
