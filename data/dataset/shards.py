@@ -11,6 +11,7 @@ import io
 import json
 import os
 import tarfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -136,7 +137,9 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Drop the unfinished shard and write no index."""
-        if self._stream is not None:
+        if self._stream is not None and self._tar is not None:
+            with suppress(OSError):  # a full disk, say: what is left unwritten goes anyway
+                self._tar.close()
             self._stream.close()
             Path(self._stream.name).unlink(missing_ok=True)
         self._stream = self._tar = None

@@ -2,13 +2,13 @@
 
 A part is everything one source gave: ``NAME.bin`` (payloads) and ``NAME.jsonl`` (a line for each
 sample, then one of notes). The latter grows as ``NAME.tmp`` and is renamed last, so that what a
-killed child had finished is not lost. Parts live in ``ROOT/.parts`` until every source is done,
-then become shards in the given order.
+killed child had finished is not lost; the payloads are on disk before it. A part that an earlier
+attempt left counts only if its payloads are those that its lines say, else it is built again. Parts
+live in ``ROOT/.parts`` until every source is done, then become shards in the given order.
 """
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +24,7 @@ from data.dataset.shards import ShardWriter, read_manifest, write_manifest
 from data.engine.children import Outcome, run_in_children
 from data.engine.duplicates import drop_duplicates
 from data.engine.source import Notes, Sample, Source
+from data.files import publish, sync
 from data.media.film import Account
 from data.media.reject import Reject
 from data.show.report import summarise
@@ -56,22 +57,32 @@ def build_part(part: Part) -> int:
     notes = Notes()
     count = 0
     with (
-        open(part.stem.with_suffix(".bin"), "wb", buffering=0) as payloads,
-        open(part.stem.with_suffix(".tmp"), "wb", buffering=0) as lines,
+        open(part.stem.with_suffix(".bin"), "wb") as payloads,
+        open(part.stem.with_suffix(".tmp"), "wb") as lines,
     ):
         try:
             for sample in part.source.samples(part.config, notes):
                 line = line_of(sample, payloads.tell())
                 payloads.write(sample.payload)
+                payloads.flush()
                 lines.write(as_line(line))  # after its payload: a line says that it is all there
+                lines.flush()
                 count += 1
         except Reject as error:
             notes.reject(part.source.name, error)
             if count:
                 notes.warnings.append(f"{part.source.name}: kept the first {count} clips")
         lines.write(as_line(asdict(notes)))
-    os.replace(part.stem.with_suffix(".tmp"), part.stem.with_suffix(".jsonl"))
+    finish(part)
     return count
+
+
+def finish(part: Part) -> None:
+    """Name a part's lines, once they and the payloads that they speak of outlast a power cut."""
+    payloads = part.stem.with_suffix(".bin")
+    payloads.touch()  # a child may have died before it had any
+    sync(payloads)
+    publish(part.stem.with_suffix(".tmp"), part.stem.with_suffix(".jsonl"))
 
 
 def line_of(sample: Sample, offset: int) -> dict[str, Any]:
@@ -83,6 +94,7 @@ def line_of(sample: Sample, offset: int) -> dict[str, Any]:
         "fingerprint": sample.fingerprint,
         "offset": offset,
         "nbytes": len(sample.payload),
+        "sha256": hashlib.sha256(sample.payload).hexdigest(),
     }
 
 
@@ -115,9 +127,8 @@ def finish_dead_part(part: Part, death: str) -> int:
                 part.source.name, meta["licence"], meta["fps"], expected, used, dropped=dropped
             )
             notes.films.append(account.to_json())
-    part.stem.with_suffix(".bin").touch()
     found.write_bytes(b"".join(map(as_line, [*lines, asdict(notes)])))
-    os.replace(found, part.stem.with_suffix(".jsonl"))
+    finish(part)
     return len(lines)
 
 
@@ -126,6 +137,44 @@ def read_part(part: Part) -> tuple[Notes, list[dict[str, Any]]]:
     with open(part.stem.with_suffix(".jsonl"), encoding="utf-8") as stream:
         *lines, last = (json.loads(line) for line in stream)
     return Notes(**last), lines
+
+
+def payloads_of(part: Part, lines: list[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the payloads of a finished part, in the order of its lines.
+
+    Raises ValueError at one whose size or digest is not what its line says; nothing of the part is
+    left then, so that the next attempt builds it anew.
+    """
+    with open(part.stem.with_suffix(".bin"), "rb") as stream:
+        for line in lines:
+            payload = stream.read(line["nbytes"])
+            if hashlib.sha256(payload).hexdigest() != line["sha256"]:
+                drop_part(part)
+                raise ValueError(
+                    f"part={part.source.name}: its payloads changed after they were written. "
+                    "Check the disk and run the same command again: only this part is built anew."
+                )
+            yield payload
+
+
+def drop_part(part: Part) -> None:
+    """Remove the files of a part."""
+    for suffix in (".jsonl", ".tmp", ".bin"):
+        part.stem.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def is_whole(part: Part) -> bool:
+    """Say whether a finished part is there; remove one that lost or changed bytes since."""
+    if not part.stem.with_suffix(".jsonl").exists():
+        return False
+    try:
+        _, lines = read_part(part)
+        for _ in payloads_of(part, lines):
+            pass
+    except (ValueError, LookupError, TypeError, OSError):  # no lines of a part, or none of ours
+        drop_part(part)
+        return False
+    return True
 
 
 def digest_of(values: Any) -> str:
@@ -207,7 +256,10 @@ def build_dataset(
 def assemble(
     root: Path, parts: list[Part], config: IngestConfig, notes: Notes
 ) -> dict[str, list[dict[str, Any]]]:
-    """Turn finished parts into shards; return the samples' metadata by split."""
+    """Turn finished parts into shards; return the samples' metadata by split.
+
+    Raises ValueError if a part's payloads are not those that its lines say.
+    """
     clear_splits(root)
     splits = sorted({part.source.split for part in parts})
     (parts[0].folder / ASSEMBLING).write_text(json.dumps(splits))
@@ -225,16 +277,14 @@ def assemble(
         writers: dict[str, ShardWriter] = {}
         for part, (_, lines) in paired:
             split = part.source.split
-            with open(part.stem.with_suffix(".bin"), "rb") as stream:
-                for line in lines:
-                    payload = stream.read(line["nbytes"])
-                    if (split, line["meta"]["key"]) in alike:
-                        continue
-                    if split not in writers:
-                        writer = ShardWriter(root, split, config.shard_bytes)
-                        writers[split] = stack.enter_context(writer)
-                    writers[split].write(line["meta"], payload, line["extension"], line["truth"])
-                    samples.setdefault(split, []).append({**line["meta"], "nbytes": len(payload)})
+            for line, payload in zip(lines, payloads_of(part, lines), strict=True):
+                if (split, line["meta"]["key"]) in alike:
+                    continue
+                if split not in writers:
+                    writer = ShardWriter(root, split, config.shard_bytes)
+                    writers[split] = stack.enter_context(writer)
+                writers[split].write(line["meta"], payload, line["extension"], line["truth"])
+                samples.setdefault(split, []).append({**line["meta"], "nbytes": len(payload)})
     return samples
 
 
@@ -255,15 +305,20 @@ def reasons(notes: Notes, most: int = 3) -> str:
 def run_parts(
     parts: list[Part], config: IngestConfig, on_progress: Callable[[float, float, str], None]
 ) -> None:
-    """Build the parts that are not there yet, each in a killable child."""
+    """Build the parts that are not there yet or not whole, each in a killable child."""
     total = sum(part.source.weight for part in parts)
-    missing = [part for part in parts if not part.stem.with_suffix(".jsonl").exists()]
-    done = total - sum(part.source.weight for part in missing)
-    clips = 0
+    done, clips = 0.0, 0
 
     def report() -> None:
         on_progress(done, total, f"{clips} clips")
 
+    missing = []
+    for part in parts:
+        if is_whole(part):
+            done += part.source.weight
+        else:
+            missing.append(part)
+        report()
     outcomes: Iterator[Outcome[Part]] = run_in_children(
         build_part,
         missing,
