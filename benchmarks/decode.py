@@ -122,7 +122,7 @@ def by_interface(
 ) -> tuple[str, list[str]]:
     """Return what came of several visits by DecoderPool, and which decoders read them."""
     try:
-        facts = pool.probe("file", payload)
+        facts = pool.probe("file", "video", payload)
     except DecodeError as error:
         return f"refused: {error.reason}", []
     readers: list[str] = []

@@ -49,7 +49,7 @@ class DataConfig:
         0 mixes all samples, which needs every shard at hand all the time.
     cache_dir: folder on this node for the shards of URLs, shared by all its processes.
     cache_bytes: most bytes of shards in ``cache_dir``; 0 sets no limit.
-    decode_workers: decoder child processes per rank; used only where a split holds video.
+    decode_workers: decoder child processes per rank; used where a split holds video or images.
     decode_timeout_seconds: time one clip may take before its decoder is killed.
     on_bad_sample: see :class:`BadSamplePolicy`.
     """

@@ -1,7 +1,8 @@
 """One decoder process that can be killed: its main, the socket to it, and the parent's handle.
 
 decord can crash on damaged files and can loop for ever while it holds the interpreter lock, where
-no signal handler runs; so videos are decoded in child processes with a time limit. A child runs
+no signal handler runs, and a small picture can claim gigabytes; so videos and pictures are decoded
+in child processes with a time and a memory limit. A child runs
 this file, which therefore imports nothing heavier than numpy; it speaks length-prefixed JSON and
 raw bytes over one socket, so nothing is ever unpickled.
 
@@ -36,6 +37,7 @@ from data.decode.decoders import (
     Shape,
     decode_by_first,
     frames_at,
+    probe_picture,
     probe_video,
 )
 from data.decode.signature import signature
@@ -128,13 +130,15 @@ def limit_memory(other_bytes: int, expected: Shape | None) -> None:
 def answer(request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], memoryview]:
     """Carry out one request in the child: ``probe``, ``decode`` or ``frames_at``.
 
+    ``probe`` measures a payload of ``media`` image or video.
     ``decode`` uses the decoders in ``decoders``, or else the one that ``choices`` gives for the
     payload's signature with PyAV behind it; ``repeats`` decodes again and reports the best seconds.
     """
     nothing = memoryview(b"")
     try:
         if request["verb"] == "probe":
-            return {"probe": probe_video(payload)}, nothing
+            probe = probe_picture if request["media"] == "image" else probe_video
+            return {"probe": probe(payload)}, nothing
         if request["verb"] == "frames_at":
             frames = frames_at(request["decoder"], payload, request["indices"])
             return {"shape": frames.shape}, np.ascontiguousarray(frames).data.cast("B")

@@ -7,8 +7,9 @@ Imports nothing heavier than numpy, because every such child runs this file.
 import io
 import re
 import struct
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,17 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,gif,flv,asf,"
     "m4v,h264,hevc,ivf,yuv4mpegpipe,apng"
 )
+# What a file with a picture's suffix may hold. Pillow knows 40 formats more: it hands PostScript to
+# the program gs, whatever the file is called. None of these starts a program or opens a file.
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 # What damaged or unreadable bytes make the libraries raise: PyAV mixes the first three, decord and
 # torchcodec raise RuntimeError.
 DECODE_FAILURES = (ValueError, OSError, EOFError, RuntimeError, MemoryError)
+# What Pillow's readers raise beside them where a header's numbers lead astray.
+PICTURE_FAILURES = (
+    *(OSError, SyntaxError, EOFError, ArithmeticError, LookupError, AttributeError, TypeError),
+    struct.error,
+)
 
 Shape = tuple[int, int, int]
 
@@ -186,19 +195,40 @@ class PillowDecoder:
     name = "pillow"
 
     def decode(self, payload: bytes, expected: Shape | None = None) -> NDArray[np.uint8]:
-        from PIL import Image
+        from PIL.Image import DecompressionBombError
 
-        bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
         try:
-            image = Image.open(io.BytesIO(payload))
+            image = open_picture(io.BytesIO(payload))
             check_shape((1, image.height, image.width), expected)
             if image.height * image.width > MAX_IMAGE_PIXELS:
                 raise ValueError(f"has more than {MAX_IMAGE_PIXELS} pixels")
             return np.array(image.convert("RGB"))[None]  # (1, H, W, 3)
-        except bombs as error:
+        except DecompressionBombError as error:
             raise ValueError(f"has more than {MAX_IMAGE_PIXELS} pixels") from error
-        except (OSError, SyntaxError, EOFError, struct.error) as error:
+        except PICTURE_FAILURES as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def open_picture(stream: IO[bytes]) -> Any:
+    """Return Pillow's lazy image of a stream that holds one of PICTURE_FORMATS, told by its bytes.
+
+    The one place where pictures are opened. The caller checks the size before it loads pixels.
+    Raises ValueError for other formats, and what Pillow raises for a broken header.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # callers' limits decide
+        try:
+            return Image.open(stream, formats=PICTURE_FORMATS)
+        except UnidentifiedImageError as error:  # its message is the address of the stream
+            raise ValueError(f"holds none of {', '.join(PICTURE_FORMATS)}") from error
+
+
+def probe_picture(payload: bytes) -> dict[str, Any]:
+    """Return ``num_frames, height, width, fps`` of a still, by decoding it. Raises ValueError."""
+    _, height, width, _ = PillowDecoder().decode(payload).shape
+    return {"num_frames": 1, "height": height, "width": width, "fps": 0.0}
 
 
 def av_frames(payload: bytes) -> Iterable[Any]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from data.dataset.sample import SampleInfo
 from data.decode.check import JUDGE, Choices, Verdict, judge, reader
-from data.decode.child import DECODER_BYTES, IMPORTS, ChildFailure, DecoderChild, answer
-from data.decode.decoders import Shape, decode_by_first, make_decoder
+from data.decode.child import DECODER_BYTES, IMPORTS, ChildFailure, DecoderChild
+from data.decode.decoders import Shape, make_decoder
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class DecoderPool:
     (data/decode/check.py).
     A child that crashes, is killed, exceeds ``timeout_seconds`` or ``decoder_bytes`` beyond its
     libraries and the clip, is replaced and the sample is decoded once more, by PyAV. Frame count
-    and size must equal those of the index. Images are decoded in this process by Pillow. With
-    ``workers=0`` there are no children and no limits: for images and latents.
+    and size must equal those of the index. Images are decoded by Pillow, in the same children.
+    With ``workers=0`` there are no children: for latents, which need none.
 
     Raises ValueError for a decoder that does not exist or is not installed.
     """
@@ -80,14 +80,8 @@ class DecoderPool:
 
     def submit(self, info: SampleInfo, payload: bytes) -> Future[Decoded]:
         """Start decoding; the future's result raises DecodeError where nothing could read it."""
-        if self._threads is not None:
-            return self._threads.submit(self.decode, info, payload)
-        future: Future[Decoded] = Future()
-        try:
-            future.set_result(self.decode(info, payload))
-        except DecodeError as error:
-            future.set_exception(error)
-        return future
+        assert self._threads is not None
+        return self._threads.submit(self.decode, info, payload)
 
     def decode_many(self, items: Iterable[tuple[SampleInfo, bytes]]) -> list[Decoded | DecodeError]:
         """Decode all, in the given order; a failure stands in the place of its sample."""
@@ -101,26 +95,21 @@ class DecoderPool:
 
     def decode(self, info: SampleInfo, payload: bytes) -> Decoded:
         """Decode one sample in the calling thread. Raises DecodeError."""
-        expected = (info.num_frames, info.height, info.width)
         if info.media == "latent":
             raise DecodeError(info.key, "is a latent, not a clip")
-        if info.media == "image" or self._threads is None:
-            names = ["pillow"] if info.media == "image" else [JUDGE]
-            frames, name, reasons = decode_by_first(payload, names, expected)
-        else:
-            frames, name, reasons = self._decode_in_child(info.sha256, payload, expected)
+        frames, name, reasons = self._decode_in_child(info, payload)
         if frames is None:
             raise DecodeError(info.key, "; ".join(reasons))
         if reasons:
             log.warning("%s: read by %s after: %s", info.key, name, "; ".join(reasons))
         return Decoded(frames, name, reasons)
 
-    def probe(self, key: str, payload: bytes) -> dict[str, Any]:
-        """Return ``num_frames, height, width, fps`` of a video. Raises DecodeError."""
-        request = {"verb": "probe"}
-        run = self._threads.submit(self._ask, request, payload) if self._threads else None
+    def probe(self, key: str, media: str, payload: bytes) -> dict[str, Any]:
+        """Return ``num_frames, height, width, fps`` of a video or image. Raises DecodeError."""
+        assert self._threads is not None
+        request = {"verb": "probe", "media": media}
         try:
-            head, _ = run.result() if run else (answer(request, payload)[0], None)
+            head, _ = self._threads.submit(self._ask, request, payload).result()
         except ChildFailure as error:
             raise DecodeError(key, str(error)) from error
         if "probe" not in head:
@@ -129,22 +118,28 @@ class DecoderPool:
         return found
 
     def _decode_in_child(
-        self, digest: str, payload: bytes, expected: Shape
+        self, info: SampleInfo, payload: bytes
     ) -> tuple[NDArray[np.uint8] | None, str, list[str]]:
         reasons: list[str] = []
-        with self._lock:
-            choices = self.choices.table() if self.choices.is_whole(digest) else {}
-        for table in (choices, {}):
-            request = {"verb": "decode", "choices": table, "expected": expected}
+        expected = (info.num_frames, info.height, info.width)
+        for how in self._attempts(info):
             try:
-                head, frames = self._ask(request, payload)
+                head, frames = self._ask({"verb": "decode", "expected": expected, **how}, payload)
             except ChildFailure as failure:
                 reasons.append(str(failure))
                 continue
-            if frames is not None:
-                self._learn(digest, head, payload, expected)
+            if frames is not None and info.media == "video":
+                self._learn(info.sha256, head, payload, expected)
             return frames, head.get("decoder", ""), reasons + head["reasons"]
         return None, "", reasons
+
+    def _attempts(self, info: SampleInfo) -> list[dict[str, Any]]:
+        """Return what to ask of a child, and what of another one if that child ends."""
+        if info.media == "image":
+            return [{"decoders": ["pillow"]}] * 2
+        with self._lock:
+            choices = self.choices.table() if self.choices.is_whole(info.sha256) else {}
+        return [{"choices": table} for table in (choices, {})]
 
     def _learn(self, digest: str, head: dict[str, Any], payload: bytes, expected: Shape) -> None:
         """Remember a clip that was read; judge the other decoders on it if its kind is new."""

@@ -7,7 +7,6 @@ read; every refusal is listed with its reason in ``refused.jsonl`` beside the in
 
 import argparse
 import hashlib
-import io
 import json
 import logging
 import sys
@@ -215,16 +214,7 @@ def measure(key: str, media: str, payload: bytes, pool: DecoderPool) -> dict[str
     """Return ``num_frames, height, width, fps`` of a payload by decoding it."""
     if media == "latent":
         raise ValueError("incomplete .json: a latent needs num_frames, height, width and fps")
-    if media == "video":
-        return pool.probe(key, payload)
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(payload)) as image:
-            shape = (1, image.height, image.width)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DecodeError(key, str(error)) from error
-    return {"num_frames": 1, "height": shape[1], "width": shape[2], "fps": 0.0}
+    return pool.probe(key, media, payload)
 
 
 def write_refused(folder: Path, report: IndexReport) -> None:

@@ -27,14 +27,14 @@ class SampleReader:
     def __init__(
         self, config: DataConfig, split: str, infos: list[SampleInfo], home: Member | None = None
     ) -> None:
-        has_video = any(info.media == "video" for info in infos)
-        if has_video and config.decode_workers < 1:
+        has_pixels = any(info.media != "latent" for info in infos)
+        if has_pixels and config.decode_workers < 1:
             raise ValueError(
                 f"data.decode_workers={config.decode_workers}: must be at least 1 where the split "
-                f"({split}) holds video. Use 1."
+                f"({split}) holds video or images. Use 1."
             )
         self.home = home or read_split(config, split).members[0]
-        workers = config.decode_workers if has_video else 0
+        workers = config.decode_workers if has_pixels else 0
         self.pool = DecoderPool(workers, config.decode_timeout_seconds)
         self._fetchers: ThreadPoolExecutor | None = None
 

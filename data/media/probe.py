@@ -4,7 +4,6 @@ Everything that a hostile or broken file can make PyAV or Pillow raise becomes
 :class:`data.media.reject.Reject`.
 """
 
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,15 +18,11 @@ from PIL import Image, ImageOps
 
 from data.config import IngestConfig
 from data.dataset.tokens import Cell, cell_of, tokens
+from data.decode.decoders import CONTAINERS, open_picture
 from data.media.h264 import is_plain
 from data.media.reject import Reject, rejecting
 from data.media.remux import stamp_of, stamps_conform
 
-# Only self-contained containers: playlist formats (hls, concat, dash) name other files to open.
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,gif,flv,asf,"
-    "m4v,h264,hevc,ivf,yuv4mpegpipe,apng"
-)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 MAX_FPS = 240.0
 # Frame intervals that differ by more than this share of the median make a rate "variable".
@@ -172,9 +167,8 @@ def read_image(stream: IO[bytes], config: IngestConfig) -> tuple[Image.Image, in
 
     Returns (picture, height, width). Raises Reject if it is damaged or has an unusable size.
     """
-    with rejecting("reading the picture"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size decides
-        picture: Image.Image = Image.open(stream)
+    with rejecting("reading the picture"):
+        picture: Image.Image = open_picture(stream)
         check_size(picture.height, picture.width, config)
         picture.load()
         picture = ImageOps.exif_transpose(picture)

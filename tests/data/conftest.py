@@ -1,6 +1,7 @@
 """Real clips made on the spot: short H.264 and AV1 files, images, and latents in shards."""
 
 import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def png(frames: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frames[0]).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def add(
+    tar: tarfile.TarFile,
+    name: str,
+    data: bytes = b"",
+    kind: bytes = tarfile.REGTYPE,
+    link: str = "",
+) -> None:
+    """Append a member of any kind to a tar."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.type, entry.linkname = len(data), kind, link
+    tar.addfile(entry, io.BytesIO(data))
 
 
 def meta(key: str, media: str, shape: tuple[int, ...], **more: object) -> dict:

@@ -1,5 +1,6 @@
 """Decoders agree, damaged files end in a named error, and a stuck child does not stop the line."""
 
+import io
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.decode.child import ChildFailure, DecoderChild
 from data.decode.decoders import PyAVDecoder, decode, make_decoder
@@ -228,14 +230,22 @@ def test_closing_the_pool_ends_its_children(clip):
             os.kill(pid, 0)
 
 
-def test_images_over_the_pixel_limit_and_broken_images_are_refused(monkeypatch):
-    with DecoderPool(0, 20.0) as pool:
-        info = info_of("big", "image", (1, 64, 64))
-        payload = png(paint(1, 64, 64))
-        broken = pool.decode_many([(info, payload[:60]), (info, b""), (info, payload)])
-        assert [type(b).__name__ for b in broken] == ["DecodeError", "DecodeError", "Decoded"]
-        monkeypatch.setattr("data.decode.decoders.MAX_IMAGE_PIXELS", 1000)
-        assert "more than 1000 pixels" in pool.decode_many([(info, payload)])[0].reason
+def test_images_over_the_pixel_limit_and_broken_images_are_refused(pool):
+    info = info_of("big", "image", (1, 64, 64))
+    payload = png(paint(1, 64, 64))
+    broken = pool.decode_many([(info, payload[:60]), (info, b""), (info, payload)])
+    assert [type(b).__name__ for b in broken] == ["DecodeError", "DecodeError", "Decoded"]
+    vast = info_of("vast", "image", (1, 8001, 8000))
+    assert (
+        "more than 64000000 pixels" in pool.decode_many([(vast, blank_png(8001, 8000))])[0].reason
+    )
+
+
+def blank_png(height, width):
+    """A PNG of one bit a pixel, all black: a few kilobytes whatever its size."""
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_the_child_imports_neither_torch_nor_webdataset():

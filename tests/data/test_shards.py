@@ -1,6 +1,5 @@
 """Shards are plain webdataset, byte for byte reproducible, whole or absent, and verified."""
 
-import io
 import json
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from data.dataset.shards import (
     write_manifest,
 )
 from data.derive.index import index_shards, main
-from tests.data.conftest import encode, info_of, meta, paint, png
+from tests.data.conftest import add, encode, info_of, meta, paint, png
 
 SHAPE = (5, 32, 48)
 
@@ -177,12 +176,6 @@ def test_reading_an_index_does_not_import_torch():
     code = "import sys, data.dataset.shards, data.loading.planner; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-def add(tar, name, data=b"", kind=tarfile.REGTYPE, link=""):
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.type, entry.linkname = len(data), kind, link
-    tar.addfile(entry, io.BytesIO(data))
 
 
 @pytest.fixture
