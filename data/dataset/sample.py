@@ -1,15 +1,16 @@
 """What is known of one sample without opening its payload: a line of the index."""
 
 import dataclasses
-import math
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 MEDIA = ("video", "image", "latent")
 # webdataset splits member names at the first dot and ustar names end at 100 bytes.
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_+=@#~-]{1,80}")
+MAX_COUNT = 2**53  # the largest that every reader of JSON keeps exact
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
@@ -59,7 +60,7 @@ class SampleInfo:
         type or is out of range.
         """
         if not isinstance(values, dict):
-            raise ValueError(f"sample={values!r}: must be a JSON object. Rebuild the index.")
+            raise ValueError(f"sample={shown(values)}: must be a JSON object. Rebuild the index.")
         fields = {f.name: f for f in dataclasses.fields(cls)}
         taken: dict[str, Any] = {}
         for name, spec in fields.items():
@@ -67,7 +68,7 @@ class SampleInfo:
                 taken[name] = values[name]
             elif spec.default is spec.default_factory is dataclasses.MISSING:
                 raise ValueError(
-                    f"{name}=(missing): every sample needs it (sample {values.get('key')!r}). "
+                    f"{name}=(missing): every sample needs it (sample {shown(values.get('key'))}). "
                     "Rebuild the shards or add it to the sample's JSON."
                 )
         info = cls(**taken)
@@ -111,9 +112,9 @@ class SampleInfo:
         ]
         for name, holds, rule in rules:
             if not holds:
-                value = repr(getattr(self, name))[:80]
+                value = shown(getattr(self, name))
                 raise ValueError(
-                    f"{name}={value}: {rule} (sample {str(self.key)[:80]!r}). "
+                    f"{name}={value}: {rule} (sample {shown(self.key)}). "
                     "Correct the sample's JSON and rebuild the index."
                 )
 
@@ -121,7 +122,17 @@ class SampleInfo:
         shots = self.shots
         if not isinstance(shots, list) or not all(is_count(frame, 1) for frame in shots):
             return False
+        if not is_count(self.num_frames, 1):
+            return False
         return shots == sorted(set(shots)) and all(frame < self.num_frames for frame in shots)
+
+
+def shown(value: object) -> str:
+    """Return the start of a value's ``repr``, of whatever depth and size it is."""
+    try:
+        return repr(value)[:80]
+    except (RecursionError, ValueError):  # ValueError: an integer of thousands of digits
+        return f"({type(value).__name__})"
 
 
 def world_of(source: str) -> str:
@@ -135,28 +146,26 @@ def is_key(value: object) -> bool:
 
 
 def is_count(value: object, least: int) -> bool:
-    """Say whether a value is an integer (not a bool) of at least ``least``."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    """Say whether a value is an integer (not a bool) from ``least`` to MAX_COUNT."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_COUNT
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Say whether a value is a finite number, not a bool, and no larger than a float can be."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # isfinite raises for an integer beyond it
 
 
 def is_real(value: object) -> bool:
     """Say whether a value is a finite number of at least 0."""
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    )
+    return is_number(value) and value >= 0
 
 
 def is_table_of_numbers(value: object) -> bool:
     """Say whether a value maps texts to finite numbers."""
     return isinstance(value, dict) and all(
-        isinstance(name, str)
-        and isinstance(number, int | float)
-        and not isinstance(number, bool)
-        and math.isfinite(number)
-        for name, number in value.items()
+        isinstance(name, str) and is_number(number) for name, number in value.items()
     )
 
 

@@ -25,6 +25,11 @@ MANIFEST_NAME = "manifest.json"
 # Marks a split whose writer has not closed: its shards may be overwritten by the next attempt.
 WRITING_NAME = ".writing"
 TAR_BLOCK_BYTES = 512
+# What a tar of other tools can make tarfile raise, which trusts its numbers and chains of headers.
+TAR_FAILURES = (
+    *(tarfile.TarError, OSError, ValueError, EOFError, ArithmeticError, LookupError),
+    *(RecursionError, MemoryError),
+)
 OWNER = "bigdata"  # as webdataset's writer names it
 TRUTH_EXTENSION = "truth.json"
 # Where a sample's bytes lie: in the index only, since a tar does not know it while it is written.

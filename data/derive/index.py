@@ -2,7 +2,8 @@
 
 Nothing is unpacked to disk and nothing is unpickled. Members that could only be there to escape a
 folder (absolute names, ``..``, links, devices) are refused, and so is each sample that cannot be
-read; every refusal is listed with its reason in ``refused.jsonl`` beside the index.
+read or whose JSON holds a wrong type; every refusal is listed with its reason in ``refused.jsonl``
+beside the index.
 """
 
 import argparse
@@ -18,10 +19,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.config import IngestConfig
-from data.dataset.sample import SampleInfo, is_key
-from data.dataset.shards import INDEX_NAME, TRUTH_EXTENSION, read_payload, write_index
-from data.decode.pool import DecodeError, DecoderPool
+from data.dataset.sample import SampleInfo, is_count, is_key, is_real
+from data.dataset.shards import INDEX_NAME, TAR_FAILURES, TRUTH_EXTENSION, read_payload, write_index
+from data.decode.pool import DecoderPool
 from data.files import write_text
+from data.media.reject import printable
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ class IndexReport:
 
     infos: list[SampleInfo] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
+
+    def refuse(self, name: str, reason: str) -> None:
+        """List something that is refused; both may quote a name of any bytes."""
+        self.refused.append((printable(name)[:200], printable(reason)))
 
     def text(self) -> str:
         """Return counts, and counts per reason."""
@@ -86,8 +92,8 @@ def index_shards(root: Path | str, split: str, timeout_seconds: float = 60.0) ->
                     info = describe(sample, shard, pool)
                     if info.key in seen:
                         raise ValueError("repeats the key of an earlier sample")
-                except (ValueError, DecodeError) as error:
-                    report.refused.append((name, str(error)))
+                except (ValueError, OSError) as error:  # a DecodeError is a ValueError
+                    report.refuse(name, str(error))
                     continue
                 seen.add(info.key)
                 report.infos.append(info)
@@ -103,35 +109,47 @@ def index_shards(root: Path | str, split: str, timeout_seconds: float = 60.0) ->
 
 def grouped(shard: Path, report: IndexReport) -> Iterator[dict[str, Any]]:
     """Yield webdataset samples of a tar, with :class:`Member` values."""
-    from webdataset.tariterators import group_by_keys
+    from webdataset.tariterators import base_plus_ext, group_by_keys
+
+    def split_name(name: str) -> tuple[str, str]:
+        key, extension = base_plus_ext(name)
+        if key is None:  # webdataset passes over it in silence
+            report.refuse(f"{shard.name}/{name}", "no extension, so that it belongs to no sample")
+        return key, extension
 
     def note(error: Exception) -> bool:
-        report.refused.append((shard.name, f"duplicate member: {error}"[:200]))
+        report.refuse(shard.name, f"duplicate member: {error}"[:200])
         return True
 
-    yield from group_by_keys(members(shard, report), handler=note)
+    yield from group_by_keys(members(shard, report), keys=split_name, handler=note)
 
 
 def members(shard: Path, report: IndexReport) -> Iterator[dict[str, Any]]:
     """Yield the safe, complete regular files of a tar in webdataset's ``fname, data`` form."""
-    end = shard.stat().st_size
     try:
+        if not shard.is_file():  # a pipe of that name would be waited for, for ever
+            raise OSError("no plain file")
+        if printable(shard.name) != shard.name:
+            raise OSError("its name is not UTF-8")
+        end = shard.stat().st_size
         with tarfile.open(shard, "r:") as tar:
             for entry in tar:
                 reason = reason_to_refuse(entry, end)
                 if reason:
-                    report.refused.append((f"{shard.name}/{entry.name}"[:200], reason))
+                    report.refuse(f"{shard.name}/{entry.name}", reason)
                 elif entry.isreg():
                     member = Member(shard, entry.offset_data, entry.size)
                     yield {"fname": entry.name, "data": member, "__url__": str(shard)}
                 tar.members = []  # type: ignore[attr-defined]  # a tar of millions would stay in memory
-    except (tarfile.TarError, OSError, EOFError) as error:
-        report.refused.append((shard.name, f"damaged tar: {error}"))
+    except TAR_FAILURES as error:
+        report.refuse(shard.name, f"damaged tar: {error}")
 
 
 def reason_to_refuse(entry: tarfile.TarInfo, end: int) -> str:
     """Return why a tar member is refused, or an empty text."""
     path = PurePosixPath(entry.name)
+    if printable(entry.name) != entry.name:
+        return "name is not UTF-8"
     if path.is_absolute() or entry.name.startswith("\\"):
         return "absolute name"
     if ".." in path.parts or "\\" in entry.name:
@@ -148,7 +166,10 @@ def reason_to_refuse(entry: tarfile.TarInfo, end: int) -> str:
 
 
 def describe(sample: dict[str, Any], shard: Path, pool: DecoderPool) -> SampleInfo:
-    """Work out the index entry of one grouped sample. Raises ValueError with the reason."""
+    """Work out the index entry of one grouped sample.
+
+    Raises ValueError with the reason, and OSError where its bytes cannot be read.
+    """
     key = sample["__key__"].removeprefix("./")
     if not is_key(key):
         raise ValueError("unusable key: must be 1-80 of A-Z a-z 0-9 _ + = @ # ~ -")
@@ -172,16 +193,23 @@ def describe(sample: dict[str, Any], shard: Path, pool: DecoderPool) -> SampleIn
     }
     if not {"num_frames", "height", "width", "fps"} <= values.keys():
         values |= measure(key, media, payload, pool)
-    fps = float(values["fps"] or 0)
+    num_frames, fps = values["num_frames"], values["fps"]
+    # Where these have no use as numbers, SampleInfo says so with the sample's name.
+    known = is_count(num_frames, 1) and is_real(fps) and fps > 0
     defaults = {
-        "duration_seconds": values["num_frames"] / fps if fps else 0.0,
+        "duration_seconds": num_frames / fps if known else 0.0,
         "caption": "",
         "source": shard.stem,
         "licence": "unknown",
         "rendered": False,
         "original": {name: values[name] for name in ("num_frames", "height", "width")},
     }
-    return SampleInfo.from_json(defaults | values)
+    info = SampleInfo.from_json(defaults | values)
+    try:  # what it may carry unread, such as ``original``, must not end the writing of the index
+        json.dumps(info.to_json(), ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"unwritable .json: {error}") from error
+    return info
 
 
 def read_sidecars(sample: dict[str, Any]) -> dict[str, Any]:

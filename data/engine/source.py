@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from data.config import IngestConfig
-from data.media.reject import Reject
+from data.media.reject import Reject, printable
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Notes:
     films: list[dict[str, Any]] = field(default_factory=list)
 
     def reject(self, file: str, error: Reject) -> None:
-        """List something that is left out."""
-        self.rejects.append({"file": file, **error.to_json()})
+        """List something that is left out; its name may be any bytes."""
+        self.rejects.append({"file": printable(file), **error.to_json()})
 
 
 class Source(Protocol):

@@ -60,7 +60,7 @@ def find_sources(config: IngestConfig, notes: Notes) -> list[MediaFile]:
                 source=said.source,
                 offset=entry.offset,
                 nbytes=entry.nbytes,
-                stamp=entry.path.stat().st_mtime_ns,
+                stamp=entry.stamp,
             )
         )
     return files

@@ -21,7 +21,7 @@ from data.media.filters import check_scores, clip_scores, picture_scores
 from data.media.fingerprint import fingerprint
 from data.media.h264 import Scaler, encode_pictures, encode_png, turned
 from data.media.probe import IMAGE_SUFFIXES, Facts, fit_size, open_video, probe_video, read_image
-from data.media.reject import Reject, Window, rejecting
+from data.media.reject import Reject, Window, rejecting, unreadable
 from data.media.remux import is_one_group, remux, shows
 
 RESAMPLE_BOX = 4  # Pillow's Image.Resampling.BOX, area averaging
@@ -59,8 +59,11 @@ class MediaFile:
         return 0.1 + self.nbytes / 1.5e6
 
     def open(self) -> IO[bytes]:
-        """Open the file, or the tar member, for reading."""
-        window = Window(self.path, self.offset, self.nbytes)
+        """Open the file, or the tar member, for reading. Raises Reject if the system refuses."""
+        try:
+            window = Window(self.path, self.offset, self.nbytes)
+        except OSError as error:
+            raise unreadable(error) from error
         return cast(IO[bytes], io.BufferedReader(window, 1 << 18))
 
     def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Protocol, TypeVar
 
-from data.media.reject import Reject
+from data.media.reject import Reject, unreadable
 
 SIDECARS = (".txt", ".json")
 LICENCE_NAME = "licence.txt"
@@ -103,6 +103,8 @@ def text_of(file: Named, most_bytes: int) -> str:
         )
     try:
         return file.read(most_bytes).decode("utf-8")
+    except OSError as error:
+        raise unreadable(error) from error
     except ValueError as error:
         raise Reject(f"caption unreadable: {error}", "Store UTF-8 text.") from error
 

@@ -33,6 +33,19 @@ class Reject(ValueError):
         return said
 
 
+def unreadable(error: OSError) -> Reject:
+    """Return why a file that the system does not give is left out."""
+    return Reject(f"cannot be read: {error.strerror or error}", "Make it readable, or remove it.")
+
+
+def printable(name: str) -> str:
+    """Return a name as text to print and store; bytes that are no UTF-8 as ``\\xe9``."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, from JSON
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def rejecting(action: str) -> Iterator[None]:
     """Turn what broken media raise into :class:`Reject`; a full disk stays an OSError."""
