@@ -1,0 +1,46 @@
+"""A run that code of 2026-11-27 began goes on under today's: names, config, checkpoint, losses."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from trainer.config import compose_run, load_run, run_name
+from trainer.diffusion.attempt import train_run
+from trainer.run.metrics import read_metrics
+
+from .conftest import read_json, write_latents
+
+OLDER = Path(__file__).parent / "older_run"  # stopped after step 4 of 8, at commit 8696d8e
+# What that code made of the same data and the rest of the steps.
+LOSS = 0.843006915619553
+NAMES = {"cpu_smoke": "smoke-004146f12f", "cpu_demo": "demo-aa7b975125"}
+
+
+@pytest.mark.parametrize("experiment", NAMES)
+def test_an_experiment_keeps_its_name(experiment: str) -> None:
+    run = compose_run([f"experiment={experiment}", "horizon.steps=100"])
+    assert run_name(run) == NAMES[experiment]
+
+
+def test_a_frozen_run_keeps_its_name() -> None:
+    assert run_name(load_run(OLDER)) == "smoke-017153c83a"
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
+@pytest.mark.filterwarnings("ignore:torch.jit.*:DeprecationWarning")
+@pytest.mark.usefixtures("group")
+def test_a_checkpoint_of_older_code_goes_on_to_the_same_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_latents(tmp_path / "datasets/blobs")
+    folder = shutil.copytree(OLDER, tmp_path / "run")
+    assert train_run(load_run(folder), folder, lambda: False)
+    result = read_json(folder / "result.json")
+    assert result["loss"] == pytest.approx(LOSS, rel=1e-6)
+    assert result["steps"] == 8
+    # The run went on from step 4: a start from nothing would end at the same loss.
+    begun = read_metrics(OLDER / "metrics.jsonl")
+    assert begun
+    assert read_metrics(folder / "metrics.jsonl")[: len(begun)] == begun
