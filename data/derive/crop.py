@@ -34,11 +34,10 @@ DECODERS = {"video": ("decord", "pyav"), "image": ("pillow",)}
 
 @dataclass
 class CropConfig:
-    """What ``kinescale crop`` makes.
+    """What ``kinescale crop`` makes: the largest square of even side in the middle of each frame.
 
     root: dataset of clips to read; all its splits are cropped.
     out: dataset folder to write.
-    square: keep the largest square in the middle of the frame, of even side.
     overwrite: replace a finished dataset that was made from other inputs or settings.
     num_workers: child processes.
     crf: H.264 constant rate factor of the crops, 0 (lossless) to 51.
@@ -47,7 +46,6 @@ class CropConfig:
 
     root: str = ""
     out: str = ""
-    square: bool = True
     overwrite: bool = False
     num_workers: int = 2
     crf: int = 12
@@ -160,8 +158,6 @@ def crop_dataset(config: CropConfig, console: Console) -> dict[str, Any]:
             f"root={config.root}, out={config.out}: must be two folders. "
             "Use root=datasets/framing/video out=datasets/framing_square/video."
         )
-    if not config.square:
-        raise ValueError("square=false: there is no other crop. Use square=true.")
     splits = sorted(path.parent.name for path in Path(config.root).glob("*/index.jsonl"))
     if not splits:
         raise ValueError(f"root={config.root}: holds no split. Give a dataset of clips.")

@@ -156,7 +156,7 @@ def test_cropping_twice_keeps_what_is_there(root: Path) -> None:
         ([], "Crop a dataset"),
         (["root=none", "out=other"], "root=none: holds no split"),
         (["root=same", "out=same"], "must be two folders"),
-        (["root=none", "out=other", "square=false"], "there is no other crop"),
+        (["root=none", "out=other", "square=false"], "square=false: "),
         (["roots=none"], "roots"),
     ],
 )

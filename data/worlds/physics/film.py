@@ -38,6 +38,7 @@ APART_SECONDS = 0.25  # two bodies that touch again sooner have not met anew
 PIECES_PER_SIDE = 2
 STRIPES = 0.72  # brightness of a body's stripes against its colour
 GROUND = "ground"
+PIECE = "piece"  # kind of what a broken body leaves
 
 
 class Thing:
@@ -149,7 +150,7 @@ class Simulation:
         for number, corner in enumerate(product((-1, 1), repeat=3)):
             place = tuple(spread * c for c in corner)
             part = Body(
-                "piece",
+                PIECE,
                 body.colour,
                 "tiny",
                 place,  # type: ignore[arg-type]
@@ -164,7 +165,7 @@ class Simulation:
     @property
     def actors(self) -> list[Actor]:
         """Everything that a camera may see, with the pieces of what has not broken yet."""
-        whole = [thing.actor for name, thing in self.things.items() if "-piece-" not in name]
+        whole = [thing.actor for thing in self.things.values() if thing.body.kind != PIECE]
         return whole + [piece.actor for group in self.pieces.values() for piece in group]
 
     def advance(self, seconds: float) -> None:
@@ -197,11 +198,12 @@ class Simulation:
     def _note(
         self, pair: tuple[str, str], impulse: float, anew: bool, speeds: dict[str, LVector3]
     ) -> None:
-        if any("-piece-" in name for name in pair):
-            return
         names = [name for name in pair if name != GROUND]
+        things = {name: self.things[name] for name in names if name in self.things}
+        if any(thing.body.kind == PIECE for thing in things.values()):
+            return
         for name in names:
-            thing = self.things.get(name)
+            thing = things.get(name)
             if thing is None or name in self._doomed:
                 continue
             if thing.body.brittle and impulse > BREAK_IMPULSE * thing.body.mass:
