@@ -18,6 +18,7 @@ from sweeps.fit.general import fit_or_reduce
 from sweeps.fit.minima.splines import spline_law
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
+from sweeps.fit.options import FitOptions
 from sweeps.fit.rows.recipes import recipe_optima
 from sweeps.fit.trust.bootstrap import bootstrap_fit, coefficient_intervals, prediction_draws
 from sweeps.fit.trust.identified import identified
@@ -120,7 +121,7 @@ def datablations_bars() -> Iterator[Bar]:
     """Muennighoff et al. 2023: a lower optimum, and R_D* flagged."""
     columns, loss = fit_data.datablations()
     form = FORMS["data_constrained"]
-    fit, seconds = timed(lambda: fit_form(form, columns, loss, fixed=MUENNIGHOFF))
+    fit, seconds = timed(lambda: fit_form(form, columns, loss, FitOptions(fixed=MUENNIGHOFF)))
     fit, profiles = certify(fit, 0.95)
     found = f"{fit.objective:.7f}"
     reached = fit.objective <= MUENNIGHOFF_OBJECTIVE

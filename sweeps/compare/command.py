@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sweeps.compare.sides import (
     read_table_side,
     renamed_apart,
 )
-from sweeps.fit.law import check_options
+from sweeps.fit.options import DEFAULTS, FitOptions
 
 READERS: dict[str, Any] = {
     "level": float, "resamples": int, "seed": int, "method": str, "out": str, "svg": str,
@@ -25,34 +26,32 @@ READERS: dict[str, Any] = {
 def compare(
     a: str,
     b: str,
+    options: FitOptions = DEFAULTS,
     *,
     columns: Mapping[str, str] | None = None,
     method: str | None = None,
-    level: float = 0.9,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> tuple[Comparison, Side, Side]:
     """Compare two studies, tables or runs; see `sweeps.compare.__main__`.
 
     Raises:
         ValueError: they cannot be read, or are not of one kind.
     """
-    check_options(level, resamples, None, ())
     if method not in (None, "law", "frontier"):
         raise ValueError(f"method={method}: is not known. Use law or frontier.")
     paths, mapping = [locate(a), locate(b)], dict(columns or {})
     if len({path.is_dir() for path in paths}) > 1:
         raise ValueError(f"{a} and {b}: one is a run, the other a table. Give two of a kind.")
     if paths[0].is_dir():
-        sides = [read_run_side(path, resamples, seed + i) for i, path in enumerate(paths)]
+        draws, seed = options.resamples, options.seed
+        sides = [read_run_side(path, draws, seed + i) for i, path in enumerate(paths)]
     else:
         laws = method or ("law" if all(can_make_law(p, mapping) for p in paths) else "frontier")
         sides = [
-            read_table_side(path, mapping, laws, resamples, level, seed + i)
+            read_table_side(path, mapping, laws, replace(options, seed=options.seed + i))
             for i, path in enumerate(paths)
         ]
     one, other = renamed_apart(*sides)
-    return compare_sides(one, other, level), one, other
+    return compare_sides(one, other, options.level), one, other
 
 
 def run(argv: Sequence[str]) -> int:
@@ -61,9 +60,10 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         ValueError: an option or an input is wrong.
     """
-    names, columns, options = _parse([a for a in argv if a != "--json"])
-    out, svg = (options.pop(key, None) for key in ("out", "svg"))
-    found, a, b = compare(*names, columns=columns, **options)
+    names, columns, given = _parse([a for a in argv if a != "--json"])
+    out, svg, method = (given.pop(key, None) for key in ("out", "svg", "method"))
+    one, other = names
+    found, a, b = compare(one, other, FitOptions(**given), columns=columns, method=method)
     text = json.dumps(found.to_dict(), indent=1) if "--json" in argv else describe(found, a, b)
     try:
         if out:
@@ -83,14 +83,14 @@ def run(argv: Sequence[str]) -> int:
 def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
     names: list[str] = []
     columns: dict[str, str] = {}
-    options: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if equals and key.startswith("columns.") and text:
             columns[key.removeprefix("columns.")] = text
         elif equals and key in READERS:
             try:
-                options[key] = READERS[key](text)
+                given[key] = READERS[key](text)
             except ValueError:
                 raise ValueError(f"{word}: cannot be read as a number. See --help.") from None
         elif word.startswith("--") or (equals and not Path(word).exists()):
@@ -100,7 +100,7 @@ def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, A
             names.append(word)
     if len(names) != 2:
         raise ValueError(f"A B={names}: must be two folders or tables. See --help.")
-    return names, columns, options
+    return names, columns, given
 
 
 def describe(found: Comparison, a: Side, b: Side) -> str:

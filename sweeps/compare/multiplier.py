@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from sweeps.compare.sides import Side
+from sweeps.fit.entries import plain
 from sweeps.fit.forms.base import Array, Interval
-from sweeps.fit.shared import plain
 from sweeps.fit.trust.bootstrap import percentile_interval
 
 LOSSES = 9  # at which the multiplier is read, evenly in log loss

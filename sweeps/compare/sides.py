@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from sweeps.fit.entries import residual_scatter
 from sweeps.fit.forms.base import Array, Columns
 from sweeps.fit.forms.catalogue import CHINCHILLA, FRONTIER, PURE_FRONTIER
 from sweeps.fit.general import without_diverged
 from sweeps.fit.law import runs_of
 from sweeps.fit.minima.envelope import envelope
 from sweeps.fit.minima.frontier import compute_optimal
-from sweeps.fit.optimum.solve import fit_form
-from sweeps.fit.rows.check import check_columns, excluded_reasons
+from sweeps.fit.optimum.solve import fit_form, fit_runs
+from sweeps.fit.options import FitOptions
+from sweeps.fit.rows.check import excluded_reasons
 from sweeps.fit.rows.read import read_rows
 from sweeps.fit.rows.runs import (
     Run,
@@ -33,7 +35,6 @@ from sweeps.fit.rows.runs import (
     noise_floor,
 )
 from sweeps.fit.rows.table import number, read_table
-from sweeps.fit.shared import residual_scatter
 from sweeps.fit.trust.bootstrap import bootstrap_fit, prediction_draws
 from sweeps.fit.trust.identified import warn_fit
 
@@ -91,7 +92,7 @@ def locate(text: str) -> Path:
 
 
 def read_table_side(
-    path: Path, mapping: Mapping[str, str], method: str, resamples: int, level: float, seed: int
+    path: Path, mapping: Mapping[str, str], method: str, options: FitOptions
 ) -> Side:
     """Return the frontier of a table of runs, by `method` law or frontier.
 
@@ -100,8 +101,8 @@ def read_table_side(
     """
     name = path.parent.name if path.name == "runs.csv" else path.stem
     if method == "law":
-        return _law_side(name, path, mapping, resamples, level, seed)
-    return _frontier_side(name, path, mapping, resamples, level, seed)
+        return _law_side(name, path, mapping, options)
+    return _frontier_side(name, path, mapping, options)
 
 
 def can_make_law(path: Path, mapping: Mapping[str, str]) -> bool:
@@ -135,14 +136,11 @@ def _runs(path: Path, mapping: Mapping[str, str]) -> tuple[list[Run], list[str]]
     return [r for r, reason in zip(runs_of(table), why, strict=True) if not reason], notes
 
 
-def _law_side(
-    name: str, path: Path, mapping: Mapping[str, str], resamples: int, level: float, seed: int
-) -> Side:
+def _law_side(name: str, path: Path, mapping: Mapping[str, str], options: FitOptions) -> Side:
     runs, notes = _runs(path, mapping)
-    columns, loss = columns_of(runs)
-    check_columns(CHINCHILLA, columns, loss)
-    fit = fit_form(CHINCHILLA, columns, loss)
-    boot = bootstrap_fit(fit, clusters_of(runs), resamples, level, seed)
+    fit = fit_runs(CHINCHILLA, runs, options)
+    columns, loss = fit.columns, fit.target
+    boot = bootstrap_fit(fit, clusters_of(runs), options.resamples, options.level, options.seed)
     if not len(boot.theta):
         raise ValueError(
             f"table={path}: no resample of its {len(runs)} runs could be fitted. Add runs."
@@ -162,9 +160,7 @@ def _law_side(
     )  # fmt: skip
 
 
-def _frontier_side(
-    name: str, path: Path, mapping: Mapping[str, str], resamples: int, level: float, seed: int
-) -> Side:
+def _frontier_side(name: str, path: Path, mapping: Mapping[str, str], options: FitOptions) -> Side:
     """Fit L = A / C^alpha (+ E) to the best run of each budget, or to the lower envelope."""
     used = {"flops": "flops", "loss": "loss"} | dict(mapping)
     table = without_diverged(read_table(path, FRONTIER, used))
@@ -180,8 +176,8 @@ def _frontier_side(
         )
     columns: Columns = {"flops": flops[best]}
     form = FRONTIER if len(best) >= FLOOR_POINTS else PURE_FRONTIER
-    fit = fit_form(form, columns, loss[best])
-    boot = bootstrap_fit(fit, range(len(best)), resamples, level, seed)
+    fit = fit_form(form, columns, loss[best], options)
+    boot = bootstrap_fit(fit, range(len(best)), options.resamples, options.level, options.seed)
     low, high = float(flops[best].min()), float(flops[best].max())
     grid = np.linspace(np.log(low / REACH), np.log(high * REACH), GRID)
     at: Columns = {"flops": np.exp(grid)}

@@ -1,8 +1,8 @@
 """python -m sweeps.fit table=FILE.csv form=chinchilla out=FILE.json: one table in, one law out."""
 
-import inspect
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from launch.pipe import end_with_reader
 from sweeps.fit.describe import describe
 from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.law import fit_table
-from sweeps.fit.minima.by_splines import Minima
+from sweeps.fit.minima.form import Minima
+from sweeps.fit.options import FitOptions
 
 HELP = """\
 Fit a scaling law to a table of runs, and say which of its coefficients the runs determine.
@@ -77,48 +78,83 @@ def boolean(text: str) -> bool:
     return words[text.lower()]
 
 
+# Options of a fit and how their text is read.
 READERS: dict[str, Callable[[str], Any]] = {
     "flops": numbers,
-    "sizes": numbers,
     "level": float,
     "resamples": lambda text: int(float(text)),
     "seed": int,
     "delta": float,
+    "residual": str,
     "mean": boolean,
+    "sizes": numbers,
     "noise": float,
-    "drop_highest": int,
 }
 # Options of several entries, given as name.key=value.
 GROUPS: dict[str, Callable[[str], Any]] = {"columns": str, "fixed": float}
+COLUMNS = ("params", "tokens", "loss")  # whose names may be given without `columns.`
+KEYS = ("table", "out", "form", *COLUMNS, *READERS, "drop_highest", "predict")
 
 
-def parse(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the options of `key=value` arguments.
+@dataclass(frozen=True)
+class Command:
+    """Hold what the command line asks for, as HELP describes it."""
+
+    table: str
+    out: str
+    form: str
+    predict: str
+    columns: dict[str, str]  # ours -> the table's
+    drop_highest: int
+    options: FitOptions
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Return what `key=value` arguments ask for.
 
     Raises:
-        ValueError: an unknown key, a repeated key, or a value that cannot be read.
+        ValueError: an unknown key, a repeated key, or a value that cannot be.
     """
-    allowed = ["table", "out", *inspect.signature(fit_table).parameters]
-    allowed = [key for key in allowed if key not in ("path", "flops_of", *GROUPS)]
-    options: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for argument in arguments:
         key, equals, text = argument.partition("=")
-        group, dot, entry = key.partition(".")
-        grouped = bool(dot) and group in GROUPS and bool(entry)
-        if not equals or not (grouped or key in allowed):
-            keys = ", ".join([*allowed, *(f"{name}.NAME" for name in GROUPS)])
+        group, _, entry = key.partition(".")
+        reader = GROUPS.get(group) if entry else _reader(key)
+        if not equals or reader is None:
+            keys = ", ".join([*KEYS, *(f"{name}.NAME" for name in GROUPS)])
             raise ValueError(f"{argument}: must be key=value with a key of {keys}.")
-        place = options.setdefault(group, {}) if grouped else options
-        name = entry if grouped else key
-        if name in place:
+        if key in given:
             raise ValueError(f"{argument}: {key} is given twice. Give it once.")
         try:
-            place[name] = (GROUPS[group] if grouped else READERS.get(key, str))(text)
+            given[key] = reader(text)
         except ValueError:
             raise ValueError(f"{argument}: cannot be read as a number. See --help.") from None
-    if "table" not in options:
+    if "table" not in given:
         raise ValueError("table=: is required. Give table=FILE.csv, or see --help.")
-    return options
+    named = {name: given[name] for name in COLUMNS if name in given}
+    chosen = {key: given[key] for key in READERS if key in given}
+    return Command(
+        table=given["table"],
+        out=given.get("out", ""),
+        form=given.get("form", "chinchilla"),
+        predict=given.get("predict", ""),
+        columns=named | _entries(given, "columns"),
+        drop_highest=given.get("drop_highest", 0),
+        options=FitOptions(fixed=_entries(given, "fixed"), **chosen),
+    )
+
+
+def _reader(key: str) -> Callable[[str], Any] | None:
+    """Return what reads the text of a key without entries; None where there is no such key."""
+    if key == "drop_highest":
+        return int
+    return READERS.get(key, str) if key in KEYS else None
+
+
+def _entries(given: dict[str, Any], group: str) -> dict[str, Any]:
+    """Return the entries of a group by their own names."""
+    prefix = f"{group}."
+    return {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -127,12 +163,19 @@ def main(arguments: Sequence[str]) -> int:
         print(help_text())
         return 0 if arguments else 2
     try:
-        options = parse(arguments)
-        out = options.pop("out", None)
-        law = fit_table(options.pop("table"), **options)
+        command = parse(arguments)
+        law = fit_table(
+            command.table,
+            command.form,
+            command.options,
+            columns=command.columns,
+            drop_highest=command.drop_highest,
+            predict=command.predict or None,
+        )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    out = command.out
     try:
         if out:
             Path(out).parent.mkdir(parents=True, exist_ok=True)

@@ -6,21 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, Form
-from sweeps.fit.forms.catalogue import form_of
-from sweeps.fit.minima.frontier import loss_points
-from sweeps.fit.optimum.profile import certify
-from sweeps.fit.optimum.solve import Fit, fit_form
-from sweeps.fit.rows.check import check_columns, excluded_reasons
-from sweeps.fit.rows.recipes import KNOBS, at_optima
-from sweeps.fit.rows.table import Table
-from sweeps.fit.shared import (
+from sweeps.fit.entries import (
     correlation,
     plain,
     predictions_of,
     residual_rows,
     shared_keys,
 )
+from sweeps.fit.forms.base import Array, Form
+from sweeps.fit.forms.catalogue import form_of
+from sweeps.fit.minima.frontier import loss_points
+from sweeps.fit.optimum.profile import certify
+from sweeps.fit.optimum.solve import Fit, fit_form
+from sweeps.fit.options import DEFAULTS, FitOptions
+from sweeps.fit.rows.check import check_columns, excluded_reasons
+from sweeps.fit.rows.recipes import KNOBS, at_optima
+from sweeps.fit.rows.table import Table
 from sweeps.fit.trust.bootstrap import (
     Bootstrap,
     bootstrap_fit,
@@ -37,18 +38,7 @@ HELD_SHARE = 10  # one row in so many is left out as the largest
 
 
 def fit_columns(
-    form: Form,
-    table: Table,
-    unseen: Table | None = None,
-    *,
-    flops: Sequence[float] = (),
-    level: float = 0.9,
-    resamples: int = 1000,
-    seed: int = 0,
-    delta: float | None = None,
-    residual: str | None = None,
-    mean: bool = False,
-    fixed: Mapping[str, float] | None = None,
+    form: Form, table: Table, unseen: Table | None = None, options: FitOptions = DEFAULTS
 ) -> dict[str, Any]:
     """Fit `form` to a table and return the result's JSON as a dict.
 
@@ -56,27 +46,21 @@ def fit_columns(
         ValueError: the table cannot make a law.
     """
     table = at_optima(form, table) if form.target in KNOBS else without_diverged(table)
-    options: dict[str, Any] = {
-        "delta": delta, "residual": residual, "mean": mean, "fixed": fixed,
-    }  # fmt: skip
-    check_columns(form, table.columns, table.target, len(fixed or {}))
-    first, notes = fit_or_reduce(form, table.columns, table.target, **options)
-    fit, profiles = certify(first, level)
-    form = fit.form
-    if "curve" in form.columns and resamples > CURVE_RESAMPLES:
+    check_columns(form, table.columns, table.target, len(options.fixed))
+    first, notes = fit_or_reduce(form, table.columns, table.target, options)
+    fit, profiles = certify(first, options.level)
+    resamples = options.resamples
+    if "curve" in fit.form.columns and resamples > CURVE_RESAMPLES:
         notes = [*notes, f"The intervals rest on {CURVE_RESAMPLES} resamples, not {resamples}."]
         resamples = CURVE_RESAMPLES
-    boot = bootstrap_fit(fit, _clusters(table, form), resamples, level, seed)
+    clusters = _clusters(table, fit.form)
+    boot = bootstrap_fit(fit, clusters, resamples, options.level, options.seed)
     verdicts = identified(fit, boot, profiles)
-    frontier, why = _frontier(fit, boot, flops)
-    held, held_why = _hold_out_largest(fit, boot, table, options)
+    found = shared_keys(fit, boot, profiles, verdicts, options.seed)
+    found["frontier"], found["frontier_reason"] = _frontier(fit, boot, options.flops)
+    found["held_out"], found["held_out_reason"] = _hold_out_largest(fit, table, options)
     largest = _largest(fit)
-    found = {
-        **shared_keys(fit, boot, profiles, verdicts, seed),
-        "frontier": frontier,
-        "frontier_reason": why,
-        "held_out": held,
-        "held_out_reason": held_why,
+    found |= {
         "sensitivity": sensitivity(fit, lambda other: float(other.predict(largest)[-1])),
         "correlation": correlation(fit),
         "residuals": residual_rows(fit, table.names),
@@ -95,22 +79,27 @@ def fit_columns(
 
 
 def fit_or_reduce(
-    form: Form, columns: Mapping[str, Array], target: Array, **options: Any
+    form: Form,
+    columns: Mapping[str, Array],
+    target: Array,
+    options: FitOptions = DEFAULTS,
+    *,
+    max_starts: int | None = None,
 ) -> tuple[Fit, list[str]]:
     """Fit `form`, or its reduced form where a coefficient of the full one ends on a wall.
 
     Such a coefficient is not identified, and what it would extrapolate is arbitrary; the reduced
     form has one fewer. Returns the fit and what to say about it.
     """
-    fit = fit_form(form, columns, target, **options)
-    if not fit.at_bound or form.reduced is None or options.get("fixed"):
+    fit = fit_form(form, columns, target, options, max_starts=max_starts)
+    if not fit.at_bound or form.reduced is None or options.fixed:
         return fit, []
     less = form_of(form.reduced)
     said = (
         f"{', '.join(fit.at_bound)} of {form.name} ends on the wall of its range: the rows do not "
         f"determine it, and {less.name} is fitted instead ({less.equation})."
     )
-    return fit_form(less, columns, target, **options), [said]
+    return fit_form(less, columns, target, options, max_starts=max_starts), [said]
 
 
 def without_diverged(table: Table) -> Table:
@@ -192,7 +181,7 @@ def _largest(fit: Fit) -> dict[str, Array]:
 
 
 def _hold_out_largest(
-    fit: Fit, boot: Bootstrap, table: Table, options: dict[str, Any]
+    fit: Fit, table: Table, options: FitOptions
 ) -> tuple[dict[str, Any] | None, str | None]:
     """Fit without the largest tenth of the rows and predict them."""
     if "curve" in fit.form.columns:
@@ -205,7 +194,7 @@ def _hold_out_largest(
         check_columns(fit.form, known, fit.target[train], len(fit.fixed))
     except ValueError as error:
         return None, f"without the largest tenth {error}"
-    less = fit_form(fit.form, known, fit.target[train], **options, max_starts=8)
+    less = fit_form(fit.form, known, fit.target[train], options, max_starts=8)
     predicted = less.predict({c: v[test] for c, v in fit.columns.items()})
     actual = fit.target[test]
     miss = predicted / actual - 1

@@ -1,14 +1,16 @@
 """The held-out test: the largest budget is left out of the fit and predicted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, FlopsPerToken, Interval, Rows
+from sweeps.fit.forms.base import Array, FlopsPerToken, Form, Interval, Rows
+from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.minima.frontier import compute_optimal
-from sweeps.fit.optimum.solve import Fit
+from sweeps.fit.optimum.solve import Fit, fit_runs
+from sweeps.fit.options import DEFAULTS, FitOptions
 from sweeps.fit.rows.runs import Run, best_loss, clusters_of, columns_of, noise_floor
 from sweeps.fit.trust.bootstrap import (
     Bootstrap,
@@ -17,7 +19,21 @@ from sweeps.fit.trust.bootstrap import (
     prediction_draws,
 )
 
-Fitting = Callable[[Sequence[Run]], Fit]
+
+@dataclass(frozen=True)
+class Split:
+    """Hold the held-out compute and the runs on either side of it.
+
+    actual: the best loss of the held-out runs; last: that of the largest fitted budget; floor: the
+    relative noise of a loss, None where unknown.
+    """
+
+    compute: float
+    train: list[Run]
+    test: list[Run]
+    actual: float
+    last: float
+    floor: float | None
 
 
 @dataclass(frozen=True)
@@ -50,88 +66,89 @@ class HeldOut:
 def hold_out(
     runs: Sequence[Run],
     budgets: Sequence[tuple[float, Rows]],
-    fitting: Fitting,
+    form: Form,
     cost: FlopsPerToken,
-    level: float = 0.9,
-    resamples: int = 1000,
-    seed: int = 0,
-    others: Mapping[str, Fitting] | None = None,
+    options: FitOptions = DEFAULTS,
 ) -> tuple[HeldOut | None, str | None]:
     """Fit without the largest budget and predict each of its runs and its best loss.
 
-    Where the runs form no budgets the tenth of them with the most compute is left out. `fitting`
-    fits the runs it is given; `others` do so with other forms. `predicted` is the least of the
-    predictions at the held-out (N, D), `actual` the least loss there (of a point: the mean over its
-    seeds), `predicted_frontier` the law's L*(C). The prediction interval of a run is the central
-    `level` of draws  L_hat_k exp(u + v):  L_hat_k one bootstrap refit, u one
-    residual of the fit drawn with replacement and widened by sqrt(R / (R - P)) for the degrees of
-    freedom spent, v Gaussian with the noise floor. For the best loss it is that of the least of the
-    runs' draws. (u already holds the noise of the fitted runs: adding v errs on the wide side.)
+    Where the runs form no budgets the tenth of them with the most compute is left out. `predicted`
+    is the least of the predictions at the held-out (N, D), `actual` the least loss there (of a
+    point: the mean over its seeds), `predicted_frontier` the law's L*(C). The prediction interval
+    of a run is the central `level` of draws  L_hat_k exp(u + v):  L_hat_k one bootstrap refit, u
+    one residual of the fit drawn with replacement and widened by sqrt(R / (R - P)) for the degrees
+    of freedom spent, v Gaussian with the noise floor. For the best loss it is that of the least of
+    the runs' draws. (u already holds the noise of the fitted runs: adding v errs on the wide side.)
     skill = 1 - |predicted - actual| / |best fitted loss of the last fitted budget - actual|.
+    Other forms predict too, unless coefficients are fixed: those of other forms are not.
+
     Returns the test, or None and the reason.
     """
     if len(budgets) == 1:
         return None, "1 compute budgets, at least 2 are needed"
-    top, test_rows, last = _split(runs, budgets)
-    least = min(runs[i].flops for i in test_rows)
-    train = [r for i, r in enumerate(runs) if i not in test_rows and r.flops < least]
-    test = [runs[i] for i in test_rows]
+    split = _split(runs, budgets)
     try:
-        fit = fitting(train)
+        fit = fit_runs(form, split.train, options)
     except ValueError as error:
         return None, f"without the largest budget {error}"
-    boot = bootstrap_fit(fit, clusters_of(train), resamples, level, seed)
+    resampling = (options.resamples, options.level, options.seed)
+    boot = bootstrap_fit(fit, clusters_of(split.train), *resampling)
     if not len(boot.theta):
         return None, "no bootstrap resample without the largest budget could be fitted"
-    floor = noise_floor(runs)
-    draws = _prediction_draws(fit, boot, test, floor or 0.0, seed)
-    held, _ = columns_of(test)
-    predicted = fit.predict(held)
-    rows = [
+    draws = _prediction_draws(fit, boot, split.test, split.floor or 0.0, options.seed)
+    best = [(compute, best_loss([runs[i] for i in rows])) for compute, rows in budgets[:-1]]
+    line = line_through_budgets(best, split.compute)
+    return HeldOut(
+        budget=split.compute,
+        runs=_runs(fit, split.test, draws, options.level),
+        noise_floor=split.floor,
+        extrapolation_factor=split.compute / max(r.flops for r in split.train),
+        predicted_frontier=float(compute_optimal(fit, fit.theta, split.compute, cost)[2][0]),
+        line_predicted=line,
+        line_relative_error=line / split.actual - 1 if line else None,
+        line_skill=_skill(line, split)[0] if line else None,
+        other_forms={} if options.fixed else _other_forms(form, split, options),
+        **_whole(fit, split, draws, options.level),
+    ), None
+
+
+def _runs(fit: Fit, test: Sequence[Run], draws: Array, level: float) -> list[dict[str, Any]]:
+    """Return the prediction of each run beside its loss."""
+    predicted = fit.predict(columns_of(test)[0])
+    return [
         _judged(float(p), r.loss, percentile_interval(d, level))
         | {"name": r.name, "params": r.params, "tokens": r.tokens, "flops": r.flops}
         for r, p, d in zip(test, predicted, draws.T, strict=True)
     ]
-    actual = best_loss(test)
-    whole = _judged(float(predicted.min()), actual, percentile_interval(draws.min(axis=1), level))
-    line = line_through_budgets(
-        [(compute, best_loss([runs[i] for i in rows])) for compute, rows in budgets[:-1]], top
-    )
-    skill, why = _skill(whole["predicted"], actual, last, floor)
-    return HeldOut(
-        budget=top,
-        runs=rows,
-        noise_floor=floor,
-        skill=skill,
-        skill_reason=why,
-        extrapolation_factor=top / max(r.flops for r in train),
-        predicted_frontier=float(compute_optimal(fit, fit.theta, top, cost)[2][0]),
-        line_predicted=line,
-        line_relative_error=line / actual - 1 if line else None,
-        line_skill=_skill(line, actual, last, floor)[0] if line else None,
-        other_forms=_other_forms(others or {}, train, held, (actual, last, floor)),
-        **whole,
-    ), None
+
+
+def _whole(fit: Fit, split: Split, draws: Array, level: float) -> dict[str, Any]:
+    """Return the prediction of the best loss beside the best loss, and its skill."""
+    predicted = float(fit.predict(columns_of(split.test)[0]).min())
+    whole = _judged(predicted, split.actual, percentile_interval(draws.min(axis=1), level))
+    skill, why = _skill(predicted, split)
+    return whole | {"skill": skill, "skill_reason": why}
 
 
 def _other_forms(
-    others: Mapping[str, Fitting],
-    train: Sequence[Run],
-    held: dict[str, Array],
-    known: tuple[float, float, float | None],
+    form: Form, split: Split, options: FitOptions
 ) -> dict[str, dict[str, float | None]]:
-    """Return prediction, error and skill of each form that can be fitted."""
+    """Return prediction, error and skill of each other form that can be fitted."""
     found: dict[str, dict[str, float | None]] = {}
-    for name, fitting in others.items():
+    held, _ = columns_of(split.test)
+    for name in LOSS_FORMS:
+        if name == form.name:
+            continue
         try:
             # A form that does not suit the rows may overflow on its way; it then says nothing.
             with np.errstate(all="ignore"):
-                predicted = float(fitting(train).predict(held).min())
+                fit = fit_runs(form_of(name), split.train, options)
+                predicted = float(fit.predict(held).min())
         except ValueError:  # too few runs for its coefficients
             continue
         if not np.isfinite(predicted):
             continue
-        error, skill = predicted / known[0] - 1, _skill(predicted, *known)[0]
+        error, skill = predicted / split.actual - 1, _skill(predicted, split)[0]
         found[name] = {"predicted": predicted, "relative_error": error, "skill": skill}
     return found
 
@@ -148,21 +165,21 @@ def line_through_budgets(best: Sequence[tuple[float, float]], compute: float) ->
     return float(np.exp(offset + slope * (np.log(compute) - x.mean())))
 
 
-def _split(
-    runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]]
-) -> tuple[float, list[int], float]:
-    """Return the held-out compute, its rows, and the best loss of the compute below it."""
+def _split(runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]]) -> Split:
+    """Part the runs into those that are fitted and the largest, which are predicted."""
     if budgets:
-        top, rows = budgets[-1]
-        return top, [int(i) for i in rows], best_loss([runs[i] for i in budgets[-2][1]])
-    order = np.argsort([r.flops for r in runs], kind="stable")
-    num = max(1, len(runs) // 10)
-    below = order[: len(runs) - num]
-    return (
-        runs[order[-1]].flops,
-        [int(i) for i in order[-num:]],
-        best_loss([runs[i] for i in below]),
-    )
+        compute, rows = budgets[-1]
+        held = {int(i) for i in rows}
+        last = best_loss([runs[i] for i in budgets[-2][1]])
+    else:
+        order = np.argsort([r.flops for r in runs], kind="stable")
+        rows = order[-max(1, len(runs) // 10) :]
+        compute, held = runs[order[-1]].flops, {int(i) for i in rows}
+        last = best_loss([runs[i] for i in order[: len(runs) - len(rows)]])
+    test = [runs[int(i)] for i in rows]
+    least = min(run.flops for run in test)
+    train = [run for i, run in enumerate(runs) if i not in held and run.flops < least]
+    return Split(compute, train, test, best_loss(test), last, noise_floor(runs))
 
 
 def _prediction_draws(
@@ -188,14 +205,12 @@ def _judged(predicted: float, actual: float, interval: Interval) -> dict[str, An
     }
 
 
-def _skill(
-    predicted: float, actual: float, last: float, floor: float | None
-) -> tuple[float | None, str | None]:
+def _skill(predicted: float, split: Split) -> tuple[float | None, str | None]:
     """Return the skill against "nothing improves", or None and why it is undefined."""
-    gain = abs(last - actual)
-    if gain <= 2 * (floor or 0.0) * actual:
+    gain = abs(split.last - split.actual)
+    if gain <= 2 * (split.floor or 0.0) * split.actual:
         return None, (
             f"the loss changed by {gain:.3g} from the last fitted budget to the held-out one, "
             "which is not above twice the noise floor"
         )
-    return 1 - abs(predicted - actual) / gain, None
+    return 1 - abs(predicted - split.actual) / gain, None

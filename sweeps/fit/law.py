@@ -2,25 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sweeps.fit import warnings as diagnose
-from sweeps.fit.forms.base import FlopsPerToken, Form, Relation, Rows
-from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
+from sweeps.fit.entries import plain, predictions_of, residual_scatter
+from sweeps.fit.forms.base import FlopsPerToken, Form, Rows
+from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of, loss_form_of
 from sweeps.fit.general import fit_columns, without_diverged
 from sweeps.fit.held_out import hold_out
-from sweeps.fit.minima.by_splines import Minima, fit_minima
+from sweeps.fit.law_warnings import warn
 from sweeps.fit.minima.envelope import approach_1
+from sweeps.fit.minima.form import Minima, fit_minima
 from sweeps.fit.minima.frontier import compute_optimal
-from sweeps.fit.minima.isoflop import exponents_of, isoflop_minima, parabola_bias
+from sweeps.fit.minima.isoflop import IsoflopMinimum, exponents_of, isoflop_minima, parabola_bias
 from sweeps.fit.optimum.profile import certify
-from sweeps.fit.optimum.solve import Fit, fit_form
+from sweeps.fit.optimum.solve import Fit, fit_runs
+from sweeps.fit.options import DEFAULTS, FitOptions
 from sweeps.fit.result import Law
-from sweeps.fit.rows.check import check_columns, excluded_reasons
+from sweeps.fit.rows.check import excluded_reasons
 from sweeps.fit.rows.runs import (
     Run,
     clusters_of,
@@ -30,81 +31,45 @@ from sweeps.fit.rows.runs import (
     noise_floor,
 )
 from sweeps.fit.rows.table import Table, number, read_table
-from sweeps.fit.shared import plain, predictions_of, residual_scatter
-from sweeps.fit.trust.bootstrap import bootstrap_fit
+from sweeps.fit.trust.bootstrap import Bootstrap, bootstrap_fit
 from sweeps.fit.trust.identified import identified
 from sweeps.fit.trust.sensitivity import sensitivity
 
 
 def fit_law(
     runs: Sequence[Run],
-    flops_of: FlopsPerToken | None = None,
-    *,
     form: str = "chinchilla",
-    flops: Sequence[float] = (),
-    level: float = 0.9,
-    resamples: int = 1000,
-    seed: int = 0,
-    delta: float | None = None,
-    residual: str | None = None,
-    mean: bool = False,
-    fixed: Mapping[str, float] | None = None,
-    sizes: Sequence[float] = (),
+    options: FitOptions = DEFAULTS,
+    *,
+    flops_of: FlopsPerToken | None = None,
 ) -> Law:
     """Fit a form of (params, tokens) to `runs` and say how far it can be trusted.
 
     Args:
         runs: finished runs; those with a non-finite or diverged loss are excluded and listed.
+        form: its name in the catalogue: one of `LOSS_FORMS`.
+        options: how it is fitted.
         flops_of: training FLOPs per token of a model with these parameters, element by element
             and defined for any positive number; interpolated between the runs when None.
-        form: its name in the catalogue: one of `LOSS_FORMS`.
-        flops: the frontier's targets; the budgets and one step beyond them when empty.
-        level: of all intervals; resamples: bootstrap refits; delta, residual and mean: of the
-            objective, as published for the form when None; fixed: coefficients that keep a value.
-        sizes: parameter counts that can be built: the frontier recommends the best of them.
 
     Raises:
-        ValueError: the table cannot make a law, or an option is out of range.
+        ValueError: the runs cannot make a law, or the form is none of params and tokens.
     """
-    check_options(level, resamples, delta, flops)
-    shape = form_of(form)
-    columns, losses = columns_of(runs)
-    reasons = excluded_reasons({c: columns[c] for c in shape.columns}, losses)
-    excluded = [
-        {"name": r.name, "reason": why} for r, why in zip(runs, reasons, strict=True) if why
-    ]
-    runs = [r for r, why in zip(runs, reasons, strict=True) if not why]
-
-    def fitting(some: Sequence[Run], shape: Form = shape) -> Fit:
-        columns, loss = columns_of(some)
-        check_columns(shape, columns, loss, len(fixed or {}))
-        options: dict[str, Any] = {"delta": delta, "residual": residual, "mean": mean}
-        return fit_form(shape, columns, loss, fixed=fixed, **options)
-
-    # Where coefficients are fixed, those of other forms are not.
-    others = {n: partial(fitting, shape=form_of(n)) for n in LOSS_FORMS if n != form and not fixed}
-    fit, profiles = certify(fitting(runs), level)
+    shape = loss_form_of(form)
+    runs, excluded = _usable(runs, shape)
+    fit, profiles = certify(fit_runs(shape, runs, options), options.level)
     cost = flops_of or interpolated_flops_per_token(runs)
     budgets = group_budgets(runs)
-    boot = bootstrap_fit(fit, clusters_of(runs), resamples, level, seed)
-    targets = list(flops) or default_targets(runs, budgets)
-    floor = noise_floor(runs)
-    tables = [(c, fit.columns["params"][g], fit.target[g]) for c, g in budgets]
-    minima, draws = isoflop_minima(tables, floor or 0.0, cost, level, resamples, seed)
-    held, why = hold_out(runs, budgets, fitting, cost, level, resamples, seed, others)
-    exponents = exponents_of(fit, boot, minima, draws) | {
-        "approach_1": approach_1(
-            fit.columns["params"], fit.columns["flops"], fit.target, clusters_of(runs), level,
-            resamples, seed,
-        ),
-        "approach_2_bias": parabola_bias(fit, tables, cost),
-    }  # fmt: skip
+    boot = bootstrap_fit(fit, clusters_of(runs), options.resamples, options.level, options.seed)
+    targets = list(options.flops) or default_targets(runs, budgets)
+    minima, exponents = _approaches(fit, boot, runs, budgets, cost, options)
+    held, why = hold_out(runs, budgets, shape, cost, options)
 
     def loss_at_target(other: Fit) -> float:
         return float(compute_optimal(other, other.theta, targets[-1], cost)[2][0])
 
     law = Law(
-        runs=list(runs),
+        runs=runs,
         budgets=budgets,
         fit=fit,
         bootstrap=boot,
@@ -117,29 +82,45 @@ def fit_law(
         held_out_reason=why,
         sensitivity=sensitivity(fit, loss_at_target),
         scatter=residual_scatter(fit),
-        noise_floor=floor,
+        noise_floor=noise_floor(runs),
         excluded=excluded,
-        seed=seed,
+        seed=options.seed,
         flops_per_token=cost,
-        sizes=tuple(sizes),
+        sizes=tuple(options.sizes),
         warnings=[],
     )
     law = replace(law, frontier=[law.at(c) for c in targets])
-    return replace(law, warnings=diagnose.warn(law))
+    return replace(law, warnings=warn(law))
 
 
-def check_options(
-    level: float, resamples: int, delta: float | None, flops: Sequence[float]
-) -> None:
-    """Raise ValueError where an option is out of range."""
-    if not 0 < level < 1:
-        raise ValueError(f"level={level}: must be between 0 and 1. Use .9 or .95.")
-    if resamples < 1:
-        raise ValueError(f"resamples={resamples}: must be at least 1. Use 1000.")
-    if delta is not None and not delta > 0:
-        raise ValueError(f"delta={delta}: must be above 0. Use 1e-3, or inf for least squares.")
-    if wrong := [c for c in flops if not (np.isfinite(c) and c > 0)]:
-        raise ValueError(f"flops={wrong}: must be finite and above 0. Use e.g. [1e13,4e13].")
+def _usable(runs: Sequence[Run], form: Form) -> tuple[list[Run], list[dict[str, str]]]:
+    """Return the runs that can be fitted, and the others with the reason."""
+    columns, losses = columns_of(runs)
+    reasons = excluded_reasons({c: columns[c] for c in form.columns}, losses)
+    pairs = list(zip(runs, reasons, strict=True))
+    excluded = [{"name": run.name, "reason": why} for run, why in pairs if why]
+    return [run for run, why in pairs if not why], excluded
+
+
+def _approaches(
+    fit: Fit,
+    boot: Bootstrap,
+    runs: Sequence[Run],
+    budgets: Sequence[tuple[float, Rows]],
+    cost: FlopsPerToken,
+    options: FitOptions,
+) -> tuple[list[IsoflopMinimum], dict[str, Any]]:
+    """Return the budgets' minima, and the exponent of N* by each approach."""
+    level, resamples, seed = options.level, options.resamples, options.seed
+    params, flops = fit.columns["params"], fit.columns["flops"]
+    tables = [(c, params[g], fit.target[g]) for c, g in budgets]
+    floor = noise_floor(runs) or 0.0
+    minima, draws = isoflop_minima(tables, floor, cost, level, resamples, seed)
+    clusters = clusters_of(runs)
+    return minima, exponents_of(fit, boot, minima, draws) | {
+        "approach_1": approach_1(params, flops, fit.target, clusters, level, resamples, seed),
+        "approach_2_bias": parabola_bias(fit, tables, cost),
+    }
 
 
 def default_targets(runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]]) -> list[float]:
@@ -153,65 +134,38 @@ def default_targets(runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]]) 
 
 def fit_table(
     path: str | Path,
-    *,
     form: str = "chinchilla",
-    params: str = "params",
-    tokens: str = "tokens",
-    loss: str = "loss",
+    options: FitOptions = DEFAULTS,
+    *,
     columns: Mapping[str, str] | None = None,
-    flops: Sequence[float] = (),
-    level: float = 0.9,
-    resamples: int = 1000,
-    seed: int = 0,
-    delta: float | None = None,
-    residual: str | None = None,
-    mean: bool = False,
-    fixed: Mapping[str, float] | None = None,
-    sizes: Sequence[float] = (),
     drop_highest: int = 0,
     predict: str | Path | None = None,
-    noise: float | None = None,
-    flops_of: FlopsPerToken | None = None,
 ) -> dict[str, Any]:
-    """Fit a table of runs and return the law's JSON as a dict; see `fit_law` for the options.
+    """Fit a table of runs and return the law's JSON as a dict.
 
-    `params`, `tokens` and `loss` name the columns, `columns` any others (ours -> theirs). Optional
-    columns: `name`, `flops` (6 N D when absent), `budget`, `loss_noise`, `cluster`, `excluded`
-    (with `reason`). `drop_highest` excludes that many rows of highest loss. `predict` is a second
-    table, whose rows are predicted. `noise` is that of a repeat, for form=minima.
+    `columns` names the table's columns where they are not called as here (ours -> theirs). Besides
+    the form's own it may hold: `name`, `flops` (6 N D when absent), `budget`, `loss_noise`,
+    `cluster`, `excluded` (with `reason`). `drop_highest` excludes that many rows of highest loss.
+    `predict` is a second table, whose rows are predicted.
 
     Raises:
         ValueError: naming the column, the line, the rule and the remedy.
     """
-    check_options(level, resamples, delta, flops)
-    if residual not in (None, "log", "linear"):
-        raise ValueError(f"residual={residual}: is not known. Use log or linear.")
-    names = {"params": params, "tokens": tokens, "loss": loss} | dict(columns or {})
+    names = dict(columns or {})
     if form == Minima.name:
-        table = read_table(Path(path), Minima(), _used(names, Minima()), drop_highest)
-        return plain(fit_minima(without_diverged(table), noise, flops, level, resamples, seed))
+        table = read_table(Path(path), Minima(), names, drop_highest)
+        return plain(fit_minima(without_diverged(table), options))
     shape = form_of(form)
-    used = _used(names, shape)
-    table = read_table(Path(path), shape, used, drop_highest)
-    unseen = read_table(Path(predict), shape, used, target=False) if predict else None
-    options: dict[str, Any] = {
-        "flops": flops, "level": level, "resamples": resamples, "seed": seed, "delta": delta,
-        "residual": residual, "mean": mean, "fixed": fixed,
-    }  # fmt: skip
-    if set(shape.columns) != {"params", "tokens"} or shape.target != "loss":
-        return fit_columns(shape, table, unseen, **options)
-    law = fit_law(runs_of(table), flops_of, form=form, sizes=sizes, **options)
+    table = read_table(Path(path), shape, names, drop_highest)
+    unseen = read_table(Path(predict), shape, names, target=False) if predict else None
+    if form not in LOSS_FORMS:
+        return fit_columns(shape, table, unseen, options)
+    law = fit_law(runs_of(table), form, options)
     law = replace(law, excluded=table.excluded + law.excluded, warnings=table.notes + law.warnings)
     found = law.to_dict()
     if unseen is not None:
         found["predictions"] = plain(predictions_of(law.fit, law.bootstrap, unseen))
     return found
-
-
-def _used(names: Mapping[str, str], form: Relation) -> dict[str, str]:
-    """Return the column mapping without the defaults of columns that the form does not use."""
-    wanted = {*form.columns, form.target}
-    return {k: v for k, v in names.items() if k != v or k in wanted}
 
 
 def runs_of(table: Table) -> list[Run]:

@@ -1,4 +1,7 @@
-"""Say what is odd about the rows of a table, each time with the rows' names."""
+"""Say what is odd about the runs of a law of (params, tokens), each time with the runs' names.
+
+What holds for the rows of any table is in `trust/odd_rows.py`.
+"""
 
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING

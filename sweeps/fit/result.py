@@ -5,16 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from sweeps.fit.entries import plain, residual_rows, shared_keys
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 from sweeps.fit.held_out import HeldOut
 from sweeps.fit.minima.frontier import FrontierPoint, frontier_point
 from sweeps.fit.minima.isoflop import IsoflopMinimum
 from sweeps.fit.optimum.profile import Profile
 from sweeps.fit.optimum.solve import Fit
-from sweeps.fit.rows.runs import (
-    Run,
-)
-from sweeps.fit.shared import plain, residual_rows, shared_keys
+from sweeps.fit.rows.runs import Run
 from sweeps.fit.trust.bootstrap import Bootstrap
 from sweeps.fit.trust.identified import Verdicts
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from data.files import write_json
 from launch.planner.machine import MachineConfig, load_machine
-from sweeps.fit.forms.catalogue import form_of
+from sweeps.fit.entries import plain
+from sweeps.fit.forms.catalogue import loss_form_of
 from sweeps.fit.law import fit_law, runs_of
+from sweeps.fit.options import DEFAULTS, FitOptions
 from sweeps.fit.result import Law
 from sweeps.fit.rows.table import read_table
-from sweeps.fit.shared import plain
 from sweeps.predict.answer import DEFAULT_MFU, Answer, Budget, answer
 from sweeps.predict.source import Source, find_source
 
@@ -30,13 +31,13 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         ValueError: an option, the study or its table is wrong.
     """
-    options, overrides = _parse([a for a in argv if a != "--json"])
-    out = options.pop("out", None)
-    machine = _machine(options)
-    budget = _budget(options, machine)
-    source = find_source(options.pop("study"))
-    fit_options = {k: options[k] for k in ("level", "resamples", "seed", "form") if k in options}
-    law = fit_source(source, budget.flops, **fit_options)
+    given, overrides = _parse([a for a in argv if a != "--json"])
+    out = given.pop("out", None)
+    machine = _machine(given)
+    budget = _budget(given, machine)
+    source = find_source(given.pop("study"))
+    chosen = {key: given[key] for key in ("level", "resamples", "seed") if key in given}
+    law = fit_source(source, given.get("form", ""), FitOptions(flops=[budget.flops], **chosen))
     found = answer(source, law, budget, machine, overrides)
     values = plain(found.to_dict())
     try:
@@ -51,8 +52,8 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def fit_source(source: Source, flops: float, form: str = "", **options: Any) -> Law:
-    """Fit a study's table with its excluded runs and notes, as sweeps.fit does.
+def fit_source(source: Source, form: str = "", options: FitOptions = DEFAULTS) -> Law:
+    """Fit a study's table and keep its notes, as sweeps.fit does.
 
     form: of the law; the study's own when empty.
 
@@ -60,17 +61,13 @@ def fit_source(source: Source, flops: float, form: str = "", **options: Any) -> 
         ValueError: the form splits nothing into params and tokens, or the table makes no law.
     """
     form = form or source.form
-    shape = form_of(form)
-    if set(shape.columns) != {"params", "tokens"} or shape.target != "loss":
-        raise ValueError(f"form={form}: is no law of params and tokens. Use chinchilla.")
-    names = {"params": "params", "tokens": "tokens", "loss": "loss"}
-    table = read_table(source.table, shape, names)
-    law = fit_law(runs_of(table), form=form, flops=[flops], **options)
+    table = read_table(source.table, loss_form_of(form), {})
+    law = fit_law(runs_of(table), form, options)
     return replace(law, warnings=table.notes + law.warnings)
 
 
 def _parse(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    options: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     overrides: list[str] = []
     for word in words:
         key, equals, text = word.partition("=")
@@ -79,38 +76,38 @@ def _parse(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         if key not in READERS:
             overrides.append(word)
             continue
-        if key in options:
+        if key in given:
             raise ValueError(f"{word}: {key} is given twice. Give it once.")
         try:
-            options[key] = READERS[key](text)
+            given[key] = READERS[key](text)
         except ValueError:
             raise ValueError(f"{word}: must be a number. See --help.") from None
     for key, example in (("study", "demo"), ("gpus", "512"), ("days", "14")):
-        if key not in options:
+        if key not in given:
             raise ValueError(f"{key}=: is required. Give {key}={example}, or see --help.")
-    return options, overrides
+    return given, overrides
 
 
-def _machine(options: dict[str, Any]) -> MachineConfig:
-    price = [f"price.per_device_hour={options.pop('price')}"] if "price" in options else []
-    return load_machine(options.pop("machine", "h100"), price)
+def _machine(given: dict[str, Any]) -> MachineConfig:
+    price = [f"price.per_device_hour={given.pop('price')}"] if "price" in given else []
+    return load_machine(given.pop("machine", "h100"), price)
 
 
-def _budget(options: dict[str, Any], machine: MachineConfig) -> Budget:
+def _budget(given: dict[str, Any], machine: MachineConfig) -> Budget:
     """Return the budget: devices x days x peak x mfu, or flops over devices x days.
 
     Raises:
         ValueError: a number is out of range.
     """
-    gpus, days = options["gpus"], options["days"]
+    gpus, days = given["gpus"], given["days"]
     if gpus < 1 or not 0 < days < 1e5:
         raise ValueError(f"gpus={gpus}, days={days:g}: must be positive. Use gpus=512 days=14.")
     best = max(machine.peak_flops, key=lambda name: machine.peak_flops[name])
-    precision = options.get("precision", best)
+    precision = given.get("precision", best)
     most = gpus * days * 86400 * machine.peak(precision)
-    if "flops" in options and "mfu" in options:
+    if "flops" in given and "mfu" in given:
         raise ValueError("flops= and mfu=: say the same twice. Give one of them.")
-    mfu = options["flops"] / most if "flops" in options else options.get("mfu", DEFAULT_MFU)
+    mfu = given["flops"] / most if "flops" in given else given.get("mfu", DEFAULT_MFU)
     if not 0 < mfu <= 1:
         raise ValueError(
             f"mfu={mfu:.3g}: must be a share of the peak in (0, 1]. Use 0.4; {gpus} {machine.name} "

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sweeps.fit.law import fit_table
+from sweeps.fit.options import FitOptions
 from sweeps.kinds.isoflop.pilot import compare_twins
 from sweeps.study.results import (
     COLUMNS,
@@ -109,7 +110,7 @@ def test_the_fitter_reads_the_table_and_misses_only_runs(runs: tuple, tmp_path: 
     specs, folders = runs
     write_rows(tmp_path / "runs.csv", collect(specs, folders, None))
     with pytest.raises(ValueError, match=r"runs=1: form=chinchilla .* needs at least 6"):
-        fit_table(tmp_path / "runs.csv", resamples=5)
+        fit_table(tmp_path / "runs.csv", options=FitOptions(resamples=5))
 
 
 def test_a_run_without_a_result_has_none(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from sweeps.compare.__main__ import main
 from sweeps.compare.command import compare
+from sweeps.fit.options import FitOptions
 
 DEMO = Path(__file__).parents[2] / "docs" / "studies" / "demo"
 
@@ -51,13 +52,13 @@ def run_folder(folder, factor=1.0, noise=0.002, last=2e12):
 def test_the_multiplier_of_a_recipe_that_needs_half_again_less_compute_is_in_its_interval(tmp_path):
     a = table(tmp_path / "a.csv")
     b = table(tmp_path / "b.csv", factor=1.5, seed=1)
-    found, *_ = compare(a, b, resamples=150)
+    found, *_ = compare(a, b, FitOptions(resamples=150))
     low, high = found.interval
     assert low < 1.5 < high
     assert high / low < 1.3
     assert found.factor == pytest.approx(1.5, rel=0.1)
     assert found.verdict.startswith("b is worth 1.")
-    swapped, *_ = compare(b, a, resamples=150)
+    swapped, *_ = compare(b, a, FitOptions(resamples=150))
     assert swapped.factor == pytest.approx(1 / found.factor, rel=0.05)
     assert swapped.verdict.startswith("b is worth 1.")
 
@@ -65,13 +66,15 @@ def test_the_multiplier_of_a_recipe_that_needs_half_again_less_compute_is_in_its
 def test_without_noise_the_multiplier_is_right_at_every_loss(tmp_path):
     a = table(tmp_path / "a.csv", noise=0)
     b = table(tmp_path / "b.csv", noise=0, factor=1.5)
-    found, *_ = compare(a, b, resamples=20)
+    found, *_ = compare(a, b, FitOptions(resamples=20))
     assert [p["factor"] for p in found.points] == pytest.approx([1.5] * len(found.points), rel=3e-3)
     assert found.trend == pytest.approx(1, abs=3e-3)
 
 
 def test_two_tables_of_one_recipe_are_not_told_apart(tmp_path):
-    found, *_ = compare(table(tmp_path / "a.csv"), table(tmp_path / "b.csv", seed=1), resamples=150)
+    found, *_ = compare(
+        table(tmp_path / "a.csv"), table(tmp_path / "b.csv", seed=1), FitOptions(resamples=150)
+    )
     assert found.factor is None
     assert "holds 1" in found.refusal or "below 2 times its noise" in found.refusal
     assert found.verdict.startswith("Refused: ")
@@ -92,9 +95,8 @@ def test_a_gain_that_grows_with_compute_is_said(tmp_path):
         a.append([c, 3 * (c / 1e18) ** -0.05])
         b.append([c, 2.97 * (c / 1e18) ** -0.08])
     header = ["flops", "loss"]
-    found, *_ = compare(
-        write(tmp_path / "a.csv", header, a), write(tmp_path / "b.csv", header, b), resamples=100
-    )
+    one, other = write(tmp_path / "a.csv", header, a), write(tmp_path / "b.csv", header, b)
+    found, *_ = compare(one, other, FitOptions(resamples=100))
     assert found.method == "frontier"
     assert found.points[0]["factor"] > 5 * found.points[-1]["factor"]
     # A's compute at loss 2.5 over B's, from both powers.
@@ -106,13 +108,13 @@ def test_a_gain_that_grows_with_compute_is_said(tmp_path):
 
 def test_two_runs_are_compared_along_their_curves(tmp_path):
     a, b = run_folder(tmp_path / "a"), run_folder(tmp_path / "b", factor=2.0)
-    found, *_ = compare(a, b, resamples=400)
+    found, *_ = compare(a, b, FitOptions(resamples=400))
     assert found.method == "curve"
     assert found.factor == pytest.approx(2.0, rel=1e-6)
     low, high = found.interval
     assert low < 2 < high < 2.5
     near = run_folder(tmp_path / "c", factor=1.01)
-    refused, *_ = compare(a, near, resamples=400)
+    refused, *_ = compare(a, near, FitOptions(resamples=400))
     assert "holds 1" in refused.refusal
 
 
@@ -180,7 +182,7 @@ def test_intervals_hold_the_true_multiplier_as_often_as_they_say(tmp_path):
     for seed in range(100):
         a = table(tmp_path / "a.csv", seed=2 * seed)
         b = table(tmp_path / "b.csv", factor=1.5, seed=2 * seed + 1)
-        found, *_ = compare(a, b, resamples=200)
+        found, *_ = compare(a, b, FitOptions(resamples=200))
         low, high = found.interval
         held += low < 1.5 < high
     assert 82 <= held <= 97  # 90 % of 100, give or take 2.6 of its standard deviations

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sweeps.fit.law import fit_law, fit_table
+from sweeps.fit.options import FitOptions
 from sweeps.fit.rows.runs import Run
 
-FEW = {"resamples": 60}
+FEW = FitOptions(resamples=60)
 
 
 def runs_of(loss, budgets=4, sizes=4, ratio=3.0):
@@ -34,8 +35,8 @@ def table(tmp_path, header="params,tokens,loss", rows=None, change=()):
     return path
 
 
-def warnings_of(runs, **options):
-    return "\n".join(fit_law(runs, **(FEW | options)).warnings)
+def warnings_of(runs, options=FEW):
+    return "\n".join(fit_law(runs, options=options).warnings)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def warnings_of(runs, **options):
 )
 def test_an_impossible_table_is_refused_by_name(tmp_path, changes, said):
     with pytest.raises(ValueError) as caught:
-        fit_table(table(tmp_path, **changes), **FEW)
+        fit_table(table(tmp_path, **changes), options=FEW)
     assert said in str(caught.value)
 
 
@@ -71,17 +72,33 @@ def test_a_table_without_rows_or_with_a_wrong_flag_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"level": 1.5}, {"resamples": 0}, {"delta": 0.0}, {"flops": [-1.0]}]
-)
+    "options",
+    [
+        {"level": 1.5}, {"resamples": 0}, {"seed": -1}, {"delta": 0.0}, {"residual": "cubic"},
+        {"noise": -1.0}, {"noise": np.nan}, {"flops": [-1.0]}, {"sizes": [1e6, 0.0]},
+    ],
+)  # fmt: skip
 def test_an_option_out_of_range_is_named(options):
     (key,) = options
     with pytest.raises(ValueError, match=f"{key}="):
-        fit_law(runs_of(usual), **options)
+        FitOptions(**options)
+
+
+def test_a_fixed_coefficient_or_a_count_of_rows_that_cannot_be_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"fixed\.E=: must be finite"):
+        FitOptions(fixed={"E": np.inf})
+    with pytest.raises(ValueError, match="drop_highest=-1: must not be negative"):
+        fit_table(table(tmp_path), drop_highest=-1)
+
+
+def test_a_form_of_other_columns_is_no_law_of_runs():
+    with pytest.raises(ValueError, match="form=frontier: is no law of params and tokens"):
+        fit_law(runs_of(usual), "frontier")
 
 
 def test_diverged_runs_are_left_out_with_the_reason():
     bad = [Run("nan", 1e5, 1e7, 6e12, float("nan")), Run("high", 1e5, 1e7, 6e12, 9.0)]
-    law = fit_law(runs_of(usual) + bad, **FEW)
+    law = fit_law(runs_of(usual) + bad, options=FEW)
     assert [e["name"] for e in law.excluded] == ["nan", "high"]
     assert law.excluded[1]["reason"].startswith("diverged: loss 9")
     assert len(law.runs) == 16
@@ -89,7 +106,7 @@ def test_diverged_runs_are_left_out_with_the_reason():
 
 
 def test_a_clean_law_is_identified_and_warns_only_of_reach():
-    law = fit_law(runs_of(usual), **FEW)
+    law = fit_law(runs_of(usual), options=FEW)
     assert all(v["ok"] for v in law.identified.values()), law.identified
     assert not [w for w in law.warnings if "not identified" in w or "converge" in w]
 
@@ -99,7 +116,7 @@ def test_one_size_and_few_budgets_are_said():
         Run(str(i), 1e5, d, 6e5 * d, float(usual(1e5, d)))
         for i, d in enumerate(np.geomspace(1e6, 1e8, 8))
     ]
-    law = fit_law(runs, **FEW)
+    law = fit_law(runs, options=FEW)
     text = "\n".join(law.warnings)
     assert "All runs have one size" in text
     assert "needs at least 3" in text
@@ -109,14 +126,14 @@ def test_one_size_and_few_budgets_are_said():
 
 
 def test_a_law_without_a_floor_says_e_is_near_zero():
-    law = fit_law(runs_of(lambda n, d: 30 / n**0.42 + 900 / d**0.45), **FEW)
+    law = fit_law(runs_of(lambda n, d: 30 / n**0.42 + 900 / d**0.45), options=FEW)
     assert not law.identified["E"]["ok"]
     assert "near 0" in law.identified["E"]["reason"]
 
 
 def test_noise_alone_identifies_nothing():
     rng = np.random.default_rng(0)
-    law = fit_law(runs_of(lambda n, d: 1 + 0.01 * rng.standard_normal()), **FEW)
+    law = fit_law(runs_of(lambda n, d: 1 + 0.01 * rng.standard_normal()), options=FEW)
     assert not law.identified["alpha"]["ok"]
     assert not law.identified["beta"]["ok"]
 
@@ -143,6 +160,6 @@ def test_residuals_above_the_noise_are_said():
 
 
 def test_far_extrapolation_is_told_in_times():
-    text = warnings_of(runs_of(usual), flops=[8.1e14])
+    text = warnings_of(runs_of(usual), FitOptions(flops=[8.1e14], resamples=60))
     assert "100x beyond the largest fitted run" in text
     assert "33 times further than the held-out test" in text

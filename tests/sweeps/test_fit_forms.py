@@ -12,6 +12,7 @@ from sweeps.fit.general import fit_or_reduce
 from sweeps.fit.minima.frontier import compute_optimal, six_n
 from sweeps.fit.optimum.objective import Objective, huber
 from sweeps.fit.optimum.solve import fit_form
+from sweeps.fit.options import FitOptions
 
 RECOVERY = 1e-10  # relative error of every coefficient from exact data
 LAW = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}
@@ -111,7 +112,7 @@ def test_derivatives_are_those_of_finite_differences(name):
     weights = rng.integers(0, 3, (1, len(target))).astype(float)
     noisy = target * np.exp(0.02 * rng.standard_normal(len(target)))
     for residual, delta in (("log", 0.01), ("linear", 10.0)):
-        problem = Objective.of(placed, columns, noisy, delta, residual)
+        problem = Objective.of(placed, columns, noisy, FitOptions(delta=delta, residual=residual))
         _, gradient, hessian = problem.derivatives(theta[None], weights)
 
         def value_at(t, problem=problem):
@@ -138,11 +139,11 @@ def test_exact_data_give_the_coefficients_back(name):
 
 def test_fixed_coefficients_stay_and_the_others_are_found():
     _, _, columns, target = planted("data_constrained")
-    fit = fit_form(FORMS["data_constrained"], columns, target, fixed=LAW)
+    fit = fit_form(FORMS["data_constrained"], columns, target, FitOptions(fixed=LAW))
     assert fit.coefficients == pytest.approx(PLANTED["data_constrained"], rel=1e-8)
     assert fit.fixed == tuple(LAW)
     with pytest.raises(ValueError, match=r"fixed\.gamma=: not a coefficient"):
-        fit_form(FORMS["chinchilla"], columns, target, fixed={"gamma": 1.0})
+        fit_form(FORMS["chinchilla"], columns, target, FitOptions(fixed={"gamma": 1.0}))
 
 
 def test_a_coefficient_on_its_wall_makes_way_for_the_reduced_form():
@@ -219,7 +220,7 @@ def test_a_mean_has_the_sums_optimum_and_its_share_of_the_objective():
     _, _, columns, target = planted("chinchilla")
     noisy = target * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(target)))
     total = fit_form(FORMS["chinchilla"], columns, noisy)
-    mean = fit_form(FORMS["chinchilla"], columns, noisy, mean=True)
+    mean = fit_form(FORMS["chinchilla"], columns, noisy, FitOptions(mean=True))
     assert mean.objective == pytest.approx(total.objective / len(target), rel=1e-9)
     assert mean.coefficients == pytest.approx(total.coefficients, rel=1e-6)
 

@@ -12,6 +12,7 @@ from sweeps.fit.describe import describe
 from sweeps.fit.held_out import line_through_budgets
 from sweeps.fit.law import fit_law, fit_table
 from sweeps.fit.minima.isoflop import isoflop_minima
+from sweeps.fit.options import FitOptions
 from sweeps.fit.rows.runs import (
     Run,
     best_loss,
@@ -21,7 +22,7 @@ from sweeps.fit.rows.runs import (
 )
 
 TRUE = {"E": 0.25, "A": 30.0, "alpha": 0.42, "B": 900.0, "beta": 0.45}
-FEW = {"resamples": 100}
+FEW = FitOptions(resamples=100)
 
 
 def exact(params):
@@ -47,7 +48,7 @@ def some_runs(noise=0.004, budgets=4, sizes=5, loss_noise=0.005):
 
 @pytest.fixture(scope="module")
 def law():
-    return fit_law(some_runs(), **FEW)
+    return fit_law(some_runs(), options=FEW)
 
 
 def test_frontier_lies_on_the_exact_iso_flop_line(law):
@@ -62,7 +63,7 @@ def test_frontier_lies_on_the_exact_iso_flop_line(law):
 
 
 def test_given_flops_per_token_is_used_as_it_is():
-    law = fit_law(some_runs(), exact, flops=[1e13], **FEW)
+    law = fit_law(some_runs(), options=FitOptions(flops=[1e13], resamples=100), flops_of=exact)
     (point,) = law.frontier
     assert float(exact(point.params)) * point.tokens == pytest.approx(1e13, rel=1e-9)
     assert point.extrapolation_factor == pytest.approx(1e13 / 8.1e12)
@@ -96,7 +97,7 @@ def test_held_out_budget_is_predicted_without_being_seen(law):
         for r in some_runs()
         if r.flops > 8e12
     ]
-    other = fit_law(runs + spoiled, **FEW).held_out
+    other = fit_law(runs + spoiled, options=FEW).held_out
     assert other.predicted == pytest.approx(held.predicted, rel=1e-9)
     assert other.relative_error == pytest.approx((1 + held.relative_error) / 1.2 - 1)
     assert not other.inside
@@ -115,13 +116,13 @@ def test_skill_is_undefined_where_nothing_improves_beyond_the_noise():
     runs = [
         Run(r.name, r.params, r.tokens, r.flops, 1.0 + 1e-4 * r.loss, 0.01) for r in some_runs()
     ]
-    held = fit_law(runs, **FEW).held_out
+    held = fit_law(runs, options=FEW).held_out
     assert held.skill is None
     assert "noise floor" in held.skill_reason
 
 
 def test_held_out_is_null_with_a_reason_where_too_little_is_left():
-    law = fit_law(some_runs(budgets=2, sizes=4), **FEW)
+    law = fit_law(some_runs(budgets=2, sizes=4), options=FEW)
     assert law.held_out is None
     assert "at least 6 runs" in law.held_out_reason
     assert any("No held-out test" in w for w in law.warnings)
@@ -156,7 +157,7 @@ def test_a_lucky_seed_at_the_end_does_not_refuse_a_minimum():
 def test_other_forms_predict_the_held_out_budget_from_the_same_runs(law):
     others = law.held_out.other_forms
     assert set(others) == {"chinchilla_tied", "kaplan", "overtraining"}
-    again = fit_law(law.runs, form="kaplan", resamples=20).held_out
+    again = fit_law(law.runs, "kaplan", FitOptions(resamples=20)).held_out
     assert again.predicted == pytest.approx(others["kaplan"]["predicted"], rel=1e-6)
     assert again.relative_error == pytest.approx(others["kaplan"]["relative_error"], rel=1e-4)
     assert set(again.other_forms) == {"chinchilla", "chinchilla_tied", "overtraining"}
@@ -197,7 +198,7 @@ def write_table(path, runs, header="name,params,tokens,flops,loss,loss_noise", e
 
 def test_a_table_gives_the_same_law_as_its_runs(law, tmp_path):
     path = write_table(tmp_path / "runs.csv", some_runs())
-    found = fit_table(path, **FEW)
+    found = fit_table(path, options=FEW)
     assert found["coefficients"] == pytest.approx(law.fit.coefficients, rel=1e-9)
     keys = "form coefficients objective intervals starts identified frontier isoflop held_out"
     assert set((keys + " residuals warnings excluded").split()) <= set(found)
@@ -221,7 +222,7 @@ def test_columns_are_mapped_and_excluded_rows_listed(tmp_path):
     extra = [["late", "1e4", "1e7", "6e11", "", "", "true", "killed by hand"]]
     header = "name,N,D,flops,val,loss_noise,excluded,reason"
     path = write_table(tmp_path / "t.csv", some_runs(), header, extra)
-    found = fit_table(path, params="N", tokens="D", loss="val", **FEW)
+    found = fit_table(path, options=FEW, columns={"params": "N", "tokens": "D", "loss": "val"})
     assert found["excluded"] == [{"name": "late", "reason": "killed by hand"}]
     assert len(found["residuals"]) == 20
 
@@ -249,5 +250,5 @@ def test_help_teaches_with_an_example(capsys):
 
 def test_description_holds_for_a_law_with_nothing_known(tmp_path):
     runs = [Run(r.name, r.params, r.tokens, r.flops, r.loss) for r in some_runs(budgets=2)]
-    text = describe(fit_law(runs, **FEW).to_dict())
+    text = describe(fit_law(runs, options=FEW).to_dict())
     assert "Held-out test: none" in text

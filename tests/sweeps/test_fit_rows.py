@@ -6,6 +6,7 @@ import pytest
 from sweeps.fit.__main__ import main
 from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.law import fit_law, fit_table
+from sweeps.fit.options import FitOptions
 from sweeps.fit.rows import read as rows
 from sweeps.fit.rows.read import read_rows
 from sweeps.fit.rows.runs import Run
@@ -28,7 +29,7 @@ def grid(budgets=3, sizes=4):
 
 
 def warnings_of(runs):
-    return "\n".join(fit_law(runs, resamples=20).warnings)
+    return "\n".join(fit_law(runs, options=FitOptions(resamples=20)).warnings)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_huge_file_is_refused_before_it_is_read_to_its_end(tmp_path, monkeypat
 def test_flops_below_tokens_look_swapped():
     swapped = [Run(r.name, r.params, r.flops, r.tokens, r.loss) for r in grid()]
     with pytest.raises(ValueError, match=r"flops has median .* the columns look swapped"):
-        fit_law(swapped, resamples=20)
+        fit_law(swapped, options=FitOptions(resamples=20))
 
 
 def test_runs_in_other_units_are_named():

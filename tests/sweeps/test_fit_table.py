@@ -9,6 +9,7 @@ import pytest
 from sweeps.fit.__main__ import help_text, main
 from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.law import fit_table
+from sweeps.fit.options import FitOptions
 
 KEYS = {
     "form", "coefficients", "objective", "intervals", "starts", "identified", "frontier",
@@ -257,7 +258,7 @@ def test_bad_input_is_named(tmp_path, capsys, change, arguments, said):
 )
 def test_doubtful_tables_are_fitted_with_a_warning_that_names_it(tmp_path, spoil, said):
     table = write(tmp_path / "t.csv", spoil(some()))
-    law = fit_table(table, resamples=20)
+    law = fit_table(table, options=FitOptions(resamples=20))
     assert any(said in w for w in law["warnings"]), law["warnings"]
 
 
@@ -266,8 +267,8 @@ def test_lines_of_json_are_a_table_too(tmp_path):
     path = tmp_path / "t.jsonl"
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    law = fit_table(path, resamples=20)
-    same = fit_table(write(tmp_path / "t.csv", columns), resamples=20)
+    law = fit_table(path, options=FitOptions(resamples=20))
+    same = fit_table(write(tmp_path / "t.csv", columns), options=FitOptions(resamples=20))
     assert law["coefficients"] == pytest.approx(same["coefficients"])
     path.write_text("{not json")
     with pytest.raises(ValueError, match="one JSON object a line"):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sweeps.fit.options import FitOptions
 from sweeps.kinds.points.answer import Finding, Row
 from sweeps.kinds.points.branches import branch_steps
 from sweeps.kinds.points.laws import data_constrained, power, recipes, samples, schedule
@@ -178,18 +179,18 @@ def test_a_planted_power_law_of_params_comes_back(tmp_path: Path) -> None:
     rows = [
         row(params=n, loss=0.2 + 8 * n**-0.5) for n in (16_000, 30_000, 60_000, 120_000, 250_000)
     ]
-    finding = power(rows, written(tmp_path, rows), 0.9, 50)
+    finding = power(rows, written(tmp_path, rows), FitOptions(resamples=50))
     assert finding.laws["power"]["coefficients"]["alpha"] == pytest.approx(0.5, rel=1e-3)
     assert finding.laws["power"]["coefficients"]["E"] == pytest.approx(0.2, rel=1e-3)
     assert "alpha = 0.5" in finding.answer
-    few = power(rows[:1], written(tmp_path, rows[:1]), 0.9, 50)
+    few = power(rows[:1], written(tmp_path, rows[:1]), FitOptions(resamples=50))
     assert any("No law power was fitted" in w for w in few.warnings)
 
 
 def test_repeats_that_cost_are_reported_by_length(tmp_path: Path) -> None:
     rows = [row(length=4e6, tokens=4_000_000, unique_tokens=u, epochs=4e6 / u, loss=loss)
             for u, loss in ((4_000_000, 0.20), (400_000, 0.22), (100_000, 0.25))]  # fmt: skip
-    finding = data_constrained(rows, written(tmp_path, rows), 0.9, 20)
+    finding = data_constrained(rows, written(tmp_path, rows), FitOptions(resamples=20))
     assert any("40.0 epochs of 100000 unique tokens end +25.00 %" in s for s in finding.said)
     assert any("No law data_constrained was fitted" in w for w in finding.warnings)
 
@@ -207,7 +208,7 @@ def test_planted_laws_of_rate_and_batch_come_back(tmp_path: Path) -> None:
                     rows.append(row(params=round(params), tokens=tokens, asked_tokens=tokens,
                                     length=tokens, lr=float(lr), batch_tokens=batch,
                                     loss=0.3 * math.exp(0.02 * off)))  # fmt: skip
-    finding = recipes(rows, written(tmp_path, rows), 0.9, 50)
+    finding = recipes(rows, written(tmp_path, rows), FitOptions(resamples=50))
     lr = finding.laws["lr"]["coefficients"]
     assert (lr["a"], lr["b"]) == (pytest.approx(0.2, abs=0.02), pytest.approx(0.3, abs=0.02))
     assert finding.laws["batch"]["coefficients"]["b"] == pytest.approx(-0.4, abs=0.03)
@@ -224,7 +225,7 @@ def test_branches_say_what_they_saved_and_are_resampled_by_trunk(tmp_path: Path)
             rows.append(row(phase="branch", params=params, tokens=tokens, length=tokens,
                             flops=6 * params * tokens, spent_flops=1.2 * params * tokens,
                             cluster=f"trunk-{params}", loss=loss))  # fmt: skip
-    finding = schedule(rows, written(tmp_path, rows), 0.9, 30)
+    finding = schedule(rows, written(tmp_path, rows), FitOptions(resamples=30))
     assert finding.answer.startswith("12 points came from 3 long runs at 60 % of the compute")
     assert finding.laws["chinchilla"]["coefficients"]["alpha"] == pytest.approx(0.4, rel=0.05)
 
@@ -236,6 +237,6 @@ def test_branches_begin_where_their_decay_does() -> None:
 def test_the_ladder_of_samples_takes_the_best_of_each_length(tmp_path: Path) -> None:
     rows = [row(length=c, flops=c, loss=loss, tokens=1e5)
             for c, loss in ((1e12, 0.3), (1e11, 0.5), (1e11, 0.4))]  # fmt: skip
-    finding = samples(rows, tmp_path, 0.9, 10)
+    finding = samples(rows, tmp_path, FitOptions(resamples=10))
     assert [entry["loss"] for entry in finding.tables["The ladder"]] == [0.4, 0.3]
     assert "from 0.4 to 0.3" in finding.answer

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch.planner.machine import load_machine
+from sweeps.fit.options import FitOptions
 from sweeps.predict.__main__ import main
 from sweeps.predict.answer import Budget, answer, reach_of
 from sweeps.predict.command import describe, fit_source
@@ -22,7 +23,7 @@ def source():
 
 @pytest.fixture(scope="module")
 def law(source):
-    return fit_source(source, 4e12, resamples=60)
+    return fit_source(source, options=FitOptions(flops=[4e12], resamples=60))
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +109,9 @@ def test_a_study_is_predicted_by_the_form_it_names(tmp_path):
     (tmp_path / "runs.csv").write_text((DEMO / "runs.csv").read_text())
     (tmp_path / "study.yaml").write_text("base: []\nrecipe: {}\nform: kaplan\n")
     source = find_source(str(tmp_path))
-    assert fit_source(source, 4e12, resamples=10).fit.form.name == "kaplan"
-    asked = fit_source(source, 4e12, form="chinchilla_tied", resamples=10)
+    few = FitOptions(resamples=10)
+    assert fit_source(source, options=few).fit.form.name == "kaplan"
+    asked = fit_source(source, "chinchilla_tied", few)
     assert asked.fit.form.name == "chinchilla_tied"
 
 

@@ -81,6 +81,7 @@ class Form(Relation, ABC):
     delta: float = 1e-3
     max_starts: int = 16  # the best of the grid are polished
     reduced: str | None = None  # the form to fall back to where a coefficient is not determined
+    base: "Form | None" = None  # the form inside this one, whose coefficients place it
 
     @property
     @abstractmethod
@@ -98,8 +99,14 @@ class Form(Relation, ABC):
     ) -> "Form":
         """Return the form with its reference point in the middle of these rows.
 
-        Coefficients that `fixed` pins must then be pinned by single entries of `theta`.
+        Coefficients that `fixed` pins must then be pinned by single entries of `theta`. A form
+        with a `base` is given all coefficients of that among `fixed`: those of its fit to
+        `base_rows` where they are not pinned.
         """
+
+    def base_rows(self, columns: Columns) -> Flags:
+        """Return the rows that the `base` of this form is fitted to, `(R,)`."""
+        return np.ones(len(next(iter(columns.values()))), dtype=bool)
 
     @abstractmethod
     def bind(self, columns: Columns) -> "Bound":

@@ -104,3 +104,17 @@ def form_of(name: str) -> Form:
     if name not in FORMS:
         raise ValueError(f"form={name}: is not known. Use one of {', '.join(FORMS)}.")
     return FORMS[name]
+
+
+def loss_form_of(name: str) -> Form:
+    """Return the form called `name`, which is a law of loss in parameters and tokens alone.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    form = form_of(name)
+    if name not in LOSS_FORMS:
+        raise ValueError(
+            f"form={name}: is no law of params and tokens. Use one of {', '.join(LOSS_FORMS)}."
+        )
+    return form

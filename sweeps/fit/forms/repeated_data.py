@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, Columns, Parameter
+from sweeps.fit.forms.base import Array, Columns, Flags, Parameter
 from sweeps.fit.forms.exponent_grid import BASE, exponent_grid
 from sweeps.fit.forms.separable import Separable
-from sweeps.fit.optimum.solve import fit_form
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class DataConstrained(Separable):
 
     split: tuple[float, float] = (0.0, 1.0)  # log G and beta / alpha of the starts
     coupled = True
+    base = BASE
     name = "data_constrained"
     equation = (
         "L = E + A / N'^alpha + B / D'^beta, with N' and D' saturating in repeats "
@@ -45,17 +45,20 @@ class DataConstrained(Separable):
     def placed(
         self, columns: Columns, target: Array, fixed: Mapping[str, float] | None = None
     ) -> "DataConstrained":
-        """Find for the starts which parameters are optimal for unique tokens."""
-        base = dict(fixed or {})
-        if not set(base) >= set(BASE.coefficient_names):
-            once = columns["tokens"] <= columns["unique_tokens"] * (1 + 1e-9)
-            rows = once if once.sum() > len(BASE.coefficient_names) else once | True
-            kept = {c: columns[c][rows] for c in BASE.columns}
-            base = fit_form(BASE, kept, target[rows]).coefficients
+        """Work out for the starts which parameters are optimal for unique tokens."""
+        given = fixed or {}
+        if not set(given) >= set(BASE.coefficient_names):
+            return self
         floors = {"A": 1e-300, "B": 1e-300, "alpha": 1e-3, "beta": 1e-3}
-        a, b, alpha, beta = (max(base[n], floors[n]) for n in ("A", "B", "alpha", "beta"))
+        a, b, alpha, beta = (max(given[n], floors[n]) for n in ("A", "B", "alpha", "beta"))
         log_gain = np.log(alpha * a / (beta * b)) / (alpha + beta)
         return replace(self, split=(float(log_gain), beta / alpha))
+
+    def base_rows(self, columns: Columns) -> Flags:
+        """Return the rows that saw their data once, or all where those are too few."""
+        once = columns["tokens"] <= columns["unique_tokens"] * (1 + 1e-9)
+        enough = once.sum() > len(BASE.coefficient_names)
+        return np.asarray(once if enough else np.ones_like(once))
 
     def prepare(self, columns: Columns) -> dict[str, Array]:
         """Return params, unique tokens, repeats of tokens and the starts' unique params."""

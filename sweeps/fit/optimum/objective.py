@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.fit.forms.base import Array, Bound, Columns, Flags, Form
+from sweeps.fit.options import DEFAULTS, FitOptions
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,12 @@ class Objective:
         form: Form,
         columns: Columns,
         target: Array,
-        delta: float | None = None,
-        residual: str | None = None,
-        mean: bool = False,
+        options: FitOptions = DEFAULTS,
     ) -> "Objective":
         """Return the objective of `form` on a table, as published where nothing else is given."""
-        delta = form.delta if delta is None else delta
-        return cls(form.bind(columns), target, delta, residual or form.residual, mean)
+        delta = form.delta if options.delta is None else options.delta
+        residual = options.residual or form.residual
+        return cls(form.bind(columns), target, delta, residual, options.mean)
 
     @property
     def unit(self) -> Array:

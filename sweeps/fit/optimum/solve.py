@@ -7,7 +7,7 @@ end at the same objective, the condition number of the design, and (`profile.py`
 profile.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from sweeps.fit.forms.base import Array, Columns, Form
 from sweeps.fit.optimum.objective import Objective
 from sweeps.fit.optimum.starts import variable_projection
+from sweeps.fit.options import DEFAULTS, FitOptions
+from sweeps.fit.rows.check import check_columns
+from sweeps.fit.rows.runs import Run, columns_of
 
 GRADIENT_TOLERANCE = 1e-11  # relative to delta and the number of rows
 GRADIENT_CONVERGED = 1e-7  # so scaled, call it converged: the objective is then right to 1e-14
@@ -74,33 +77,22 @@ def fit_form(
     form: Form,
     columns: Columns,
     target: Array,
+    options: FitOptions = DEFAULTS,
     *,
-    delta: float | None = None,
-    residual: str | None = None,
-    mean: bool = False,
-    fixed: Mapping[str, float] | None = None,
-    grid: int | None = None,
     max_starts: int | None = None,
 ) -> Fit:
     """Fit `form` to the rows by its published objective; see `Objective`.
 
-    `fixed` coefficients keep their values. `grid` points an axis of the shape's grid give the
-    starts, of which the `max_starts` best are polished, half of them also at the final delta at
-    once.
+    Of `options` count `delta`, `residual`, `mean` and `fixed`. Of the starts on a grid of the
+    form's shapes the `max_starts` best are polished, half of them also at the final delta at once.
     """
-    fixed = dict(fixed or {})
-    form = form.placed(columns, target, fixed)
-    problem = Objective.of(form, columns, target, delta, residual, mean)
+    fixed = dict(options.fixed)
+    form = form.placed(columns, target, fixed | _coefficients_of_base(form, columns, target, fixed))
+    problem = Objective.of(form, columns, target, options)
     low, high = _walls(form, fixed)
     if fixed:
         problem = replace(problem, free=low < high)
-    shapes = form.shape_grid(grid or _grid_size(len(form.shape_index)))
-    index = form.shape_index
-    shapes = np.unique(np.clip(shapes, low[index], high[index]), axis=0)
-    weights = np.ones((1, len(target)))
-    starts = variable_projection(
-        form, columns, target, weights, shapes, keep=max_starts or form.max_starts
-    )[0]
+    starts = _starts(form, columns, target, (low, high), max_starts or form.max_starts)
     ends, values, _ = polish_from_afar(problem, starts, low, high)
     order = np.argsort(values, kind="stable")
     fit = Fit(
@@ -124,6 +116,39 @@ def fit_form(
         high=high,
     )
     return completed(fit, ends[order[0]])
+
+
+def fit_runs(form: Form, runs: Sequence[Run], options: FitOptions = DEFAULTS) -> Fit:
+    """Fit `form` to the parameters, tokens and losses of runs.
+
+    Raises:
+        ValueError: they are too few, or their columns look swapped.
+    """
+    columns, loss = columns_of(runs)
+    check_columns(form, columns, loss, len(options.fixed))
+    return fit_form(form, columns, loss, options)
+
+
+def _coefficients_of_base(
+    form: Form, columns: Columns, target: Array, fixed: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the coefficients that place `form`: none where it has no base or all are fixed."""
+    if form.base is None or set(fixed) >= set(form.base.coefficient_names):
+        return {}
+    rows = form.base_rows(columns)
+    kept = {c: columns[c][rows] for c in form.base.columns}
+    return fit_form(form.base, kept, target[rows]).coefficients
+
+
+def _starts(
+    form: Form, columns: Columns, target: Array, box: tuple[Array, Array], keep: int
+) -> Array:
+    """Return the `keep` best starts of the grid of shapes inside the box, `(keep, P)`."""
+    index = form.shape_index
+    shapes = form.shape_grid(_grid_size(len(index)))
+    shapes = np.unique(np.clip(shapes, box[0][index], box[1][index]), axis=0)
+    weights = np.ones((1, len(target)))
+    return variable_projection(form, columns, target, weights, shapes, keep)[0]
 
 
 def completed(fit: Fit, theta: Array) -> Fit:

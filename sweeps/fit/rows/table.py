@@ -79,6 +79,8 @@ def read_table(
     Raises:
         ValueError: naming the column, the line, the rule and the remedy.
     """
+    if drop_highest < 0:
+        raise ValueError(f"drop_highest={drop_highest}: must not be negative. Use 0.")
     raw, numbers = read_rows(path)
     raw = renamed(raw, {k: v for k, v in mapping.items() if v != k}, path)
     notes = _derive(raw, numbers, form, path)

@@ -1,4 +1,4 @@
-"""Rows that contradict their neighbours."""
+"""Say what is odd about the rows of any table: duplicates, one size, losses that rise."""
 
 from collections.abc import Iterator, Sequence
 
@@ -65,5 +65,6 @@ def repeats(rows: Array) -> list[tuple[int, int]]:
 
 
 def listed(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
     shown = ", ".join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

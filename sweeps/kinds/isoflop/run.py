@@ -14,6 +14,7 @@ from data.files import write_json
 from launch.local.process import Job
 from launch.local.run import describe_failures
 from sweeps.fit.law import fit_table
+from sweeps.fit.options import FitOptions
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.pilot import compare_twins, pilot_minimum
 from sweeps.kinds.isoflop.plan import StudyPlan
@@ -148,9 +149,8 @@ class StudyRunner:
         try:
             law = fit_table(
                 table,
-                form=self.study.form.value,
-                level=self.study.level,
-                resamples=self.study.resamples,
+                self.study.form.value,
+                FitOptions(level=self.study.level, resamples=self.study.resamples),
             )
         except ValueError as error:
             law = unfitted(str(error), table, self.study.form.value)

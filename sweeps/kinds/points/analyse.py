@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweeps.fit.options import FitOptions
 from sweeps.kinds.points import laws
 from sweeps.kinds.points.answer import Finding, Row
 from sweeps.kinds.points.config import Analysis, GridStudyConfig
@@ -32,7 +33,8 @@ def analyse(
     elif study.analysis is Analysis.resolution:
         finding = resolution(rows, spread, level, resamples)
     else:
-        finding = laws.ANALYSES[study.analysis](rows, table, level, resamples)
+        options = FitOptions(level=level, resamples=resamples)
+        finding = laws.ANALYSES[study.analysis](rows, table, options)
     return with_shared_warnings(finding, study, rows)
 
 

@@ -5,11 +5,12 @@ Each fits runs.csv as it lies on disk, so that anyone can refit it with ``python
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sweeps.fit.law import fit_table
+from sweeps.fit.options import FitOptions
 from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.kinds.points.config import Analysis
 
@@ -21,13 +22,12 @@ def fitted(
     name: str,
     table: Path,
     form: str,
-    level: float,
-    resamples: int,
-    **options: Any,
+    options: FitOptions,
+    columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any] | None:
     """Fit a form to the table and keep the law; a refusal becomes a warning and None."""
     try:
-        law = fit_table(table, form=form, level=level, resamples=resamples, **options)
+        law = fit_table(table, form, options, columns=columns)
     except ValueError as error:
         finding.warnings.append(f"No law {form} was fitted: {error}")
         return None
@@ -51,45 +51,44 @@ def coefficient_rows(law: dict[str, Any]) -> list[Row]:
     return found
 
 
-def said_of(law: dict[str, Any], name: str, level: float) -> str:
+def said_of(law: dict[str, Any], name: str) -> str:
     """Return a coefficient with its interval, in words; why it is not known, where it is not."""
     value = law["coefficients"][name]
     low, high = (law["intervals"] or {}).get(name) or (math.nan, math.nan)
     verdict = (law.get("identified") or {}).get(name) or {"ok": True, "reason": None}
     low, high = (math.nan if x is None else x for x in (low, high))
-    text = f"{name} = {value:.3g} ({100 * level:.0f} % interval {low:.3g} to {high:.3g})"
+    text = f"{name} = {value:.3g} ({100 * law['level']:.0f} % interval {low:.3g} to {high:.3g})"
     return text if verdict["ok"] else f"{text}, which is not identified"
 
 
-def power(rows: Sequence[Row], table: Path, level: float, resamples: int) -> Finding:
+def power(rows: Sequence[Row], table: Path, options: FitOptions) -> Finding:
     """Loss against parameters at fixed data: L = E + A / N^alpha."""
     kept = sorted(included(rows), key=lambda row: row["params"])
     finding = Finding("No law: too few runs finished.")
-    options: dict[str, Any] = {"columns": {"x": "params"}}
-    law = fitted(finding, "power", table, "power", level, resamples, **options) if kept else None
+    x = {"x": "params"}
+    law = fitted(finding, "power", table, "power", options, x) if kept else None
     series = [Series("runs", [r["params"] for r in kept], [r["loss"] for r in kept])]
     if law is not None:
         finding.answer = (
             f"At fixed data the loss falls as {_bare(law['equation']).replace('y', 'L')} with "
-            f"{said_of(law, 'alpha', level)}."
+            f"{said_of(law, 'alpha')}."
         )
         if "E" in law["coefficients"]:
-            finding.said.append(f"The floor is {said_of(law, 'E', level)}.")
+            finding.said.append(f"The floor is {said_of(law, 'E')}.")
         fit = sorted((r["x"], r["predicted"]) for r in law["residuals"])
         series.insert(0, Series("fit", [x for x, _ in fit], [y for _, y in fit], line=True))
     finding.panels = [Panel("Loss against parameters", "params", "validation loss", series)]
     return finding
 
 
-def data_constrained(rows: Sequence[Row], table: Path, level: float, resamples: int) -> Finding:
+def data_constrained(rows: Sequence[Row], table: Path, options: FitOptions) -> Finding:
     """Loss against parameters, tokens and unique tokens (Muennighoff et al. 2023)."""
     kept = included(rows)
     finding = Finding("No law: too few runs finished.")
-    law = fitted(finding, "data", table, "data_constrained", level, resamples) if kept else None
+    law = fitted(finding, "data", table, "data_constrained", options) if kept else None
     if law is not None:
         finding.answer = (
-            f"Repeated data are worth new ones with a decay of {said_of(law, 'R_D_star', level)} "
-            "repeats."
+            f"Repeated data are worth new ones with a decay of {said_of(law, 'R_D_star')} repeats."
         )
         if not law["identified"]["R_D_star"]["ok"]:
             finding.said.append(
@@ -122,7 +121,7 @@ def _cost_of_repeats(rows: Sequence[Row]) -> list[str]:
     return said
 
 
-def recipes(rows: Sequence[Row], table: Path, level: float, resamples: int) -> Finding:
+def recipes(rows: Sequence[Row], table: Path, options: FitOptions) -> Finding:
     """The best learning rate and batch of each size and length, and their powers."""
     kept = included(rows)
     finding = Finding("No law of rates or batches: too few optima lie inside the grid.")
@@ -131,11 +130,11 @@ def recipes(rows: Sequence[Row], table: Path, level: float, resamples: int) -> F
     for knob, column in (("lr", "lr"), ("batch", "batch_tokens")):
         if len({row[column] for row in kept}) < 2:
             continue
-        law = fitted(finding, knob, table, knob, level, resamples, columns=columns)
+        law = fitted(finding, knob, table, knob, options, columns)
         if law is not None:
             powers = [n for n in law["coefficients"] if n != "c"]
             answers.append(f"the best {WANTED[knob]} follows {_bare(law['equation'])} with "
-                           + " and ".join(said_of(law, n, level) for n in powers))  # fmt: skip
+                           + " and ".join(said_of(law, n) for n in powers))  # fmt: skip
     if answers:
         text = "; ".join(answers)
         finding.answer = text[0].upper() + text[1:] + "."
@@ -157,13 +156,13 @@ def _bare(equation: str) -> str:
     return re.split(r" \([A-Z]", equation)[0]
 
 
-def schedule(rows: Sequence[Row], table: Path, level: float, resamples: int) -> Finding:
+def schedule(rows: Sequence[Row], table: Path, options: FitOptions) -> Finding:
     """Points from the decay branches of long runs, and the law through them."""
     kept = included(rows)
     finding = Finding("No branch finished.")
     if not kept:
         return finding
-    law = fitted(finding, "chinchilla", table, "chinchilla", level, resamples)
+    law = fitted(finding, "chinchilla", table, "chinchilla", options)
     spent = sum(r["spent_flops"] for r in rows if r["spent_flops"])
     straight = sum(r["flops"] for r in kept)
     trunks = [r for r in rows if r["phase"] == "trunk"]
@@ -173,9 +172,7 @@ def schedule(rows: Sequence[Row], table: Path, level: float, resamples: int) -> 
     )
     if law is not None:
         names = [n for n in ("alpha", "beta") if n in law["coefficients"]]
-        finding.said.append(
-            "Through them: " + ", ".join(said_of(law, n, level) for n in names) + "."
-        )
+        finding.said.append("Through them: " + ", ".join(said_of(law, n) for n in names) + ".")
     finding.said.append(
         "Points of one trunk share its weights and its order of data: their scatter is less than "
         "that of independent runs, and intervals resample whole trunks."
@@ -191,9 +188,9 @@ def schedule(rows: Sequence[Row], table: Path, level: float, resamples: int) -> 
     return finding
 
 
-def samples(rows: Sequence[Row], table: Path, level: float, resamples: int) -> Finding:
+def samples(rows: Sequence[Row], table: Path, options: FitOptions) -> Finding:
     """The best run of each length, whose clips stand side by side on the page."""
-    del table, level, resamples
+    del table, options
     best = best_of_lengths(rows)
     finding = Finding("No run finished.")
     if best:
@@ -219,7 +216,7 @@ def best_of_lengths(rows: Sequence[Row]) -> list[Row]:
     return [min(group, key=lambda row: row["loss"]) for _, group in groups]
 
 
-ANALYSES: dict[Analysis, Callable[[Sequence[Row], Path, float, int], Finding]] = {
+ANALYSES: dict[Analysis, Callable[[Sequence[Row], Path, FitOptions], Finding]] = {
     Analysis.power: power,
     Analysis.data: data_constrained,
     Analysis.recipes: recipes,

@@ -1,4 +1,4 @@
-"""What results are made of: plain values, residuals by row, predictions of other rows."""
+"""The entries of law.json that laws of every form share: the fit, its rows, predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Say in plain words when a table cannot make a law, and when a law is not one."""
+"""Say in plain words when a law of (params, tokens) is not one."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
