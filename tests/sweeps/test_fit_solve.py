@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sweeps.fit.forms.catalogue import CHINCHILLA
+from sweeps.fit.forms.catalogue import CHINCHILLA, FORMS
 from sweeps.fit.minima.isoflop import parabola_minimum
 from sweeps.fit.optimum.solve import fit_form
 from sweeps.fit.optimum.starts import nonnegative_least_squares
@@ -27,6 +27,17 @@ def test_noise_free_law_is_recovered(shape):
     assert fit.coefficients == pytest.approx(TRUE, rel=1e-10)
     assert fit.converged
     assert fit.objective < 1e-25
+
+
+def test_a_resample_whose_steps_lead_to_an_overflow_does_not_end_the_fit():
+    rng = np.random.default_rng(3)
+    flops = np.repeat([3e11, 1e12, 3e12, 1e13], 5)
+    params = np.sqrt(flops / 120) * np.tile(np.geomspace(0.25, 4, 5), 4)
+    tokens = flops / 6 / params
+    loss = 0.25 + 30 / params**0.42 + 900 / tokens**0.45
+    loss *= np.exp(0.003 * rng.standard_normal(20))
+    fit = fit_form(FORMS["kaplan"], {"params": params, "tokens": tokens}, loss)
+    assert len(bootstrap_fit(fit, range(20), resamples=20).theta) == 20
 
 
 def test_starts_under_a_falling_delta_all_agree_on_few_noisy_runs():

@@ -270,7 +270,8 @@ def polish(
         trial = np.clip(theta[live] + step, low[live], high[live])
         with np.errstate(over="ignore", invalid="ignore"):
             new = problem.derivatives(trial, weights[live], delta)
-        down = new[0] < value[live]
+        curved = np.isfinite(new[2]).all(axis=(1, 2))  # not where the form's slopes overflow
+        down = (new[0] < value[live]) & curved
         moved = live[down]
         theta[moved], value[moved] = trial[down], new[0][down]
         gradient[moved], hessian[moved] = new[1][down], new[2][down]
