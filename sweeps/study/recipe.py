@@ -47,7 +47,7 @@ class PowerLaw:
 
 
 @dataclass(frozen=True)
-class Law:
+class RecipeRule:
     """A rule: peak learning rate, batch in tokens, and where they come from."""
 
     lr: PowerLaw
@@ -56,13 +56,13 @@ class Law:
 
 
 PUBLISHED = {
-    RecipePreset.step_law: Law(
+    RecipePreset.step_law: RecipeRule(
         PowerLaw(1.79, -0.713, 0.307),
         PowerLaw(0.58, 0.0, 0.571),
         "Step Law (Li et al. 2025, arXiv 2503.04715): language models of 60 million to 1 billion "
         "parameters, N without embeddings",
     ),
-    RecipePreset.video: Law(
+    RecipePreset.video: RecipeRule(
         PowerLaw(2e-4, -0.162, -0.045, 1e9, 1e9),
         PowerLaw(2.18e4, 0.19, 0.81, 1e9, 1e9),
         "Yin et al. 2024 (arXiv 2411.17470): video diffusion transformers of up to 1 billion "
@@ -112,13 +112,13 @@ class Recipe:
         return [*chosen, "model.base_width=${model.width}"] if self.standard else chosen
 
 
-def law_of(config: RecipeConfig) -> Law:
+def rule_of(config: RecipeConfig) -> RecipeRule:
     """Return the rule that a config asks for."""
     if config.preset is not RecipePreset.own:
         return PUBLISHED[config.preset]
     lr = (config.lr, -config.lr_params_power, -config.lr_power)
     batch = (float(config.batch_tokens), config.batch_params_power, config.batch_power)
-    return Law(
+    return RecipeRule(
         PowerLaw(*lr, config.lr_params, config.lr_tokens),
         PowerLaw(*batch, config.batch_at_params, config.batch_at_tokens),
         "this study's own rule at base width, which muP roles carry to other widths",
@@ -136,18 +136,18 @@ def recipe_for(
     config.check()
     if not tokens > 0:
         raise ValueError(f"tokens={tokens}: must be positive. Use for example 1e6.")
-    law = law_of(config)
-    uses_params = law.lr.params_power or law.batch.params_power or config.warmup_per_param
+    rule = rule_of(config)
+    uses_params = rule.lr.params_power or rule.batch.params_power or config.warmup_per_param
     if rung is None and (uses_params or config.weight_timescale):
         raise ValueError(
             f"recipe.preset={config.preset}: this recipe depends on the model. Give a rung."
         )
     params = rung.params if rung else 1.0
     standard = config.preset is not RecipePreset.own
-    lr = asked_lr = law.lr.at(params, tokens)
+    lr = asked_lr = rule.lr.at(params, tokens)
     if not standard:
         lr = min(max(lr, config.lr_min), config.lr_max)
-    asked_batch = law.batch.at(params, tokens)
+    asked_batch = rule.batch.at(params, tokens)
     packs = max(1, round(asked_batch / config.pack_tokens))
     warmup = weight_decay = None
     if config.warmup_per_param:
@@ -219,7 +219,7 @@ def rounding_warnings(
 
 def describe(config: RecipeConfig) -> str:
     """Say the recipe in one sentence."""
-    law, ours = law_of(config), config.preset is RecipePreset.own
+    rule, ours = rule_of(config), config.preset is RecipePreset.own
     bounds = f"within {config.lr_min:g} to {config.lr_max:g}"
     rate = bounds if ours else "the same for all parameters (muP roles off)"
     own, base = [], ["constant and linear decay to zero"]
@@ -234,10 +234,10 @@ def describe(config: RecipeConfig) -> str:
     else:
         base.insert(0, "warm-up")
     parts = [
-        f"Peak learning rate {law.lr}, {rate}",
-        f"batch {law.batch} tokens in whole packs of {config.pack_tokens}",
+        f"Peak learning rate {rule.lr}, {rate}",
+        f"batch {rule.batch} tokens in whole packs of {config.pack_tokens}",
         *own,
         f"{', '.join(base)} as in the base run",
-        f"source: {law.source}",
+        f"source: {rule.source}",
     ]
     return "; ".join(parts) + "."
