@@ -3,7 +3,7 @@
 usage: kinescale economics law=FILE.json [key=value ...] [--json]
 
 examples:
-  kinescale economics law=docs/studies/demo/law.json machines=[cpu2,h100]
+  kinescale economics law=docs/studies/cpu_isoflop/law.json machines=[cpu2,h100]
   kinescale economics law=runs/mine/law.json losses=[0.18,0.15] out=economics.html
   kinescale economics law=runs/mine/law.json mfu=.4 price_per_year=0 algorithm_per_year=0
 
@@ -41,20 +41,21 @@ def main(argv: list[str]) -> int:
 
 def _run(words: list[str], as_json: bool) -> int:
     from launch.planner.machine import load_machine
-    from sweeps.predict.price import PriceConfig, costs, factor_of_year, read_law
+    from sweeps.fit.saved import read_law
+    from sweeps.predict.price import PriceConfig, costs, factor_of_year, frontier_of
     from trainer.compose import parse_as
 
     if unknown := [word for word in words if word.startswith("--")]:
         raise ValueError(f"{unknown[0]}: unknown flag. Use --json or --help.")
     settings = parse_as(PriceConfig, words)
     settings.check()
-    law = read_law(Path(settings.law), settings.flops_per_param_token)
-    found = costs(law, [load_machine(name) for name in settings.machines], settings)
+    frontier = frontier_of(read_law(Path(settings.law)), settings.flops_per_param_token)
+    found = costs(frontier, [load_machine(name) for name in settings.machines], settings)
     factors = [factor_of_year(settings, year) for year in range(settings.years + 1)]
     if settings.out:
         from sweeps.predict.show_price import write_page
 
-        write_page(Path(settings.out), law, settings, found, factors)
+        write_page(Path(settings.out), frontier, settings, found, factors)
         print(f"wrote {settings.out}", file=sys.stderr)
     if as_json:
         rows = [vars(cost) | {"by_year": [cost.money * f for f in factors]} for cost in found]
@@ -62,7 +63,7 @@ def _run(words: list[str], as_json: bool) -> int:
     else:
         from sweeps.predict.show_price import show_costs
 
-        show_costs(law, settings, found, factors)
+        show_costs(frontier, settings, found, factors)
     return 0
 
 

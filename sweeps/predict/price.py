@@ -1,30 +1,29 @@
 """What a target loss costs by a fitted law, today and in later years; torch-free.
 
-With L = E + A / N^alpha + B / D^beta and C = k N D, the cheapest way to L has, with r = L - E,
-
-    A / N^alpha = r beta / (alpha + beta),    B / D^beta = r alpha / (alpha + beta)
-
-which follows from dC = 0 along the curve of constant L (Hoffmann et al. 2022, section 3.3).
+With C = k N D the least loss of a budget, L*(C) = min over N of L_hat(N, C / (k N)), falls with C
+under every form of parameters and tokens, so that a target's cost is found by bisection.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import sqrt
-from pathlib import Path
+from math import exp, inf, log
 from statistics import median
 
 from launch.planner.machine import MachineConfig
 from models.config import ModelConfig
 from models.dit.count import count_params
+from sweeps.fit.saved import SavedLaw
+
+STEPS = (1.0, 10.0, 100.0)  # targets, in times the largest budget, where none is given
+DECADE, REACH = log(10), log(1e30)  # of compute: where a loss is looked for, from the runs on
 
 
 @dataclass
 class PriceConfig:
     """What is assumed of today and of later years; every value can be set.
 
-    law: the ``law.json`` of a study, of the form chinchilla. losses: targets; empty takes those
-        that the law gives at 1, 10 and 100 times the largest budget it was fitted to.
+    law: the ``law.json`` of a study, of any form of parameters and tokens. losses: targets; empty
+        takes those that the law gives at 1, 10 and 100 times the largest budget it was fitted to.
     machines: names of ``launch/conf/machine``.
     flops_per_param_token: k; 0 takes the law's own ratio on its frontier.
     width_per_block: shape of a model, which decides how fast a device is on it.
@@ -73,70 +72,68 @@ class PriceConfig:
 
 
 @dataclass(frozen=True)
-class Law:
-    """A fitted law, the budgets of its frontier, and what it warns of."""
+class Frontier:
+    """The cheapest way to a loss by a law, where training costs k N D FLOPs.
 
-    E: float
-    A: float
-    alpha: float
-    B: float
-    beta: float
+    flops_per_param_token: k. largest_flops: the largest budget that the law was fitted to.
+    loss_interval: ends of the interval of the loss furthest out, over the loss.
+    """
+
+    law: SavedLaw
     flops_per_param_token: float
     largest_flops: float
     loss_interval: tuple[float, float]
-    warnings: tuple[str, ...]
+
+    def at(self, flops: float) -> tuple[float, float, float]:
+        """Return (params, tokens, loss) of the least loss of a budget."""
+        return self.law.optimum(flops, lambda params: self.flops_per_param_token * params)
 
     def optimum(self, loss: float) -> tuple[float, float, float]:
-        """Return (params, tokens, flops) that reach a loss with the least compute."""
-        rest = loss - self.E
-        if rest <= 0:
+        """Return (params, tokens, flops) that reach a loss with the least compute.
+
+        Raises:
+            ValueError: by the law no compute does, or none within `REACH` of its runs.
+        """
+        if loss <= self.law.floor:
             raise ValueError(
-                f"losses={loss:g}: must be above the law's floor E={self.E:g}. Use a larger one."
+                f"losses={loss:g}: must be above the law's floor E={self.law.floor:g}. Use a "
+                "larger one."
             )
-        both = self.alpha + self.beta
-        params = (self.A * both / (rest * self.beta)) ** (1 / self.alpha)
-        tokens = (self.B * both / (rest * self.alpha)) ** (1 / self.beta)
-        return params, tokens, self.flops_per_param_token * params * tokens
+        flops = self.largest_flops * exp(self._log_factor(loss))
+        params, tokens, _ = self.at(flops)
+        return params, tokens, flops
 
-    def loss_at(self, flops: float) -> float:
-        """Return the least loss of a budget, by bisection of :meth:`optimum`."""
-        low, high = 1e-9, 1e3 * (self.A + self.B)
-        for _ in range(200):
-            middle = sqrt(low * high)
-            if self.optimum(self.E + middle)[2] > flops:
-                low = middle
-            else:
-                high = middle
-        return self.E + high
+    def _log_factor(self, loss: float) -> float:
+        """Return log of the compute that reaches a loss, over the largest budget, by bisection."""
+
+        def too_high(log_factor: float) -> bool:
+            return self.at(self.largest_flops * exp(log_factor))[2] > loss
+
+        step = DECADE if too_high(0.0) else -DECADE
+        near, far = 0.0, step
+        while too_high(far) == (step > 0):
+            near, far = far, far + step
+            if abs(far) > REACH:
+                raise ValueError(
+                    f"losses={loss:g}: the law reaches it at no compute within a factor "
+                    f"{exp(REACH):.0e} of its runs. Use one closer to theirs."
+                )
+        while abs(far - near) > 1e-12:
+            middle = (near + far) / 2
+            near, far = (middle, far) if too_high(middle) == (step > 0) else (near, middle)
+        return (near + far) / 2
 
 
-def read_law(path: Path, flops_per_param_token: float = 0.0) -> Law:
-    """Read ``law.json``. Raises ValueError naming what is wrong."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"law={path}: cannot be read ({error}). Give a study's law.json."
-        ) from None
-    if found.get("form") != "chinchilla":
-        raise ValueError(
-            f"law={path}: has form={found.get('form')}. Use one of form=chinchilla "
-            "(python -m sweeps.fit table=... form=chinchilla out=law.json)."
-        )
-    frontier = found["frontier"]
-    if not frontier:
-        raise ValueError(f"law={path}: has no frontier. Fit it to runs with FLOPs.")
-    ratios = [row["flops"] / (row["params"] * row["tokens"]) for row in frontier]
-    fitted = [row["budget"] for row in found.get("isoflop", [])] or [frontier[-1]["flops"]]
-    last = frontier[-1]
-    low, high = last.get("intervals", {}).get("loss", (last["loss"], last["loss"]))
-    coefficients = {key: found["coefficients"][key] for key in ("E", "A", "alpha", "B", "beta")}
-    return Law(
-        **coefficients,
-        flops_per_param_token=flops_per_param_token or median(ratios),
-        largest_flops=max(fitted),
-        loss_interval=(low / last["loss"], high / last["loss"]),
-        warnings=tuple(found.get("warnings", ())),
+def frontier_of(law: SavedLaw, flops_per_param_token: float = 0.0) -> Frontier:
+    """Return the frontier of a law; without k it takes the law's own ratio on its frontier."""
+    last = law.frontier[-1]
+    low, high = last.loss_interval
+    return Frontier(
+        law=law,
+        flops_per_param_token=flops_per_param_token
+        or median(p.flops / (p.params * p.tokens) for p in law.frontier),
+        largest_flops=max(law.budgets, default=law.largest_flops),
+        loss_interval=(low / last.loss, high / last.loss),
     )
 
 
@@ -159,24 +156,29 @@ class Cost:
     beyond: float
 
 
-def costs(law: Law, machines: Sequence[MachineConfig], settings: PriceConfig) -> list[Cost]:
-    """Return the cost of every target on every machine."""
-    steps = (1.0, 10.0, 100.0)
-    targets = settings.losses or [law.loss_at(step * law.largest_flops) for step in steps]
-    return [_cost(law, loss, machine, settings) for loss in targets for machine in machines]
+def costs(
+    frontier: Frontier, machines: Sequence[MachineConfig], settings: PriceConfig
+) -> list[Cost]:
+    """Return the cost of every target on every machine.
+
+    Raises:
+        ValueError: a target cannot be reached by the law.
+    """
+    targets = settings.losses or [frontier.at(k * frontier.largest_flops)[2] for k in STEPS]
+    return [_cost(frontier, loss, machine, settings) for loss in targets for machine in machines]
 
 
-def _cost(law: Law, loss: float, machine: MachineConfig, settings: PriceConfig) -> Cost:
-    params, tokens, flops = law.optimum(loss)
+def _cost(frontier: Frontier, loss: float, machine: MachineConfig, settings: PriceConfig) -> Cost:
+    params, tokens, flops = frontier.optimum(loss)
     rate = _rate(machine, params, settings)
 
     def money(target: float) -> float:
-        if target <= law.E:
-            return float("inf")
-        return machine.money(law.optimum(target)[2] / rate / 3600)
+        if target <= frontier.law.floor:
+            return inf
+        return machine.money(frontier.optimum(target)[2] / rate / 3600)
 
     # Where the law is too low by a factor, the true cost is that of a lower target on its curve.
-    low, high = (money(loss / factor) for factor in law.loss_interval)
+    low, high = (money(loss / factor) for factor in frontier.loss_interval)
     hours = flops / rate / 3600
     return Cost(
         loss=loss,
@@ -190,7 +192,7 @@ def _cost(law: Law, loss: float, machine: MachineConfig, settings: PriceConfig) 
         money=machine.money(hours),
         interval=(low, high),
         currency=machine.price.currency,
-        beyond=flops / law.largest_flops,
+        beyond=flops / frontier.largest_flops,
     )
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from data.files import write_text
 from launch.planner.console import wide_console
-from sweeps.predict.price import Cost, Law, PriceConfig
+from sweeps.predict.price import Cost, Frontier, PriceConfig
 
 FAR = 10.0  # times beyond the largest fitted budget from which a target is called far
 
@@ -25,7 +25,7 @@ svg { width: 100%; height: auto }
 
 
 def show_costs(
-    law: Law, settings: PriceConfig, found: Sequence[Cost], factors: Sequence[float]
+    frontier: Frontier, settings: PriceConfig, found: Sequence[Cost], factors: Sequence[float]
 ) -> None:
     """Print what each target costs today and in later years."""
     console = wide_console()
@@ -36,13 +36,13 @@ def show_costs(
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    for line in _notes(law, settings, found):
+    for line in _notes(frontier, settings, found):
         console.print(line, markup=False, highlight=False)
 
 
 def write_page(
     path: Path,
-    law: Law,
+    frontier: Frontier,
     settings: PriceConfig,
     found: Sequence[Cost],
     factors: Sequence[float],
@@ -61,7 +61,7 @@ def write_page(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
         )
         parts.append(f"<h2>{escape(title)}</h2><table><tr>{cells}</tr>{body}</table>")
-    parts += [f"<p class='note'>{escape(line)}</p>" for line in _notes(law, settings, found)]
+    parts += [f"<p class='note'>{escape(line)}</p>" for line in _notes(frontier, settings, found)]
     write_text(path, "\n".join(parts) + "\n")
 
 
@@ -100,12 +100,14 @@ def _tables(
     yield "in later years, in the same money", ["loss", "machine", *years], later
 
 
-def _notes(law: Law, settings: PriceConfig, found: Sequence[Cost]) -> Iterator[str]:
+def _notes(frontier: Frontier, settings: PriceConfig, found: Sequence[Cost]) -> Iterator[str]:
     """Yield every assumption, and what the law says against itself."""
+    law = frontier.law
+    values = ", ".join(f"{name} = {value:.4g}" for name, value in law.coefficients.items())
     yield (
-        f"The law: L = {law.E:.4g} + {law.A:.4g} / N^{law.alpha:.3g} + {law.B:.4g} / "
-        f"D^{law.beta:.3g}, FLOPs = {law.flops_per_param_token:.3g} N D, fitted up to "
-        f"{law.largest_flops:.3g} FLOPs; 'if the law errs' moves its loss by its interval there."
+        f"The law: {law.form.equation}, {values}, FLOPs = {frontier.flops_per_param_token:.3g} "
+        f"params tokens, fitted up to {frontier.largest_flops:.3g} FLOPs; 'if the law errs' moves "
+        "its loss by its interval there."
     )
     speed = (
         f"mfu {settings.mfu:g}"

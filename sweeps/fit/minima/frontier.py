@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.fit.forms.base import Array, Columns, FlopsPerToken, Interval
+from sweeps.fit.forms.base import Array, Columns, FlopsPerToken, Form, Interval
 from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.trust.bootstrap import Bootstrap, percentile_interval
 
@@ -33,13 +33,25 @@ class FrontierPoint:
     feasible: dict[str, float] | None = None
 
 
+class Placed(Protocol):
+    """What knows a law's form, and the rows around whose middle sizes are searched."""
+
+    @property
+    def form(self) -> Form:
+        """Return the form of the law."""
+
+    @property
+    def columns(self) -> Columns:
+        """Return the rows' params and tokens."""
+
+
 def six_n(params: Array) -> Array:
     """Return the textbook 6 N FLOPs per token (Kaplan et al. 2020)."""
     return 6.0 * np.asarray(params, dtype=float)
 
 
 def compute_optimal(
-    fit: Fit, theta: Array, flops: float, flops_per_token: FlopsPerToken, span: float = SPAN
+    law: Placed, theta: Array, flops: float, flops_per_token: FlopsPerToken, span: float = SPAN
 ) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
     """Minimise L_hat(N, D) along the exact line D flops_per_token(N) = flops, for each theta.
 
@@ -49,7 +61,7 @@ def compute_optimal(
     token N* = (alpha A / beta B)^(1/(alpha+beta)) (flops/6)^(beta/(alpha+beta)).
     """
     theta = np.atleast_2d(theta)
-    params_ref, tokens_ref = (np.exp(np.mean(np.log(fit.columns[c]))) for c in ("params", "tokens"))
+    params_ref, tokens_ref = (np.exp(np.mean(np.log(law.columns[c]))) for c in ("params", "tokens"))
     flops_ref = tokens_ref * flops_per_token(np.array([params_ref]))[0]
     middle = np.log(params_ref) + 0.5 * np.log(flops / flops_ref)
     grid = np.linspace(middle - np.log(span), middle + np.log(span), 257)
@@ -58,7 +70,7 @@ def compute_optimal(
         size = np.exp(log_n)
         tokens = flops / flops_per_token(size)
         columns = {"params": size, "tokens": tokens, "unique_tokens": tokens}
-        return np.asarray(fit.form.log_loss_each(theta, columns))
+        return np.asarray(law.form.log_loss_each(theta, columns))
 
     step = np.full(len(theta), grid[1] - grid[0])
     index = np.argmin(along(np.broadcast_to(grid, (len(theta), grid.size))), axis=1)
