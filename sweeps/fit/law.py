@@ -1,6 +1,6 @@
 """Many runs in, one law out: the fit, its frontier, its minima, its held-out test, its warnings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,6 @@ def fit_law(
     Args:
         runs: finished runs; those with a non-finite or diverged loss are excluded and listed.
         form: its name in the catalogue: one of `LOSS_FORMS`.
-        options: how it is fitted.
         flops_of: training FLOPs per token of a model with these parameters, element by element
             and defined for any positive number; interpolated between the runs when None.
 
@@ -64,10 +63,6 @@ def fit_law(
     targets = list(options.flops) or default_targets(runs, budgets)
     minima, exponents = _approaches(fit, boot, runs, budgets, cost, options)
     held, why = hold_out(runs, budgets, shape, cost, options)
-
-    def loss_at_target(other: Fit) -> float:
-        return float(compute_optimal(other, other.theta, targets[-1], cost)[2][0])
-
     law = Law(
         runs=runs,
         budgets=budgets,
@@ -80,7 +75,7 @@ def fit_law(
         isoflop=minima,
         held_out=held,
         held_out_reason=why,
-        sensitivity=sensitivity(fit, loss_at_target),
+        sensitivity=sensitivity(fit, _loss_at(targets[-1], cost)),
         scatter=residual_scatter(fit),
         noise_floor=noise_floor(runs),
         excluded=excluded,
@@ -91,6 +86,11 @@ def fit_law(
     )
     law = replace(law, frontier=[law.at(c) for c in targets])
     return replace(law, warnings=warn(law))
+
+
+def _loss_at(flops: float, cost: FlopsPerToken) -> Callable[[Fit], float]:
+    """Return what tells the least loss of a budget by any fit."""
+    return lambda fit: float(compute_optimal(fit, fit.theta, flops, cost)[2][0])
 
 
 def _usable(runs: Sequence[Run], form: Form) -> tuple[list[Run], list[dict[str, str]]]:

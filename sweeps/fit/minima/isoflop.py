@@ -14,6 +14,7 @@ import numpy as np
 from sweeps.fit.forms.base import Array, FlopsPerToken, Interval
 from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.optimum.solve import Fit
+from sweeps.fit.options import DEFAULTS
 from sweeps.fit.trust.bootstrap import Bootstrap, percentile_interval
 
 MIN_SIZES = 4  # a parabola through three points has no residual to judge it by
@@ -67,9 +68,9 @@ def isoflop_minima(
     tables: Sequence[tuple[float, Array, Array]],
     noise: float,
     cost: FlopsPerToken,
-    level: float = 0.9,
-    resamples: int = 1000,
-    seed: int = 0,
+    level: float = DEFAULTS.level,
+    resamples: int = DEFAULTS.resamples,
+    seed: int = DEFAULTS.seed,
 ) -> tuple[list[IsoflopMinimum], Array]:
     """Find each budget's minimum: a parabola of log L in log N (Hoffmann et al. 2022, approach 2).
 

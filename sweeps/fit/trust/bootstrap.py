@@ -14,6 +14,7 @@ import numpy as np
 from sweeps.fit.forms.base import Array, Columns, Interval
 from sweeps.fit.optimum.solve import ANNEAL, Fit, polish, scale_of
 from sweeps.fit.optimum.starts import variable_projection
+from sweeps.fit.options import DEFAULTS
 
 # Resamples are refitted this many (resample, run) pairs at a time, to stay in cache.
 CHUNK_ELEMENTS = 24_000
@@ -62,7 +63,11 @@ def resample_counts(clusters: Sequence[Hashable], resamples: int, seed: int) -> 
 
 
 def bootstrap_fit(
-    fit: Fit, clusters: Sequence[Hashable], resamples: int = 1000, level: float = 0.9, seed: int = 0
+    fit: Fit,
+    clusters: Sequence[Hashable],
+    resamples: int = DEFAULTS.resamples,
+    level: float = DEFAULTS.level,
+    seed: int = DEFAULTS.seed,
 ) -> Bootstrap:
     """Refit `resamples` resamples of the fit's rows; the same seed gives the same intervals."""
     counts = resample_counts(clusters, resamples, seed)
