@@ -19,7 +19,10 @@ from sweeps.fit.trust.identified import Verdicts
 
 @dataclass(frozen=True)
 class Law:
-    """Hold a fitted law and everything said about it; `to_dict()` is its JSON."""
+    """Hold a fitted law and everything said about it.
+
+    `to_dict()` is its JSON, of which `sweeps.fit.saved.read_law` reads back what the file holds.
+    """
 
     runs: list[Run]
     budgets: list[tuple[float, Rows]]
