@@ -6,13 +6,15 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data.bounds import check_bounds
+
 Schema = TypeVar("Schema")
 
 
 def parse(schema: type[Schema], arguments: list[str]) -> Schema:
     """Build a config from ``key=value`` arguments over a dataclass's defaults.
 
-    Raises ValueError that names the allowed keys or the wanted type.
+    Raises ValueError that names the allowed keys, the wanted type, or the bound that is broken.
     """
     allowed = ", ".join(f.name for f in dataclasses.fields(schema))  # type: ignore[arg-type]
     for argument in arguments:
@@ -20,12 +22,14 @@ def parse(schema: type[Schema], arguments: list[str]) -> Schema:
             raise ValueError(f"{argument}: must be key=value. Allowed keys: {allowed}.")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist(arguments))
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        config: Schema = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or "?"
         given = next((a for a in arguments if a.split("=")[0] == key), f"{key}=?")
         rule = str(error).split("\n")[0]
         raise ValueError(f"{given}: {rule}. Allowed keys: {allowed}.") from error
+    check_bounds(config)
+    return config
 
 
 def help_text(schema: type[Any]) -> str:
