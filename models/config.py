@@ -1,8 +1,21 @@
-"""Schema of the models room: plain dataclasses, no torch, so that planners import it quickly."""
+"""Schema of the models room: plain dataclasses, no torch, so that planners import it quickly.
+
+Every field carries its bounds and its sentence; whoever composes a config checks them (this room
+only declares), so what ``check`` refuses is what no field says alone.
+"""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import ceil
+from math import ceil, inf
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Len, Lt, MinLen, MultipleOf
+from typing_extensions import Doc
+
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+Finite = Annotated[float, Gt(-inf), Lt(inf)]
+HeadDim = Annotated[int, Ge(6), MultipleOf(2)]  # three axes get a rotary pair each
 
 # Cells of one pass through the compression network: what it needs of memory (15 to 18 kB a cell,
 # launch/planner/online.py) does not grow with the clip beyond them.
@@ -28,28 +41,38 @@ class TextKind(StrEnum):
 class CodecConfig:
     """The map from pixels to latents.
 
-    stride: source pixels of one latent value as (frames, height, width); the first frame of a clip
-        is coded alone, so a clip has 1 + k * stride[0] frames.
-    channels: latent channels.
-    mean, scale: latents are (raw - mean) / scale. The scale is one number, so that the detail
-        channels keep their natural size and the loss is that of pixels; a network that wants unit
-        variance divides by ``spread`` itself.
-    spread: standard deviation of each scaled channel. All three are measured on the training split
-        (``docs/log.md``).
-    path: folder of the network that codes: ``codec.json`` and ``weights.safetensors`` of a trained
-        network (kind ``vae``), or what ``diffusers`` saves (kind ``diffusers``). A relative one is
-        looked for here first, then in the ``models`` folder of this package. Empty for the wavelet.
-    digest: SHA-256 of the network's weights and shape, filled in when a run is composed.
+    The first frame of a clip is coded alone, so a clip has 1 + k * stride[0] frames. Latents are
+    (raw - mean) / scale: the scale is one number, so that the detail channels keep their natural
+    size and the loss is that of pixels; a network that wants unit variance divides by ``spread``
+    itself. All three are measured on the training split (``docs/log.md``).
     """
 
-    kind: CodecKind = CodecKind.wavelet
-    stride: list[int] = field(default_factory=lambda: [4, 8, 8])
-    channels: int = 6
-    mean: list[float] = field(default_factory=lambda: [0.0] * 6)
-    scale: float = 1.0
-    spread: list[float] = field(default_factory=lambda: [1.0] * 6)
-    path: str = ""
-    digest: str = ""
+    kind: Annotated[CodecKind, Doc("Which network or transform codes.")] = CodecKind.wavelet
+    stride: Annotated[
+        list[Count],
+        Len(3, 3),
+        Doc("Source pixels of one latent value as (frames, height, width)."),
+    ] = field(default_factory=lambda: [4, 8, 8])
+    channels: Annotated[Count, Doc("Latent channels.")] = 6
+    mean: Annotated[
+        list[Finite], MinLen(1), Doc("Mean of each raw channel, which is subtracted.")
+    ] = field(default_factory=lambda: [0.0] * 6)
+    scale: Annotated[Positive, Doc("What raw channels less their mean are divided by.")] = 1.0
+    spread: Annotated[
+        list[Positive], MinLen(1), Doc("Standard deviation of each scaled channel.")
+    ] = field(default_factory=lambda: [1.0] * 6)
+    path: Annotated[
+        str,
+        Doc(
+            "Folder of the network that codes, trained here (kind vae) or saved by diffusers, "
+            "looked for here first and then in the models folder of this package; empty for the "
+            "wavelet."
+        ),
+    ] = ""
+    digest: Annotated[
+        str,
+        Doc("SHA-256 of the network's weights and shape, filled in when a run is composed."),
+    ] = ""
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Return the latent size (F, H, W), H and W even: padded to whole 1x2x2 patches."""
@@ -65,23 +88,32 @@ class CodecConfig:
 
 @dataclass
 class VaeConfig:
-    """Shape of the video compression network (models/codec/vae.py).
+    """Shape of the video compression network (models/codec/vae.py)."""
 
-    patch: pixels of a position of the outer stage as (frames, height, width), powers of two.
-    fold: outer positions of one latent value; patch times fold is the stride.
-    channels: latent channels.
-    encoder_widths, encoder_blocks: of the (outer, inner) stage; the decoder's are (inner, outer).
-    expansion: hidden size of a block over its width.
-    """
-
-    patch: list[int] = field(default_factory=lambda: [4, 4, 4])
-    fold: list[int] = field(default_factory=lambda: [1, 2, 2])
-    channels: int = 8
-    encoder_widths: list[int] = field(default_factory=lambda: [48, 96])
-    encoder_blocks: list[int] = field(default_factory=lambda: [2, 2])
-    decoder_widths: list[int] = field(default_factory=lambda: [128, 96])
-    decoder_blocks: list[int] = field(default_factory=lambda: [4, 3])
-    expansion: int = 2
+    patch: Annotated[
+        list[Count],
+        Len(3, 3),
+        Doc("Pixels of a position of the outer stage as (frames, height, width), powers of two."),
+    ] = field(default_factory=lambda: [4, 4, 4])
+    fold: Annotated[
+        list[Count],
+        Len(3, 3),
+        Doc("Outer positions of one latent value, powers of two; patch times fold is the stride."),
+    ] = field(default_factory=lambda: [1, 2, 2])
+    channels: Annotated[int, Ge(1), Le(24), Doc("Latent channels.")] = 8
+    encoder_widths: Annotated[
+        list[Count], Len(2, 2), Doc("Channels of the encoder's (outer, inner) stage.")
+    ] = field(default_factory=lambda: [48, 96])
+    encoder_blocks: Annotated[
+        list[Count], Len(2, 2), Doc("Blocks of the encoder's (outer, inner) stage.")
+    ] = field(default_factory=lambda: [2, 2])
+    decoder_widths: Annotated[
+        list[Count], Len(2, 2), Doc("Channels of the decoder's (inner, outer) stage.")
+    ] = field(default_factory=lambda: [128, 96])
+    decoder_blocks: Annotated[
+        list[Count], Len(2, 2), Doc("Blocks of the decoder's (inner, outer) stage.")
+    ] = field(default_factory=lambda: [4, 3])
+    expansion: Annotated[Count, Doc("Hidden size of a block over its width.")] = 2
 
     @property
     def stride(self) -> list[int]:
@@ -92,79 +124,78 @@ class VaeConfig:
         """Raise ValueError on a shape that cannot be built."""
         for name in ("patch", "fold"):
             sizes = getattr(self, name)
-            if len(sizes) != 3 or any(s < 1 or s & (s - 1) for s in sizes):
+            if any(s & (s - 1) for s in sizes):
                 raise ValueError(
                     f"vae.{name}={sizes}: must be three powers of two. Use [4, 4, 4] and [1, 2, 2]."
                 )
-        for name in ("encoder_widths", "encoder_blocks", "decoder_widths", "decoder_blocks"):
-            sizes = getattr(self, name)
-            if len(sizes) != 2 or min(sizes) < 1:
-                raise ValueError(f"vae.{name}={sizes}: must be two positive numbers. Use [64, 96].")
-        if not 1 <= self.channels <= 24:
-            raise ValueError(f"vae.channels={self.channels}: must lie in 1..24. Use 8 or 16.")
-        if self.expansion < 1:
-            raise ValueError(f"vae.expansion={self.expansion}: must be at least 1. Use 2.")
 
 
 @dataclass
 class PerceptualConfig:
-    """Shape of the perceptual encoder (models/codec/perceptual.py).
+    """Shape of the perceptual encoder (models/codec/perceptual.py)."""
 
-    widths: channels of the stages, each of which halves height and width.
-    outputs: what it was trained to say of a frame, in the order of its head.
-    """
-
-    widths: list[int] = field(default_factory=lambda: [16, 32, 64, 96])
-    outputs: list[str] = field(default_factory=list)
-
-    def check(self) -> None:
-        """Raise ValueError on a shape that cannot be built."""
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(
-                f"perceptual.widths={self.widths}: must be positive numbers. Use [16, 32, 64]."
-            )
+    widths: Annotated[
+        list[Count],
+        MinLen(1),
+        Doc("Channels of the stages, each of which halves height and width."),
+    ] = field(default_factory=lambda: [16, 32, 64, 96])
+    outputs: Annotated[
+        list[str], Doc("What it was trained to say of a frame, in the order of its head.")
+    ] = field(default_factory=list)
 
 
 @dataclass
 class TextConfig:
-    """The caption encoder.
+    """The caption encoder."""
 
-    width: size of one token state; 384 for MiniLM.
-    max_tokens: captions are truncated to this many tokens.
-    path: local folder of weights; empty means the weights shipped by the installed package.
-    """
-
-    kind: TextKind = TextKind.minilm
-    width: int = 384
-    max_tokens: int = 48
-    path: str = ""
+    kind: Annotated[TextKind, Doc("Which encoder reads captions.")] = TextKind.minilm
+    width: Annotated[Count, Doc("Size of one token state, 384 for MiniLM.")] = 384
+    max_tokens: Annotated[Count, Doc("Captions are truncated to this many tokens.")] = 48
+    path: Annotated[
+        str,
+        Doc("Local folder of weights; empty means the weights shipped by the installed package."),
+    ] = ""
 
 
 @dataclass
 class ModelConfig:
-    """Shape of the diffusion transformer.
+    """Shape of the diffusion transformer."""
 
-    width, depth, head_dim: residual width D, number of blocks, size of a head E.
-    mlp_ratio: hidden size of the MLP over D.
-    values_per_token: channels of the latent times the 1x2x2 patch; at most twice ``width``, else
-        the rank of the output layer limits the loss (docs/decisions/002).
-    spread: standard deviation of each latent channel, see models/dit/precondition.py.
-    text_width: size of a caption token state.
-    time_features: sinusoids that embed the timestep, and as many the frame rate.
-    rope_theta: base of the rotary frequencies.
-    base_width: width at which the learning rate is stated (muP roles scale it from here).
-    """
-
-    width: int = 64
-    depth: int = 2
-    head_dim: int = 16
-    mlp_ratio: int = 4
-    values_per_token: int = 24
-    spread: list[float] = field(default_factory=lambda: [1.0] * 6)
-    text_width: int = 384
-    time_features: int = 64
-    rope_theta: float = 100.0
-    base_width: int = 64
+    width: Annotated[Count, Doc("Residual width D, a multiple of head_dim.")] = 64
+    depth: Annotated[Count, Doc("Number of blocks.")] = 2
+    head_dim: Annotated[
+        HeadDim, Doc("Size of a head E, of which three axes get a rotary pair each.")
+    ] = 16
+    mlp_ratio: Annotated[Count, Doc("Hidden size of the MLP over D.")] = 4
+    values_per_token: Annotated[
+        int,
+        Ge(4),
+        MultipleOf(4),
+        Doc(
+            "Channels of the latent times the 1x2x2 patch; at most twice width, else the rank of "
+            "the output layer limits the loss (docs/decisions/002)."
+        ),
+    ] = 24
+    spread: Annotated[
+        list[Positive],
+        MinLen(1),
+        Doc(
+            "Standard deviation of each latent channel, for preconditioning "
+            "(models/dit/precondition.py)."
+        ),
+    ] = field(default_factory=lambda: [1.0] * 6)
+    text_width: Annotated[Count, Doc("Size of a caption token state.")] = 384
+    time_features: Annotated[
+        int,
+        Ge(2),
+        MultipleOf(2),
+        Doc("Sines and cosines that embed the timestep, and as many the frame rate."),
+    ] = 64
+    rope_theta: Annotated[float, Gt(1), Doc("Base of the rotary frequencies.")] = 100.0
+    base_width: Annotated[
+        Count,
+        Doc("Width at which the learning rate is stated (muP roles scale it from here)."),
+    ] = 64
 
     @property
     def num_heads(self) -> int:
@@ -173,19 +204,12 @@ class ModelConfig:
 
     def check(self) -> None:
         """Raise ValueError on a shape that cannot be built or would fake a law."""
-        if self.head_dim % 2 or self.head_dim < 6:
-            raise ValueError(
-                f"model.head_dim={self.head_dim}: must be even and at least 6 so that three axes "
-                "get a rotary pair each. Use 16, 64 or 128."
-            )
         if self.width % self.head_dim:
             raise ValueError(
                 f"model.width={self.width}: must be a multiple of model.head_dim={self.head_dim}. "
                 f"Use {self.width // self.head_dim * self.head_dim or self.head_dim}."
             )
-        if self.depth < 1:
-            raise ValueError(f"model.depth={self.depth}: must be at least 1. Use 2 or more.")
-        if len(self.spread) * 4 != self.values_per_token or min(self.spread) <= 0:
+        if len(self.spread) * 4 != self.values_per_token:
             raise ValueError(
                 f"model.spread={self.spread}: must hold values_per_token / 4 = "
                 f"{self.values_per_token // 4} positive numbers. Use the codec's."
@@ -206,53 +230,40 @@ class ModelConfig:
 
 @dataclass
 class CaptionerConfig:
-    """Shape of the captioner (models/captioner/model.py): a video encoder and a caption decoder.
+    """Shape of the captioner (models/captioner/model.py): a video encoder and a caption decoder."""
 
-    width, head_dim: residual width D of both, size of a head E.
-    encoder_depth, decoder_depth: blocks of each.
-    mlp_ratio: hidden size of the MLPs over D.
-    stem_width: channels of the first convolution over pixels; the second has twice as many.
-    feature_channels: 0 reads pixels; else clips come as frozen features (latents of a codec, states
-        of another network) of so many channels.
-    max_frames: longer clips are read at so many frames, spread evenly over them.
-    max_video_tokens: larger clips are scaled down, keeping their aspect ratio.
-    max_caption_tokens: longest caption.
-    rope_theta: base of the rotary frequencies.
-    """
-
-    width: int = 128
-    head_dim: int = 32
-    encoder_depth: int = 3
-    decoder_depth: int = 3
-    mlp_ratio: int = 4
-    stem_width: int = 32
-    feature_channels: int = 0
-    max_frames: int = 33
-    max_video_tokens: int = 1024
-    max_caption_tokens: int = 128
-    rope_theta: float = 100.0
+    width: Annotated[Count, Doc("Residual width D of both, a multiple of head_dim.")] = 128
+    head_dim: Annotated[
+        HeadDim, Doc("Size of a head E, of which three axes get a rotary pair each.")
+    ] = 32
+    encoder_depth: Annotated[Count, Doc("Blocks of the encoder.")] = 3
+    decoder_depth: Annotated[Count, Doc("Blocks of the decoder.")] = 3
+    mlp_ratio: Annotated[Count, Doc("Hidden size of the MLPs over D.")] = 4
+    stem_width: Annotated[
+        Count,
+        Doc("Channels of the first convolution over pixels; the second has twice as many."),
+    ] = 32
+    feature_channels: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "0 reads pixels; else clips come as frozen features (latents of a codec, states of "
+            "another network) of so many channels."
+        ),
+    ] = 0
+    max_frames: Annotated[
+        Count, Doc("Longer clips are read at so many frames, spread evenly over them.")
+    ] = 33
+    max_video_tokens: Annotated[
+        int, Ge(16), Doc("Larger clips are scaled down, keeping their aspect ratio.")
+    ] = 1024
+    max_caption_tokens: Annotated[int, Ge(2), Doc("Tokens of the longest caption.")] = 128
+    rope_theta: Annotated[float, Gt(1), Doc("Base of the rotary frequencies.")] = 100.0
 
     def check(self) -> None:
         """Raise ValueError on a shape that cannot be built."""
-        if self.head_dim % 2 or self.head_dim < 6 or self.width % self.head_dim:
+        if self.width % self.head_dim:
             raise ValueError(
-                f"captioner.head_dim={self.head_dim}: must be even, at least 6 and divide "
-                f"captioner.width={self.width}. Use 32."
+                f"captioner.head_dim={self.head_dim}: must divide captioner.width={self.width}. "
+                "Use 32 and a multiple of it."
             )
-        least = {
-            "encoder_depth": 1,
-            "decoder_depth": 1,
-            "mlp_ratio": 1,
-            "stem_width": 1,
-            "feature_channels": 0,
-            "max_frames": 1,
-            "max_video_tokens": 16,
-            "max_caption_tokens": 2,
-        }
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value < low:
-                raise ValueError(
-                    f"captioner.{name}={value}: must be at least {low}. "
-                    f"Use {getattr(CaptionerConfig(), name)}."
-                )

@@ -23,7 +23,6 @@ class PerceptualEncoder(nn.Module):
 
     def __init__(self, config: PerceptualConfig) -> None:
         super().__init__()
-        config.check()
         self.config = config
         widths = [3, *config.widths]
         self.stages = nn.ModuleList(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.bounds import check_bounds
 from models.captioner.model import Captioner, caption_errors
 from models.captioner.views import View, fit_view
 from models.captioner.vocabulary import Special, Vocabulary
@@ -164,7 +165,7 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"captioner.head_dim=24"):
         Captioner(CaptionerConfig(width=64, head_dim=24), 10)
     with pytest.raises(ValueError, match=r"captioner.decoder_depth=0"):
-        Captioner(CaptionerConfig(decoder_depth=0), 10)
+        check_bounds(CaptionerConfig(decoder_depth=0), "captioner.")
 
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}

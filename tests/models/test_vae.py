@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from data.bounds import check_bounds
 from models.codec.patches import haar, haar_patch, low_pass, to_patches
 from models.codec.vae import Vae, lead_in, reach
 from models.codec.wavelet import WaveletCodec
@@ -171,12 +172,24 @@ def test_a_fold_in_time_keeps_the_first_frame_alone() -> None:
     ("changes", "message"),
     [
         ({"patch": [4, 4, 3]}, r"vae.patch=\[4, 4, 3\]: must be three powers of two"),
-        ({"fold": [1, 2]}, r"vae.fold=\[1, 2\]: must be three powers of two"),
-        ({"decoder_widths": [8]}, r"vae.decoder_widths=\[8\]: must be two positive numbers"),
-        ({"channels": 25}, r"vae.channels=25: must lie in 1..24"),
-        ({"expansion": 0}, r"vae.expansion=0: must be at least 1"),
+        ({"fold": [1, 3, 2]}, r"vae.fold=\[1, 3, 2\]: must be three powers of two"),
     ],
 )
 def test_shapes_that_cannot_be_built_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Vae(VaeConfig(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fold": [1, 2]}, r"vae.fold=\[1, 2\]: must hold 3 values"),
+        ({"decoder_widths": [8]}, r"vae.decoder_widths=\[8\]: must hold 2 values"),
+        ({"decoder_widths": [8, 0]}, r"vae.decoder_widths\[1\]=0: must be at least 1"),
+        ({"channels": 25}, r"vae.channels=25: must be at most 24"),
+        ({"expansion": 0}, r"vae.expansion=0: must be at least 1"),
+    ],
+)
+def test_sizes_outside_their_bounds_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_bounds(VaeConfig(**changes), "vae.")

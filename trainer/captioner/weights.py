@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from data.bounds import check_bounds
 from data.files import write_bytes, write_text
 from models.captioner.model import Captioner
 from models.captioner.vocabulary import Vocabulary
@@ -68,7 +69,9 @@ def load_captioner(folder: Path) -> TrainedCaptioner:
         known = {f.name for f in dataclasses.fields(CaptionerConfig)}
         if set(parts["captioner"]) != known:
             raise ValueError(f"weights={folder}: was made by another version. {remedy}")
-        model = Captioner(CaptionerConfig(**parts["captioner"]), _num_pieces(parts["pieces"]))
+        config = CaptionerConfig(**parts["captioner"])
+        check_bounds(config, "captioner.")
+        model = Captioner(config, _num_pieces(parts["pieces"]))
         model.load_state_dict({name: value.float() for name, value in load(payload).items()})
     except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"weights={folder}: does not fit together ({error}). {remedy}") from error

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from data.bounds import check_bounds
 from data.files import replacing
 from models.codec.codec import Codec, VaeCodec
 from models.codec.vae import Vae
@@ -48,6 +49,7 @@ def load_vae(folder: Path, digest: str = "") -> Vae:
         raise ValueError(f"{path}: cannot be read ({error}). Restore it.") from error
     network = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(VaeConfig), card["network"]))
     assert isinstance(network, VaeConfig)
+    check_bounds(network, "vae.")
     vae = Vae(network)
     vae.load_state_dict({name: value.to(torch.float32) for name, value in weights.items()})
     return vae.eval()

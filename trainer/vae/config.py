@@ -152,7 +152,6 @@ class PerceptualRun:
 
     def check(self) -> None:
         """Raise ValueError on values that cannot work."""
-        self.perceptual.check()
         _check_training(self.steps, self.optim, self.seed)
         _check_layout(self.parallel, self.data.packs_per_step)
 

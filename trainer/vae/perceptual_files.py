@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from data.bounds import check_bounds
 from data.files import replacing
 from models.codec.perceptual import PerceptualEncoder
 from models.config import PerceptualConfig
@@ -40,6 +41,7 @@ def load_perceptual(folder: Path) -> PerceptualEncoder:
     merged = OmegaConf.merge(OmegaConf.structured(PerceptualConfig), card["network"])
     config = OmegaConf.to_object(merged)
     assert isinstance(config, PerceptualConfig)
+    check_bounds(config, "perceptual.")
     with torch.device("meta"):
         encoder = PerceptualEncoder(config)
     encoder.load_state_dict(weights, assign=True)
