@@ -1,12 +1,13 @@
 """Parse key=value arguments over a schema, and tell its keys."""
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.bounds import check_bounds
+from data.keys import key_lines, sections
 
 Schema = TypeVar("Schema")
 
@@ -32,13 +33,6 @@ def parse(schema: type[Schema], arguments: list[str]) -> Schema:
     return config
 
 
-def help_text(schema: type[Any]) -> str:
-    """Return a schema's keys with their meaning and default values."""
-    defaults = schema()
-    lines = (schema.__doc__ or "").strip().split("\n\n", 1)[-1]
-    values = "\n".join(
-        f"    {f.name}={getattr(defaults, f.name)}"
-        for f in dataclasses.fields(schema)
-        if not dataclasses.is_dataclass(getattr(defaults, f.name))
-    )
-    return f"    {lines.strip()}\n\nDefaults:\n{values}"
+def help_text(schema: type) -> str:
+    """Return a schema's keys with type, default, bounds and sentence; sections are left out."""
+    return key_lines(next(sections(schema)))

@@ -212,8 +212,6 @@ def open_root(config: DataConfig, root: str) -> tuple[Path, ShardCache | None]:
             f"data.cache_dir=(empty): must name a folder on this node where data.root={root} is a "
             "URL. Use a local disk that all its processes share."
         )
-    if config.cache_bytes < 0:
-        raise ValueError(f"data.cache_bytes={config.cache_bytes}: must be at least 0. Use 0.")
     cache = ShardCache(root, Path(config.cache_dir), config.cache_bytes)
     return cache.root, cache
 

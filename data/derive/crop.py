@@ -12,12 +12,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
+from typing_extensions import Doc
 
 from data.command_line import help_text, parse
-from data.config import IngestConfig
+from data.config import Count, IngestConfig, Rate
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, read_index, read_payload, read_truth
 from data.decode.decoders import decode_by_first
@@ -34,22 +35,16 @@ DECODERS = {"video": ("decord", "pyav"), "image": ("pillow",)}
 
 @dataclass
 class CropConfig:
-    """What ``kinescale crop`` makes: the largest square of even side in the middle of each frame.
+    """What ``kinescale crop`` makes: the largest even square in the middle of each frame."""
 
-    root: dataset of clips to read; all its splits are cropped.
-    out: dataset folder to write.
-    overwrite: replace a finished dataset that was made from other inputs or settings.
-    num_workers: child processes.
-    crf: H.264 constant rate factor of the crops, 0 (lossless) to 51.
-    preset: x264 preset.
-    """
-
-    root: str = ""
-    out: str = ""
-    overwrite: bool = False
-    num_workers: int = 2
-    crf: int = 12
-    preset: str = "superfast"
+    root: Annotated[str, Doc("Dataset of clips to read; all its splits are cropped.")] = ""
+    out: Annotated[str, Doc("Dataset folder to write.")] = ""
+    overwrite: Annotated[
+        bool, Doc("Replace a finished dataset that was made from other inputs or settings.")
+    ] = False
+    num_workers: Annotated[Count, Doc("Child processes.")] = 2
+    crf: Annotated[Rate, Doc("H.264 constant rate factor of the crops; 0 is lossless.")] = 12
+    preset: Annotated[str, Doc("Preset of x264.")] = "superfast"
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Gt, Le
 from rich.console import Console
+from typing_extensions import Doc
 
 from data.command_line import help_text, parse
-from data.config import IngestConfig
+from data.config import Count, IngestConfig, Rate
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, read_index, read_payload
 from data.decode.decoders import decode_by_first
@@ -32,28 +34,29 @@ CLIPS_PER_PART = 200
 
 @dataclass
 class ReshapeConfig:
-    """What ``kinescale reshape`` makes.
+    """What ``kinescale reshape`` makes."""
 
-    root: dataset of clips to read; out: dataset folder to write.
-    scale: factor of height and width, at most 1; sides become even.
-    frames: first frames that stay, 1 + k * 4; 0 keeps all.
-    min_frames: clips with fewer native frames, and images, are left out of all splits.
-    limit: clips of the split train, or below 1 their share, as data.limit; 0 takes all.
-    overwrite: replace a finished dataset that was made from other inputs or settings.
-    num_workers: child processes.
-    crf: H.264 constant rate factor, 0 (lossless) to 51. preset: x264 preset.
-    """
-
-    root: str = ""
-    out: str = ""
-    scale: float = 1.0
-    frames: int = 0
-    min_frames: int = 2
-    limit: float = 0.0
-    overwrite: bool = False
-    num_workers: int = 2
-    crf: int = 12
-    preset: str = "superfast"
+    root: Annotated[str, Doc("Dataset of clips to read.")] = ""
+    out: Annotated[str, Doc("Dataset folder to write.")] = ""
+    scale: Annotated[float, Gt(0), Le(1), Doc("Factor of height and width; sides become even.")] = (
+        1.0
+    )
+    frames: Annotated[int, Ge(0), Doc("First frames that stay, 1 + k * 4; 0 keeps all.")] = 0
+    min_frames: Annotated[
+        Count,
+        Doc("Clips with fewer native frames, and images, are left out of all splits."),
+    ] = 2
+    limit: Annotated[
+        float,
+        Ge(0),
+        Doc("Clips of the split train, or below 1 their share, as data.limit; 0 takes all."),
+    ] = 0.0
+    overwrite: Annotated[
+        bool, Doc("Replace a finished dataset that was made from other inputs or settings.")
+    ] = False
+    num_workers: Annotated[Count, Doc("Child processes.")] = 2
+    crf: Annotated[Rate, Doc("H.264 constant rate factor; 0 is lossless.")] = 12
+    preset: Annotated[str, Doc("Preset of x264.")] = "superfast"
 
     def check(self) -> None:
         """Raise ValueError on values that cannot be carried out."""
@@ -62,9 +65,7 @@ class ReshapeConfig:
                 f"root={self.root}, out={self.out}: must be two folders. "
                 "Use root=datasets/worlds/video out=datasets/small/video."
             )
-        if not 0 < self.scale <= 1:
-            raise ValueError(f"scale={self.scale}: must be above 0 and at most 1. Use 0.5.")
-        if self.frames < 0 or (self.frames - 1) % 4 * bool(self.frames):
+        if self.frames and (self.frames - 1) % 4:
             raise ValueError(f"frames={self.frames}: must be 0 or 1 + k * 4. Use 5.")
 
 

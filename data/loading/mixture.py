@@ -1,14 +1,13 @@
 """The samples a run trains on: one split, or several sources mixed by weight."""
 
 import hashlib
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from data.config import DataConfig, MemberConfig
+from data.config import DataConfig
 from data.dataset.remote import ShardCache, open_root
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_payload
@@ -71,9 +70,9 @@ def read_split(config: DataConfig, split: str) -> Dataset:
 def read_mixture(config: DataConfig, split: str) -> Dataset:
     """Read the members of data.mixture, or the split of data.root where it is empty.
 
-    Of each as many samples as data.limit lets pass. Raises ValueError for a weight that is not
-    positive, a pattern that no sample matches, a limit that there are too few samples for, and a
-    key that two members share: draws and resume tell samples apart by their keys.
+    Of each as many samples as data.limit lets pass. Raises ValueError for a pattern that no sample
+    matches, a limit that there are too few samples for, and a key that two members share: draws and
+    resume tell samples apart by their keys.
     """
     if not config.mixture:
         whole = read_split(config, split)
@@ -84,7 +83,6 @@ def read_mixture(config: DataConfig, split: str) -> Dataset:
     members: list[Member] = []
     roots: dict[str, tuple[Path, ShardCache | None]] = {}
     for number, member in enumerate(config.mixture):
-        _check_weight(number, member)
         root, chosen = member.root or config.root, member.split or split
         if root not in roots:
             roots[root] = open_root(config, root)
@@ -122,14 +120,6 @@ def limited(infos: list[SampleInfo], limit: float) -> list[SampleInfo]:
         )
     order = sorted(range(len(infos)), key=lambda i: hashlib.sha256(infos[i].key.encode()).digest())
     return [infos[i] for i in sorted(order[: int(count)])]
-
-
-def _check_weight(number: int, member: MemberConfig) -> None:
-    if not (math.isfinite(member.weight) and member.weight > 0):
-        raise ValueError(
-            f"data.mixture[{number}].weight={member.weight}: must be a positive number. "
-            "Use 1.0, or leave the member out."
-        )
 
 
 def _check_keys(dataset: Dataset) -> None:

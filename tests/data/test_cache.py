@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 
 import data.dataset.remote
+from data.bounds import check_bounds
 from data.config import BadSamplePolicy, DataConfig
 from data.dataset.remote import FetchError, ShardCache, open_root
 from data.dataset.shards import ShardWriter, read_index, write_manifest
@@ -291,7 +292,7 @@ def test_values_that_cannot_work_are_named(local, memory, tmp_path):
     with pytest.raises(ValueError, match=r"data\.cache_dir=\(empty\): must name a folder"):
         open_root(DataConfig(root=memory), memory)
     with pytest.raises(ValueError, match=r"data\.cache_bytes=-1: must be at least 0"):
-        open_root(config_of(memory, tmp_path, cache_bytes=-1), memory)
+        check_bounds(config_of(memory, tmp_path, cache_bytes=-1), "data.")
     with pytest.raises(FetchError, match=r"data\.cache_bytes=1000: must hold the largest shard"):
         ShardCache(memory, tmp_path, 1000)
     with pytest.raises(FetchError, match=r"data\.root=memory://none: manifest\.json could not be"):

@@ -187,6 +187,6 @@ def test_the_frames_of_all_films_are_accounted_for(filtered):
 
 def test_thresholds_out_of_range_say_what_to_use(capsys):
     assert main(["input=/tmp", "max_text=3"]) == 2
-    assert "max_text=3.0: must be in [0, 1]. Use 1." in capsys.readouterr().err
+    assert "max_text=3: must be at most 1. Use 1." in capsys.readouterr().err
     assert main(["input=/tmp", "shots=sometimes"]) == 2
     assert "shots=sometimes" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from data.bounds import check_bounds
 from data.config import DataConfig, MemberConfig
 from data.dataset.shards import ShardWriter
 from data.loading.loader import Loader, load_fixed
@@ -158,8 +159,6 @@ def test_a_key_in_two_members_is_named(roots):
 @pytest.mark.parametrize(
     ("member", "match"),
     [
-        (MemberConfig(weight=0.0), r"data\.mixture\[1\]\.weight=0\.0: must be a positive number"),
-        (MemberConfig(weight=float("nan")), r"data\.mixture\[1\]\.weight=nan"),
         (MemberConfig(source="none/*"), r"data\.mixture\[1\]\.source='none/\*': matches no sample"),
         (MemberConfig(split="test"), r"split=test: .* is missing"),
     ],
@@ -168,6 +167,15 @@ def test_a_member_that_cannot_work_is_named(roots, member, match):
     members = [MemberConfig(root=str(roots / "tall")), member]
     with pytest.raises(ValueError, match=match):
         read_mixture(config_of(roots, mixture=members), "train")
+
+
+@pytest.mark.parametrize("weight", [0.0, float("nan"), float("inf")])
+def test_a_weight_that_is_no_share_is_refused(weight):
+    config = DataConfig(mixture=[MemberConfig(), MemberConfig(weight=weight)])
+    with pytest.raises(
+        ValueError, match=rf"^data\.mixture\[1\]\.weight={weight:g}: must be .* Use 1\."
+    ):
+        check_bounds(config, "data.")
 
 
 def test_other_weights_or_members_are_refused_on_resume(roots, make_loader):

@@ -48,7 +48,7 @@ def test_clips_keep_their_scenes_and_words_at_half_the_size_and_length(root: Pat
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("scale=2", "scale=2.0: must be above 0"), ("frames=4", "frames=4: must be 0 or 1 + k"),
+    [("scale=2", "scale=2: must be at most 1"), ("frames=4", "frames=4: must be 0 or 1 + k"),
      ("limit=99", "data.limit=99: must be 0")],
 )  # fmt: skip
 def test_a_shape_that_cannot_be_made_is_refused(root, capsys, change, message) -> None:

@@ -204,10 +204,7 @@ def test_shares_need_not_sum_to_one_and_other_seeds_share_nothing():
     ("shares", "counts", "rule"),
     [
         ({"room": 1.0}, (10, 10), "worlds.room=1.0: is no world. Use rooms, physics, craft, doom"),
-        ({"rooms": -1.0}, (10, 10), "worlds.rooms=-1.0: must be at least 0"),
-        ({"rooms": float("nan")}, (10, 10), "worlds.rooms=nan: must be at least 0"),
         ({"rooms": 0.0}, (10, 10), "all shares are 0"),
-        ({"rooms": 1.0}, (0, 10), "num_train_clips=0"),
         ({"rooms": 1.0}, (VAL_SEED, 10), f"num_train_clips={VAL_SEED}: must be under"),
     ],
 )
