@@ -14,6 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data.bounds import check_bounds
 from data.files import write_text
 
 _NAMELESS = "run"  # stands for the name of a schema that has none
@@ -83,6 +84,7 @@ def _to_object(config: DictConfig, schema: type[T]) -> T:
     refuse_unknown(config, OmegaConf.structured(schema))
     found = OmegaConf.to_object(config)
     assert isinstance(found, schema)
+    check_bounds(found)
     return found
 
 

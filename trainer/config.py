@@ -8,14 +8,17 @@ import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import Doc
 
+from data.bounds import check_bounds
 from data.config import DataConfig
 from data.files import write_text
 from models.config import CodecConfig, ModelConfig, TextConfig
@@ -24,6 +27,8 @@ from trainer.compose import check_name, explain, refuse_unknown
 from trainer.layout.config import ParallelConfig
 
 CONF_DIR = Path(__file__).parent / "conf"
+Share = Annotated[float, Ge(0), Le(1)]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # what every generator takes
 
 
 class WandbMode(StrEnum):
@@ -44,94 +49,112 @@ class CaptionUse(StrEnum):
 
 @dataclass
 class ObjectiveConfig:
-    """Rectified flow.
+    """Rectified flow."""
 
-    caption_dropout: share of samples trained without their caption.
-    dense_captions: share of the others trained with the dense caption, the rest with the short one
-        (a mix keeps short prompts in the distribution: Betker et al. 2023, section 3.3).
-    shift_tokens: clips longer than this many tokens train at noisier times; see models/flow.py.
-    """
-
-    caption_dropout: float = 0.1
-    dense_captions: float = 0.95
-    shift_tokens: float = 512.0
+    caption_dropout: Annotated[Share, Doc("Share of samples trained without their caption.")] = 0.1
+    dense_captions: Annotated[
+        Share,
+        Doc(
+            "Share of the others trained with the dense caption, the rest with the short "
+            "one (a mix keeps short prompts in the distribution: Betker et al. 2023, "
+            "section 3.3)."
+        ),
+    ] = 0.95
+    shift_tokens: Annotated[
+        float,
+        Gt(0),
+        Doc("Clips longer than this many tokens train at noisier times; see models/flow.py."),
+    ] = 512.0
 
 
 @dataclass
 class OptimConfig:
-    """AdamW with warm-up, constant and decay phases.
+    """AdamW with warm-up, constant and decay phases."""
 
-    lr: peak learning rate at ``model.base_width``.
-    warmup, decay: shares of the run spent rising linearly from 0 and falling linearly to 0.
-    ema_sigma: width of the power-function EMA as a share of the run (EDM2, Karras et al. 2024).
-    clip: largest global gradient norm; 0 turns clipping off.
-    """
-
-    lr: float = 5e-3
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup: float = 0.05
-    decay: float = 0.3
-    clip: float = 1.0
-    ema_sigma: float = 0.04
+    lr: Annotated[float, Gt(0), Doc("Peak learning rate at model.base_width.")] = 5e-3
+    beta1: Annotated[
+        float, Ge(0), Lt(1), Doc("Memory of AdamW's mean gradient, a factor a step.")
+    ] = 0.9
+    beta2: Annotated[
+        float, Ge(0), Lt(1), Doc("Memory of AdamW's mean squared gradient, a factor a step.")
+    ] = 0.98
+    eps: Annotated[
+        float, Gt(0), Doc("What AdamW adds to the root of the mean square before it divides by it.")
+    ] = 1e-8
+    weight_decay: Annotated[
+        float,
+        Ge(0),
+        Doc("Decoupled decay of weights a step, as a factor of the learning rate; 0 turns it off."),
+    ] = 0.0
+    warmup: Annotated[
+        Share, Doc("Share of the run spent rising linearly from 0 to the peak rate.")
+    ] = 0.05
+    decay: Annotated[Share, Doc("Share of the run spent falling linearly to 0.")] = 0.3
+    clip: Annotated[float, Ge(0), Doc("Largest global gradient norm; 0 turns clipping off.")] = 1.0
+    ema_sigma: Annotated[
+        float,
+        Gt(0),
+        Lt(0.28),
+        Doc("Width of the power-function EMA as a share of the run (EDM2, Karras et al. 2024)."),
+    ] = 0.04
 
 
 @dataclass
 class HorizonConfig:
-    """How long a run is: exactly one of the three is positive.
+    """How long a run is: exactly one of the three is positive."""
 
-    flops: exact training FLOPs (models/dit/count.py); tokens: video tokens; steps: optimizer steps.
-    """
-
-    flops: float = 0.0
-    tokens: float = 0.0
-    steps: int = 0
+    flops: Annotated[float, Ge(0), Doc("Exact training FLOPs (models/dit/count.py).")] = 0.0
+    tokens: Annotated[float, Ge(0), Doc("Video tokens.")] = 0.0
+    steps: Annotated[int, Ge(0), Doc("Optimizer steps.")] = 0
 
 
 @dataclass
 class BranchConfig:
-    """Begin at a checkpoint of another run; see branch.py.
+    """Begin at a checkpoint of another run; see branch.py."""
 
-    run: its folder; empty begins at nothing. step: of the checkpoint.
-    """
-
-    run: str = ""
-    step: int = 0
+    run: Annotated[str, Doc("Folder of the other run; empty begins at nothing.")] = ""
+    step: Annotated[
+        int, Ge(0), Doc("Step of its checkpoint, positive with branch.run and only there.")
+    ] = 0
 
 
 @dataclass
 class ValidationConfig:
-    """A quiet y-axis: fixed clips, fixed noise, stratified times.
+    """A quiet y-axis: fixed clips, fixed noise, stratified times."""
 
-    splits: the first is the run's loss, the others stand beside it.
-    samples: clips per split; times: strata of t in (0, 1), each clip is seen at all of them.
-    curve_points: shorter validations during the run, for its curve; curve_samples clips each.
-    noise_seed: seed of the fixed noise, the same for all runs of a study.
-    captions: which caption the clips are validated with.
-    """
-
-    splits: list[str] = field(default_factory=lambda: ["val_worlds", "val_real"])
-    samples: int = 96
-    times: int = 8
-    curve_points: int = 5
-    curve_samples: int = 24
-    noise_seed: int = 1234
-    captions: CaptionUse = CaptionUse.dense
+    splits: Annotated[
+        list[str],
+        MinLen(1),
+        Doc(
+            "Splits to validate on: the loss of the first is the run's, the others stand beside it."
+        ),
+    ] = field(default_factory=lambda: ["val_worlds", "val_real"])
+    samples: Annotated[int, Ge(1), Doc("Clips per split.")] = 96
+    times: Annotated[
+        int, Ge(1), Doc("Strata of t in (0, 1); each clip is seen at all of them.")
+    ] = 8
+    curve_points: Annotated[
+        int, Ge(0), Doc("Shorter validations during the run, for its curve; 0 makes none.")
+    ] = 5
+    curve_samples: Annotated[int, Ge(1), Doc("Clips of each shorter validation.")] = 24
+    noise_seed: Annotated[
+        Seed, Doc("Seed of the fixed noise, the same for all runs of a study.")
+    ] = 1234
+    captions: Annotated[CaptionUse, Doc("Which caption the clips are validated with.")] = (
+        CaptionUse.dense
+    )
 
 
 @dataclass
 class CheckpointConfig:
-    """When to save: every ``seconds`` and on a signal; ``keep`` good ones stay on disk.
+    """When to save, beside every signal to stop."""
 
-    background: write in a thread, so that a step waits for the copy only.
-    """
-
-    seconds: float = 60.0
-    steps: int = 0
-    keep: int = 2
-    background: bool = True
+    seconds: Annotated[float, Ge(0), Doc("Time between two checkpoints; 0 turns them off.")] = 60.0
+    steps: Annotated[int, Ge(0), Doc("Steps between two checkpoints; 0 turns them off.")] = 0
+    keep: Annotated[int, Ge(1), Doc("Good checkpoints that stay on disk.")] = 2
+    background: Annotated[
+        bool, Doc("Write in a thread, so that a step waits for the copy only.")
+    ] = True
 
 
 class NanPolicy(StrEnum):
@@ -151,38 +174,55 @@ class SpikePolicy(StrEnum):
 
 @dataclass
 class FaultConfig:
-    """What a run does when something breaks; every event is counted and logged.
+    """What a run does when something breaks; every event is counted and logged."""
 
-    on_nan: stop, or skip the update and keep the optimizer state; at most ``max_skips`` in a row.
-    on_spike: see SpikePolicy; a spike is a step's loss above ``spike_factor`` times the median of
-    the last ``spike_window`` steps. max_rewinds: a run that needs more has diverged.
-    beat_seconds: how often each rank writes a sign of life. stall_seconds: a run in which no step
-    ends for so long reports the rank that hangs and exits; 0 turns it off.
-    """
-
-    on_nan: NanPolicy = NanPolicy.stop
-    max_skips: int = 10
-    on_spike: SpikePolicy = SpikePolicy.log
-    spike_factor: float = 3.0
-    spike_window: int = 64
-    max_rewinds: int = 3
-    beat_seconds: float = 5.0
-    stall_seconds: float = 600.0
+    on_nan: Annotated[
+        NanPolicy,
+        Doc(
+            "Stop at a loss or gradient that is no number, or skip the update and keep the "
+            "optimizer state."
+        ),
+    ] = NanPolicy.stop
+    max_skips: Annotated[int, Ge(0), Doc("Most updates skipped in a row before the run stops.")] = (
+        10
+    )
+    on_spike: Annotated[
+        SpikePolicy, Doc("Log a spike, skip its update, or rewind and skip its batches.")
+    ] = SpikePolicy.log
+    spike_factor: Annotated[
+        float,
+        Gt(1),
+        Doc("A spike is a step's loss above this many times the median of the steps before it."),
+    ] = 3.0
+    spike_window: Annotated[int, Ge(8), Doc("Steps of that median.")] = 64
+    max_rewinds: Annotated[int, Ge(0), Doc("A run that needs more rewinds has diverged.")] = 3
+    beat_seconds: Annotated[float, Gt(0), Doc("How often each rank writes a sign of life.")] = 5.0
+    stall_seconds: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "A run in which no step ends for so long reports the rank that hangs and exits; "
+            "0 turns it off."
+        ),
+    ] = 600.0
 
 
 @dataclass
 class LogConfig:
-    """What to log: every ``every`` steps to metrics.jsonl, mirrored to W&B.
+    """What to log, to metrics.jsonl and mirrored to W&B."""
 
-    samples: also write the key and visit of every sample each rank trained on, to ``samples/``.
-    """
-
-    every: int = 10
-    samples: bool = False
-    wandb: WandbMode = WandbMode.offline
-    project: str = "kinescale"
-    group: str = ""
-    tags: list[str] = field(default_factory=list)
+    every: Annotated[int, Ge(1), Doc("Steps between two rows.")] = 10
+    samples: Annotated[
+        bool,
+        Doc(
+            "Also write the key and visit of every sample each rank trained on, to the "
+            "folder samples."
+        ),
+    ] = False
+    wandb: Annotated[WandbMode, Doc("Where metrics are mirrored to.")] = WandbMode.offline
+    project: Annotated[str, Doc("W&B project.")] = "kinescale"
+    group: Annotated[str, Doc("W&B group; empty sets none.")] = ""
+    tags: Annotated[list[str], Doc("W&B tags.")] = field(default_factory=list)
 
 
 @dataclass
@@ -192,8 +232,11 @@ class RunConfig:
     The first block is the experiment and enters its hash; the second is the attempt.
     """
 
-    name: str = "run"
-    seed: int = 0
+    name: Annotated[str, Doc("First part of the run folder's name.")] = "run"
+    seed: Annotated[
+        Seed,
+        Doc("Decides initial weights, the order of samples, noise, times and dropped captions."),
+    ] = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     text: TextConfig = field(default_factory=TextConfig)
@@ -208,7 +251,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     faults: FaultConfig = field(default_factory=FaultConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    run_root: str = "runs"
+    run_root: Annotated[str, Doc("Folder of the run folders.")] = "runs"
 
     @property
     def cell(self) -> tuple[int, int, int]:
@@ -222,7 +265,8 @@ class RunConfig:
         return self.data.pack_tokens * self.data.packs_per_step
 
     def check(self) -> None:
-        """Raise ValueError on values that cannot work together."""
+        """Raise ValueError on a value out of bounds and on values that cannot work together."""
+        check_bounds(self)
         check_name(self.name)
         self.model.check()
         if self.model.values_per_token != 4 * self.codec.channels:
@@ -241,62 +285,26 @@ class RunConfig:
                 "Leave it to the codec's file."
             )
         horizon = [self.horizon.flops, self.horizon.tokens, self.horizon.steps]
-        if sum(value > 0 for value in horizon) != 1 or min(horizon) < 0:
+        if sum(value > 0 for value in horizon) != 1:
             raise ValueError(
                 f"horizon.flops,tokens,steps={horizon}: exactly one must be positive. "
                 "Set for example horizon.flops=1e12."
             )
-        _require("optim.lr", self.optim.lr, self.optim.lr > 0, "be positive", "5e-3")
         phases = self.optim.warmup + self.optim.decay
-        _require("optim.warmup+decay", phases, 0 <= phases <= 1, "lie in [0, 1]", "0.05 and 0.3")
-        _require(
-            "objective.caption_dropout",
-            self.objective.caption_dropout,
-            0 <= self.objective.caption_dropout <= 1,
-            "lie in [0, 1]",
-            "0.1",
-        )
-        dense = self.objective.dense_captions
-        _require("objective.dense_captions", dense, 0 <= dense <= 1, "lie in [0, 1]", "0.95")
-        sigma = self.optim.ema_sigma
-        _require("optim.ema_sigma", sigma, 0 < sigma < 0.28, "lie in (0, 0.28)", "0.04")
-        branch = self.branch
-        _require(
-            "branch.step",
-            branch.step,
-            bool(branch.run) == (branch.step > 0) and branch.step >= 0,
-            "be positive with branch.run, and only there",
-            "200",
-        )
-        _require("seed", self.seed, self.seed >= 0, "be at least 0", "0")
-        _require("log.every", self.log.every, self.log.every > 0, "be at least 1", "10")
-        validation = self.validation
-        _require("validation.times", validation.times, validation.times > 0, "be at least 1", "8")
-        _require("validation.splits", validation.splits, validation.splits, "not be empty", "[val]")
-
+        if phases > 1:
+            raise ValueError(f"optim.warmup+decay={phases:g}: must be at most 1. Use 0.05 and 0.3.")
+        if bool(self.branch.run) != (self.branch.step > 0):
+            raise ValueError(
+                f"branch.step={self.branch.step}: must be positive with branch.run, and only "
+                "there. Use 200."
+            )
+        beat, stall = self.faults.beat_seconds, self.faults.stall_seconds
+        if 0 < stall <= 2 * beat:
+            raise ValueError(
+                f"faults.stall_seconds={stall:g}: must be 0 or more than twice "
+                f"faults.beat_seconds={beat:g}. Use 600."
+            )
         self.parallel.check(self.model, self.data.packs_per_step)
-        self._check_faults()
-
-    def _check_faults(self) -> None:
-        faults = self.faults
-        factor = faults.spike_factor
-        _require("faults.spike_factor", factor, factor > 1, "be above 1", "3")
-        window = faults.spike_window
-        _require("faults.spike_window", window, window >= 8, "be at least 8", "64")
-        beat, stall = faults.beat_seconds, faults.stall_seconds
-        _require("faults.beat_seconds", beat, beat > 0, "be positive", "5")
-        _require(
-            "faults.stall_seconds",
-            stall,
-            stall == 0 or stall > 2 * beat,
-            f"be 0 or more than twice faults.beat_seconds={beat}",
-            "600",
-        )
-
-
-def _require(key: str, value: object, ok: object, rule: str, remedy: str) -> None:
-    if not ok:
-        raise ValueError(f"{key}={value}: must {rule}. Use {remedy}.")
 
 
 def compose_run(overrides: list[str]) -> RunConfig:

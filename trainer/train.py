@@ -11,9 +11,9 @@ examples:
   python -m trainer.train experiment=vae_tiny data.root=datasets/demo/video
 
 The command line is Hydra's: group=choice selects a file under trainer/conf, key=value sets a value.
---cfg prints the composed run and stops. Keys and their meaning: trainer/config.py.
-experiment=vae_* trains a video compression network (keys: trainer/vae/config.py), and
-experiment=captioner_* a captioner (trainer/captioner/config.py), each by a schema of its own.
+--cfg prints the composed run and stops; --keys prints every key with its bounds and meaning.
+experiment=vae_* trains a video compression network, and experiment=captioner_* a captioner, each by
+a schema of its own: --keys vae, --keys captioner. --keys perceptual is of trainer.vae.perceptual.
 A run is a folder (run_root/name-hash); the same command resumes it, a finished run is not repeated.
 """
 
@@ -41,6 +41,9 @@ def main(argv: list[str]) -> int:
             if len(argv) != 2:
                 raise ValueError(f"--run {argv[1:]}: takes one run folder. See --help.")
             return _resume(Path(argv[1]))
+        if argv[0] == "--keys":
+            print(_keys(argv[1:]), end="")
+            return 0
         special = _special(argv)
         if special is not None:
             return special(argv)
@@ -53,6 +56,22 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _keys(words: list[str]) -> str:
+    """Return the keys of one kind of run, of the diffusion transformer's where none is named."""
+    from data.keys import all_lines
+    from trainer.captioner.config import CaptionerRun
+    from trainer.vae.config import PerceptualRun, VaeRun
+
+    schemas: dict[str, type] = {
+        "diffusion": RunConfig, "vae": VaeRun, "captioner": CaptionerRun,
+        "perceptual": PerceptualRun,
+    }  # fmt: skip
+    kind = words[0] if len(words) == 1 else "diffusion"
+    if len(words) > 1 or kind not in schemas:
+        raise ValueError(f"--keys {' '.join(words)}: must be one of {', '.join(schemas)}. Use vae.")
+    return all_lines(schemas[kind])
 
 
 def _special(argv: list[str]) -> Callable[[list[str]], int] | None:

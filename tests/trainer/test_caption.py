@@ -231,7 +231,7 @@ def test_damaged_and_foreign_weights_are_refused(
     ("overrides", "message"),
     [
         (["steps=0"], "steps=0: must be at least 1"),
-        (["captioner.width=33"], "captioner.head_dim=32: must be even"),
+        (["captioner.width=33"], "captioner.head_dim=32: must divide"),
         (["captioner.colour=3"], "captioner.colour: unknown key"),
         (["data.root=nowhere"], "nowhere"),
         (["captioner.feature_channels=6"], "captioner.feature_channels=6: this command"),

@@ -61,12 +61,12 @@ def test_a_file_of_requests_is_sampled_together_with_its_reference(
 
 
 BAD = {
-    "height=33": "height=33: must be even and positive",
-    "width=0": "width=0: must be even and positive",
-    "num_frames=0": "num_frames=0: must be positive",
+    "height=33": "height=33: must be a multiple of 2",
+    "width=0": "width=0: must be at least 2",
+    "num_frames=0": "num_frames=0: must be at least 1",
     "num_frames=16": "num_frames=16: must be 1 + k * 4. Cut the clip to 13 frames",
-    "fps=0": "fps=0.0: must lie in (0, 120]",
-    "steps=0": "steps=0: must lie in 1..1000",
+    "fps=0": "fps=0: must be above 0",
+    "steps=0": "steps=0: must be at least 1",
     "out=": "out=: must name a file",
     "height=tall": "height: Value 'tall'",
     "colour=red": "Keys: out, prompt, num_frames",

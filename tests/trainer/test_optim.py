@@ -76,5 +76,5 @@ def test_the_average_weighs_steps_by_that_profile(latents: Path) -> None:
 
 
 def test_widths_out_of_range_are_refused(latents: Path) -> None:
-    with pytest.raises(ValueError, match=r"optim.ema_sigma=0.5: must lie in \(0, 0.28\). Use 0.04"):
+    with pytest.raises(ValueError, match=r"optim.ema_sigma=0.5: must be below 0.28. Use 0.04"):
         compose_smoke(latents, "optim.ema_sigma=0.5")

@@ -60,7 +60,7 @@ def test_captions_of_another_kind_give_another_loss(latents: Path, trained: Path
         (["out=x.json"], "run=: must be given"),
         (["run={run}", "out=x.json", "captions=[short]"], "holds none. Use [dense]"),
         (["run={run}", "out=x.json", "captions=[long]"], "captions"),
-        (["run={run}", "out=x.json", "captions=[]"], "must name a kind"),
+        (["run={run}", "out=x.json", "captions=[]"], "captions=[]: must hold at least 1 value"),
         (["run={run}", "out=x.json", "split=none"], "is missing"),
         (["run=none", "out=x.json"], "has no config.yaml"),
     ],

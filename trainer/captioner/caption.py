@@ -20,9 +20,11 @@ import sys
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from annotated_types import Ge, Gt, Le
 from rich.console import Console
+from typing_extensions import Doc
 
 from data.command_line import help_text, parse
 from data.config import DataConfig
@@ -40,6 +42,7 @@ from data.derive.recaption import (
 from data.show.progress import Progress
 from trainer.captioner.journal import Entry, Journal
 from trainer.chat.endpoint import Endpoint, EndpointConfig
+from trainer.config import Seed
 
 FAILED = 1  # exit status where clips are left without a caption
 _SHOWN = 5
@@ -59,38 +62,42 @@ class OnError(StrEnum):
 class CaptionJob(EndpointConfig):
     """What to caption, by whom, and what becomes of old captions.
 
-    root, out: data set to read, and folder of the new one.
-    weights: folder of a trained captioner; or ``endpoint`` and ``model``, see below.
-    existing: short keeps short captions (a ``caption`` of at most ``short_words`` words becomes
-        one too); drop replaces all. short_words: see there.
-    on_error: stop, or keep the old captions of clips that got none.
-    temperature: 0 takes the likeliest word; above, words are drawn from the likeliest that hold
-        ``top_p`` of the probability, by ``seed``. For weights only.
-    batch: clips that the captioner reads at once. decode_workers: decoder processes.
-    frames, side: frames of a clip that an endpoint sees, and their longer side in pixels.
-    endpoint: base URL of an OpenAI-compatible server, as in https://host/v1. model: its name there.
-    key_env: environment variable that holds the key; empty sends none.
-    requests_per_minute: upper bound over all threads; concurrency: questions under way at once.
-    attempts: of one question, after refusals, server errors, drops and unusable answers.
-    timeout_seconds: for one whole answer. answer_tokens: most tokens of one answer.
-    json_mode: ask the server to answer in JSON only; turn it off where it knows no such thing.
-    price_in, price_out: price of a million tokens read and written, in any currency.
-    max_cost: stop once so much is spent, earlier sittings included; 0 sets no limit.
+    Without ``weights`` an endpoint writes the captions.
     """
 
-    root: str = ""
-    out: str = ""
-    weights: str = ""
-    existing: Existing = Existing.short
-    short_words: int = 12
-    on_error: OnError = OnError.stop
-    temperature: float = 0.0
-    top_p: float = 0.9
-    seed: int = 0
-    batch: int = 16
-    decode_workers: int = 1
-    frames: int = 8
-    side: int = 512
+    root: Annotated[str, Doc("Data set to read.")] = ""
+    out: Annotated[str, Doc("Folder of the new one.")] = ""
+    weights: Annotated[str, Doc("Folder of a trained captioner; or give endpoint and model.")] = ""
+    existing: Annotated[
+        Existing,
+        Doc(
+            "short keeps short captions (a caption of at most short_words words becomes one "
+            "too); drop replaces all."
+        ),
+    ] = Existing.short
+    short_words: Annotated[int, Ge(0), Doc("Most words of a short caption.")] = 12
+    on_error: Annotated[OnError, Doc("Stop, or keep the old captions of clips that got none.")] = (
+        OnError.stop
+    )
+    temperature: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "0 takes the likeliest word; above, words are drawn by seed from the likeliest; "
+            "for weights only."
+        ),
+    ] = 0.0
+    top_p: Annotated[
+        float,
+        Gt(0),
+        Le(1),
+        Doc("Words are drawn from the likeliest that hold this share of the probability."),
+    ] = 0.9
+    seed: Annotated[Seed, Doc("Decides the draws.")] = 0
+    batch: Annotated[int, Ge(1), Doc("Clips that the captioner reads at once.")] = 16
+    decode_workers: Annotated[int, Ge(1), Doc("Decoder processes.")] = 1
+    frames: Annotated[int, Ge(1), Doc("Frames of a clip that an endpoint sees.")] = 8
+    side: Annotated[int, Ge(1), Doc("Their longer side in pixels.")] = 512
 
     def check_job(self) -> None:
         """Raise ValueError on values that cannot work together."""

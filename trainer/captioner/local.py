@@ -36,11 +36,6 @@ class LocalWriter:
     def __init__(
         self, trained: TrainedCaptioner, temperature: float, top_p: float, seed: int, batch: int
     ) -> None:
-        if temperature < 0 or not 0 < top_p <= 1 or batch < 1:
-            raise ValueError(
-                f"temperature={temperature}, top_p={top_p}, batch={batch}: must be at least 0, in "
-                "(0, 1] and at least 1. Use 0, 0.9 and 16."
-            )
         self.trained, self.temperature, self.top_p = trained, temperature, top_p
         self.seed, self.batch = seed, batch
         drawn = [temperature, top_p, seed] if temperature else []

@@ -12,11 +12,13 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
+from annotated_types import Ge, Gt, Le
+from typing_extensions import Doc
 
 from trainer.chat.http import BoundedTransport, Pace, retry_after
 
@@ -48,30 +50,35 @@ class Answer(Generic[T]):
 
 @dataclass
 class EndpointConfig:
-    """Where and how to ask.
+    """Where and how to ask."""
 
-    endpoint: base URL of the server, as in https://host/v1. model: its name there.
-    key_env: environment variable that holds the key; empty sends none.
-    requests_per_minute: upper bound over all threads; concurrency: questions under way at once.
-    attempts: of one question; after refusals, server errors, drops and unusable answers.
-    timeout_seconds: for one whole answer.
-    answer_tokens: most tokens of one answer. json_mode: ask the server to answer in JSON only.
-    price_in, price_out: price of a million tokens read and written, in any currency.
-    max_cost: stop once so much is spent; 0 sets no limit.
-    """
-
-    endpoint: str = ""
-    model: str = ""
-    key_env: str = "OPENAI_API_KEY"
-    requests_per_minute: float = 60.0
-    concurrency: int = 4
-    attempts: int = 6
-    timeout_seconds: float = 120.0
-    answer_tokens: int = 500
-    json_mode: bool = True
-    price_in: float = 0.0
-    price_out: float = 0.0
-    max_cost: float = 0.0
+    endpoint: Annotated[
+        str, Doc("Base URL of an OpenAI-compatible server, as in https://host/v1.")
+    ] = ""
+    model: Annotated[str, Doc("Its name there.")] = ""
+    key_env: Annotated[str, Doc("Environment variable that holds the key; empty sends none.")] = (
+        "OPENAI_API_KEY"
+    )
+    requests_per_minute: Annotated[float, Gt(0), Doc("Upper bound over all threads.")] = 60.0
+    concurrency: Annotated[int, Ge(1), Le(256), Doc("Questions under way at once.")] = 4
+    attempts: Annotated[
+        int,
+        Ge(1),
+        Doc("Attempts at one question, after refusals, server errors, drops and unusable answers."),
+    ] = 6
+    timeout_seconds: Annotated[float, Gt(0), Doc("Time one whole answer may take.")] = 120.0
+    answer_tokens: Annotated[int, Ge(1), Doc("Most tokens of one answer.")] = 500
+    json_mode: Annotated[
+        bool,
+        Doc("Ask the server to answer in JSON only; turn it off where it knows no such thing."),
+    ] = True
+    price_in: Annotated[float, Ge(0), Doc("Price of a million tokens read, in any currency.")] = 0.0
+    price_out: Annotated[
+        float, Ge(0), Doc("Price of a million tokens written, in the same currency.")
+    ] = 0.0
+    max_cost: Annotated[
+        float, Ge(0), Doc("Stop once so much is spent, earlier sittings included; 0 sets no limit.")
+    ] = 0.0
 
     def check(self) -> None:
         """Raise ValueError on values that cannot work."""
@@ -85,14 +92,6 @@ class EndpointConfig:
                 "https://host/v1",
             ),
             ("model", bool(self.model), "name a model of the endpoint", "model=NAME"),
-            ("requests_per_minute", self.requests_per_minute > 0, "be positive", "60"),
-            ("concurrency", 1 <= self.concurrency <= 256, "lie in 1..256", "4"),
-            ("attempts", self.attempts > 0, "be at least 1", "6"),
-            ("timeout_seconds", self.timeout_seconds > 0, "be positive", "120"),
-            ("answer_tokens", self.answer_tokens > 0, "be at least 1", "500"),
-            ("price_in", self.price_in >= 0, "be at least 0", "0"),
-            ("price_out", self.price_out >= 0, "be at least 0", "0"),
-            ("max_cost", self.max_cost >= 0, "be at least 0", "0"),
             (
                 "max_cost",
                 not self.max_cost or self.price_in + self.price_out > 0,

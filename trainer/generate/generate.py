@@ -17,13 +17,16 @@ import json
 import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le, MultipleOf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import Doc
 
+from data.bounds import check_bounds
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
 from data.files import write_bytes
@@ -35,7 +38,7 @@ from models.dit.embed import unpatchify
 from models.dit.model import DiT
 from models.flow import sample
 from trainer.checkpoint.write import load_latest
-from trainer.config import CaptionUse, RunConfig, load_run
+from trainer.config import CaptionUse, RunConfig, Seed, load_run
 from trainer.diffusion.collate import Collator, Encoded
 from trainer.rng import normal
 
@@ -47,27 +50,29 @@ _STORED = {"root", "split", "key"}
 class Request:
     """One clip to make; see the module's help."""
 
-    out: str = ""
-    prompt: str = ""
-    num_frames: int = 17
-    height: int = 128
-    width: int = 128
-    fps: float = 12.0
-    seed: int = 0
-    steps: int = 16
-    guidance: float = 2.0
-    shift: float = 2.0
-    reference: dict[str, str] = field(default_factory=dict)
+    out: Annotated[str, Doc("File to write, .mp4, or .png for one frame.")] = ""
+    prompt: Annotated[str, Doc("What to show.")] = ""
+    num_frames: Annotated[int, Ge(1), Doc("Frames, 1 + k * codec.stride[0].")] = 17
+    height: Annotated[int, Ge(2), MultipleOf(2), Doc("Pixels from top to bottom.")] = 128
+    width: Annotated[int, Ge(2), MultipleOf(2), Doc("Pixels from left to right.")] = 128
+    fps: Annotated[float, Gt(0), Le(120), Doc("Frames a second.")] = 12.0
+    seed: Annotated[Seed, Doc("Decides the noise, with prompt and shape.")] = 0
+    steps: Annotated[int, Ge(1), Le(1000), Doc("Steps of the sampler.")] = 16
+    guidance: Annotated[
+        float, Ge(0), Doc("Weight of the prompt against no prompt; 1 leaves guidance out.")
+    ] = 2.0
+    shift: Annotated[
+        float, Gt(0), Doc("Times are spaced finer near noise above 1, finer near data below.")
+    ] = 2.0
+    reference: Annotated[
+        dict[str, str],
+        Doc("root, split and key of a stored clip that goes through the codec instead."),
+    ] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise ValueError on values that cannot be sampled."""
         rules = {
             "out": (bool(self.out), "name a file"),
-            "num_frames": (self.num_frames > 0, "be positive"),
-            "height": (self.height > 1 and self.height % 2 == 0, "be even and positive"),
-            "width": (self.width > 1 and self.width % 2 == 0, "be even and positive"),
-            "fps": (0 < self.fps <= 120, "lie in (0, 120]"),
-            "steps": (0 < self.steps <= 1000, "lie in 1..1000"),
             "reference": (set(self.reference) in (set(), _STORED), "hold root, split and key"),
         }
         for key, (ok, rule) in rules.items():
@@ -199,6 +204,7 @@ def _request(entry: dict[str, Any]) -> Request:
         raise ValueError(f"{error.full_key}: {reason}. Keys: {known}.") from error
     assert isinstance(request, Request)
     request.prompt = prompt
+    check_bounds(request)
     request.check()
     return request
 

@@ -2,10 +2,16 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
+from annotated_types import Ge, Gt, Le
+from typing_extensions import Doc
+
+from data.bounds import check_bounds
 from models.config import ModelConfig
 from trainer.layout.layout import Layout
 
+Count = Annotated[int, Ge(1)]
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -27,31 +33,34 @@ class Recompute(StrEnum):
 
 @dataclass
 class ParallelConfig:
-    """How a run is laid out over processes; never changes what it computes.
+    """How a run is laid out over processes; never changes what it computes."""
 
-    processes: ranks of all axes; what tp, cp and pp leave is data parallel.
-    tp: tensor parallel with sequence parallelism; cp: context parallel (Ulysses);
-    pp: pipeline stages (1F1B), each of ``interleave`` chunks of blocks.
-    zero_stage: DeepSpeed ZeRO 0, 1, 2 or 3; offload: its optimizer state lives in host memory.
-    recompute: activation checkpointing; compile: torch.compile of every block.
-    device: "auto" takes CUDA where there is one.
-    timeout_seconds: how long a collective may wait.
-    check_every: steps between checks that replicated parameters are equal bits on all tensor ranks.
-    """
-
-    processes: int = 1
-    tp: int = 1
-    cp: int = 1
-    pp: int = 1
-    interleave: int = 1
-    zero_stage: int = 0
-    offload: bool = False
-    recompute: Recompute = Recompute.none
-    compile: bool = False
-    device: str = "auto"
-    precision: Precision = Precision.fp32
-    timeout_seconds: float = 300.0
-    check_every: int = 100
+    processes: Annotated[
+        Count, Doc("Ranks of all axes; what tp, cp and pp leave is data parallel.")
+    ] = 1
+    tp: Annotated[Count, Doc("Tensor parallel ranks, with sequence parallelism.")] = 1
+    cp: Annotated[Count, Doc("Context parallel ranks (Ulysses).")] = 1
+    pp: Annotated[Count, Doc("Pipeline stages (1F1B).")] = 1
+    interleave: Annotated[Count, Doc("Chunks of blocks that each pipeline stage holds.")] = 1
+    zero_stage: Annotated[int, Ge(0), Le(3), Doc("Stage of DeepSpeed's ZeRO.")] = 0
+    offload: Annotated[bool, Doc("Keep the optimizer state in host memory.")] = False
+    recompute: Annotated[
+        Recompute,
+        Doc(
+            "Activation checkpointing: none, all but matrix products and attention "
+            "(selective), or whole blocks (full)."
+        ),
+    ] = Recompute.none
+    compile: Annotated[bool, Doc("Put every block through torch.compile.")] = False
+    device: Annotated[str, Doc("auto (CUDA where there is one), cpu or cuda.")] = "auto"
+    precision: Annotated[
+        Precision, Doc("Arithmetic of forward and backward; master weights are always fp32.")
+    ] = Precision.fp32
+    timeout_seconds: Annotated[float, Gt(0), Doc("How long a collective may wait.")] = 300.0
+    check_every: Annotated[
+        Count,
+        Doc("Steps between checks that replicated parameters are equal bits on all tensor ranks."),
+    ] = 100
 
     @property
     def layout(self) -> Layout:
@@ -61,11 +70,7 @@ class ParallelConfig:
 
     def check(self, model: ModelConfig, packs_per_step: int) -> None:
         """Raise ValueError on a layout that does not divide, or that cannot work."""
-        for key in ("processes", "tp", "cp", "pp", "interleave", "check_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"parallel.{key}={getattr(self, key)}: must be at least 1. Use 1.")
-        if self.zero_stage not in (0, 1, 2, 3):
-            raise ValueError(f"parallel.zero_stage={self.zero_stage}: must be 0, 1, 2 or 3. Use 1.")
+        check_bounds(self, "parallel.")
         if self.device not in DEVICES:
             raise ValueError(
                 f"parallel.device={self.device}: must be one of {', '.join(DEVICES)}. Use auto."

@@ -9,14 +9,17 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from jaxtyping import UInt8
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import Doc
 
+from data.bounds import check_bounds
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_truth
 from data.decode.decoders import decode_by_first
@@ -33,23 +36,25 @@ _BATCH = 32
 
 @dataclass
 class ProbeConfig:
-    """What every probe is told.
+    """What every probe is told."""
 
-    run: a run whose codec the clips went through. clips: JSON list of {file, key}, a drawn clip and
-    the key of the held-out clip that its prompt describes. root, split: where those keys lie.
-    train_root, train_split, train_clips: what the probe learns from; an empty root is ``root``.
-    check_clips: held-out clips that it is checked on. out: JSON file to write.
-    """
-
-    run: str = ""
-    clips: str = ""
-    root: str = ""
-    split: str = "val_worlds"
-    train_root: str = ""
-    train_split: str = "train"
-    train_clips: int = 400
-    check_clips: int = 200
-    out: str = ""
+    run: Annotated[str, Doc("A run whose codec the clips went through.")] = ""
+    clips: Annotated[
+        str,
+        Doc(
+            "JSON list of {file, key}, a drawn clip and the key of the held-out clip that "
+            "its prompt describes."
+        ),
+    ] = ""
+    root: Annotated[str, Doc("Data set where those keys lie.")] = ""
+    split: Annotated[str, Doc("Its split.")] = "val_worlds"
+    train_root: Annotated[str, Doc("Data set that the probe learns from; empty means root.")] = ""
+    train_split: Annotated[str, Doc("Split of it.")] = "train"
+    train_clips: Annotated[int, Ge(0), Doc("Clips that the probe learns from; 0 takes all.")] = 400
+    check_clips: Annotated[
+        int, Ge(0), Doc("Held-out clips that it is checked on; 0 takes all.")
+    ] = 200
+    out: Annotated[str, Doc("JSON file to write.")] = ""
 
     def check(self) -> None:
         """Raise ValueError on values that are missing."""
@@ -166,5 +171,6 @@ def _parse(argv: list[str]) -> ProbeConfig:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{error.full_key}: {reason}. Keys: {known}.") from error
     assert isinstance(config, ProbeConfig)
+    check_bounds(config)
     config.check()
     return config

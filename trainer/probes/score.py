@@ -14,35 +14,42 @@ the loss on the same clips under other noise for every one of noise_seeds.
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, MinLen
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import Doc
 
+from data.bounds import check_bounds
 from data.dataset.sample import world_of
 from data.files import write_json
-from trainer.config import CaptionUse
+from trainer.config import CaptionUse, Seed
 
 
 @dataclass
 class ScoreConfig:
     """What to measure; see the module's help."""
 
-    run: str = ""
-    out: str = ""
-    root: str = ""
-    split: str = "val_worlds"
-    samples: int = 64
-    captions: list[CaptionUse] = field(default_factory=lambda: [CaptionUse.dense])
-    noise_seeds: list[int] = field(default_factory=list)
+    run: Annotated[str, Doc("Run folder.")] = ""
+    out: Annotated[str, Doc("JSON file to write.")] = ""
+    root: Annotated[str, Doc("Data set; empty means the run's own.")] = ""
+    split: Annotated[str, Doc("Its split.")] = "val_worlds"
+    samples: Annotated[int, Ge(0), Doc("Clips of the split; 0 takes all.")] = 64
+    captions: Annotated[
+        list[CaptionUse],
+        MinLen(1),
+        Doc("Kinds of caption that the clips are measured with, one after the other."),
+    ] = field(default_factory=lambda: [CaptionUse.dense])
+    noise_seeds: Annotated[
+        list[Seed], Doc("Further noises that the same clips are measured under.")
+    ] = field(default_factory=list)
 
     def check(self) -> None:
         """Raise ValueError on values that cannot be measured."""
         for key in ("run", "out"):
             if not getattr(self, key):
                 raise ValueError(f"{key}=: must be given. See --help.")
-        if not self.captions:
-            raise ValueError("captions=[]: must name a kind of caption. Use captions=[dense].")
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:
@@ -91,6 +98,7 @@ def parse(argv: list[str]) -> ScoreConfig:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{error.full_key}: {reason}. Keys: {known}.") from error
     assert isinstance(config, ScoreConfig)
+    check_bounds(config)
     config.check()
     return config
 

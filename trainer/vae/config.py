@@ -7,83 +7,109 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Lt
+from typing_extensions import Doc
 
 from data.config import DataConfig
 from models.config import PerceptualConfig, VaeConfig
 from trainer.compose import compose_as, freeze_as, load_as
-from trainer.config import CheckpointConfig, OptimConfig
+from trainer.config import CheckpointConfig, OptimConfig, Seed, Share
 from trainer.layout.config import ParallelConfig
 
 VAE, PERCEPTUAL = "vae", "perceptual"
+Count = Annotated[int, Ge(1)]
+Weight = Annotated[float, Ge(0)]
 
 
 @dataclass
 class VaeLossConfig:
-    """Weights of the terms; the reconstruction's mean absolute error in [-1, 1] has weight 1.
+    """Weights of the terms; the reconstruction's mean absolute error in [-1, 1] has weight 1."""
 
-    squared: of the mean squared error, which PSNR judges and L1 alone would neglect.
-    motion: of the mean absolute error of changes from frame to frame, which is seen as flicker.
-    kl: of the mean divergence of a latent value's posterior from a standard normal.
-    perceptual: of the distance in features of the encoder at ``perceptual_path``; 0 needs none.
-    perceptual_frames: frames of a clip that are compared, drawn anew each visit.
-    lpips: of LPIPS with the weights in the folder ``lpips_path`` (trainer/vae/lpips.py).
-    adversarial: of a patch discriminator's judgement (hinge), from ``adversarial_start`` (a share
-        of the run) on.
-    """
-
-    squared: float = 3.0
-    motion: float = 0.5
-    kl: float = 1e-3
-    perceptual: float = 0.02
-    perceptual_path: str = "weights/perceptual"
-    perceptual_frames: int = 4
-    lpips: float = 0.0
-    lpips_path: str = ""
-    adversarial: float = 0.0
-    adversarial_start: float = 0.5
+    squared: Annotated[
+        Weight,
+        Doc("Weight of the mean squared error, which PSNR judges and L1 alone would neglect."),
+    ] = 3.0
+    motion: Annotated[
+        Weight,
+        Doc("Weight of the mean absolute error of changes from frame to frame, seen as flicker."),
+    ] = 0.5
+    kl: Annotated[
+        Weight,
+        Doc("Weight of the mean divergence of a latent value's posterior from a standard normal."),
+    ] = 1e-3
+    perceptual: Annotated[
+        Weight,
+        Doc("Weight of the distance in features of the encoder at perceptual_path; 0 needs none."),
+    ] = 0.02
+    perceptual_path: Annotated[str, Doc("Folder of the perceptual encoder.")] = "weights/perceptual"
+    perceptual_frames: Annotated[
+        Count, Doc("Frames of a clip that are compared, drawn anew each visit.")
+    ] = 4
+    lpips: Annotated[Weight, Doc("Weight of LPIPS; 0 needs no weights of it.")] = 0.0
+    lpips_path: Annotated[str, Doc("Folder of LPIPS's weights (trainer/vae/lpips.py).")] = ""
+    adversarial: Annotated[
+        Weight, Doc("Weight of a patch discriminator's judgement (hinge); 0 trains none.")
+    ] = 0.0
+    adversarial_start: Annotated[
+        float, Ge(0), Lt(1), Doc("Share of the run after which the discriminator counts.")
+    ] = 0.5
 
 
 @dataclass
 class VaeValidationConfig:
-    """What is measured at the end.
+    """What is measured at the end."""
 
-    splits, samples: clips a split. statistics_samples: training clips that the statistics of the
-    latents are measured on.
-    """
-
-    splits: list[str] = field(default_factory=lambda: ["val_worlds", "val_real"])
-    samples: int = 48
-    statistics_samples: int = 512
+    splits: Annotated[list[str], Doc("Splits to measure.")] = field(
+        default_factory=lambda: ["val_worlds", "val_real"]
+    )
+    samples: Annotated[int, Ge(0), Doc("Clips a split; 0 takes all.")] = 48
+    statistics_samples: Annotated[
+        int,
+        Ge(0),
+        Doc("Training clips that the statistics of the latents are measured on; 0 takes all."),
+    ] = 512
 
 
 @dataclass
 class VaeRun:
-    """A compression network's training.
+    """A compression network's training."""
 
-    start: network of the same shape to start from: the folder of a codec, or of another run, whose
-        newest averaged weights are taken.
-    components: otherwise, training clips whose principal components the linear path starts from;
-        0 starts from the wavelet's rows.
-    steps: optimizer steps; a step is ``data.pack_tokens`` x ``data.packs_per_step`` cells, each of
-        a latent value's stride times 1x2x2.
-    """
-
-    name: str = "vae"
-    seed: int = 0
+    name: Annotated[str, Doc("First part of the run folder's name.")] = "vae"
+    seed: Annotated[Seed, Doc("Decides initial weights, the order of samples and all draws.")] = 0
     vae: VaeConfig = field(default_factory=VaeConfig)
     loss: VaeLossConfig = field(default_factory=VaeLossConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     validation: VaeValidationConfig = field(default_factory=VaeValidationConfig)
-    start: str = ""
-    components: int = 256
-    steps: int = 1000
+    start: Annotated[
+        str,
+        Doc(
+            "Network of the same shape to start from: the folder of a codec, or of another "
+            "run, whose newest averaged weights are taken; empty starts from components."
+        ),
+    ] = ""
+    components: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "Training clips whose principal components the linear path starts from; 0 "
+            "starts from the wavelet's rows."
+        ),
+    ] = 256
+    steps: Annotated[
+        Count,
+        Doc(
+            "Optimizer steps, each of data.pack_tokens x data.packs_per_step cells of a "
+            "latent value's stride times 1x2x2."
+        ),
+    ] = 1000
 
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    log_every: int = 20
-    run_root: str = "runs"
+    log_every: Annotated[Count, Doc("Steps between two rows of metrics.")] = 20
+    run_root: Annotated[str, Doc("Folder of the run folders.")] = "runs"
 
     @property
     def cell(self) -> tuple[int, int, int]:
@@ -95,28 +121,8 @@ class VaeRun:
         """Raise ValueError on values that cannot work."""
         self.vae.check()
         loss = self.loss
-        weights = {
-            "squared": loss.squared,
-            "motion": loss.motion,
-            "kl": loss.kl,
-            "perceptual": loss.perceptual,
-            "lpips": loss.lpips,
-            "adversarial": loss.adversarial,
-        }
-        for name, weight in weights.items():
-            if weight < 0:
-                raise ValueError(f"loss.{name}={weight}: must be at least 0. Use 0 for none.")
-        if loss.perceptual_frames < 1:
-            raise ValueError(
-                f"loss.perceptual_frames={loss.perceptual_frames}: must be at least 1. Use 4."
-            )
-        if not 0 <= loss.adversarial_start < 1:
-            raise ValueError(
-                f"loss.adversarial_start={loss.adversarial_start}: must lie in [0, 1). Use 0.5."
-            )
         if loss.lpips and not loss.lpips_path:
             raise ValueError("loss.lpips_path=: LPIPS needs a folder of weights. See docs/vae.md.")
-        _check_training(self.steps, self.optim, self.seed)
         _check_layout(self.parallel, self.data.packs_per_step)
 
     def identity(self) -> dict[str, Any]:
@@ -127,32 +133,29 @@ class VaeRun:
 
 @dataclass
 class PerceptualRun:
-    """The training of the perceptual encoder on what simulators know of their frames.
+    """The training of the perceptual encoder on what simulators know of their frames."""
 
-    frames: frames of a clip that are looked at, drawn anew each visit.
-    min_share: labels that fewer frames carry are left out; labels: at most so many.
-    """
-
-    name: str = "perceptual"
-    seed: int = 0
+    name: Annotated[str, Doc("First part of the run folder's name.")] = "perceptual"
+    seed: Annotated[Seed, Doc("Decides initial weights, the order of samples and all draws.")] = 0
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    steps: int = 500
-    frames: int = 3
-    labels: int = 128
-    min_share: float = 0.005
-    val_split: str = "val_worlds"
-    val_samples: int = 128
+    steps: Annotated[Count, Doc("Optimizer steps.")] = 500
+    frames: Annotated[Count, Doc("Frames of a clip that are looked at, drawn anew each visit.")] = 3
+    labels: Annotated[Count, Doc("Most labels to learn.")] = 128
+    min_share: Annotated[
+        Share, Doc("Labels that a smaller share of the frames carries are left out.")
+    ] = 0.005
+    val_split: Annotated[str, Doc("Split that is measured at the end.")] = "val_worlds"
+    val_samples: Annotated[int, Ge(0), Doc("Clips of that split; 0 takes all.")] = 128
 
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    log_every: int = 20
-    run_root: str = "runs"
+    log_every: Annotated[Count, Doc("Steps between two rows of metrics.")] = 20
+    run_root: Annotated[str, Doc("Folder of the run folders.")] = "runs"
 
     def check(self) -> None:
         """Raise ValueError on values that cannot work."""
-        _check_training(self.steps, self.optim, self.seed)
         _check_layout(self.parallel, self.data.packs_per_step)
 
     def identity(self) -> dict[str, Any]:
@@ -200,15 +203,6 @@ def _identity(run: VaeRun | PerceptualRun, names: tuple[str, ...]) -> dict[str, 
     chosen["data"] = {key: config["data"][key] for key in planning}
     chosen["data"]["name"] = "/".join(Path(run.data.root).parts[-2:])
     return chosen
-
-
-def _check_training(steps: int, optim: OptimConfig, seed: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps={steps}: must be at least 1. Use 1000.")
-    if optim.lr <= 0:
-        raise ValueError(f"optim.lr={optim.lr}: must be positive. Use 2e-3.")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: must be at least 0. Use 0.")
 
 
 def _check_layout(parallel: ParallelConfig, packs_per_step: int) -> None:

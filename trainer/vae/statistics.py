@@ -14,9 +14,11 @@ and channels are found by coding an empty clip; mean, scale and spread by encodi
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from rich.console import Console
+from typing_extensions import Doc
 
 from data.config import DataConfig
 from data.loading.loader import load_fixed
@@ -30,14 +32,15 @@ from trainer.compose import parse_as
 
 @dataclass
 class StatisticsConfig:
-    """What the command takes; ``codec.path`` and ``data.root`` are needed, the rest has defaults.
-
-    samples: training clips, in a fixed order stratified by source and shape.
-    """
+    """What the command takes; ``codec.path`` and ``data.root`` are needed."""
 
     codec: CodecConfig = field(default_factory=lambda: CodecConfig(kind=CodecKind.diffusers))
     data: DataConfig = field(default_factory=DataConfig)
-    samples: int = 256
+    samples: Annotated[
+        int,
+        Ge(0),
+        Doc("Training clips, in a fixed order stratified by source and shape; 0 takes all."),
+    ] = 256
 
 
 def measure_latents(codec: Codec, data: DataConfig, samples: int) -> dict[str, Any]:
