@@ -12,10 +12,11 @@ examples:
 
 Prints one line a run and returns; `python -m launch.status` shows what becomes of them. Submitting
 twice is harmless: what is finished or in the queue is left alone. A run that was cancelled starts
-again. dry=true prints the script and submits nothing. Keys: launch/config.py,
-launch/slurm_config.py and, for the run, trainer/config.py; clusters: launch/conf/cluster.
+again. dry=true prints the script (here: the command), starts nothing and leaves nothing behind.
+Keys: docs/config.md; clusters: launch/conf/cluster.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from launch.local.process import Job
 
 
-def find_jobs(words: Sequence[str]) -> "list[Job]":
+def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
     """Return the jobs of a command line: frozen runs of folders, or one run that it composes.
 
-    Raises ValueError.
+    The composed run is frozen, unless ``dry``. Raises ValueError.
     """
     from launch.run_folder.runs import find_runs, refuse_study
     from trainer.config import compose_run, freeze, run_name
@@ -44,7 +45,8 @@ def find_jobs(words: Sequence[str]) -> "list[Job]":
         return [_frozen(run.path) for folder in folders for run in find_runs(Path(folder))]
     run = compose_run(list(words))
     folder = Path(run.run_root) / run_name(run)
-    freeze(run, folder)
+    if not dry:
+        freeze(run, folder)
     return [_job(folder, start_command(run, folder), run.parallel.processes, run.horizon.flops)]
 
 
@@ -116,11 +118,14 @@ def main(argv: list[str]) -> int:
         about, words = split_overrides(argv)
         dry = "dry=true" in words
         cluster = compose_cluster(about)
-        jobs = find_jobs([word for word in words if word != "dry=true"])
+        jobs = find_jobs([word for word in words if word != "dry=true"], dry)
         title = jobs[0].name if len(jobs) == 1 else jobs[0].run_dir.resolve().parent.name
-        if cluster.kind is ClusterKind.local:
-            return _run_here(title, jobs, cluster)
-        return (_show if dry else _submit)(title, jobs, cluster)
+        local = cluster.kind is ClusterKind.local
+        if dry and local:
+            print(*(shlex.join(job.argv) for job in jobs), sep="\n")
+            return 0
+        start = _run_here if local else _show if dry else _submit
+        return start(title, jobs, cluster)
     except (ValueError, SlurmError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
