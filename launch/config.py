@@ -3,7 +3,12 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge, Gt
+from typing_extensions import Doc
+
+from data.bounds import check_bounds
 from launch.slurm_config import SlurmConfig
 
 CONF_DIR = Path(__file__).parent / "conf"
@@ -18,51 +23,48 @@ class ClusterKind(StrEnum):
 
 @dataclass
 class ClusterConfig:
-    """Say where jobs run and how they are treated there.
+    """Say where jobs run and how they are treated there."""
 
-    kind: see :class:`ClusterKind`.
-    slots: processes that may run at once on this machine; 0 takes every core it may use.
-    threads_per_process: OpenMP, MKL and OpenBLAS threads of each process. Tiny models scale
-        better over runs than over threads, hence 1.
-    grace_seconds: time between SIGTERM, on which a run saves a checkpoint, and SIGKILL. Keep it
-        above torchrun's own 30 s, after which the agent kills its workers.
-    retries: times a failed job is started again; it resumes from its last checkpoint. On SLURM a
-        run that has saved a new checkpoint since has all of them again.
-    poll_seconds: how often a queue is asked.
-    price_per_hour: of one process (its GPU, or its core), in any currency; 0 shows no cost.
-    slurm: for ``kind=slurm``, see :class:`launch.slurm_config.SlurmConfig`.
-    """
-
-    kind: ClusterKind = ClusterKind.local
-    slots: int = 0
-    threads_per_process: int = 1
-    grace_seconds: float = 60.0
-    retries: int = 1
-    poll_seconds: float = 0.5
-    price_per_hour: float = 0.0
+    kind: Annotated[ClusterKind, Doc("Where jobs run.")] = ClusterKind.local
+    slots: Annotated[
+        int,
+        Ge(0),
+        Doc("Processes that may run at once on this machine; 0 takes every core it may use."),
+    ] = 0
+    threads_per_process: Annotated[
+        int,
+        Ge(1),
+        Doc(
+            "OpenMP, MKL and OpenBLAS threads of each process; tiny models scale better "
+            "over runs than over threads."
+        ),
+    ] = 1
+    grace_seconds: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "Time between SIGTERM, on which a run saves a checkpoint, and SIGKILL; keep it "
+            "above torchrun's own 30 s, after which the agent kills its workers."
+        ),
+    ] = 60.0
+    retries: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "Times a failed job is started again, from its last checkpoint; on SLURM a run "
+            "that has saved a new checkpoint since has all of them again."
+        ),
+    ] = 1
+    poll_seconds: Annotated[float, Gt(0), Doc("How often a queue is asked.")] = 0.5
+    price_per_hour: Annotated[
+        float,
+        Ge(0),
+        Doc("Price of one process (its GPU, or its core), in any currency; 0 shows no cost."),
+    ] = 0.0
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
 
     def __post_init__(self) -> None:
-        if self.slots < 0:
-            raise ValueError(f"cluster.slots={self.slots}: must be 0 or more. 0 takes all cores.")
-        if self.threads_per_process < 1:
-            raise ValueError(
-                f"cluster.threads_per_process={self.threads_per_process}: must be 1 or more. Use 1."
-            )
-        if self.grace_seconds < 0:
-            raise ValueError(
-                f"cluster.grace_seconds={self.grace_seconds}: must be 0 or more. Use 60."
-            )
-        if self.retries < 0:
-            raise ValueError(
-                f"cluster.retries={self.retries}: must be 0 or more. 0 gives one attempt."
-            )
-        if self.poll_seconds <= 0:
-            raise ValueError(f"cluster.poll_seconds={self.poll_seconds}: must be positive. Use 1.")
-        if self.price_per_hour < 0:
-            raise ValueError(
-                f"cluster.price_per_hour={self.price_per_hour}: must be 0 or more. 0 shows none."
-            )
+        check_bounds(self, "cluster.")
         self.slurm.check()
 
 

@@ -3,6 +3,12 @@
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
+
+from annotated_types import Ge
+from typing_extensions import Doc
+
+Count = Annotated[int, Ge(1)]
 
 # What sbatch reads on an #SBATCH line as one plain word: no space, quote, hash or backslash. Signs
 # that a shell would act on (& | * in a constraint) are data there: no shell sees these lines.
@@ -38,74 +44,105 @@ class TimeLimitPolicy(StrEnum):
 
 @dataclass
 class ContainerConfig:
-    """A container for the ranks, by pyxis and enroot; no image, no container.
+    """A container for the ranks, by pyxis and enroot; no image, no container."""
 
-    image: as enroot takes it, such as ``nvcr.io#nvidia/pytorch:25.10-py3`` or a .sqsh file.
-    mounts: HOST:CONTAINER[:ro] each; the working folder, the data and the runs must be among them.
-    workdir: where ranks start in it; empty takes the working folder of the submission.
-    python: the interpreter in the container.
-    """
-
-    image: str = ""
-    mounts: list[str] = field(default_factory=list)
-    workdir: str = ""
-    python: str = "python3"
+    image: Annotated[
+        str,
+        Doc(
+            "As enroot takes it, such as nvcr.io#nvidia/pytorch:25.10-py3 or a .sqsh file; "
+            "empty for no container."
+        ),
+    ] = ""
+    mounts: Annotated[
+        list[str],
+        Doc(
+            "HOST:CONTAINER[:ro] each; the working folder, the data and the runs must be "
+            "among them."
+        ),
+    ] = field(default_factory=list)
+    workdir: Annotated[
+        str, Doc("Where ranks start in it; empty takes the working folder of the submission.")
+    ] = ""
+    python: Annotated[str, Doc("The interpreter in the container.")] = "python3"
 
 
 @dataclass
 class SlurmConfig:
-    """How jobs are described to SLURM and carried through failures.
+    """How jobs are described to SLURM and carried through failures."""
 
-    partition, account, qos, constraint, reservation: as sbatch takes them; empty leaves them out.
-    exclude: nodes not to use. options: further sbatch options, as [gres=gpu:h100:8, exclusive].
-    processes_per_node, cpus_per_process: how ranks are laid over nodes.
-    gpus_per_node: asked for each node of a run that fills its nodes; a smaller run asks for one GPU
-        a process. 0 asks for none.
-    memory_gib: of a node; 0 leaves it to the partition.
-    minutes: time limit of a job; 0 leaves it to the partition.
-    signal_seconds: how long before the limit a run is told to save. SLURM may tell it up to 60 s
-        earlier, and no later.
-    on_time_limit, chain_length: see TimeLimitPolicy.
-    array_throttle: runs of one array at once; 0 sets no limit. max_array: the site's
-        MaxArraySize - 1; longer studies become several arrays.
-    backoff_seconds: wait before the first repetition of a failed run, doubled each time.
-    silent_seconds: a run that gives no sign of life for so long is killed and queued again; 0: off.
-    exclude_suspects: queue a stalled run again without the nodes that its watchdog blames.
-    starter: see Starter. container: see ContainerConfig.
-    prologue: a shell file of the site that every job sources; modules: loaded before it.
-    env: variables of every job, as ["NAME=value"].
-    pass_env: names of variables handed over from the submitting shell without their values being
-        written anywhere; the place for keys.
-    python: interpreter on the nodes; empty takes the one that submits.
-    """
-
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""
-    reservation: str = ""
-    exclude: list[str] = field(default_factory=list)
-    options: list[str] = field(default_factory=list)
-    processes_per_node: int = 8
-    cpus_per_process: int = 1
-    gpus_per_node: int = 0
-    memory_gib: int = 0
-    minutes: int = 0
-    signal_seconds: int = 180
-    on_time_limit: TimeLimitPolicy = TimeLimitPolicy.requeue
-    chain_length: int = 1
-    array_throttle: int = 0
-    max_array: int = 1000
-    backoff_seconds: float = 5.0
-    silent_seconds: float = 900.0
-    exclude_suspects: bool = True
-    starter: Starter = Starter.srun
+    partition: Annotated[str, Doc("As sbatch takes it; empty leaves it out.")] = ""
+    account: Annotated[str, Doc("As sbatch takes it; empty leaves it out.")] = ""
+    qos: Annotated[str, Doc("As sbatch takes it; empty leaves it out.")] = ""
+    constraint: Annotated[str, Doc("As sbatch takes it; empty leaves it out.")] = ""
+    reservation: Annotated[str, Doc("As sbatch takes it; empty leaves it out.")] = ""
+    exclude: Annotated[list[str], Doc("Nodes not to use.")] = field(default_factory=list)
+    options: Annotated[
+        list[str], Doc("Further sbatch options, as [gres=gpu:h100:8, exclusive].")
+    ] = field(default_factory=list)
+    processes_per_node: Annotated[Count, Doc("Ranks that a node holds.")] = 8
+    cpus_per_process: Annotated[Count, Doc("Cores of a rank.")] = 1
+    gpus_per_node: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "Asked for each node of a run that fills its nodes, while a smaller run asks "
+            "for one GPU a process; 0 asks for none."
+        ),
+    ] = 0
+    memory_gib: Annotated[int, Ge(0), Doc("Memory of a node; 0 leaves it to the partition.")] = 0
+    minutes: Annotated[int, Ge(0), Doc("Time limit of a job; 0 leaves it to the partition.")] = 0
+    signal_seconds: Annotated[
+        Count,
+        Doc(
+            "How long before the limit a run is told to save; SLURM may tell it up to 60 s "
+            "earlier, and no later."
+        ),
+    ] = 180
+    on_time_limit: Annotated[
+        TimeLimitPolicy,
+        Doc(
+            "How a run goes on after its time limit: requeue needs the site's leave, chain "
+            "submits chain_length jobs at once, each waiting for the one before."
+        ),
+    ] = TimeLimitPolicy.requeue
+    chain_length: Annotated[Count, Doc("Jobs of a chain.")] = 1
+    array_throttle: Annotated[int, Ge(0), Doc("Runs of one array at once; 0 sets no limit.")] = 0
+    max_array: Annotated[
+        Count, Doc("The site's MaxArraySize - 1; longer studies become several arrays.")
+    ] = 1000
+    backoff_seconds: Annotated[
+        float, Ge(0), Doc("Wait before the first repetition of a failed run, doubled each time.")
+    ] = 5.0
+    silent_seconds: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "A run that gives no sign of life for so long is killed and queued again; 0 "
+            "turns it off."
+        ),
+    ] = 900.0
+    exclude_suspects: Annotated[
+        bool, Doc("Queue a stalled run again without the nodes that its watchdog blames.")
+    ] = True
+    starter: Annotated[
+        Starter, Doc("What starts the ranks: srun one process each, or srun one torchrun a node.")
+    ] = Starter.srun
     container: ContainerConfig = field(default_factory=ContainerConfig)
-    prologue: str = ""
-    modules: list[str] = field(default_factory=list)
-    env: list[str] = field(default_factory=list)
-    pass_env: list[str] = field(default_factory=list)
-    python: str = ""
+    prologue: Annotated[str, Doc("A shell file of the site that every job sources.")] = ""
+    modules: Annotated[list[str], Doc("Modules that are loaded before it.")] = field(
+        default_factory=list
+    )
+    env: Annotated[list[str], Doc("Variables of every job, as [NAME=value].")] = field(
+        default_factory=list
+    )
+    pass_env: Annotated[
+        list[str],
+        Doc(
+            "Names of variables handed over from the submitting shell without their values "
+            "being written anywhere; the place for keys."
+        ),
+    ] = field(default_factory=list)
+    python: Annotated[str, Doc("Interpreter on the nodes; empty takes the one that submits.")] = ""
 
     def check(self) -> None:
         """Raise ValueError on what SLURM would misread, or what must not be written."""
@@ -133,13 +170,6 @@ class SlurmConfig:
             _check_word(key, value)
 
     def _check_numbers(self) -> None:
-        least = {"processes_per_node": 1, "cpus_per_process": 1, "chain_length": 1, "max_array": 1}
-        least |= {"gpus_per_node": 0, "memory_gib": 0, "minutes": 0, "array_throttle": 0}
-        least |= {"signal_seconds": 1, "backoff_seconds": 0, "silent_seconds": 0}
-        for key, low in least.items():
-            value = getattr(self, key)
-            if value < low:
-                raise ValueError(f"cluster.slurm.{key}={value}: must be at least {low}. Use {low}.")
         if self.minutes and self.signal_seconds >= 60 * self.minutes:
             raise ValueError(
                 f"cluster.slurm.signal_seconds={self.signal_seconds}: must be less than the limit "

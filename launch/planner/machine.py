@@ -7,15 +7,22 @@ Values live in ``conf/machine``, each with its source. What a layout makes of a 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge, Gt, Le, MinLen
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import Doc
 
+from data.bounds import check_bounds
 from launch.planner.network import DIT_TRAFFIC
 from models.config import ModelConfig
 from models.dit.count import count_flops
 from trainer.compose import explain, refuse_unknown
 
+Positive = Annotated[float, Gt(0)]
+Amount = Annotated[float, Ge(0)]
+Part = Annotated[float, Gt(0), Le(1)]
 MACHINE_DIR = Path(__file__).parents[1] / "conf" / "machine"
 # Tokens of a clip and of its caption where none are known: those of the demo.
 TYPICAL_SEGMENT, TYPICAL_CAPTION = 320, 32
@@ -23,119 +30,97 @@ TYPICAL_SEGMENT, TYPICAL_CAPTION = 320, 32
 
 @dataclass
 class LinkConfig:
-    """A network between devices.
+    """A network between devices."""
 
-    bytes_per_second: what one device sends while it receives as much.
-    latency_seconds: of a message, whatever its size.
-    """
-
-    bytes_per_second: float = 1e9
-    latency_seconds: float = 1e-5
+    bytes_per_second: Annotated[
+        Positive, Doc("What one device sends while it receives as much.")
+    ] = 1e9
+    latency_seconds: Annotated[Amount, Doc("Of a message, whatever its size.")] = 1e-5
 
 
 @dataclass
 class PriceConfig:
-    """What a device costs an hour, in which money, as of when, and whose price that is."""
+    """What a device costs an hour."""
 
-    per_device_hour: float = 0.0
-    currency: str = "USD"
-    as_of: str = ""
-    source: str = ""
+    per_device_hour: Annotated[Amount, Doc("Price of a device for an hour; 0 shows no cost.")] = 0.0
+    currency: Annotated[str, Doc("In which money.")] = "USD"
+    as_of: Annotated[str, Doc("As of when.")] = ""
+    source: Annotated[str, Doc("Whose price that is.")] = ""
 
 
 @dataclass
 class EfficiencyConfig:
-    """What of a data sheet arrives in training; few constants, each of one physical thing.
+    """What of a data sheet arrives in training; few constants, each of one physical thing."""
 
-    matmul, attention: shares of the peak that matrix products and attention kernels sustain;
-    products over D reach D / (D + half_width) of theirs.
-    memory: share of the memory bandwidth that elementwise kernels and the optimizer reach.
-    link: share of a link's bandwidth that collectives reach.
-    hidden: share of the compute beside it that traffic can hide behind.
-    pack_seconds, block_seconds: time of a forward and backward pass, and of each block in it, that
-    does not depend on the size of tensors: starting kernels. An accelerator works meanwhile, and
-    waits where it is done sooner.
-    """
-
-    matmul: float = 0.7
-    attention: float = 0.37
-    half_width: float = 1000.0
-    memory: float = 0.8
-    link: float = 0.8
-    hidden: float = 0.5
-    pack_seconds: float = 0.0
-    block_seconds: float = 0.0
+    matmul: Annotated[
+        Part,
+        Doc(
+            "Share of the peak that matrix products sustain; over D they reach D / (D + "
+            "half_width) of it."
+        ),
+    ] = 0.7
+    attention: Annotated[Part, Doc("Share of the peak that attention kernels sustain.")] = 0.37
+    half_width: Annotated[
+        Amount, Doc("Width D at which matrix products reach half of their share.")
+    ] = 1000.0
+    memory: Annotated[
+        Part, Doc("Share of the memory bandwidth that elementwise kernels and the optimizer reach.")
+    ] = 0.8
+    link: Annotated[Part, Doc("Share of a link's bandwidth that collectives reach.")] = 0.8
+    hidden: Annotated[
+        float, Ge(0), Le(1), Doc("Share of the compute beside it that traffic can hide behind.")
+    ] = 0.5
+    pack_seconds: Annotated[
+        Amount,
+        Doc(
+            "Time of a forward and backward pass that does not depend on the size of "
+            "tensors: starting kernels, during which an accelerator works on."
+        ),
+    ] = 0.0
+    block_seconds: Annotated[Amount, Doc("The same of each block in it.")] = 0.0
 
 
 @dataclass
 class MachineConfig:
-    """A kind of node and what joins nodes.
+    """A kind of node and what joins nodes."""
 
-    accelerator: false for CPUs. devices_per_node: of them; on a CPU, processes. memory_bytes: of a
-    device; host_memory_bytes: of a node. reserved_bytes: of a device, for its context, NCCL and
-    fragmentation. peak_flops: dense FLOP/s of a device by precision (fp32, bf16).
-    memory_bytes_per_second: of a device; host_bytes_per_second: its share of the host's memory, and
-    of the way there, for what is offloaded. node_link, network: between devices of one node, and of
-    two. watts: of a device under load with its share of the node; power_overhead: what the hall
-    draws over what its nodes draw (PUE).
-    """
-
-    name: str = ""
-    accelerator: bool = True
-    devices_per_node: int = 8
-    memory_bytes: float = 80e9
-    host_memory_bytes: float = 1e12
-    reserved_bytes: float = 4e9
-    peak_flops: dict[str, float] = field(default_factory=lambda: {"fp32": 1e12})
-    memory_bytes_per_second: float = 1e12
-    host_bytes_per_second: float = 20e9
-    node_link: LinkConfig = field(default_factory=LinkConfig)
-    network: LinkConfig = field(default_factory=LinkConfig)
-    watts: float = 1000.0
-    power_overhead: float = 1.2
+    name: Annotated[str, Doc("Name of its file, filled in when it is loaded.")] = ""
+    accelerator: Annotated[bool, Doc("Whether devices are accelerators; false for CPUs.")] = True
+    devices_per_node: Annotated[int, Ge(1), Doc("Devices of a node; on a CPU, processes.")] = 8
+    memory_bytes: Annotated[Positive, Doc("Memory of a device.")] = 80e9
+    host_memory_bytes: Annotated[Positive, Doc("Memory of a node.")] = 1e12
+    reserved_bytes: Annotated[
+        Amount, Doc("Memory of a device for its context, NCCL and fragmentation.")
+    ] = 4e9
+    peak_flops: Annotated[
+        dict[str, Positive], MinLen(1), Doc("Dense FLOP/s of a device by precision (fp32, bf16).")
+    ] = field(default_factory=lambda: {"fp32": 1e12})
+    memory_bytes_per_second: Annotated[Positive, Doc("Memory bandwidth of a device.")] = 1e12
+    host_bytes_per_second: Annotated[
+        Positive,
+        Doc(
+            "A device's share of the host's memory bandwidth, and of the way there, for "
+            "what is offloaded."
+        ),
+    ] = 20e9
+    node_link: Annotated[LinkConfig, Doc("Between devices of one node.")] = field(
+        default_factory=LinkConfig
+    )
+    network: Annotated[LinkConfig, Doc("Between devices of two nodes.")] = field(
+        default_factory=LinkConfig
+    )
+    watts: Annotated[Positive, Doc("Power of a device under load with its share of the node.")] = (
+        1000.0
+    )
+    power_overhead: Annotated[
+        float, Ge(1), Doc("What the hall draws over what its nodes draw (PUE).")
+    ] = 1.2
     price: PriceConfig = field(default_factory=PriceConfig)
     efficiency: EfficiencyConfig = field(default_factory=EfficiencyConfig)
 
     def check(self) -> None:
         """Raise ValueError on values that no machine has."""
-        if self.devices_per_node < 1:
-            raise ValueError(
-                f"machine.devices_per_node={self.devices_per_node}: must be at least 1. Use 8."
-            )
-        positive = (
-            "memory_bytes",
-            "host_memory_bytes",
-            "memory_bytes_per_second",
-            "host_bytes_per_second",
-            "watts",
-        )
-        _check_positive("machine", self, positive)
-        for key in ("node_link", "network"):
-            _check_positive(f"machine.{key}", getattr(self, key), ("bytes_per_second",))
-        for precision, flops in self.peak_flops.items():
-            if flops <= 0:
-                raise ValueError(
-                    f"machine.peak_flops.{precision}={flops:g}: must be positive. Use 1e12."
-                )
-        for key in ("matmul", "attention", "memory", "link", "hidden"):
-            share = getattr(self.efficiency, key)
-            if not (0 < share <= 1 or (key == "hidden" and share == 0)):
-                raise ValueError(
-                    f"machine.efficiency.{key}={share:g}: must be a share in (0, 1]. Use 0.7."
-                )
-        if self.power_overhead < 1:
-            raise ValueError(
-                f"machine.power_overhead={self.power_overhead:g}: must be at least 1. Use 1.2."
-            )
-        for key, value in (
-            ("reserved_bytes", self.reserved_bytes),
-            ("price.per_device_hour", self.price.per_device_hour),
-            ("efficiency.half_width", self.efficiency.half_width),
-            ("efficiency.pack_seconds", self.efficiency.pack_seconds),
-            ("efficiency.block_seconds", self.efficiency.block_seconds),
-        ):
-            if value < 0:
-                raise ValueError(f"machine.{key}={value:g}: must not be negative. Use 0.")
+        check_bounds(self, "machine.")
 
     def peak(self, precision: str) -> float:
         """Return the dense peak FLOP/s of a device; ValueError for an unknown precision."""
@@ -228,10 +213,3 @@ def _open(schema: DictConfig) -> DictConfig:
     merged = OmegaConf.merge(schema, {"peak_flops": {"fp32": 1.0, "bf16": 1.0}})
     assert isinstance(merged, DictConfig)
     return merged
-
-
-def _check_positive(prefix: str, part: object, keys: Sequence[str]) -> None:
-    for key in keys:
-        value = getattr(part, key)
-        if value <= 0:
-            raise ValueError(f"{prefix}.{key}={value:g}: must be positive. Use 1e12.")

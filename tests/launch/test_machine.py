@@ -83,10 +83,10 @@ def test_money_and_energy_follow_device_hours():
         ("h100", ["speed=1"], "machine.speed: unknown key"),
         ("h100", ["price.foo=1"], "machine.price.foo: unknown key. Allowed: as_of"),
         ("h100", ["watts=much"], "machine.watts: Value 'much'"),
-        ("h100", ["memory_bytes=0"], "machine.memory_bytes=0: must be positive"),
+        ("h100", ["memory_bytes=0"], "machine.memory_bytes=0: must be above 0"),
         ("h100", ["network.bytes_per_second=-1"], "machine.network.bytes_per_second=-1"),
-        ("h100", ["efficiency.matmul=1.2"], "machine.efficiency.matmul=1.2: must be a share"),
-        ("h100", ["price.per_device_hour=-1"], "must not be negative"),
+        ("h100", ["efficiency.matmul=1.2"], "machine.efficiency.matmul=1.2: must be at most 1"),
+        ("h100", ["price.per_device_hour=-1"], "must be at least 0"),
         ("h100", ["devices_per_node=0"], "must be at least 1"),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_search_as_json_names_days_and_money(capsys):
         (["machine=h1", *RUN], "machine=h1: unknown choice. Allowed: a100"),
         (["machine.volts=3", *RUN], "machine.volts: unknown key"),
         (["plan.foo=3", *RUN], "plan.foo: unknown key"),
-        (["plan.goodput=2", *RUN], "plan.goodput=2: must be a share"),
+        (["plan.goodput=2", *RUN], "plan.goodput=2: must be at most 1. Use"),
         (["--search", "gpus=8", "search.precision=fp8", *RUN], "search.precision: Invalid value"),
         (["--verbose", *RUN], "--verbose: unknown flag"),
         (
