@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import launch
+from data.bounds import check_bounds
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.points.config import GridStudyConfig
@@ -53,6 +54,7 @@ def compose_any(overrides: list[str]) -> StudyConfig | ArmsConfig | GridStudyCon
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, schema)) from error
     assert isinstance(study, StudyConfig | ArmsConfig | GridStudyConfig)
+    check_bounds(study)
     check_name(study.name)
     study.check()
     return study

@@ -4,9 +4,13 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
-from models.config import ModelConfig
+from annotated_types import Ge, Gt
+from typing_extensions import Doc
+
+from data.bounds import check_bounds
+from models.config import Count, HeadDim, ModelConfig
 from models.dit.count import count_flops, count_params
 from sweeps.ladder.shapes import Constraint, Rung, ladder, shape_for, smallest
 
@@ -36,24 +40,24 @@ models/dit/count.py.
 class TableConfig:
     """What the command takes; its help says what it means."""
 
-    low: float = 0.0
-    high: float = 3e10
-    ratio: float = 1.7
-    tp: int = 1
-    cp: int = 1
-    pp: int = 1
-    interleave: int = 1
-    head_dim: int = 64
-    channels: int = 16
-    text_width: int = 4096
-    clip: int = 10000
-    caption: int = 128
+    low: Annotated[
+        float, Ge(0), Doc("Parameters of the first rung; 0 takes the smallest shape there is.")
+    ] = 0.0
+    high: Annotated[float, Gt(0), Doc("Most parameters of a rung.")] = 3e10
+    ratio: Annotated[float, Gt(1), Doc("Factor in parameters between two rungs.")] = 1.7
+    tp: Annotated[Count, Doc("Tensor parallel ranks that every rung allows.")] = 1
+    cp: Annotated[Count, Doc("Context parallel ranks that every rung allows.")] = 1
+    pp: Annotated[Count, Doc("Pipeline stages that every rung allows.")] = 1
+    interleave: Annotated[Count, Doc("Chunks of blocks of a pipeline stage.")] = 1
+    head_dim: Annotated[HeadDim, Doc("Size of a head to aim at.")] = 64
+    channels: Annotated[Count, Doc("Channels of a latent.")] = 16
+    text_width: Annotated[Count, Doc("Size of a caption token state.")] = 4096
+    clip: Annotated[Count, Doc("Tokens of a clip.")] = 10000
+    caption: Annotated[Count, Doc("Tokens of its caption.")] = 128
 
     def check(self) -> None:
         """Raise ValueError on what cannot be counted."""
-        for key in ("channels", "text_width", "clip", "caption"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least 1. Use 16.")
+        check_bounds(self)
         self.base().check()
         self.constraint.check()
 

@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, log
 from statistics import median
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, MinLen
+from typing_extensions import Doc
 
 from launch.planner.machine import MachineConfig
 from models.config import ModelConfig
@@ -17,58 +21,56 @@ from sweeps.fit.saved import SavedLaw
 STEPS = (1.0, 10.0, 100.0)  # targets, in times the largest budget, where none is given
 DECADE, REACH = log(10), log(1e30)  # of compute: where a loss is looked for, from the runs on
 
+Positive = Annotated[float, Gt(0)]
+Change = Annotated[float, Gt(-1), Le(10)]  # a year's, as a share of the year before
+
 
 @dataclass
 class PriceConfig:
-    """What is assumed of today and of later years; every value can be set.
+    """What is assumed of today and of later years; every value can be set."""
 
-    law: the ``law.json`` of a study, of any form of parameters and tokens. losses: targets; empty
-        takes those that the law gives at 1, 10 and 100 times the largest budget it was fitted to.
-    machines: names of ``launch/conf/machine``.
-    flops_per_param_token: k; 0 takes the law's own ratio on its frontier.
-    width_per_block: shape of a model, which decides how fast a device is on it.
-    pack_tokens: rows of a micro-batch; clip_tokens: of a clip in it.
-    parallel_share: what communication and bubbles leave.
-    mfu: share of the peak in place of these four; 0 estimates it.
-    years: how far to look. price_per_year: change of the price of a device-hour.
-    efficiency_per_year: change of the FLOP/s that a device-hour gives, hardware and software.
-    algorithm_per_year: change of the loss-equivalent worth of a FLOP by better methods.
-    out: an HTML page to write; empty for none.
-    """
-
-    law: str = ""
-    losses: list[float] = field(default_factory=list)
-    machines: list[str] = field(default_factory=lambda: ["h100", "h200", "b200", "a100"])
-    flops_per_param_token: float = 0.0
-    width_per_block: float = 32.0
-    pack_tokens: int = 16384
-    clip_tokens: int = 1024
-    parallel_share: float = 0.85
-    mfu: float = 0.0
-    years: int = 5
-    price_per_year: float = -0.15
-    efficiency_per_year: float = 0.25
-    algorithm_per_year: float = 0.30
-    out: str = ""
+    law: Annotated[str, Doc("The law.json of a study, of any form of parameters and tokens.")] = ""
+    losses: Annotated[
+        list[Positive],
+        Doc(
+            "Targets; empty takes those that the law gives at 1, 10 and 100 times the "
+            "largest budget it was fitted to."
+        ),
+    ] = field(default_factory=list)
+    machines: Annotated[list[str], MinLen(1), Doc("Names of launch/conf/machine.")] = field(
+        default_factory=lambda: ["h100", "h200", "b200", "a100"]
+    )
+    flops_per_param_token: Annotated[
+        float,
+        Ge(0),
+        Doc("FLOPs a parameter and token; 0 takes the law's own ratio on its frontier."),
+    ] = 0.0
+    width_per_block: Annotated[
+        Positive,
+        Doc("Width of a model for each of its blocks, which decides how fast a device is on it."),
+    ] = 32.0
+    pack_tokens: Annotated[int, Ge(1), Doc("Rows of a micro-batch.")] = 16384
+    clip_tokens: Annotated[int, Ge(1), Doc("Tokens of a clip in it.")] = 1024
+    parallel_share: Annotated[float, Gt(0), Le(1), Doc("What communication and bubbles leave.")] = (
+        0.85
+    )
+    mfu: Annotated[
+        float, Ge(0), Le(1), Doc("Share of the peak in place of these four; 0 estimates it.")
+    ] = 0.0
+    years: Annotated[int, Ge(0), Le(30), Doc("How far to look.")] = 5
+    price_per_year: Annotated[Change, Doc("Change of the price of a device-hour.")] = -0.15
+    efficiency_per_year: Annotated[
+        Change, Doc("Change of the FLOP/s that a device-hour gives, hardware and software.")
+    ] = 0.25
+    algorithm_per_year: Annotated[
+        Change, Doc("Change of the loss-equivalent worth of a FLOP by better methods.")
+    ] = 0.30
+    out: Annotated[str, Doc("An HTML page to write; empty for none.")] = ""
 
     def check(self) -> None:
         """Raise ValueError on values that cannot be."""
         if not self.law:
             raise ValueError("law=: is required. Use law=docs/studies/demo/law.json.")
-        if not self.machines:
-            raise ValueError("machines=[]: must name one. Use machines=[h100].")
-        for key in ("price_per_year", "efficiency_per_year", "algorithm_per_year"):
-            if getattr(self, key) <= -1:
-                raise ValueError(f"{key}={getattr(self, key):g}: must be above -1. Use 0.2.")
-        for key in ("width_per_block", "pack_tokens", "clip_tokens", "parallel_share"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key}={getattr(self, key):g}: must be positive. Use 1.")
-        if not 0 <= self.mfu <= 1 or self.flops_per_param_token < 0:
-            raise ValueError(
-                f"mfu={self.mfu:g}: must be a share in [0, 1], and the FLOPs positive."
-            )
-        if not 0 <= self.years <= 30:
-            raise ValueError(f"years={self.years}: must lie in 0..30. Use 5.")
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def test_more_seeds_continue_a_study_and_other_arms_do_not(tmp_path: Path) -> No
         ("draws.captions=[dropped]", "a dropped caption is no prompt"),
         ("draws.probe=framing", r"needs clips with truth\. Set draws\.root"),
         ("draws.probe=eyes", r"expected one of \[none, attributes, framing\]"),
-        ("level=1", r"^level: must lie in"),
+        ("level=1", r"^level=1: must be below 1"),
         ("budgets=[1,2]", r"^budgets: unknown key\. Allowed: arms, base"),
     ],
 )

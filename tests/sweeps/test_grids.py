@@ -124,7 +124,7 @@ def test_a_missing_data_set_is_refused_unless_a_clip_stands_in(tmp_path: Path) -
     ("override", "message"),
     [
         ("lengths.tokens=[1e5]", r"^lengths: must give values of one unit"),
-        ("lengths.flops=[-1]", r"^lengths: must be positive"),
+        ("lengths.flops=[-1]", r"^lengths\.flops\[0\]=-1: must be above 0"),
         ("seeds=[1,1]", r"^seeds: must be distinct"),
         ("repeat.seeds=[0]", r"^seeds: must be distinct"),
         ("repeat={seeds: [9], lengths: [3]}", r"^repeat\.lengths: must be among lengths"),

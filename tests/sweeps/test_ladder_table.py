@@ -54,10 +54,10 @@ def test_the_table_names_every_published_shape(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("tp=0", "parallel.tp=0: must be at least 1"),
+        ("tp=0", "tp=0: must be at least 1"),
         ("tp=x", "tp: Value 'x'"),
         ("rungs=3", "rungs: unknown key. Allowed: caption, "),
-        ("head_dim=7", "model.head_dim=7: must be even"),
+        ("head_dim=7", "head_dim=7: must be a multiple of 2"),
         ("clip=0", "clip=0: must be at least 1"),
     ],
 )

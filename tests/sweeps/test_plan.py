@@ -135,9 +135,11 @@ def test_shapes_that_bend_a_law_are_noted(tmp_path):
     assert len({model.width for model in models}) > 3
 
 
-@pytest.mark.parametrize("heads", [-1, 3, 5])
-def test_a_number_of_heads_that_narrow_sizes_cannot_have_is_refused(heads):
-    with pytest.raises(ValueError, match=f"grid.heads={heads}: must be 1, 2 or 4"):
+@pytest.mark.parametrize(
+    ("heads", "rule"), [(-1, "at least 0"), (3, "1, 2 or 4"), (5, "at most 4")]
+)
+def test_a_number_of_heads_that_narrow_sizes_cannot_have_is_refused(heads, rule):
+    with pytest.raises(ValueError, match=f"grid.heads={heads}: must be {rule}"):
         compose_any(["study=demo", f"grid.heads={heads}"])
 
 

@@ -174,11 +174,11 @@ def test_what_rounding_moves_by_a_tenth_is_said(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"lr": 0.0}, r"recipe\.lr=0\.0: must be positive\. Use 0\.005\."),
-        ({"pack_tokens": -1}, r"recipe\.pack_tokens=-1: must be positive"),
+        ({"lr": 0.0}, r"recipe\.lr=0: must be above 0\. Use 0\.005\."),
+        ({"pack_tokens": -1}, r"recipe\.pack_tokens=-1: must be at least 1"),
         ({"lr_min": 1.0}, r"recipe\.lr_max=0\.02: must be at least recipe\.lr_min=1\. Use 10\."),
-        ({"weight_timescale": -1.0}, r"recipe\.weight_timescale=-1\.0: must be 0 or more"),
-        ({"warmup_max": 1.5}, r"recipe\.warmup_max=1\.5: must lie in \(0, 1\]"),
+        ({"weight_timescale": -1.0}, r"recipe\.weight_timescale=-1: must be at least 0"),
+        ({"warmup_max": 1.5}, r"recipe\.warmup_max=1\.5: must be at most 1"),
     ],
 )
 def test_values_that_give_no_recipe_are_refused(wrong: dict[str, float], said: str) -> None:

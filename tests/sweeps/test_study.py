@@ -198,10 +198,10 @@ def test_a_job_is_frozen_and_marked_done_by_its_result(plan: StudyPlan) -> None:
         ("study=none", r"study=none: unknown choice\. Allowed: arms_smoke, captions, .*smoke\.$"),
         ("base=[seed=1]", r"cannot be read\. .* need quotes, as in 'base=\[\""),
         ("budgets=[2e11,1e11]", r"in rising order\. Use for example"),
-        ("pilot.flops=0", r"must be positive\. Use FLOPs"),
-        ("grid.spacing=1", r"a spacing above 1\. Use 5 and 1\.6\.$"),
+        ("pilot.flops=0", r"^pilot\.flops=0: must be above 0\. Use 8e\+10\.$"),
+        ("grid.spacing=1", r"^grid\.spacing=1: must be above 1\. Use 1\.6\.$"),
         ("replicates.budgets=[7]", r"must be some of budgets="),
-        ("replicates.sizes=0", r"^replicates\.sizes=0: must be 1 or more\. Use 1"),
+        ("replicates.sizes=0", r"^replicates\.sizes=0: must be at least 1\. Use 1"),
         ("form=cubic", r"^form: Invalid value 'cubic'"),
     ],
 )

@@ -4,9 +4,13 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from typing_extensions import Doc
 
 from launch.config import ClusterConfig
-from trainer.config import CaptionUse
+from trainer.config import CaptionUse, Seed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 
@@ -25,74 +29,80 @@ class Probe(StrEnum):
 
 @dataclass
 class LossConfig:
-    """The held-out loss, measured again on the same clips and noise for every run.
+    """The held-out loss, measured again on the same clips and noise for every run."""
 
-    root: data set; empty means the base's. split, samples: how many of its clips (0: all).
-    captions: kinds of caption that the clips are measured with, one after the other.
-    """
-
-    root: str = ""
-    split: str = "val_worlds"
-    samples: int = 64
-    captions: list[CaptionUse] = field(default_factory=lambda: [CaptionUse.dense])
+    root: Annotated[str, Doc("Data set; empty means the base's.")] = ""
+    split: Annotated[str, Doc("Its split.")] = "val_worlds"
+    samples: Annotated[int, Ge(0), Doc("Clips of the split; 0 takes all.")] = 64
+    captions: Annotated[
+        list[CaptionUse],
+        MinLen(1),
+        Doc("Kinds of caption that the clips are measured with, one after the other."),
+    ] = field(default_factory=lambda: [CaptionUse.dense])
 
 
 @dataclass
 class DrawConfig:
-    """Clips drawn from every run: the same prompts and the same noise in each arm.
+    """Clips drawn from every run: the same prompts and the same noise in each arm."""
 
-    root: data set of clips whose captions are the prompts, and whose truth is the probe's; it may
-        hold clips or latents. split: its split.
-    prompts: how many; 0 draws none. captions: kinds of caption to prompt with.
-    noises: clips drawn a prompt, each from other noise.
-    steps, guidance: of the sampler.
-    probe: what is measured on them; it learns from ``train_clips`` of ``train_root`` (empty: of
-        ``root``) and is checked on ``check_clips`` of ``root``.
-    shown: prompts whose clips stand on the page.
-    """
-
-    root: str = ""
-    split: str = "val_worlds"
-    prompts: int = 24
-    captions: list[CaptionUse] = field(default_factory=lambda: [CaptionUse.dense])
-    noises: int = 1
-    steps: int = 16
-    guidance: float = 2.0
-    probe: Probe = Probe.none
-    train_root: str = ""
-    train_split: str = "train"
-    train_clips: int = 400
-    check_clips: int = 200
-    shown: int = 4
+    root: Annotated[
+        str,
+        Doc(
+            "Data set of clips or latents whose captions are the prompts, and whose truth "
+            "is the probe's."
+        ),
+    ] = ""
+    split: Annotated[str, Doc("Its split.")] = "val_worlds"
+    prompts: Annotated[int, Ge(0), Doc("Clips whose captions are prompts; 0 draws none.")] = 24
+    captions: Annotated[list[CaptionUse], Doc("Kinds of caption to prompt with.")] = field(
+        default_factory=lambda: [CaptionUse.dense]
+    )
+    noises: Annotated[int, Ge(1), Doc("Clips drawn a prompt, each from other noise.")] = 1
+    steps: Annotated[int, Ge(1), Le(1000), Doc("Steps of the sampler.")] = 16
+    guidance: Annotated[
+        float, Ge(0), Doc("Weight of the prompt against no prompt; 1 leaves guidance out.")
+    ] = 2.0
+    probe: Annotated[Probe, Doc("What is measured on the drawn clips.")] = Probe.none
+    train_root: Annotated[str, Doc("Data set that the probe learns from; empty means root.")] = ""
+    train_split: Annotated[str, Doc("Split of it.")] = "train"
+    train_clips: Annotated[int, Ge(0), Doc("Clips that the probe learns from; 0 takes all.")] = 400
+    check_clips: Annotated[int, Ge(0), Doc("Clips of root that it is checked on; 0 takes all.")] = (
+        200
+    )
+    shown: Annotated[int, Ge(0), Doc("Prompts whose clips stand on the page.")] = 4
 
 
 @dataclass
 class ArmsConfig:
-    """A study of arms.
+    """A study of arms."""
 
-    name, question, cost, expected: what it is called, asks, takes, and what its author expects.
-    base: Hydra overrides that every run shares.
-    arms: overrides of each arm; reference: the arm that the others are compared with.
-    seeds: of every arm; runs of one seed start from the same weights and see the same order.
-    flops: training FLOPs of every run, the same for all arms.
-    losses, draws: what is measured after training.
-    level: of the intervals.
-    """
-
-    name: str = "arms"
-    question: str = ""
-    cost: str = ""
-    expected: str = ""
-    root: str = "runs"
-    base: list[str] = field(default_factory=list)
-    arms: dict[str, list[str]] = field(default_factory=dict)
-    reference: str = ""
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    flops: float = 0.0
+    name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "arms"
+    question: Annotated[str, Doc("What it asks.")] = ""
+    cost: Annotated[str, Doc("What it takes, in words.")] = ""
+    expected: Annotated[str, Doc("What its author expects, in words.")] = ""
+    root: Annotated[str, Doc("Folder of the study's folder.")] = "runs"
+    base: Annotated[list[str], Doc("Hydra overrides that every run shares.")] = field(
+        default_factory=list
+    )
+    arms: Annotated[dict[str, list[str]], Doc("Overrides of each arm, by its name.")] = field(
+        default_factory=dict
+    )
+    reference: Annotated[str, Doc("Arm that the others are compared with.")] = ""
+    seeds: Annotated[
+        list[Seed],
+        MinLen(1),
+        Doc(
+            "Seeds of every arm; runs of one seed start from the same weights and see the "
+            "same order."
+        ),
+    ] = field(default_factory=lambda: [0, 1, 2])
+    flops: Annotated[
+        float, Ge(0), Doc("Training FLOPs of every run, the same for all arms; must be given.")
+    ] = 0.0
     losses: LossConfig = field(default_factory=LossConfig)
     draws: DrawConfig = field(default_factory=DrawConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    level: float = 0.95
+    level: Annotated[float, Gt(0), Lt(1), Doc("Level of the intervals.")] = 0.95
 
     @property
     def folder(self) -> Path:
@@ -105,13 +115,11 @@ class ArmsConfig:
             "arms": (len(self.arms) >= 2, "hold at least two", "arms.a=[] and arms.b=[...]"),
             "reference": (self.reference in self.arms, "name an arm", f"one of {list(self.arms)}"),
             "seeds": (
-                self.seeds and len(set(self.seeds)) == len(self.seeds) and min(self.seeds) >= 0,
-                "be distinct and at least 0",
+                len(set(self.seeds)) == len(self.seeds),
+                "be distinct",
                 "[0,1,2]",
             ),
             "flops": (self.flops > 0, "be positive", "1e12"),
-            "level": (0 < self.level < 1, "lie in (0, 1)", "0.95"),
-            "losses.captions": (self.losses.captions, "not be empty", "[dense]"),
         }
         for key, (ok, rule, remedy) in rules.items():
             if not ok:
@@ -130,10 +138,6 @@ class ArmsConfig:
             raise ValueError("draws.captions=[]: must name a kind. Use [dense].")
         if CaptionUse.dropped in draws.captions:
             raise ValueError("draws.captions: a dropped caption is no prompt. Use dense or short.")
-        if draws.prompts < 0 or draws.noises < 1 or draws.shown < 0:
-            raise ValueError(
-                "draws.prompts,noises,shown: must be at least 0, 1 and 0. Use 24, 1 and 4."
-            )
         if draws.probe is not Probe.none and not draws.root:
             raise ValueError(
                 f"draws.probe={draws.probe}: needs clips with truth. Set draws.root=DATASET."

@@ -3,9 +3,14 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+from typing_extensions import Doc
 
 from launch.config import ClusterConfig
-from sweeps.study.config import RecipeConfig, SampleConfig
+from sweeps.study.config import Positive, RecipeConfig, SampleConfig
+from trainer.config import Seed
 
 
 class LawForm(StrEnum):
@@ -21,66 +26,90 @@ class LawForm(StrEnum):
 class PilotConfig:
     """A short isoFLOP curve that centres the grids: N*(C) = N_pilot * (C / flops) ** exponent."""
 
-    flops: float = 8e10
-    params: list[float] = field(default_factory=list)
-    exponent: float = 0.5
+    flops: Annotated[Positive, Doc("Training FLOPs of each of its runs.")] = 8e10
+    params: Annotated[list[Positive], Doc("Parameters of its sizes; empty makes no pilot.")] = (
+        field(default_factory=list)
+    )
+    exponent: Annotated[
+        float,
+        Gt(0),
+        Le(1),
+        Doc("Power of C by which N* is taken to grow from the pilot to the grids."),
+    ] = 0.5
 
 
 @dataclass
 class GridConfig:
-    """IsoFLOP grids: ``sizes`` models a budget, a factor ``spacing`` apart in parameters.
+    """IsoFLOP grids: sizes of models at every budget."""
 
-    max_extensions: sizes added on the side where a budget's minimum is not interior.
-    max_depth: most blocks of a size; 1 lets sizes differ in width alone, 0 leaves it to the ladder.
-    heads: of every size, so that width alone differs; 0 leaves it to the ladder, whose narrow
-        models have one and wide ones more.
-    """
-
-    sizes: int = 5
-    spacing: float = 1.6
-    min_params: float = 6e4
-    max_extensions: int = 2
-    max_depth: int = 0
-    heads: int = 0
+    sizes: Annotated[int, Ge(1), Doc("Models a budget.")] = 5
+    spacing: Annotated[float, Gt(1), Doc("Factor in parameters between two of them.")] = 1.6
+    min_params: Annotated[Positive, Doc("Parameters of the smallest size that is trained.")] = 6e4
+    max_extensions: Annotated[
+        int, Ge(0), Doc("Sizes added on the side where a budget's minimum is not interior.")
+    ] = 2
+    max_depth: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "Most blocks of a size; 1 lets sizes differ in width alone, 0 leaves it to the ladder."
+        ),
+    ] = 0
+    heads: Annotated[
+        int,
+        Ge(0),
+        Le(4),
+        Doc(
+            "Heads of every size (1, 2 or 4), so that width alone differs; 0 leaves them to "
+            "the ladder, whose narrow models have one and wide ones more."
+        ),
+    ] = 0
 
 
 @dataclass
 class ReplicateConfig:
-    """Other seeds of the ``sizes`` middle sizes of each of ``budgets``.
+    """Other seeds of some sizes of some budgets.
 
     They give the noise floor and take part in the fit; a point's best loss is the mean over seeds.
     """
 
-    budgets: list[float] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
-    sizes: int = 1
+    budgets: Annotated[
+        list[Positive], Doc("Budgets whose runs are repeated, some of the study's.")
+    ] = field(default_factory=list)
+    seeds: Annotated[list[Seed], Doc("Seeds of the repetitions; empty repeats nothing.")] = field(
+        default_factory=list
+    )
+    sizes: Annotated[
+        int, Ge(1), Doc("Middle sizes of each of these budgets that are repeated.")
+    ] = 1
 
 
 @dataclass
 class TwinConfig:
     """One run on one process and again on two with ZeRO 1, to show that the layout is invisible."""
 
-    enabled: bool = False
-    params: float = 1e5
-    steps: int = 100
+    enabled: Annotated[bool, Doc("Whether the two runs are made.")] = False
+    params: Annotated[Positive, Doc("Parameters of their model.")] = 1e5
+    steps: Annotated[int, Ge(1), Doc("Their optimizer steps.")] = 100
 
 
 @dataclass
 class StudyConfig:
-    """A study.
+    """An isoFLOP study."""
 
-    name, question: what it is called and what it asks.
-    base: Hydra overrides that every run shares.
-    budgets: training FLOPs; the largest is held out of the test fit and predicted.
-    form: of the law: one of (params, tokens); ``python -m sweeps.fit --help`` has equations.
-    level, resamples: of the bootstrap intervals.
-    """
-
-    name: str = "study"
-    question: str = ""
-    root: str = "runs"
-    base: list[str] = field(default_factory=list)
-    budgets: list[float] = field(default_factory=list)
+    name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "study"
+    question: Annotated[str, Doc("What it asks.")] = ""
+    root: Annotated[str, Doc("Folder of the study's folder.")] = "runs"
+    base: Annotated[list[str], Doc("Hydra overrides that every run shares.")] = field(
+        default_factory=list
+    )
+    budgets: Annotated[
+        list[Positive],
+        Doc(
+            "Training FLOPs in rising order, at least two; the largest is held out of the "
+            "test fit and predicted."
+        ),
+    ] = field(default_factory=list)
     grid: GridConfig = field(default_factory=GridConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     pilot: PilotConfig = field(default_factory=PilotConfig)
@@ -88,9 +117,12 @@ class StudyConfig:
     twin: TwinConfig = field(default_factory=TwinConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    form: LawForm = LawForm.chinchilla
-    level: float = 0.9
-    resamples: int = 1000
+    form: Annotated[
+        LawForm,
+        Doc("Form of the law in parameters and tokens; python -m sweeps.fit --help has equations."),
+    ] = LawForm.chinchilla
+    level: Annotated[float, Gt(0), Lt(1), Doc("Level of the bootstrap intervals.")] = 0.9
+    resamples: Annotated[int, Ge(1), Doc("Draws of the bootstrap.")] = 1000
 
     @property
     def folder(self) -> Path:
@@ -104,27 +136,10 @@ class StudyConfig:
                 f"budgets={self.budgets}: must hold at least two FLOPs in rising order. "
                 "Use for example budgets=[1e11,1e12]."
             )
-        if self.budgets[0] <= 0 or self.pilot.flops <= 0:
-            raise ValueError("budgets, pilot.flops: must be positive. Use FLOPs such as 1e11.")
-        if self.grid.sizes < 1 or self.grid.spacing <= 1:
-            raise ValueError(
-                f"grid.sizes={self.grid.sizes}, grid.spacing={self.grid.spacing}: need at least "
-                "one size and a spacing above 1. Use 5 and 1.6."
-            )
-        if self.grid.max_depth < 0:
-            raise ValueError(
-                f"grid.max_depth={self.grid.max_depth}: must be 0 or more. "
-                "0 leaves the depth to the ladder."
-            )
         if self.grid.heads not in (0, 1, 2, 4):
             raise ValueError(
                 f"grid.heads={self.grid.heads}: must be 1, 2 or 4, as widths are multiples of 8, "
                 "or 0, which leaves heads to the ladder."
-            )
-        if self.replicates.sizes < 1:
-            raise ValueError(
-                f"replicates.sizes={self.replicates.sizes}: must be 1 or more. "
-                "Use 1, the middle size of a budget."
             )
         if not set(self.replicates.budgets) <= set(self.budgets):
             raise ValueError(

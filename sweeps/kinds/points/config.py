@@ -4,9 +4,14 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from typing_extensions import Doc
 
 from launch.config import ClusterConfig
-from sweeps.study.config import RecipeConfig, SampleConfig
+from sweeps.study.config import Positive, RecipeConfig, SampleConfig
+from trainer.config import Seed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 
@@ -38,25 +43,37 @@ class Analysis(StrEnum):
 class SizesConfig:
     """Sizes from the ladder; empty leaves the shape to the base, the arms and the axes.
 
-    params: parameters of the sizes at length ``at``. A run of length X gets the shape closest to
-        params * (X / at) ** exponent; with exponent 0 all lengths have the same sizes.
+    A run of length X gets the shape closest to params * (X / at) ** exponent.
     """
 
-    params: list[float] = field(default_factory=list)
-    at: float = 0.0
-    exponent: float = 0.0
+    params: Annotated[list[Positive], Doc("Parameters of the sizes at length at.")] = field(
+        default_factory=list
+    )
+    at: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "Length at which params are stated, in the unit of lengths; needed where "
+            "exponent is not 0."
+        ),
+    ] = 0.0
+    exponent: Annotated[
+        float,
+        Ge(0),
+        Le(4),
+        Doc("Power of the length by which sizes grow; with 0 all lengths have the same sizes."),
+    ] = 0.0
 
 
 @dataclass
 class LengthsConfig:
-    """How long runs are, in one of these units; every size meets every length.
+    """How long runs are, in one of these units; every size meets every length."""
 
-    flops: exact training FLOPs. tokens: video tokens. tokens_per_param: tokens of a parameter.
-    """
-
-    flops: list[float] = field(default_factory=list)
-    tokens: list[float] = field(default_factory=list)
-    tokens_per_param: list[float] = field(default_factory=list)
+    flops: Annotated[list[Positive], Doc("Exact training FLOPs.")] = field(default_factory=list)
+    tokens: Annotated[list[Positive], Doc("Video tokens.")] = field(default_factory=list)
+    tokens_per_param: Annotated[list[Positive], Doc("Video tokens for each parameter.")] = field(
+        default_factory=list
+    )
 
     @property
     def chosen(self) -> tuple[str, list[float]]:
@@ -75,82 +92,101 @@ class LengthsConfig:
 
 @dataclass
 class RepeatConfig:
-    """Runs again with other seeds, which measure the noise that every interval rests on.
+    """Runs again with other seeds, which measure the noise that every interval rests on."""
 
-    seeds: of the best run of each group: of each length, arm and setting, over what the analysis
-        optimises, rates and batches or (resolution) sizes. lengths: only at these; empty is all.
-    """
-
-    seeds: list[int] = field(default_factory=list)
-    lengths: list[float] = field(default_factory=list)
+    seeds: Annotated[
+        list[Seed],
+        Doc(
+            "Seeds for the best run of each group: of each length, arm and setting, over "
+            "what the analysis optimises, rates and batches or (resolution) sizes."
+        ),
+    ] = field(default_factory=list)
+    lengths: Annotated[list[Positive], Doc("Only at these lengths; empty is all.")] = field(
+        default_factory=list
+    )
 
 
 @dataclass
 class BranchesConfig:
-    """Decay branches of every run, which is then a trunk of constant rate.
+    """Decay branches of every run, which is then a trunk of constant rate."""
 
-    every: steps between two branches of a trunk; 0 branches nothing.
-    count: branches of a trunk, at ``every``, 2 ``every`` and so on; the trunk ends at the last.
-    decay: share of a branch's whole length in which its rate falls to zero.
-    """
-
-    every: int = 0
-    count: int = 4
-    decay: float = 0.2
+    every: Annotated[
+        int, Ge(0), Doc("Steps between two branches of a trunk; 0 branches nothing.")
+    ] = 0
+    count: Annotated[
+        int,
+        Ge(1),
+        Doc("Branches of a trunk, at every, 2 every and so on; the trunk ends at the last."),
+    ] = 4
+    decay: Annotated[
+        float,
+        Gt(0),
+        Lt(1),
+        Doc("Share of a branch's whole length in which its rate falls to zero."),
+    ] = 0.2
 
 
 @dataclass
 class StandInConfig:
     """One clip that stands for a data set which is not on this machine, to plan FLOPs by.
 
-    num_frames, height, width: of the source; caption_tokens: of its dense caption. 0 frames: none,
-    and a study whose data set is missing is refused. Runs themselves always need their data.
+    Runs themselves always need their data.
     """
 
-    num_frames: int = 0
-    height: int = 0
-    width: int = 0
-    caption_tokens: int = 64
+    num_frames: Annotated[
+        int,
+        Ge(0),
+        Doc("Frames of the source; 0: none, and a study whose data set is missing is refused."),
+    ] = 0
+    height: Annotated[int, Ge(0), Doc("Pixels of the source from top to bottom.")] = 0
+    width: Annotated[int, Ge(0), Doc("Pixels of the source from left to right.")] = 0
+    caption_tokens: Annotated[int, Ge(0), Doc("Tokens of its dense caption.")] = 64
 
 
 @dataclass
 class GridStudyConfig:
-    """A study of points.
+    """A study of points."""
 
-    name, question, cost, expected: what it is called, asks, takes, and what its author expects.
-    base: Hydra overrides that every run shares.
-    arms: overrides of settings that change together, by name; empty is one arm without any.
-    axes: Hydra sweeps (``key=a,b`` or ``key=range(1,4)``); their product meets every arm.
-    sizes, lengths, seeds: the other axes. recipe: rate and batch, where no axis or arm sets them.
-    repeat, branches, samples, stand_in: see their classes. analysis: what the table is asked.
-    noise_seeds: validation noises that every run of a study of noise is measured under again.
-    stop_early: of isoFLOP curves (resolution), leave out the sizes that cannot change the minimum
-        any more; see early.py.
-    level, resamples: of the intervals.
-    """
-
-    name: str = "points"
-    question: str = ""
-    cost: str = ""
-    expected: str = ""
-    root: str = "runs"
-    analysis: Analysis = Analysis.power
-    base: list[str] = field(default_factory=list)
-    arms: dict[str, list[str]] = field(default_factory=dict)
-    axes: list[str] = field(default_factory=list)
+    name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "points"
+    question: Annotated[str, Doc("What it asks.")] = ""
+    cost: Annotated[str, Doc("What it takes, in words.")] = ""
+    expected: Annotated[str, Doc("What its author expects, in words.")] = ""
+    root: Annotated[str, Doc("Folder of the study's folder.")] = "runs"
+    analysis: Annotated[Analysis, Doc("What the table of runs is asked.")] = Analysis.power
+    base: Annotated[list[str], Doc("Hydra overrides that every run shares.")] = field(
+        default_factory=list
+    )
+    arms: Annotated[
+        dict[str, list[str]],
+        Doc("Overrides of settings that change together, by name; empty is one arm without any."),
+    ] = field(default_factory=dict)
+    axes: Annotated[
+        list[str], Doc("Hydra sweeps (key=a,b or key=range(1,4)), whose product meets every arm.")
+    ] = field(default_factory=list)
     sizes: SizesConfig = field(default_factory=SizesConfig)
     lengths: LengthsConfig = field(default_factory=LengthsConfig)
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: Annotated[list[Seed], MinLen(1), Doc("Seeds of every point.")] = field(
+        default_factory=lambda: [0]
+    )
     repeat: RepeatConfig = field(default_factory=RepeatConfig)
-    noise_seeds: list[int] = field(default_factory=list)
+    noise_seeds: Annotated[
+        list[Seed],
+        Doc("Validation noises that every run of a study of noise is measured under again."),
+    ] = field(default_factory=list)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     branches: BranchesConfig = field(default_factory=BranchesConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
     stand_in: StandInConfig = field(default_factory=StandInConfig)
-    stop_early: bool = False
+    stop_early: Annotated[
+        bool,
+        Doc(
+            "Of isoFLOP curves (resolution), leave out the sizes that cannot change the "
+            "minimum any more; see stop_early.py."
+        ),
+    ] = False
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    level: float = 0.9
-    resamples: int = 1000
+    level: Annotated[float, Gt(0), Lt(1), Doc("Level of the intervals.")] = 0.9
+    resamples: Annotated[int, Ge(1), Doc("Draws of the bootstrap.")] = 1000
 
     @property
     def folder(self) -> Path:
@@ -166,16 +202,11 @@ class GridStudyConfig:
             ("lengths", bool(unit) != bool(branches.every),
              "give values of one unit, or none where branches.every gives the length",
              "lengths.flops=[1e11,4e11]"),
-            ("lengths", all(x > 0 for x in lengths), "be positive", "lengths.flops=[1e11,4e11]"),
             ("lengths", len(set(lengths)) == len(lengths), "be distinct", "[1e11,4e11]"),
-            ("seeds", self.seeds and len(set(seeds)) == len(seeds) and min(seeds) >= 0,
-             "be distinct, at least 0 and apart from repeat.seeds", "seeds=[0,1,2]"),
-            ("sizes.params", all(x > 0 for x in self.sizes.params), "be positive", "[2e4,4e4]"),
+            ("seeds", len(set(seeds)) == len(seeds), "be distinct and apart from repeat.seeds",
+             "seeds=[0,1,2]"),
             ("sizes.at", not self.sizes.exponent or self.sizes.at > 0,
              "be a length where sizes.exponent is not 0", "sizes.at=1e11"),
-            ("branches.every", branches.every >= 0, "be at least 0", "100"),
-            ("branches.count", branches.count >= 1, "be at least 1", "4"),
-            ("branches.decay", 0 < branches.decay < 1, "lie in (0, 1)", "0.2"),
             ("branches.every", (self.analysis is Analysis.schedule) == bool(branches.every),
              "be positive in a study of schedules, and only there", "100"),
             ("repeat.lengths", set(self.repeat.lengths) <= set(lengths), "be among lengths",
@@ -186,8 +217,6 @@ class GridStudyConfig:
              "false"),
             ("noise_seeds", len(set(self.noise_seeds)) == len(self.noise_seeds) != 1,
              "be none or at least two, and distinct", "[11,12,13]"),
-            ("level", 0 < self.level < 1, "lie in (0, 1)", "0.9"),
-            ("resamples", self.resamples >= 1, "be at least 1", "1000"),
         ]  # fmt: skip
         for key, ok, rule, remedy in rules:
             if not ok:
