@@ -15,9 +15,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
+from typing_extensions import Doc
 
 from data.command_line import help_text, parse
 from data.config import DataConfig
@@ -32,19 +34,14 @@ from trainer.captioner.weights import load_captioner
 
 @dataclass
 class BenchConfig:
-    """What to measure.
+    """What to measure."""
 
-    root: data set with truth. train, split: the majority's split and the one that is measured.
-    weights: folder of the captioner. samples: measured clips; 0 means all.
-    out: also write the counts and captions as JSON to this file.
-    """
-
-    root: str = "datasets/worlds/video"
-    train: str = "train"
-    split: str = "val_worlds"
-    weights: str = "models/weights/captioner_tiny"
-    samples: int = 0
-    out: str = ""
+    root: Annotated[str, Doc("Data set with truth.")] = "datasets/worlds/video"
+    train: Annotated[str, Doc("Split of the majority.")] = "train"
+    split: Annotated[str, Doc("Split that is measured.")] = "val_worlds"
+    weights: Annotated[str, Doc("Folder of the captioner.")] = "models/weights/captioner_tiny"
+    samples: Annotated[int, Ge(0), Doc("Measured clips; 0 means all.")] = 0
+    out: Annotated[str, Doc("Also write the counts and captions as JSON to this file.")] = ""
 
 
 @dataclass(frozen=True)

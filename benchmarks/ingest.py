@@ -25,10 +25,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from rich.console import Console
 from rich.table import Table
+from typing_extensions import Doc
 
 from data.command_line import help_text, parse
 from data.config import IngestConfig
@@ -45,27 +48,24 @@ NEVER = 1_000_000  # a frame number no film reaches
 
 @dataclass
 class BenchConfig:
-    """What to measure.
+    """What to measure."""
 
-    films: folder of films, searched with its sub-folders.
-    copies: how often each film is read, so that starting up weighs little.
-    rounds: alternating runs of each side; the median counts.
-    workers: processes at once, on both sides.
-    token_cap: clip sizes to measure, in tokens; 20000 leaves 720p as it is.
-    """
-
-    films: str = "datasets/demo/cache"
-    copies: int = 4
-    rounds: int = 1
-    workers: int = 2
-    token_cap: list[int] = dataclasses.field(default_factory=lambda: [512, 20000])
+    films: Annotated[str, Doc("Folder of films, searched with its sub-folders.")] = (
+        "datasets/demo/cache"
+    )
+    copies: Annotated[
+        int, Ge(1), Doc("How often each film is read, so that starting up weighs little.")
+    ] = 4
+    rounds: Annotated[int, Ge(1), Doc("Alternating runs of each side; the median counts.")] = 1
+    workers: Annotated[int, Ge(1), Doc("Processes at once, on both sides.")] = 2
+    token_cap: Annotated[
+        list[Annotated[int, Ge(8)]],
+        Doc("Clip sizes to measure, in tokens; 20000 leaves 720p as it is."),
+    ] = dataclasses.field(default_factory=lambda: [512, 20000])
 
 
 def find_films(config: BenchConfig, folder: Path) -> list[Path]:
     """Return ``copies`` of each film, in ``folder``; make a film if there is none."""
-    for name in ("copies", "rounds", "workers"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)}: must be at least 1. Use 1.")
     found = [p for p in sorted(Path(config.films).rglob("*")) if p.suffix in FILM_SUFFIXES]
     if not found:
         y, x = np.mgrid[0:720, 0:1280]

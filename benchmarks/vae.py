@@ -17,9 +17,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from data.config import DataConfig
 from data.loading.batch import Sample
@@ -43,22 +46,22 @@ class Part(StrEnum):
 
 @dataclass
 class BenchConfig:
-    """What the command takes.
+    """What the command takes."""
 
-    samples: clips a split, in a fixed stratified order; 0 for all.
-    frames, height, width: of the synthetic clip of ``part=memory``.
-    """
-
-    part: Part = Part.quality
+    part: Annotated[Part, Doc("What to measure.")] = Part.quality
     codec: CodecConfig = field(
         default_factory=lambda: CodecConfig(kind=CodecKind.vae, path="weights/vae_tiny")
     )
     data: DataConfig = field(default_factory=lambda: DataConfig(root="datasets/demo/video"))
-    splits: list[str] = field(default_factory=lambda: ["val_worlds", "val_real"])
-    samples: int = 0
-    frames: int = 57
-    height: int = 1080
-    width: int = 1920
+    splits: Annotated[list[str], Doc("Splits to measure.")] = field(
+        default_factory=lambda: ["val_worlds", "val_real"]
+    )
+    samples: Annotated[
+        int, Ge(0), Doc("Clips a split, in a fixed stratified order; 0 for all.")
+    ] = 0
+    frames: Annotated[int, Ge(1), Doc("Frames of the synthetic clip of part=memory.")] = 57
+    height: Annotated[int, Ge(1), Doc("Its pixels from top to bottom.")] = 1080
+    width: Annotated[int, Ge(1), Doc("Its pixels from left to right.")] = 1920
 
 
 Rows = dict[str, list[Quality]]

@@ -1,6 +1,7 @@
 """The composer: every YAML composes, every error says what is allowed, names do not drift."""
 
 import dataclasses
+import gzip
 import json
 import subprocess
 import sys
@@ -250,3 +251,15 @@ def test_keys_prints_every_key_with_type_default_bounds_and_sentence(
     assert "    vae.channels=8  (int: from 1 to 24)\n" in capsys.readouterr().out
     assert main(["--keys", "dit"]) == 2
     assert "--keys dit: must be one of diffusion, vae, captioner" in capsys.readouterr().err
+
+
+ARCHIVE = Path(__file__).parents[2] / "docs/studies/cpu_isoflop/runs.jsonl.gz"
+
+
+def test_runs_that_were_frozen_before_still_load(tmp_path: Path) -> None:
+    """Every tenth run of a published study, as it was frozen."""
+    rows = gzip.decompress(ARCHIVE.read_bytes()).decode().splitlines()[::10]
+    for row in map(json.loads, rows):
+        (tmp_path / "config.yaml").write_text(row["config"], encoding="utf-8")
+        assert load_run(tmp_path).name == row["name"].rpartition("-")[0]
+    assert len(rows) > 5
