@@ -11,7 +11,7 @@ from data.loading.batch import Sample
 from data.loading.loader import load_fixed
 from models.dit.embed import patchify
 from trainer.config import CaptionUse, ObjectiveConfig, RunConfig
-from trainer.diffusion.collate import Collator, Encoded, _pad
+from trainer.diffusion.collate import Collator, PackItem, _pad
 from trainer.diffusion.micro_batch import caption_use
 
 from .conftest import compose_smoke
@@ -26,22 +26,27 @@ def run(latents: Path) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def encoded(run: RunConfig) -> list[Encoded]:
-    """Return six encoded samples of the training split, clips and images."""
+def stored(run: RunConfig) -> list[Sample]:
+    """Return six samples of the training split, clips and images."""
+    return load_fixed(run.data, "train", 6)
+
+
+@pytest.fixture(scope="module")
+def encoded(run: RunConfig, stored: list[Sample]) -> list[PackItem]:
+    """Return the samples as the network needs them."""
     collator = Collator(run.codec, run.text)
-    return [collator.encode(sample) for sample in load_fixed(run.data, "train", 6)]
+    return [collator.encode(sample) for sample in stored]
 
 
-def test_tokens_are_as_many_as_the_planner_counted(run: RunConfig, encoded: list[Encoded]) -> None:
+def test_tokens_are_as_many_as_the_planner_counted(run: RunConfig, encoded: list[PackItem]) -> None:
     for e in encoded:
-        info = e.sample.info
-        assert len(e.tokens) == tokens(info.num_frames, info.height, info.width, run.cell)
+        assert len(e.tokens) == tokens(*e.source, run.cell)
     assert len({len(e.tokens) for e in encoded}) > 2
 
 
 @pytest.mark.parametrize("pad_to", [None, 512])
 def test_every_sample_keeps_its_own_rows(
-    run: RunConfig, encoded: list[Encoded], pad_to: int | None
+    run: RunConfig, encoded: list[PackItem], pad_to: int | None
 ) -> None:
     collator = Collator(run.codec, run.text)
     pack = collator.pack(encoded, [DENSE, DROPPED, DENSE, DENSE, DROPPED, DENSE], pad_to)
@@ -54,7 +59,7 @@ def test_every_sample_keeps_its_own_rows(
         assert (pack.segment[rows] == i).all()
         for name in ("valid", "positions", "place"):
             assert torch.equal(getattr(pack, name)[rows], getattr(alone, name)), name
-        assert pack.fps[i] == e.sample.info.fps
+        assert pack.fps[i] == e.fps
         start = rows.stop
     kept = [0 if i in (1, 4) else len(e.caption) for i, e in enumerate(encoded)]
     assert pack.caption_lengths == kept
@@ -71,17 +76,31 @@ def test_edge_padding_is_masked_at_the_resolution_of_the_latent(run: RunConfig) 
     assert int(pack.valid.sum()) == (6 * 4 - 1) * 9 * 7
 
 
-def test_a_pack_over_its_budget_is_refused(run: RunConfig, encoded: list[Encoded]) -> None:
+def test_a_clip_to_be_made_lies_where_a_stored_one_of_its_shape_does(
+    run: RunConfig, encoded: list[PackItem]
+) -> None:
+    collator = Collator(run.codec, run.text)
+    for there in encoded:
+        asked = collator.blank(there.source, 12.0, "a blob")
+        one, other = (collator.pack([item], [DENSE]) for item in (there, asked))
+        for name in ("valid", "positions", "place", "segment", "fps"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+        assert not other.latent.any()
+        assert other.latent.shape == one.latent.shape
+        assert other.caption_lengths == [len("a blob")]
+
+
+def test_a_pack_over_its_budget_is_refused(run: RunConfig, encoded: list[PackItem]) -> None:
     pack = Collator(run.codec, run.text).pack(encoded, [True] * 6)
     with pytest.raises(ValueError, match=r"data.pack_tokens=16: holds \d+ tokens. Raise"):
         _pad(pack, 16)
 
 
 def test_frames_are_encoded_and_captions_are_read_as_text(
-    run: RunConfig, encoded: list[Encoded]
+    run: RunConfig, stored: list[Sample]
 ) -> None:
     collator = Collator(run.codec, run.text)
-    info = encoded[0].sample.info
+    info = stored[0].info
     shape = (info.num_frames, info.height, info.width, 3)
     frames = torch.randint(0, 256, shape, dtype=torch.uint8)
     made = collator.encode(Sample(info, 0, frames, None, None, "pyav"))
@@ -91,10 +110,10 @@ def test_frames_are_encoded_and_captions_are_read_as_text(
 
 
 def test_a_sample_gets_the_caption_that_was_drawn_for_it(
-    run: RunConfig, encoded: list[Encoded]
+    run: RunConfig, stored: list[Sample], encoded: list[PackItem]
 ) -> None:
     collator = Collator(run.codec, run.text)
-    info = replace(encoded[0].sample.info, short_caption="a blob")
+    info = replace(stored[0].info, short_caption="a blob")
     shape = (info.num_frames, info.height, info.width, 3)
     frames = torch.zeros(shape, dtype=torch.uint8)
     both = collator.encode(Sample(info, 0, frames, None, None, "pyav"))

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from data.dataset.shards import read_index
-from trainer.generate.generate import main
+from trainer.generate.generate import Request, generate, load_model, main
+
+GOLDEN_MEAN, GOLDEN_SPREAD = 74.0594, 24.4389  # of the pixels of one request
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -28,6 +30,14 @@ def test_a_clip_of_the_asked_shape_is_written_the_same_twice(
     assert frames_of(paths[0]).shape == (9, 50, 32, 3)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert capsys.readouterr().out.splitlines() == [str(path) for path in paths]
+
+
+def test_a_request_draws_the_noise_that_it_always_drew(trained: Path) -> None:
+    request = Request(out="x.mp4", prompt="a blob", num_frames=9, height=50, width=32, steps=2)
+    (frames,) = generate(*load_model(trained), [request])
+    assert frames.shape == (9, 50, 32, 3)
+    assert frames.mean() == pytest.approx(GOLDEN_MEAN, abs=0.02)
+    assert frames.std() == pytest.approx(GOLDEN_SPREAD, abs=0.02)
 
 
 def test_a_file_of_requests_is_sampled_together_with_its_reference(

@@ -39,6 +39,7 @@ class TestRun:
         records = read_metrics(tmp_path / "metrics.jsonl")
         losses = [r["train_loss"] for r in records if "train_loss" in r]
         assert losses == pytest.approx(GOLDEN, rel=1e-5)
+        assert read_json(tmp_path / "result.json")["loss"] == pytest.approx(GOLDEN_LOSS, rel=1e-5)
 
     def test_resume_is_bitwise(self, latents: Path, tmp_path: Path) -> None:
         run = smoke(latents, "horizon.steps=8")
@@ -110,6 +111,7 @@ class TestRun:
 
 
 GOLDEN = [1.4173385072613962, 1.2880635127561066, 1.4064783619055499]
+GOLDEN_LOSS = 0.9017561291867605  # of the validation
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:

@@ -1,4 +1,4 @@
-"""From decoded samples to the flat buffer a model sees, with the noise and times of its step."""
+"""From decoded samples, and from clips to be made, to the flat buffer a model sees."""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,22 +18,25 @@ from trainer.config import CaptionUse
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A sample as the network needs it: tokens (S, V), its latent size, caption states (L, D).
+class PackItem:
+    """What the network needs of a clip, whether it is stored or only asked for.
 
-    ``caption`` is the dense description; ``short_caption`` equals it where there is no short one.
+    tokens: its latent in patches (S, V), zeros where it is to be made. A mask (S,) of tokens that
+        are given clean, for clips that go on from an image or a video, has its seat beside them.
+    size: of the latent (f, h, w). source: frames, height and width of the clip itself, in pixels.
+    fps: frames a second, 0 for an image.
+    caption: states of the dense description (L, D); ``short_caption``, those of the short one,
+        equals it where there is none.
+
+    Its key and visit are no part of it: they seed draws, and are known where those are made.
     """
 
-    sample: Sample
     tokens: Float[Tensor, "S V"]
     size: tuple[int, int, int]
+    source: tuple[int, int, int]
+    fps: float
     caption: Float[Tensor, "L D"]
     short_caption: Float[Tensor, "K D"]
-
-    @property
-    def key(self) -> str:
-        """The sample's key."""
-        return self.sample.info.key
 
     def caption_for(self, use: CaptionUse) -> Float[Tensor, "L D"]:
         """Return the states that a sample is trained with; none for a dropped caption."""
@@ -56,8 +59,8 @@ class Collator:
         """The codec; its weights are loaded when pixels are first met, latents need none."""
         return load_codec(self._codec)
 
-    def encode(self, sample: Sample) -> Encoded:
-        """Turn one sample into tokens and caption states."""
+    def encode(self, sample: Sample) -> PackItem:
+        """Turn one stored sample into tokens and caption states."""
         if sample.latent is not None:
             latent = sample.latent.to(torch.float32)
         else:
@@ -70,7 +73,26 @@ class Collator:
             text = sample.info.short_caption
             short = self.caption(text) if text else caption
         _, f, h, w = latent.shape
-        return Encoded(sample, patchify(latent), (f, h, w), caption.float(), short.float())
+        info = sample.info
+        return PackItem(
+            tokens=patchify(latent),
+            size=(f, h, w),
+            source=(info.num_frames, info.height, info.width),
+            fps=info.fps,
+            caption=caption.float(),
+            short_caption=short.float(),
+        )
+
+    def blank(self, source: tuple[int, int, int], fps: float, prompt: str) -> PackItem:
+        """Return the item of a clip to be made: a size, a prompt, and tokens of zeros.
+
+        source: frames, height and width in pixels. Raises ValueError on frames that the codec
+        cannot make.
+        """
+        f, h, w = self._codec.latent_shape(*source)
+        tokens = patchify(torch.zeros(self._codec.channels, f, h, w))
+        caption = self.caption(prompt)
+        return PackItem(tokens, (f, h, w), source, fps if source[0] > 1 else 0.0, caption, caption)
 
     def caption(self, text: str) -> Float[Tensor, "L D"]:
         """Encode a caption; equal captions are encoded once."""
@@ -81,26 +103,21 @@ class Collator:
         return self._captions[text]
 
     def pack(
-        self, encoded: list[Encoded], captions: list[CaptionUse], pad_to: int | None = None
+        self, items: list[PackItem], captions: list[CaptionUse], pad_to: int | None = None
     ) -> TokenPack:
-        """Lay samples side by side; ``pad_to`` rows gives static shapes for accelerators."""
-        geometry = [
-            self._geometry(
-                e.size, e.sample.info.num_frames, e.sample.info.height, e.sample.info.width
-            )
-            for e in encoded
-        ]
-        lengths = [len(e.tokens) for e in encoded]
-        states = [e.caption_for(use) for e, use in zip(encoded, captions, strict=True)]
+        """Lay items side by side; ``pad_to`` rows gives static shapes for accelerators."""
+        geometry = [self._geometry(item.size, *item.source) for item in items]
+        lengths = [len(item.tokens) for item in items]
+        states = [item.caption_for(use) for item, use in zip(items, captions, strict=True)]
         segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
         pack = TokenPack(
-            latent=torch.cat([e.tokens for e in encoded]),
+            latent=torch.cat([item.tokens for item in items]),
             valid=torch.cat([valid for valid, _, _ in geometry]),
             positions=torch.cat([positions for _, positions, _ in geometry]),
             place=torch.cat([place for _, _, place in geometry]),
             segment=segment,
             lengths=lengths,
-            fps=torch.tensor([float(e.sample.info.fps) for e in encoded]),
+            fps=torch.tensor([float(item.fps) for item in items]),
             caption=torch.cat(states),
             caption_lengths=[len(c) for c in states],
         )

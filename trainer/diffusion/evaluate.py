@@ -12,7 +12,7 @@ from data.loading.loader import load_fixed
 from models.flow import flow_errors
 from models.pack import TokenPack
 from trainer.config import RunConfig
-from trainer.diffusion.collate import Collator, Encoded
+from trainer.diffusion.collate import Collator, PackItem
 from trainer.diffusion.micro_batch import MicroBatch, own_noise
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows
@@ -90,13 +90,14 @@ class Validator:
         self, run: RunConfig, split: str, collator: Collator, mesh: Mesh, samples: int
     ) -> None:
         self._run, self._mesh, self._times = run, mesh, run.validation.times
-        clips = [collator.encode(s) for s in load_fixed(run.data, split, samples)]
-        if not clips:
+        stored = load_fixed(run.data, split, samples)
+        if not stored:
             raise ValueError(
                 f"validation.splits={split}: holds no clips. Remove it or ingest some."
             )
-        self.infos = [c.sample.info for c in clips]
-        self._tokens = [len(c.tokens) for c in clips]
+        self.infos = [sample.info for sample in stored]
+        clips = [collator.encode(sample) for sample in stored]
+        self._tokens = [len(clip.tokens) for clip in clips]
         self.num_clips, self.num_tokens = len(clips), sum(self._tokens)
         self._items = [
             self._item(collator, clips[i], i, draw, counts)
@@ -105,17 +106,18 @@ class Validator:
         ]
 
     def _item(
-        self, collator: Collator, clip: Encoded, index: int, draw: int, counts: bool
+        self, collator: Collator, clip: PackItem, index: int, draw: int, counts: bool
     ) -> _Item:
         """Lay one clip side by side with itself, once a stratum of time."""
         seed, strata, mesh = self._run.validation.noise_seed, self._times, self._mesh
+        key = self.infos[index].key
         rows = padded_rows(strata * len(clip.tokens), mesh.layout)
         pack = collator.pack([clip] * strata, [self._run.validation.captions] * strata, rows)
         # Golden-ratio offsets spread the times of all clips evenly over (0, 1): a fixed
         # quadrature, so that only the noise x_0 differs between draws.
         offset = index * _GOLDEN % 1.0
         noise = [
-            normal(tuple(clip.tokens.shape), seed, f"val-noise-{draw}", clip.key, j)
+            normal(tuple(clip.tokens.shape), seed, f"val-noise-{draw}", key, j)
             for j in range(strata)
         ]
         t = (torch.arange(strata) + offset) / strata
@@ -124,7 +126,7 @@ class Validator:
             pack=own_rows(pack, mesh.layout, mesh.rank),
             x_0=own_noise(noise, rows, mesh),
             t=t.to(torch.float32),
-            keys=[clip.key] * strata,
+            keys=[key] * strata,
             tokens=pack.num_tokens,
             values=int(pack.valid.sum()),
             flops=0,

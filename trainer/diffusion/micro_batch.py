@@ -10,7 +10,7 @@ from models.dit.count import count_flops
 from models.flow import flow_errors, interpolate, logit_normal_times
 from models.pack import TokenPack
 from trainer.config import CaptionUse, RunConfig
-from trainer.diffusion.collate import Collator, Encoded
+from trainer.diffusion.collate import Collator
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.pipeline import forward_only, schedule
@@ -48,22 +48,23 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
     Peers that share a pack draw the same noise, since keys decide it. Equal lengths are neighbours
     so that attention batches.
     """
-    encoded = sorted((collator.encode(s) for s in pack.samples), key=lambda e: len(e.tokens))
-    seed = run.seed
-    visits = [e.sample.visit for e in encoded]
-    captions = [caption_use(run, e.key, v) for e, v in zip(encoded, visits, strict=True)]
-    rows = run.data.pack_tokens if mesh.device.type == "cuda" else sum(map(len_tokens, encoded))
-    tokens = collator.pack(encoded, captions, padded_rows(rows, mesh.layout))
+    pairs = [(sample, collator.encode(sample)) for sample in pack.samples]
+    pairs.sort(key=lambda pair: len(pair[1].tokens))
+    items, visits = [item for _, item in pairs], [(s.info.key, s.visit) for s, _ in pairs]
+    captions = [caption_use(run, *visit) for visit in visits]
+    lengths = [len(item.tokens) for item in items]
+    rows = run.data.pack_tokens if mesh.device.type == "cuda" else sum(lengths)
+    tokens = collator.pack(items, captions, padded_rows(rows, mesh.layout))
     noise = [
-        normal(tuple(e.tokens.shape), seed, "noise", e.key, v)
-        for e, v in zip(encoded, visits, strict=True)
+        normal(tuple(item.tokens.shape), run.seed, "noise", *visit)
+        for item, visit in zip(items, visits, strict=True)
     ]
     contexts = [max(length, 1) for length in tokens.caption_lengths]
     batch = MicroBatch(
         pack=own_rows(tokens, mesh.layout, mesh.rank),
         x_0=own_noise(noise, len(tokens.latent), mesh),
-        t=_times(run, encoded, visits),
-        keys=[e.key for e in encoded],
+        t=_times(run, lengths, visits),
+        keys=[key for key, _ in visits],
         tokens=tokens.num_tokens,
         values=int(tokens.valid.sum()),
         flops=count_flops(run.model, tokens.lengths, contexts).total,
@@ -79,11 +80,6 @@ def caption_use(run: RunConfig, key: str, visit: int) -> CaptionUse:
     return CaptionUse.dense if dense else CaptionUse.short
 
 
-def len_tokens(encoded: Encoded) -> int:
-    """Return how many tokens a sample has."""
-    return len(encoded.tokens)
-
-
 def own_noise(noise: list[Tensor], rows: int, mesh: Mesh) -> Tensor:
     """Lay the noise of a pack side by side, pad it to ``rows`` and keep this rank's rows."""
     joined = torch.cat(noise)
@@ -91,10 +87,11 @@ def own_noise(noise: list[Tensor], rows: int, mesh: Mesh) -> Tensor:
     return torch.cat([joined, padding])[row_slice(rows, mesh.layout, mesh.rank)]
 
 
-def _times(run: RunConfig, encoded: list[Encoded], visits: list[int]) -> Tensor:
-    draws = [normal((1,), run.seed, "time", e.key, v) for e, v in zip(encoded, visits, strict=True)]
-    lengths = torch.tensor([float(len(e.tokens)) for e in encoded])
-    return logit_normal_times(torch.cat(draws), lengths, run.objective.shift_tokens)
+def _times(run: RunConfig, lengths: list[int], visits: list[tuple[str, int]]) -> Tensor:
+    """Draw one time for each visit to a sample of so many tokens."""
+    draws = [normal((1,), run.seed, "time", *visit) for visit in visits]
+    tokens = torch.tensor([float(length) for length in lengths])
+    return logit_normal_times(torch.cat(draws), tokens, run.objective.shift_tokens)
 
 
 def accumulate(engine: Engine, batches: list[MicroBatch], denominator: float) -> list[Tensor]:

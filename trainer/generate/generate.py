@@ -27,7 +27,6 @@ from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
-from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
 from data.files import write_bytes
 from data.loading.batch import Sample
@@ -39,7 +38,7 @@ from models.dit.model import DiT
 from models.flow import sample
 from trainer.checkpoint.write import load_latest
 from trainer.config import CaptionUse, RunConfig, Seed, load_run
-from trainer.diffusion.collate import Collator, Encoded
+from trainer.diffusion.collate import Collator
 from trainer.rng import normal
 
 _TEXT_KEYS = ("run", "requests", "out", "prompt")
@@ -68,6 +67,11 @@ class Request:
         dict[str, str],
         Doc("root, split and key of a stored clip that goes through the codec instead."),
     ] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, height and width, in pixels."""
+        return self.num_frames, self.height, self.width
 
     def check(self) -> None:
         """Raise ValueError on values that cannot be sampled."""
@@ -103,46 +107,18 @@ def generate(run: RunConfig, model: DiT, requests: list[Request]) -> list[np.nda
             f"steps,guidance,shift={sorted(settings)}: must agree within a request file. Split it."
         )
     (steps, guidance, shift), collator = settings.pop(), Collator(run.codec, run.text)
-    encoded = [_blank(run, collator, request) for request in requests]
-    pack = collator.pack(encoded, [CaptionUse.dense] * len(encoded))
+    items = [collator.blank(r.shape, r.fps, r.prompt) for r in requests]
+    pack = collator.pack(items, [CaptionUse.dense] * len(items))
     noise = [
-        normal(tuple(e.tokens.shape), r.seed, "generate", f"{r.prompt}/{e.size}", 0)
-        for e, r in zip(encoded, requests, strict=True)
+        normal(tuple(item.tokens.shape), r.seed, "generate", f"{r.prompt}/{item.size}", 0)
+        for item, r in zip(items, requests, strict=True)
     ]
     x_1 = sample(model, pack, torch.cat(noise), steps, guidance, shift)
     clips = []
-    for e, r, tokens in zip(encoded, requests, torch.split(x_1, pack.lengths), strict=True):
-        frames = collator.codec.decode(unpatchify(tokens, *e.size), r.height, r.width)
+    for item, r, tokens in zip(items, requests, torch.split(x_1, pack.lengths), strict=True):
+        frames = collator.codec.decode(unpatchify(tokens, *item.size), r.height, r.width)
         clips.append(frames.numpy())
     return clips
-
-
-def _blank(run: RunConfig, collator: Collator, request: Request) -> Encoded:
-    """Make the empty sample of a request's shape with its prompt encoded."""
-    size = run.codec.latent_shape(request.num_frames, request.height, request.width)
-    info = SampleInfo(
-        key="request",
-        media="video" if request.num_frames > 1 else "image",
-        num_frames=request.num_frames,
-        height=request.height,
-        width=request.width,
-        fps=request.fps if request.num_frames > 1 else 0.0,
-        duration_seconds=request.num_frames / request.fps if request.num_frames > 1 else 0.0,
-        caption=request.prompt,
-        source="request",
-        licence="",
-        rendered=False,
-        sha256="0" * 64,
-        original={},
-        shard="",
-        offset=0,
-        nbytes=0,
-    )
-    rows = size[0] * (size[1] // 2) * (size[2] // 2)
-    blank = Sample(info, 0, None, torch.zeros(run.codec.channels, *size), None, "none")
-    tokens = torch.zeros(rows, run.model.values_per_token)
-    caption = collator.caption(request.prompt)
-    return Encoded(blank, tokens, size, caption, caption)
 
 
 def write_reference(run: RunConfig, request: Request) -> np.ndarray:
