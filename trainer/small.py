@@ -24,15 +24,14 @@ from torch import Tensor, nn
 from data.files import write_json
 from data.loading.batch import Step
 from trainer.checkpoint.read import Loaded, load_latest
-from trainer.checkpoint.write import CheckpointWriter
+from trainer.checkpoint.write import open_writer
 from trainer.config import CheckpointConfig, OptimConfig
 from trainer.layout.plan import Fragment
 from trainer.optim import gamma_of, learning_rate
 from trainer.parallel.mesh import Mesh, alone
-from trainer.run.attempt import clear_stopped, ended_attempts, mark_stopped
 from trainer.run.environment import environment
-from trainer.run.lease import Fence
 from trainer.run.metrics import MetricsFile
+from trainer.run.session import SaveClock, Session
 
 log = logging.getLogger(__name__)
 _PRINT_SECONDS = 10.0
@@ -108,13 +107,13 @@ class SmallTraining(Generic[B]):
         assert self.mesh.layout.dp == self.mesh.world, "small networks know data parallelism only"
         self._prepare, self._loss, self._finish = prepare, loss, finish
         self._optim, self._log_every = optim, log_every
-        self._checkpoint = checkpoint or CheckpointConfig()
+        self._policy = checkpoint or CheckpointConfig()
         self._params = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self._average = {n: p.detach().clone() for n, p in self._params.items()}
         self._gamma = gamma_of(optim.ema_sigma)
         self._optimizer = _adamw(self._params, optim)
         self._sums: dict[str, list[float]] = {}  # name -> numerator, denominator since the last log
-        self._first, self._last_save = 0, time.monotonic()
+        self._first, self._saves = 0, SaveClock(self._policy)
 
     def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """Train to the end; return the result, or None when a signal stopped it early (and saved).
@@ -126,28 +125,17 @@ class SmallTraining(Generic[B]):
         if result.exists():
             return json.loads(result.read_text())
         with ExitStack() as stack:
-            fence = Fence.take(self.folder, ended=ended_attempts()) if self.mesh.is_main else None
-            if fence is not None:
-                stack.callback(fence.release)
-                clear_stopped(self.folder)
+            session = Session.take(self.folder, self.mesh)
+            stack.callback(session.release)
+            if self.mesh.is_main:
                 write_json(self.folder / "env.json", environment())
-            (attempt,) = self.mesh.sum(float(fence.attempt) if fence is not None else 0.0)
-            self._writer = CheckpointWriter(
-                self.folder / "checkpoints",
-                self.mesh,
-                self._checkpoint.keep,
-                self._checkpoint.background,
-                token=fence.check if fence is not None else None,
-                attempt=int(attempt),
-            )
-            self._resume(int(attempt))
+            self._writer = open_writer(session, self.mesh, self._policy)
+            self._resume(session.attempt)
             if self.mesh.is_main:
                 self._metrics = MetricsFile(self.folder / "metrics.jsonl", self.progress.step)
                 stack.callback(self._metrics.close)
             if not self._train(should_stop):
-                if fence is not None:
-                    fence.check()
-                    mark_stopped(self.folder, fence.attempt, self.progress.step)
+                session.mark_stopped(self.progress.step)
                 return None
             self._save()
             if self._writer.wait() is None:
@@ -174,8 +162,9 @@ class SmallTraining(Generic[B]):
         planned = self.loader.next_step()
         terms = self._loss(self.module, self._prepare(planned))
         numerators = [float(term.numerator.detach()) for term in terms]
+        save = self.mesh.is_main and self._saves.due(done)
         summed = self.mesh.sum(
-            *numerators, *(term.denominator for term in terms), should_stop(), self._save_due(done)
+            *numerators, *(term.denominator for term in terms), should_stop(), save
         )
         count = len(terms)
         totals = list(zip(summed[:count], summed[count : 2 * count], strict=True))
@@ -233,12 +222,6 @@ class SmallTraining(Generic[B]):
                 list(self._average.values()), list(self._params.values()), 1.0 - decay
             )
 
-    def _save_due(self, done: int) -> bool:
-        every = self._checkpoint
-        due = bool(every.seconds) and time.monotonic() - self._last_save > every.seconds
-        due = due or bool(every.steps and (done + 1) % every.steps == 0)
-        return due and self.mesh.is_main
-
     def _log(self, norm: float, lr: float) -> None:
         """Write the terms since the last line, each a ratio of sums, and now and then print it."""
         means = {name: n / max(d, 1e-9) for name, (n, d, _) in self._sums.items()}
@@ -283,7 +266,7 @@ class SmallTraining(Generic[B]):
             "sums": self._sums,
         }
         self._writer.save(self.progress.step, fragments if self.mesh.is_main else [], about)
-        self._last_save = time.monotonic()
+        self._saves.reset()
 
     def _resume(self, attempt: int) -> None:
         loaded = load_latest(self.folder / "checkpoints", self.mesh)

@@ -37,10 +37,12 @@ from trainer.checkpoint.files import (
     write_rank,
 )
 from trainer.checkpoint.read import Loaded, load_latest, verify
+from trainer.config import CheckpointConfig
 from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import Mesh
+from trainer.run.session import Session
 
-__all__ = ["CheckpointError", "CheckpointWriter", "Loaded", "load_latest", "verify"]
+__all__ = ["CheckpointError", "CheckpointWriter", "Loaded", "load_latest", "open_writer", "verify"]
 
 log = logging.getLogger(__name__)
 
@@ -252,3 +254,15 @@ def _polls(seconds: float) -> Iterator[None]:
         time.sleep(min(pause, max(end - time.monotonic(), 0)))
         pause = min(1.5 * pause, 1.0)
     yield
+
+
+def open_writer(session: Session, mesh: Mesh, policy: CheckpointConfig) -> CheckpointWriter:
+    """Return the writer of an attempt's checkpoints."""
+    return CheckpointWriter(
+        session.folder / "checkpoints",
+        mesh,
+        policy.keep,
+        policy.background,
+        token=session.check,
+        attempt=session.attempt,
+    )

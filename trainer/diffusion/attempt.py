@@ -13,7 +13,7 @@ from data.dataset.remote import open_root
 from data.dataset.shards import read_manifest
 from data.files import write_json
 from data.loading.loader import Loader
-from trainer.checkpoint.write import CheckpointWriter
+from trainer.checkpoint.write import open_writer
 from trainer.codec.files import fingerprint
 from trainer.config import RunConfig
 from trainer.diffusion.evaluate import Stopped, Validation
@@ -22,11 +22,11 @@ from trainer.diffusion.loop import Diverged, Training
 from trainer.diffusion.progress import Recorder
 from trainer.diffusion.result import summarise, write_result
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
-from trainer.run.attempt import Timeline, clear_stopped, ended_attempts, mark_stopped
+from trainer.run.attempt import Timeline
 from trainer.run.environment import environment
 from trainer.run.heartbeat import Heartbeat
-from trainer.run.lease import Fence
 from trainer.run.metrics import MetricsFile, WandbMirror
+from trainer.run.session import Session
 
 log = logging.getLogger(__name__)
 _PRINT_SECONDS = 10.0
@@ -41,10 +41,9 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
     mesh = start_mesh(run.parallel)
     with ExitStack() as stack:
         stack.callback(stop_mesh, mesh)
-        fence = _take_fence(folder, mesh)
-        if fence is not None:
-            stack.callback(fence.release)
-            clear_stopped(folder)
+        session = Session.take(folder, mesh)
+        stack.callback(session.release)
+        if mesh.is_main:
             write_json(folder / "env.json", environment())
             if mesh.world > 1:
                 log.info("%s", mesh.layout.table())
@@ -54,61 +53,34 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         horizon = plan_horizon(run, loader.infos, loader.dataset.spans)
         if mesh.is_main:
             log.info("%s: %d steps of %.0f tokens", folder.name, horizon.steps, horizon.step_tokens)
-        timeline = Timeline(folder, fence.attempt) if fence is not None else None
+        timeline = Timeline(folder, session.attempt) if mesh.is_main else None
         heartbeat = Heartbeat(
             folder, mesh.rank, mesh.world, run.faults.beat_seconds, run.faults.stall_seconds,
             timeline=timeline,
         )  # fmt: skip
         heartbeat.start()
         stack.callback(heartbeat.stop)
-        recorder, mirror = _recorder(run, folder, mesh, horizon.steps, fence)
+        recorder, mirror = _recorder(run, session, mesh, horizon.steps)
         stack.callback(recorder.close)
-        writer = _writer(run, folder, mesh, fence)
+        writer = open_writer(session, mesh, run.checkpoint)
         training = Training(run, folder, mesh, loader, horizon, recorder, heartbeat, writer)
         finished = _train(training, mirror, should_stop)
-        if not finished and fence is not None:
-            fence.check()
-            mark_stopped(folder, fence.attempt, training.progress.step)
+        if not finished:
+            session.mark_stopped(training.progress.step)
         return finished
 
 
-def _take_fence(folder: Path, mesh: Mesh) -> Fence | None:
-    """Make this attempt the only one that writes to the run; all ranks hear of a refusal."""
-    fence, refusal = None, None
-    if mesh.is_main:
-        try:
-            fence = Fence.take(folder, ended=ended_attempts())
-        except ValueError as error:
-            refusal = error
-    if mesh.any(refusal is not None):
-        raise refusal or ValueError(f"run={folder}: is being trained by another process.")
-    return fence
-
-
 def _recorder(
-    run: RunConfig, folder: Path, mesh: Mesh, steps: int, fence: Fence | None
+    run: RunConfig, session: Session, mesh: Mesh, steps: int
 ) -> tuple[Recorder, WandbMirror | None]:
-    metrics = mirror = None
+    metrics, mirror, folder = None, None, session.folder
     if mesh.is_main:
         mirror = WandbMirror(run, folder)
 
         def metrics(resume_step: int) -> MetricsFile:
             return ReportingMetrics(folder / "metrics.jsonl", resume_step, steps)
 
-    check = fence.check if fence is not None else None
-    return Recorder(folder, mesh, run.log.samples, metrics, mirror, check), mirror
-
-
-def _writer(run: RunConfig, folder: Path, mesh: Mesh, fence: Fence | None) -> CheckpointWriter:
-    (attempt,) = mesh.sum(float(fence.attempt) if fence is not None else 0.0)
-    return CheckpointWriter(
-        folder / "checkpoints",
-        mesh,
-        run.checkpoint.keep,
-        run.checkpoint.background,
-        token=fence.check if fence is not None else None,
-        attempt=int(attempt),
-    )
+    return Recorder(folder, mesh, run.log.samples, metrics, mirror, session.check), mirror
 
 
 def check_encoding(run: RunConfig) -> None:

@@ -33,6 +33,7 @@ from trainer.parallel.mesh import Mesh
 from trainer.rng import generator
 from trainer.run.heartbeat import Heartbeat
 from trainer.run.metrics import read_metrics
+from trainer.run.session import SaveClock
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Training:
         self.progress.attempts = writer.attempt
         self.recorder.open(self.progress)
         self._validators: dict[tuple[str, int], Validator] = {}
-        self._last_save = time.monotonic()
+        self._saves = SaveClock(run.checkpoint)
         heartbeat.advance(self.progress.step, "start")  # collectives and kernels of a first step
         self._saving: int | None = None  # step of a save whose outcome nobody has asked for yet
 
@@ -181,10 +182,7 @@ class Training:
 
     def _agree(self, batches: list[MicroBatch], stop: bool, lost: int) -> list[float]:
         """Sum the loss denominator, FLOPs and flags over ranks before the first backward."""
-        checkpoint = self.run_config.checkpoint
-        due = checkpoint.seconds and time.monotonic() - self._last_save > checkpoint.seconds
-        due = due or (checkpoint.steps and (self.progress.step + 1) % checkpoint.steps == 0)
-        save = bool(due) and self.mesh.is_main
+        save = self.mesh.is_main and self._saves.due(self.progress.step)
         counted = batches if self.mesh.leads_replica else []  # its peers hold the same packs
         local = [
             float(sum(batch.values for batch in counted)),
@@ -312,7 +310,7 @@ class Training:
         }
         self._writer.save(self.progress.step, fragments, state)
         self._saving = self.progress.step
-        self._last_save = time.monotonic()
+        self._saves.reset()
 
     def finish_save(self) -> bool:
         """Wait for the last save; tell whether it is on disk, and note it as an event if not."""

@@ -150,13 +150,10 @@ class Machine:
 
     def __call__(self) -> None:
         """Install it."""
-        import trainer.run.lease
-
-        take = trainer.run.lease.Fence.take
         wrap("trainer.run.lease:_boot", lambda original: f"boot of {self.host}")
         wrap(
-            "trainer.diffusion.attempt:_take_fence",
-            lambda original, folder, mesh: take(folder, self.lease_seconds, self.host),
+            "trainer.run.lease:Fence.take",
+            lambda original, folder, ended: original(folder, self.lease_seconds, self.host),
         )
 
 
