@@ -36,7 +36,7 @@ from models.config import ModelConfig
 from models.dit.model import DiT
 from trainer.config import OptimConfig, RunConfig, compose_run, freeze
 from trainer.diffusion.micro_batch import MicroBatch
-from trainer.run.start import start_command
+from trainer.kinds import start_command
 
 SIZES = [(17, 64, 112), (9, 112, 64), (5, 96, 96), (1, 128, 96), (13, 72, 112), (9, 96, 96)]
 CORES = 2

@@ -7,6 +7,7 @@ examples:
   python -m launch.submit cluster=slurm experiment=cpu_demo horizon.flops=1e11
   python -m launch.submit cluster=slurm cluster.slurm.partition=gpu cluster.slurm.minutes=240 \\
       model=w256d12 horizon.flops=1e16 parallel.processes=16
+  python -m launch.submit cluster=slurm experiment=vae_tiny data.root=datasets/demo/video
   python -m launch.submit cluster=slurm cluster.slurm.array_throttle=4 runs/demo
   python -m sweeps.run study=demo cluster=slurm      a whole study: every phase is one array
 
@@ -33,8 +34,8 @@ def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
     The composed run is frozen, unless ``dry``. Raises ValueError.
     """
     from launch.run_folder.runs import find_runs, refuse_study
-    from trainer.config import compose_run, freeze, run_name
-    from trainer.run.start import start_command
+    from trainer.config import RunConfig
+    from trainer.kinds import compose_any, folder_of, freeze_any, processes_of, start_command
 
     refuse_study(words, "sweeps.run cluster=slurm")
     folders = [word for word in words if "=" not in word]
@@ -43,11 +44,10 @@ def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
         raise ValueError(f"{other}: a frozen run has its config. Give folders, or key=value.")
     if folders:
         return [_frozen(run.path) for folder in folders for run in find_runs(Path(folder))]
-    run = compose_run(list(words))
-    folder = Path(run.run_root) / run_name(run)
-    if not dry:
-        freeze(run, folder)
-    return [_job(folder, start_command(run, folder), run.parallel.processes, run.horizon.flops)]
+    run = compose_any(list(words))
+    folder = folder_of(run) if dry else freeze_any(run)
+    flops = run.horizon.flops if isinstance(run, RunConfig) else 0.0  # weighs what runs here
+    return [_job(folder, start_command(run, folder), processes_of(run), flops)]
 
 
 def _frozen(folder: Path) -> "Job":

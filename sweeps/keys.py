@@ -51,7 +51,11 @@ def schemas() -> tuple[Schema, ...]:
     return (
         Schema("A run", RunConfig, "trainer.train"),
         Schema("A codec's training", VaeRun, "trainer.train experiment=vae_tiny"),
-        Schema("A perceptual encoder's training", PerceptualRun, "trainer.vae.perceptual"),
+        Schema(
+            "A perceptual encoder's training",
+            PerceptualRun,
+            "trainer.train experiment=perceptual_tiny",
+        ),
         Schema("A captioner's training", CaptionerRun, "trainer.train experiment=captioner_tiny"),
         Schema("A cluster", ClusterConfig, "launch.submit cluster=slurm", "cluster."),
         Schema("A machine", MachineConfig, "launch.plan machine=h100", "machine."),

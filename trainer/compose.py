@@ -1,10 +1,12 @@
-"""Compose, freeze and load a config of any schema; errors in one line that says what is allowed.
+"""Compose, name, freeze and load a run of any schema; an error is one line with the remedy.
 
 Torch-free.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +15,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from data.bounds import check_bounds
 from data.files import write_text
 
+CONFIG_FILE = "config.yaml"
 _NAMELESS = "run"  # stands for the name of a schema that has none
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
 CONF_DIR = Path(__file__).parent / "conf"
@@ -61,19 +65,56 @@ def check_name(name: str) -> None:
         )
 
 
-def freeze_as(config: object, folder: Path) -> None:
-    """Write ``config.yaml`` into a run folder, atomically."""
+def hashed_name(name: str, identity: Mapping[str, Any]) -> str:
+    """Return a run folder's name: a readable prefix and the hash of the experiment; never parsed.
+
+    identity: what defines the experiment, whatever machine carries it out; plain values.
+    """
+    text = json.dumps(identity, sort_keys=True)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def freeze_as(
+    run: T, folder: Path, load: Callable[[Path], T], identity: Callable[[T], dict[str, Any]]
+) -> None:
+    """Write ``config.yaml`` into a run folder, or check that what it holds is this experiment.
+
+    Raises ValueError where it holds another one.
+    """
+    path = folder / CONFIG_FILE
+    if path.exists() and identity(load(folder)) != identity(run):
+        raise ValueError(
+            f"run={folder}: holds another experiment. Choose another name or delete the folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(run)))
+
+
+def read_frozen(folder: Path) -> DictConfig:
+    """Read the frozen config of a run folder as it stands, of whatever schema.
+
+    Raises ValueError where there is none, or it is no YAML.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ValueError(f"run={folder}: has no config.yaml. Give a run folder made by a launch.")
+    try:
+        found = OmegaConf.load(path)
+    except (OmegaConfBaseException, YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: cannot be read ({reason}). Restore it.") from error
+    if not isinstance(found, DictConfig):
+        raise ValueError(f"{path}: holds no keys. Restore it.")
+    return found
 
 
 def load_as(schema: type[T], folder: Path) -> T:
     """Load the frozen config of a run folder."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"run={folder}: has no config.yaml. Give a run folder made by a launch.")
+    path, frozen = folder / CONFIG_FILE, read_frozen(folder)
+    if "kind" in frozen:
+        _check_kind(frozen.kind, schema)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), frozen)
         assert isinstance(merged, DictConfig)
         return _to_object(merged, schema)
     except OmegaConfBaseException as error:
@@ -84,8 +125,16 @@ def _to_object(config: DictConfig, schema: type[T]) -> T:
     refuse_unknown(config, OmegaConf.structured(schema))
     found = OmegaConf.to_object(config)
     assert isinstance(found, schema)
+    _check_kind(getattr(found, "kind", None), schema)
     check_bounds(found)
     return found
+
+
+def _check_kind(found: object, schema: type) -> None:
+    """Raise ValueError for a run that says it is of another kind than its schema's."""
+    wanted = getattr(schema, "kind", None)
+    if found != wanted:
+        raise ValueError(f"kind={found}: must be {wanted} here. Leave it out, or give such a run.")
 
 
 def refuse_unknown(config: DictConfig, schema: DictConfig, prefix: str = "") -> None:

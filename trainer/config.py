@@ -1,34 +1,39 @@
-"""Schema of a run, and the one place that composes it; torch-free.
+"""Schema of a diffusion transformer's run, and of what other kinds of run share; torch-free.
 
 A run is composed once by Hydra, frozen to ``RUN/config.yaml``, and only loaded from there by ranks.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
 from data.config import DataConfig
-from data.files import write_text
 from models.config import CodecConfig, ModelConfig, TextConfig
 from trainer.codec.files import fill, fingerprint
-from trainer.compose import check_name, explain, refuse_unknown
+from trainer.compose import check_name, compose_as, freeze_as, hashed_name, load_as
 from trainer.layout.config import ParallelConfig
 
-CONF_DIR = Path(__file__).parent / "conf"
 Share = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # what every generator takes
+
+
+class RunKind(StrEnum):
+    """What a run trains; trainer/kinds.py holds what must be known of each.
+
+    diffusion: the diffusion transformer. codec: a video compression network. perceptual: the
+    encoder that such a network is judged by. captioner: a network that describes clips.
+    """
+
+    diffusion = "diffusion"
+    codec = "codec"
+    perceptual = "perceptual"
+    captioner = "captioner"
 
 
 class WandbMode(StrEnum):
@@ -232,6 +237,9 @@ class RunConfig:
     The first block is the experiment and enters its hash; the second is the attempt.
     """
 
+    kind: Annotated[RunKind, Doc("What is trained. An experiment's file says it.")] = (
+        RunKind.diffusion
+    )
     name: Annotated[str, Doc("First part of the run folder's name.")] = "run"
     seed: Annotated[
         Seed,
@@ -309,18 +317,11 @@ class RunConfig:
 
 def compose_run(overrides: list[str]) -> RunConfig:
     """Compose a run from ``trainer/conf`` and Hydra overrides; raise ValueError with the remedy."""
-    ConfigStore.instance().store(name="schema", node=RunConfig)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
-        try:
-            return _to_run(compose(config_name="run", overrides=overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(explain(error, OmegaConf.structured(RunConfig))) from error
+    return _settled(compose_as(RunConfig, "run", overrides))
 
 
-def _to_run(config: DictConfig) -> RunConfig:
-    refuse_unknown(config, OmegaConf.structured(RunConfig))
-    run = OmegaConf.to_object(config)
-    assert isinstance(run, RunConfig)
+def _settled(run: RunConfig) -> RunConfig:
+    """Fill in what follows from the codec's folder, and check the run."""
     fill(run.codec)
     if run.codec.path:  # the network's shape follows the codec's folder
         run.model.values_per_token = 4 * run.codec.channels
@@ -358,30 +359,14 @@ def _data_name(root: str) -> str:
 
 def run_name(run: RunConfig) -> str:
     """Return the folder name: a readable prefix and the hash of the experiment; never parsed."""
-    text = json.dumps(identity(run), sort_keys=True)
-    return f"{run.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    return hashed_name(run.name, identity(run))
 
 
 def freeze(run: RunConfig, folder: Path) -> None:
     """Write ``config.yaml`` into a run folder, or check that what it holds is this experiment."""
-    path = folder / "config.yaml"
-    if path.exists() and identity(load_run(folder)) != identity(run):
-        raise ValueError(
-            f"run={folder}: holds another experiment. Choose another name or delete the folder."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(run)))
+    freeze_as(run, folder, load_run, identity)
 
 
 def load_run(folder: Path) -> RunConfig:
     """Load the frozen config of a run folder and check it."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"run={folder}: has no config.yaml. Give a run folder made by a launch.")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
-        assert isinstance(merged, DictConfig)
-        return _to_run(merged)
-    except OmegaConfBaseException as error:
-        text = explain(error, OmegaConf.structured(RunConfig))
-        raise ValueError(f"{path}: {text}") from error
+    return _settled(load_as(RunConfig, folder))

@@ -11,9 +11,12 @@ examples:
   python -m trainer.train experiment=vae_tiny data.root=datasets/demo/video
 
 The command line is Hydra's: group=choice selects a file under trainer/conf, key=value sets a value.
---cfg prints the composed run and stops; --keys prints every key with its bounds and meaning.
-experiment=vae_* trains a video compression network, and experiment=captioner_* a captioner, each by
-a schema of its own: --keys vae, --keys captioner. --keys perceptual is of trainer.vae.perceptual.
+--cfg prints the composed run and stops; --keys KIND prints every key of a kind of run, with its
+bounds and meaning. What is trained stands in the run, as kind, and an experiment's file says it:
+  kind=diffusion   the diffusion transformer, unless another is said
+  kind=codec       a video compression network
+  kind=perceptual  the encoder that such a network is judged by
+  kind=captioner   a network that describes clips
 A run is a folder (run_root/name-hash); the same command resumes it, a finished run is not repeated.
 """
 
@@ -21,11 +24,19 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
-from trainer.config import RunConfig, compose_run, freeze, load_run, run_name
-from trainer.run.start import STOPPED, StopFlag, start_command
+from trainer.config import RunKind
+from trainer.kinds import (
+    KINDS,
+    AnyRun,
+    compose_any,
+    freeze_any,
+    load_any,
+    processes_of,
+    start_command,
+)
+from trainer.run.start import STOPPED, StopFlag
 
 log = logging.getLogger("trainer")
 
@@ -40,19 +51,16 @@ def main(argv: list[str]) -> int:
         if argv[0] == "--run":
             if len(argv) != 2:
                 raise ValueError(f"--run {argv[1:]}: takes one run folder. See --help.")
-            return _resume(Path(argv[1]))
+            return train_folder(Path(argv[1]))
         if argv[0] == "--keys":
             print(_keys(argv[1:]), end="")
             return 0
-        special = _special(argv)
-        if special is not None:
-            return special(argv)
         if argv[0] == "--cfg":
             from omegaconf import OmegaConf
 
-            print(OmegaConf.to_yaml(OmegaConf.structured(compose_run(argv[1:]))))
+            print(OmegaConf.to_yaml(OmegaConf.structured(compose_any(argv[1:]))))
             return 0
-        return _launch(compose_run(argv))
+        return _launch(compose_any(argv))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -61,46 +69,12 @@ def main(argv: list[str]) -> int:
 def _keys(words: list[str]) -> str:
     """Return the keys of one kind of run, of the diffusion transformer's where none is named."""
     from data.keys import all_lines
-    from trainer.captioner.config import CaptionerRun
-    from trainer.vae.config import PerceptualRun, VaeRun
 
-    schemas: dict[str, type] = {
-        "diffusion": RunConfig, "vae": VaeRun, "captioner": CaptionerRun,
-        "perceptual": PerceptualRun,
-    }  # fmt: skip
-    kind = words[0] if len(words) == 1 else "diffusion"
-    if len(words) > 1 or kind not in schemas:
-        raise ValueError(f"--keys {' '.join(words)}: must be one of {', '.join(schemas)}. Use vae.")
-    return all_lines(schemas[kind])
-
-
-def _special(argv: list[str]) -> Callable[[list[str]], int] | None:
-    """Return what trains an experiment that is no diffusion transformer's."""
-    names = [a.partition("=")[2] for a in argv if a.startswith("experiment=")]
-    if any(name.startswith("vae_") for name in names):
-        from trainer.vae.train import main as train_vae
-
-        return train_vae
-    if any(name.startswith("captioner_") for name in names):
-        from trainer.captioner.train import main as train_captioner
-
-        return train_captioner
-    return None
-
-
-def _resume(folder: Path) -> int:
-    """Start or continue a frozen run of any kind."""
-    text = (folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else ""
-    sections = set(text.splitlines())
-    if "vae:" in sections:
-        from trainer.vae.train import train_here
-
-        return train_here(folder)
-    if "captioner:" in sections:
-        from trainer.captioner.train import main as train_captioner
-
-        return train_captioner(["--run", str(folder)])
-    return _train_here(folder)
+    kind = words[0] if len(words) == 1 else RunKind.diffusion
+    if len(words) > 1 or kind not in list(RunKind):
+        known = ", ".join(RunKind)
+        raise ValueError(f"--keys {' '.join(words)}: must be one of {known}. Use codec.")
+    return all_lines(KINDS[RunKind(kind)].schema)
 
 
 def _groups() -> str:
@@ -113,30 +87,27 @@ def _groups() -> str:
     return "; ".join(f"{group}={'|'.join(names)}" for group, names in found.items())
 
 
-def _launch(run: RunConfig) -> int:
+def _launch(run: AnyRun) -> int:
     """Freeze a composed run and train it here, or in as many processes as it asks for."""
-    folder = Path(run.run_root) / run_name(run)
-    freeze(run, folder)
+    folder = freeze_any(run)
     print(f"run folder: {folder}", flush=True)
-    if run.parallel.processes == 1 or "WORLD_SIZE" in os.environ:
-        return _train_here(folder)
+    if processes_of(run) == 1 or "WORLD_SIZE" in os.environ:
+        return train_folder(folder)
     command = start_command(run, folder)
     os.execv(command[0], command)  # becomes torchrun, so that signals reach it
 
 
-def _train_here(folder: Path) -> int:
-    """Train a frozen run in this process, one rank of it."""
+def train_folder(folder: Path) -> int:
+    """Train a frozen run of any kind in this process, one of its ranks; return the exit status."""
     stop = StopFlag()
-    run = load_run(folder)
+    run = load_any(folder)
     if (folder / "result.json").exists():
         print(f"{folder}: is finished (result.json exists).")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     # torch 2.13 renamed collectives that deepspeed 0.19 still calls by their old names.
     warnings.filterwarnings("ignore", message=r".*is deprecated. Please use.*")
-    from trainer.diffusion.attempt import train_run
-
-    finished = train_run(run, folder, stop)
+    finished = KINDS[run.kind].train(run, folder, stop)
     if not finished:
         log.info("stopped by a signal; run the same command to continue")
     return 0 if finished else STOPPED

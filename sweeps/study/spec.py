@@ -5,8 +5,7 @@ from pathlib import Path
 
 from data.files import write_json
 from launch.local.process import Job
-from trainer.config import RunConfig, freeze, run_name
-from trainer.run.start import start_command
+from trainer.kinds import AnyRun, freeze_any, processes_of, start_command
 
 # A point sets its own horizon, whatever the base or its experiment says.
 NO_HORIZON = ("horizon.flops=0", "horizon.tokens=0", "horizon.steps=0")
@@ -26,15 +25,17 @@ class Spec:
     overrides: list[str] = field(default_factory=list)
 
 
-def train_job(run: RunConfig, name: str, cost: float) -> Job:
-    """Freeze a run into its folder and return the job that trains it; ``cost`` in FLOPs."""
-    folder = Path(run.run_root) / run_name(run)
-    freeze(run, folder)
+def train_job(run: AnyRun, name: str, cost: float) -> Job:
+    """Freeze a run of any kind into its folder and return the job that trains it.
+
+    cost: in FLOPs; it orders jobs and weighs their progress.
+    """
+    folder = freeze_any(run)
     return Job(
         name=name,
         run_dir=folder,
         argv=start_command(run, folder),
-        num_processes=run.parallel.processes,
+        num_processes=processes_of(run),
         cost=cost,
         done_marker=folder / "result.json",
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from launch.local.process import Job
 from trainer.config import compose_run, freeze, run_name
-from trainer.run.start import start_command
+from trainer.kinds import start_command
 
 from ..trainer.faults.runs import words
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,16 @@ def group() -> Iterator[None]:
     dist.destroy_process_group()
     for key in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
         del os.environ[key]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Give signals back their handlers after a test whose command listens to them."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def read_json(path: Path) -> dict:

@@ -18,9 +18,12 @@ from models.captioner.vocabulary import Special
 from models.captioner.words import write_captions
 from tests.data.conftest import meta
 from trainer.captioner.caption import main
-from trainer.captioner.train import compose_captioner, freeze, mirror_words, train_captioner
+from trainer.captioner.config import compose_captioner, load_captioner_run
+from trainer.captioner.train import mirror_words, train_captioner
 from trainer.captioner.weights import load_captioner
+from trainer.kinds import freeze_any
 from trainer.run.metrics import read_metrics
+from trainer.train import main as train_main
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220)}
 TINY = [
@@ -86,14 +89,14 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def frozen(root: Path, folder: Path, *more: str) -> Path:
     fixed = [f"data.root={root}", f"run_root={folder}", f"steps={STEPS}", *TINY]
-    return freeze(compose_captioner([*fixed, *more]))
+    return freeze_any(compose_captioner([*fixed, *more]))
 
 
 @pytest.fixture(scope="module")
 def trained(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run folder of a captioner trained for a few seconds."""
     folder = frozen(squares, tmp_path_factory.mktemp("runs"), "short_share=0.3")
-    assert train_captioner(folder, lambda: False) is not None
+    assert train_captioner(load_captioner_run(folder), folder, lambda: False) is not None
     return folder
 
 
@@ -140,8 +143,8 @@ def test_a_stopped_training_resumes_bit_by_bit(
 ) -> None:
     folder = frozen(squares, tmp_path, "short_share=0.3")
     polls = iter([False] * 3 + [True] + [False] * 99)
-    assert train_captioner(folder, lambda: next(polls)) is None
-    assert train_captioner(folder, lambda: False) is not None
+    assert train_captioner(load_captioner_run(folder), folder, lambda: next(polls)) is None
+    assert train_captioner(load_captioner_run(folder), folder, lambda: False) is not None
     one, two = (load_captioner(path / "weights") for path in (trained, folder))
     assert one.sha256 == two.sha256
 
@@ -240,8 +243,18 @@ def test_damaged_and_foreign_weights_are_refused(
 def test_bad_training_settings_are_named(
     overrides: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main(["train", f"run_root={tmp_path}", *overrides]) == 2
+    assert train_main(["kind=captioner", f"run_root={tmp_path}", *overrides]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("handlers")
+def test_the_command_of_all_runs_trains_a_frozen_captioner(
+    squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = frozen(squares, tmp_path, "steps=1")
+    assert train_main(["--run", str(folder)]) == 0
+    assert f"weights: {folder / 'weights'}, sha256" in capsys.readouterr().out
+    assert load_captioner(folder / "weights")
 
 
 def test_mirroring_swaps_left_and_right_only() -> None:

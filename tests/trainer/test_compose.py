@@ -3,7 +3,7 @@
 import pytest
 
 from sweeps.kinds.compose import compose_any
-from trainer.captioner.train import compose_captioner
+from trainer.captioner.config import compose_captioner
 from trainer.compose import check_name
 from trainer.config import compose_run
 from trainer.vae.config import compose_vae

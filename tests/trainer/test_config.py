@@ -5,33 +5,25 @@ import gzip
 import json
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import child_seconds
-from trainer.captioner.config import CaptionerRun
-from trainer.compose import compose_as
+from trainer.compose import CONF_DIR
 from trainer.config import (
-    CONF_DIR,
     RunConfig,
+    RunKind,
     compose_run,
     freeze,
     identity,
     load_run,
     run_name,
 )
+from trainer.kinds import compose_any, kind_of
 from trainer.train import main
-from trainer.vae.config import compose_perceptual, compose_vae
 
 FILES = sorted(p.relative_to(CONF_DIR) for p in CONF_DIR.rglob("*.yaml"))
-# Experiments of small networks have schemas of their own, by the first word of their name.
-OTHERS = {
-    "vae": compose_vae,
-    "perceptual": compose_perceptual,
-    "captioner": partial(compose_as, CaptionerRun, "captioner"),
-}
 NEED_A_FOLDER = ("codec=vae", "codec=diffusers")
 GROUPS = [file for file in FILES if file.parent != Path()]
 
@@ -39,9 +31,8 @@ GROUPS = [file for file in FILES if file.parent != Path()]
 @pytest.mark.parametrize("file", GROUPS, ids=str)
 def test_every_yaml_composes(file: Path) -> None:
     choice = f"{file.parent}={file.stem}"
-    if file.parent.name == "experiment" and file.stem.partition("_")[0] in OTHERS:
-        other = OTHERS[file.stem.partition("_")[0]]
-        assert other([choice]).name.startswith(file.stem.partition("_")[0])
+    if kind_of([choice]) is not RunKind.diffusion:
+        assert compose_any([choice]).kind is kind_of([choice])
         return
     if choice in NEED_A_FOLDER:
         with pytest.raises(ValueError, match=r"codec.path=: .* needs a folder. Set codec.path"):
@@ -247,10 +238,13 @@ def test_keys_prints_every_key_with_type_default_bounds_and_sentence(
     )
     assert entry in text
     assert "    data.mixture[N].weight=1  (float: above 0)\n" in text
-    assert main(["--keys", "vae"]) == 0
+    assert main(["--keys", "codec"]) == 0
     assert "    vae.channels=8  (int: from 1 to 24)\n" in capsys.readouterr().out
     assert main(["--keys", "dit"]) == 2
-    assert "--keys dit: must be one of diffusion, vae, captioner" in capsys.readouterr().err
+    assert (
+        "--keys dit: must be one of diffusion, codec, perceptual, captioner"
+        in capsys.readouterr().err
+    )
 
 
 ARCHIVE = Path(__file__).parents[2] / "docs/studies/cpu_isoflop/runs.jsonl.gz"

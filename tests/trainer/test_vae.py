@@ -19,10 +19,10 @@ from trainer.codec.files import fingerprint
 from trainer.config import compose_run, freeze, identity, load_run
 from trainer.diffusion.attempt import check_encoding
 from trainer.encode.encode import encode_dataset
+from trainer.kinds import freeze_any
 from trainer.run.metrics import read_metrics
 from trainer.train import main
 from trainer.vae.config import VaeRun, compose_vae
-from trainer.vae.config import freeze as freeze_vae
 from trainer.vae.losses import Networks
 from trainer.vae.lpips import load_lpips
 from trainer.vae.train import VaeTask, train_vae
@@ -44,7 +44,7 @@ def smoke(clips: Path, root: Path, *more: str) -> list[str]:
 
 def train(clips: Path, root: Path, *more: str) -> tuple[VaeRun, Path, dict]:
     run = compose_vae(smoke(clips, root, *more))
-    folder = freeze_vae(run)
+    folder = freeze_any(run)
     result = train_vae(run, folder, lambda: False)
     assert result is not None
     return run, folder, result
@@ -101,7 +101,7 @@ def test_a_stopped_training_resumes_bit_by_bit(
     clips: Path, trained: Path, tmp_path: Path, group: None
 ) -> None:
     run = compose_vae(smoke(clips, tmp_path))
-    folder = freeze_vae(run)
+    folder = freeze_any(run)
     polls = iter([False, False, True, *[False] * 9])
     assert train_vae(run, folder, lambda: next(polls)) is None
     assert not (folder / "codec").exists()
@@ -265,6 +265,19 @@ def test_values_that_cannot_work_are_named(override: str, message: str | None) -
         arguments.append("parallel.processes=2")
     with pytest.raises(ValueError, match=message or r"packs_per_step=3: must be divisible by"):
         compose_vae(arguments)
+
+
+@pytest.mark.usefixtures("group", "handlers")
+def test_the_command_of_all_runs_trains_a_frozen_network(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = compose_vae(smoke(clips, tmp_path, "steps=1", "components=0"))
+    folder = freeze_any(run)
+    assert main(["--run", str(folder)]) == 0
+    assert (folder / "codec" / "codec.json").is_file()
+    assert "val: vae" in capsys.readouterr().err
+    assert main(["--run", str(folder)]) == 0
+    assert "is finished (result.json exists)" in capsys.readouterr().out
 
 
 def test_lpips_comes_from_a_local_file_or_is_refused(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from data.dataset.shards import ShardWriter, write_manifest
 from data.media.h264 import encode_h264
-from trainer.vae.config import compose_perceptual, compose_vae, freeze
+from trainer.kinds import freeze_any
+from trainer.train import main
+from trainer.vae.config import compose_perceptual, compose_vae
 from trainer.vae.labels import choose_labels, frame_labels
-from trainer.vae.perceptual import main, train_perceptual
+from trainer.vae.perceptual import train_perceptual
 from trainer.vae.perceptual_files import load_perceptual
 from trainer.vae.train import train_vae
 
@@ -77,12 +79,23 @@ def encoder(rooms: Path, group: None, tmp_path_factory: pytest.TempPathFactory) 
     """Return the folder of an encoder trained on the rooms."""
     root = tmp_path_factory.mktemp("perceptual")
     run = compose_perceptual([*SMALL, f"data.root={rooms}", f"run_root={root}", "steps=30"])
-    folder = freeze(run)
+    folder = freeze_any(run)
     result = train_perceptual(run, folder, lambda: False)
     assert result is not None
     assert result["heldout_nats_a_label"] < 0.8 * result["base_rate_nats_a_label"]
     assert result["accuracy"] > result["majority_accuracy"]
     return folder / "encoder"
+
+
+@pytest.mark.usefixtures("group", "handlers")
+def test_the_command_of_all_runs_trains_a_frozen_encoder(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, f"data.root={rooms}", f"run_root={tmp_path}", "steps=1"]
+    assert main(["kind=perceptual", *words]) == 0
+    assert "held out:" in capsys.readouterr().out
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "encoder").is_dir()
 
 
 def test_labels_are_what_can_be_seen_in_the_frame() -> None:
@@ -115,7 +128,7 @@ def test_a_network_records_the_digest_of_the_encoder_in_its_loss(
     loss = ["loss.perceptual=0.1", f"loss.perceptual_path={encoder}", "steps=1", "components=0"]
     where = [f"data.root={rooms}", f"run_root={tmp_path}", "validation.splits=[val_worlds]"]
     run = compose_vae(["experiment=vae_smoke", *where, *loss])
-    folder = freeze(run)
+    folder = freeze_any(run)
     assert train_vae(run, folder, lambda: False) is not None
     card = json.loads((folder / "codec" / "codec.json").read_text())
     wanted = json.loads((encoder / "codec.json").read_text())["digest"]
@@ -141,5 +154,5 @@ def test_clips_of_which_nothing_is_known_are_refused(
     tmp_path: Path, group: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_rooms(tmp_path / "data", known=False)
-    assert main([*SMALL, f"data.root={root}", f"run_root={tmp_path}"]) == 2
+    assert main(["kind=perceptual", *SMALL, f"data.root={root}", f"run_root={tmp_path}"]) == 2
     assert "nothing is known of its clips" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 usage: kinescale caption root=DATASET out=DATASET2 weights=FOLDER [key=value ...]
        kinescale caption root=DATASET out=DATASET2 endpoint=URL model=NAME [key=value ...]
-       kinescale caption train experiment=captioner_tiny [key=value ...]
 
 examples:
   kinescale caption root=datasets/demo/video out=datasets/demo/captioned \\
@@ -266,10 +265,6 @@ def main(arguments: list[str]) -> int:
     if not arguments or {"-h", "--help", "help"} & set(arguments[:1]):
         print(f"{__doc__}\nKeys and defaults:\n{help_text(CaptionJob)}")
         return 0
-    if arguments[0] == "train":
-        from trainer.captioner.train import main as train
-
-        return train(arguments[1:])
     console = Console()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     try:

@@ -1,7 +1,5 @@
 """Schema of a captioner's training run; torch-free."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +10,8 @@ from typing_extensions import Doc
 
 from data.config import DataConfig
 from models.config import CaptionerConfig
-from trainer.config import CheckpointConfig, OptimConfig, Seed, Share
+from trainer.compose import compose_as, load_as
+from trainer.config import CheckpointConfig, OptimConfig, RunKind, Seed, Share
 
 Count = Annotated[int, Ge(1)]
 NAME = "captioner"  # of trainer/conf/captioner.yaml
@@ -32,6 +31,9 @@ class WordsConfig:
 class CaptionerRun:
     """Everything that defines a captioner's training and how it is carried out."""
 
+    kind: Annotated[RunKind, Doc("What is trained. An experiment's file says it.")] = (
+        RunKind.captioner
+    )
     name: Annotated[str, Doc("First part of the run folder's name.")] = "captioner"
     seed: Annotated[Seed, Doc("Decides initial weights, the order of samples and all draws.")] = 0
     captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
@@ -78,12 +80,12 @@ class CaptionerRun:
             )
 
 
-def identity(run: CaptionerRun) -> dict[str, Any]:
+def captioner_identity(run: CaptionerRun) -> dict[str, Any]:
     """Return what defines the experiment, whatever machine carries it out."""
     config = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
     assert isinstance(config, dict)
     chosen: dict[str, Any] = {str(key): value for key, value in config.items()}
-    for key in ("checkpoint", "log_every", "run_root"):
+    for key in ("kind", "checkpoint", "log_every", "run_root"):
         del chosen[key]
     planning = ("train_split", "mixture", "pack_tokens", "packs_per_step", "max_segments", "pool")
     chosen["data"] = {key: chosen["data"][key] for key in planning}
@@ -91,7 +93,15 @@ def identity(run: CaptionerRun) -> dict[str, Any]:
     return chosen
 
 
-def run_name(run: CaptionerRun) -> str:
-    """Return the folder name: a readable prefix and the hash of the experiment; never parsed."""
-    text = json.dumps(identity(run), sort_keys=True)
-    return f"{run.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+def compose_captioner(overrides: list[str]) -> CaptionerRun:
+    """Compose a captioner's run from Hydra overrides; raise ValueError with the remedy."""
+    run = compose_as(CaptionerRun, NAME, overrides)
+    run.check()
+    return run
+
+
+def load_captioner_run(folder: Path) -> CaptionerRun:
+    """Load the frozen config of a captioner's training."""
+    run = load_as(CaptionerRun, folder)
+    run.check()
+    return run

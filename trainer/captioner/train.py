@@ -1,16 +1,15 @@
 """Train a captioner on the captions of a data set.
 
-usage: kinescale caption train experiment=captioner_tiny [data.root=DATASET] [key=value ...]
-       kinescale caption train --run FOLDER        start or resume a frozen run
+usage: python -m trainer.train experiment=captioner_tiny [data.root=DATASET] [key=value ...]
+       python -m trainer.train --run FOLDER        start or resume a frozen run
 
-The command line is Hydra's, as that of trainer.train; keys: trainer/captioner/config.py. The same
-command resumes a run, a finished one is not repeated. The weights are in RUN/weights.
+Keys: trainer/captioner/config.py. The same command resumes a run, a finished one is not repeated.
+The weights are in RUN/weights.
 """
 
-import logging
 import re
-import sys
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,11 @@ from models.captioner.views import CELL, View, fit_view
 from models.captioner.vocabulary import Special, Vocabulary
 from models.captioner.words import write_captions
 from models.config import CaptionerConfig
-from trainer.captioner.config import NAME, CaptionerRun, identity, run_name
+from trainer.captioner.config import CaptionerRun, captioner_identity
 from trainer.captioner.weights import draw_captioner, save_captioner
-from trainer.compose import compose_as, freeze_as, load_as
 from trainer.rng import uniform
-from trainer.run.start import STOPPED, StopFlag
 from trainer.small import SmallTraining, Term
 
-log = logging.getLogger("trainer")
 WEIGHTS = "weights"
 _BATCH = 16
 # Below this share of the confidence on held-out clips of its own kind a caption is doubtful.
@@ -150,7 +146,7 @@ def view_of(sample: Sample, config: CaptionerConfig) -> View:
 def describe_run(run: CaptionerRun, infos: list[SampleInfo]) -> dict[str, Any]:
     """Return what the weights' file tells of their making."""
     return {
-        "settings": identity(run),
+        "settings": captioner_identity(run),
         "data_digest": index_digest(infos),
         "clips": len(infos),
         "steps": run.steps,
@@ -199,30 +195,10 @@ def measure(model: Captioner, vocabulary: Vocabulary, samples: list[Sample]) -> 
     }
 
 
-def compose_captioner(overrides: list[str]) -> CaptionerRun:
-    """Compose a captioner's run from Hydra overrides; raise ValueError with the remedy."""
-    run = compose_as(CaptionerRun, NAME, overrides)
-    run.check()
-    return run
-
-
-def freeze(run: CaptionerRun) -> Path:
-    """Write a run's ``config.yaml`` into its folder, once; return the folder."""
-    folder = Path(run.run_root) / run_name(run)
-    if (folder / "config.yaml").exists():
-        if run_name(load_as(CaptionerRun, folder)) != folder.name:
-            raise ValueError(
-                f"run={folder}: holds another experiment. Choose another name or delete the folder."
-            )
-    else:
-        freeze_as(run, folder)
-    return folder
-
-
-def train_captioner(folder: Path, should_stop: Any) -> dict[str, Any] | None:
+def train_captioner(
+    run: CaptionerRun, folder: Path, should_stop: Callable[[], bool]
+) -> dict[str, Any] | None:
     """Train or resume a frozen run in this process; return its result, or None if stopped."""
-    run = load_as(CaptionerRun, folder)
-    run.check()
     loader = Loader(run.data, run.data.train_split, CELL, run.seed, 0, 1)
     try:
         task = CaptionTask(run, folder, loader.infos)
@@ -242,26 +218,10 @@ def train_captioner(folder: Path, should_stop: Any) -> dict[str, Any] | None:
         loader.close()
 
 
-def main(argv: list[str]) -> int:
-    """Parse the command line and train; return the exit status."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    try:
-        if argv[0] == "--run":
-            if len(argv) != 2:
-                raise ValueError(f"--run {argv[1:]}: takes one run folder. See --help.")
-            folder = Path(argv[1])
-        else:
-            folder = freeze(compose_captioner(argv))
-        print(f"run folder: {folder}", flush=True)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-        result = train_captioner(folder, StopFlag())
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def train_here(run: CaptionerRun, folder: Path, should_stop: Callable[[], bool]) -> bool:
+    """Train a frozen run in this process and say where its weights are; False when stopped."""
+    result = train_captioner(run, folder, should_stop)
     if result is None:
-        log.info("stopped by a signal; run the same command to continue")
-        return STOPPED
+        return False
     print(f"weights: {folder / WEIGHTS}, sha256 {result['weights_sha256'][:12]}")
-    return 0
+    return True

@@ -5,14 +5,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from trainer.config import RunConfig
-
 STOPPED = 75  # exit status of a run that was asked to stop and saved: start it again (EX_TEMPFAIL)
-
-
-def start_command(run: RunConfig, folder: Path) -> list[str]:
-    """Return the command that trains a frozen run with its number of processes."""
-    return start_processes(run.parallel.processes, folder)
 
 
 def start_processes(processes: int, folder: Path) -> list[str]:

@@ -3,8 +3,6 @@
 Torch-free; composed from ``trainer/conf/vae.yaml`` and ``trainer/conf/perceptual.yaml``.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +12,8 @@ from typing_extensions import Doc
 
 from data.config import DataConfig
 from models.config import PerceptualConfig, VaeConfig
-from trainer.compose import compose_as, freeze_as, load_as
-from trainer.config import CheckpointConfig, OptimConfig, Seed, Share
+from trainer.compose import compose_as, load_as
+from trainer.config import CheckpointConfig, OptimConfig, RunKind, Seed, Share
 from trainer.layout.config import ParallelConfig
 
 VAE, PERCEPTUAL = "vae", "perceptual"
@@ -76,6 +74,7 @@ class VaeValidationConfig:
 class VaeRun:
     """A compression network's training."""
 
+    kind: Annotated[RunKind, Doc("What is trained. An experiment's file says it.")] = RunKind.codec
     name: Annotated[str, Doc("First part of the run folder's name.")] = "vae"
     seed: Annotated[Seed, Doc("Decides initial weights, the order of samples and all draws.")] = 0
     vae: VaeConfig = field(default_factory=VaeConfig)
@@ -135,6 +134,9 @@ class VaeRun:
 class PerceptualRun:
     """The training of the perceptual encoder on what simulators know of their frames."""
 
+    kind: Annotated[RunKind, Doc("What is trained. An experiment's file says it.")] = (
+        RunKind.perceptual
+    )
     name: Annotated[str, Doc("First part of the run folder's name.")] = "perceptual"
     seed: Annotated[Seed, Doc("Decides initial weights, the order of samples and all draws.")] = 0
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
@@ -178,20 +180,16 @@ def compose_perceptual(overrides: list[str]) -> PerceptualRun:
     return run
 
 
-def freeze(run: VaeRun | PerceptualRun) -> Path:
-    """Write ``config.yaml`` into the run's folder, or check what it holds; return the folder."""
-    digest = hashlib.sha256(json.dumps(run.identity(), sort_keys=True).encode()).hexdigest()
-    folder = Path(run.run_root) / f"{run.name}-{digest[:10]}"
-    found = load_as(type(run), folder) if (folder / "config.yaml").exists() else run
-    if found.identity() != run.identity():
-        raise ValueError(f"run={folder}: holds another experiment. Choose another name.")
-    freeze_as(run, folder)
-    return folder
-
-
 def load_vae_run(folder: Path) -> VaeRun:
     """Load the frozen config of a network's training."""
     run = load_as(VaeRun, folder)
+    run.check()
+    return run
+
+
+def load_perceptual_run(folder: Path) -> PerceptualRun:
+    """Load the frozen config of an encoder's training."""
+    run = load_as(PerceptualRun, folder)
     run.check()
     return run
 

@@ -1,17 +1,13 @@
 """Train the perceptual encoder on what simulators know of their frames.
 
-usage: python -m trainer.vae.perceptual data.root=DATASET [key=value ...]
-
-example:
-  python -m trainer.vae.perceptual experiment=perceptual_tiny data.root=datasets/worlds/video
+usage: python -m trainer.train experiment=perceptual_tiny data.root=DATASET [key=value ...]
 
 The labels (floors, walls, light, cameras, objects in sight) come from the truth in the shards. The
 same command resumes a run, a finished one is not repeated. The encoder is in RUN/encoder: use it
 with loss.perceptual_path=RUN/encoder. Keys: trainer/vae/config.py.
 """
 
-import logging
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +24,11 @@ from models.codec.perceptual import PerceptualEncoder
 from models.config import PerceptualConfig
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.rng import generator
-from trainer.run.start import STOPPED, StopFlag
 from trainer.small import SmallTraining, Term
-from trainer.vae.config import PerceptualRun, compose_perceptual, freeze
+from trainer.vae.config import PerceptualRun
 from trainer.vae.labels import choose_labels, frame_labels
 from trainer.vae.perceptual_files import save_perceptual
 
-log = logging.getLogger("trainer")
 ENCODER = "encoder"
 _CELL = (4, 16, 16)
 
@@ -133,7 +127,9 @@ class PerceptualTask:
         return found | {"digest": digest}
 
 
-def train_perceptual(run: PerceptualRun, folder: Path, should_stop: Any) -> dict[str, Any] | None:
+def train_perceptual(
+    run: PerceptualRun, folder: Path, should_stop: Callable[[], bool]
+) -> dict[str, Any] | None:
     """Train to the end and write ``folder/encoder``; return the result, None when stopped."""
     mesh = start_mesh(run.parallel)
     loader = Loader(run.data, run.data.train_split, _CELL, run.seed, mesh.rank, mesh.world)
@@ -158,30 +154,14 @@ def train_perceptual(run: PerceptualRun, folder: Path, should_stop: Any) -> dict
         stop_mesh(mesh)
 
 
-def main(argv: list[str]) -> int:
-    """Parse the command line and train; return the exit status."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    try:
-        run = compose_perceptual(argv)
-        folder = freeze(run)
-        print(f"run folder: {folder}", flush=True)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-        result = train_perceptual(run, folder, StopFlag())
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def train_here(run: PerceptualRun, folder: Path, should_stop: Callable[[], bool]) -> bool:
+    """Train a frozen run in this process and say how good it is; return False when stopped."""
+    result = train_perceptual(run, folder, should_stop)
     if result is None:
-        log.info("stopped by a signal; run the same command to continue")
-        return STOPPED
+        return False
     print(
         f"held out: {result['heldout_nats_a_label']:.4f} nats a label "
         f"(labels' shares alone {result['base_rate_nats_a_label']:.4f}), "
         f"{result['accuracy']:.1%} right (majority {result['majority_accuracy']:.1%})"
     )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return True

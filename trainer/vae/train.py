@@ -8,16 +8,14 @@ its latents, is in RUN/codec: use it with codec.kind=vae codec.path=RUN/codec.
 """
 
 import copy
-import logging
-import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from data.loading.loader import Loader, index_digest, load_fixed
@@ -29,9 +27,8 @@ from trainer.codec.build import load_vae, save_vae
 from trainer.codec.files import resolve, write_card
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.rng import generator
-from trainer.run.start import STOPPED, StopFlag, start_processes
 from trainer.small import SmallTraining
-from trainer.vae.config import VaeRun, compose_vae, freeze, load_vae_run
+from trainer.vae.config import VaeRun
 from trainer.vae.losses import Networks, VaeLoss
 from trainer.vae.lpips import load_lpips
 from trainer.vae.measure import best_plain, codec_coder, judge_all, summary
@@ -40,44 +37,21 @@ from trainer.vae.perceptual_files import load_perceptual
 from trainer.vae.start import set_low_pass
 from trainer.vae.statistics import measure_latents
 
-log = logging.getLogger("trainer")
 CODEC = "codec"
 
 
-def main(argv: list[str]) -> int:
-    """Parse the command line and train; return the exit status."""
-    if argv[:1] == ["--run"]:
-        return train_here(Path(argv[1]))
-    if argv[:1] == ["--cfg"]:
-        print(OmegaConf.to_yaml(OmegaConf.structured(compose_vae(argv[1:]))))
-        return 0
-    run = compose_vae(argv)
-    folder = freeze(run)
-    print(f"run folder: {folder}", flush=True)
-    if run.parallel.processes == 1 or "WORLD_SIZE" in os.environ:
-        return train_here(folder)
-    command = start_processes(run.parallel.processes, folder)
-    os.execv(command[0], command)  # becomes torchrun, so that signals reach it
-
-
-def train_here(folder: Path) -> int:
-    """Train a frozen run in this process, one rank of it."""
-    stop, run = StopFlag(), load_vae_run(folder)
-    if (folder / "result.json").exists():
-        print(f"{folder}: is finished (result.json exists).")
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    result = train_vae(run, folder, stop)
+def train_here(run: VaeRun, folder: Path, should_stop: Callable[[], bool]) -> bool:
+    """Train a frozen run in this process and say how good it is; return False when stopped."""
+    result = train_vae(run, folder, should_stop)
     if result is None:
-        log.info("stopped by a signal; run the same command to continue")
-        return STOPPED
+        return False
     for split, found in result["validation"].items():
         shown = "  ".join(f"{name} {q['psnr']:.2f} dB" for name, q in found.items())
         print(f"{split}: {shown}", file=sys.stderr)
-    return 0
+    return True
 
 
-def train_vae(run: VaeRun, folder: Path, should_stop: Any) -> dict[str, Any] | None:
+def train_vae(run: VaeRun, folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
     """Train to the end and write ``folder/codec``; return the result, None when stopped."""
     mesh = start_mesh(run.parallel)
     loader = Loader(run.data, run.data.train_split, run.cell, run.seed, mesh.rank, mesh.world)

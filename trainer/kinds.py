@@ -1,0 +1,180 @@
+"""Every kind of run in one table: how it is composed, named, frozen, loaded and trained.
+
+What a run is stands in its config, as ``kind``; nobody guesses it from a name or from text.
+Torch-free: what trains a kind is imported when one is trained.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.captioner.config import (
+    CaptionerRun,
+    captioner_identity,
+    compose_captioner,
+    load_captioner_run,
+)
+from trainer.compose import CONF_DIR, freeze_as, hashed_name, read_frozen
+from trainer.config import RunConfig, RunKind, compose_run, identity, load_run
+from trainer.run.start import start_processes
+from trainer.vae.config import (
+    PerceptualRun,
+    VaeRun,
+    compose_perceptual,
+    compose_vae,
+    load_perceptual_run,
+    load_vae_run,
+)
+
+AnyRun = RunConfig | VaeRun | PerceptualRun | CaptionerRun
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What must be known of a kind of run.
+
+    schema: its dataclass.
+    compose: Hydra overrides -> run; load: run folder -> run. Both raise ValueError.
+    identity: run -> what defines the experiment, plain values; the folder's name hashes it.
+    train: (run, folder, should_stop) -> False when it was stopped before its end; imports torch.
+    """
+
+    schema: type
+    compose: Callable[[list[str]], Any]
+    load: Callable[[Path], Any]
+    identity: Callable[[Any], dict[str, Any]]
+    train: Callable[[Any, Path, Stop], bool]
+
+
+def _train_diffusion(run: RunConfig, folder: Path, should_stop: Stop) -> bool:
+    from trainer.diffusion.attempt import train_run
+
+    return train_run(run, folder, should_stop)
+
+
+def _train_codec(run: VaeRun, folder: Path, should_stop: Stop) -> bool:
+    from trainer.vae.train import train_here
+
+    return train_here(run, folder, should_stop)
+
+
+def _train_perceptual(run: PerceptualRun, folder: Path, should_stop: Stop) -> bool:
+    from trainer.vae.perceptual import train_here
+
+    return train_here(run, folder, should_stop)
+
+
+def _train_captioner(run: CaptionerRun, folder: Path, should_stop: Stop) -> bool:
+    from trainer.captioner.train import train_here
+
+    return train_here(run, folder, should_stop)
+
+
+KINDS: Mapping[RunKind, Kind] = {
+    RunKind.diffusion: Kind(RunConfig, compose_run, load_run, identity, _train_diffusion),
+    RunKind.codec: Kind(VaeRun, compose_vae, load_vae_run, VaeRun.identity, _train_codec),
+    RunKind.perceptual: Kind(
+        PerceptualRun,
+        compose_perceptual,
+        load_perceptual_run,
+        PerceptualRun.identity,
+        _train_perceptual,
+    ),
+    RunKind.captioner: Kind(
+        CaptionerRun, compose_captioner, load_captioner_run, captioner_identity, _train_captioner
+    ),
+}
+
+
+def kind_of(overrides: Sequence[str]) -> RunKind:
+    """Return the kind of run that Hydra overrides ask for.
+
+    ``kind=`` says it, or the file of ``experiment=``; where neither does, it is a diffusion
+    transformer's. Raises ValueError where they disagree, and on a kind that there is not.
+    """
+    pairs = [word.lstrip("+").partition("=") for word in overrides]
+    given = {key: value.strip("'\"") for key, _, value in pairs}
+    experiment = given.get("experiment", "")
+    said, declared = given.get("kind"), _declared(experiment)
+    if said and declared and said != declared:
+        raise ValueError(
+            f"kind={said}: experiment={experiment} is of kind={declared}. Leave kind out."
+        )
+    return _parse(said or declared or RunKind.diffusion)
+
+
+def kind_in(folder: Path) -> RunKind:
+    """Return the kind of a frozen run. Raises ValueError where there is none."""
+    config = read_frozen(folder)
+    return _parse(str(config.kind)) if "kind" in config else _kind_of_old(config)
+
+
+def _parse(name: str) -> RunKind:
+    if name not in list(RunKind):
+        raise ValueError(f"kind={name}: must be one of {', '.join(RunKind)}. Leave it out for one "
+                         "that the experiment says.")  # fmt: skip
+    return RunKind(name)
+
+
+def _kind_of_old(config: DictConfig) -> RunKind:
+    """Tell the kind of a run frozen before 2026-12, when runs did not say it, by its sections.
+
+    For such folders alone: what is frozen now has ``kind``.
+    """
+    only = {"vae": RunKind.codec, "perceptual": RunKind.perceptual, "captioner": RunKind.captioner}
+    return next((kind for name, kind in only.items() if name in config), RunKind.diffusion)
+
+
+def _declared(experiment: str) -> str | None:
+    """Return the kind that an experiment's file says, itself or by one that it is based on."""
+    path = CONF_DIR / "experiment" / f"{experiment}.yaml"
+    if not experiment or not path.is_file():
+        return None  # composing tells which there are
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    if "kind" in config:
+        return str(config.kind)
+    bases = [name for name in config.get("defaults", []) if isinstance(name, str)]
+    found = [_declared(name) for name in bases if name != "_self_"]
+    return next((kind for kind in reversed(found) if kind), None)
+
+
+def compose_any(overrides: list[str]) -> AnyRun:
+    """Compose a run of the kind that the overrides ask for; raise ValueError with the remedy."""
+    run: AnyRun = KINDS[kind_of(overrides)].compose(overrides)
+    return run
+
+
+def load_any(folder: Path) -> AnyRun:
+    """Load the frozen config of a run of any kind and check it. Raises ValueError."""
+    run: AnyRun = KINDS[kind_in(folder)].load(folder)
+    return run
+
+
+def folder_of(run: AnyRun) -> Path:
+    """Return a run's folder, whether it exists or not."""
+    return Path(run.run_root) / hashed_name(run.name, KINDS[run.kind].identity(run))
+
+
+def freeze_any(run: AnyRun) -> Path:
+    """Write ``config.yaml`` into the run's folder, or check what it holds; return the folder.
+
+    Raises ValueError where it holds another experiment.
+    """
+    kind, folder = KINDS[run.kind], folder_of(run)
+    freeze_as(run, folder, kind.load, kind.identity)
+    return folder
+
+
+def processes_of(run: AnyRun) -> int:
+    """Return how many processes train a run; a captioner is trained by one."""
+    return 1 if isinstance(run, CaptionerRun) else run.parallel.processes
+
+
+def start_command(run: AnyRun, folder: Path) -> list[str]:
+    """Return the command that trains a frozen run with its number of processes."""
+    return start_processes(processes_of(run), folder)
