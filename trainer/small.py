@@ -29,7 +29,6 @@ from trainer.config import CheckpointConfig, OptimConfig
 from trainer.layout.plan import Fragment
 from trainer.optim import gamma_of, learning_rate
 from trainer.parallel.mesh import Mesh, alone
-from trainer.run.environment import environment
 from trainer.run.metrics import MetricsFile
 from trainer.run.session import SaveClock, Session
 
@@ -127,8 +126,6 @@ class SmallTraining(Generic[B]):
         with ExitStack() as stack:
             session = Session.take(self.folder, self.mesh)
             stack.callback(session.release)
-            if self.mesh.is_main:
-                write_json(self.folder / "env.json", environment())
             self._writer = open_writer(session, self.mesh, self._policy)
             self._resume(session.attempt)
             if self.mesh.is_main:

@@ -29,6 +29,7 @@ def test_attempts_are_numbered_and_a_stopped_one_leaves_its_mark(tmp_path: Path)
     for attempt in (1, 2):
         session = Session.take(tmp_path, Peer(is_main=True))
         assert session.attempt == attempt
+        assert json.loads((tmp_path / "env.json").read_text())["python"]
         assert not (tmp_path / STOPPED_FILE).exists()  # of the attempt before
         session.mark_stopped(7)
         assert json.loads((tmp_path / STOPPED_FILE).read_text()) == {"attempt": attempt, "step": 7}

@@ -23,7 +23,6 @@ from trainer.diffusion.progress import Recorder
 from trainer.diffusion.result import summarise, write_result
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.run.attempt import Timeline
-from trainer.run.environment import environment
 from trainer.run.heartbeat import Heartbeat
 from trainer.run.metrics import MetricsFile, WandbMirror
 from trainer.run.session import Session
@@ -43,10 +42,8 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         stack.callback(stop_mesh, mesh)
         session = Session.take(folder, mesh)
         stack.callback(session.release)
-        if mesh.is_main:
-            write_json(folder / "env.json", environment())
-            if mesh.world > 1:
-                log.info("%s", mesh.layout.table())
+        if mesh.is_main and mesh.world > 1:
+            log.info("%s", mesh.layout.table())
         place, size = mesh.place, mesh.layout
         loader = Loader(run.data, run.data.train_split, run.cell, run.seed, place.dp, size.dp)
         stack.callback(loader.close)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, Self
 
+from data.files import write_json
 from trainer.config import CheckpointConfig
 from trainer.run.attempt import clear_stopped, ended_attempts, mark_stopped
+from trainer.run.environment import environment
 from trainer.run.lease import Fence
 
 
@@ -41,7 +43,7 @@ class Session:
 
     @classmethod
     def take(cls, folder: Path, peers: Peers) -> Self:
-        """Make this attempt the only one that writes to the run; collective.
+        """Make this attempt the only one that writes to the run, and say where it runs; collective.
 
         Raises ValueError on all processes while another attempt lives.
         """
@@ -57,6 +59,7 @@ class Session:
         session = cls(folder, int(attempt), fence)
         if fence is not None:
             clear_stopped(folder)
+            write_json(folder / "env.json", environment())
         return session
 
     def mark_stopped(self, step: int) -> None:
