@@ -12,10 +12,12 @@ examples:
   python -m launch.plan --search gpus=256 machine=b200 model=w6144d48 horizon.tokens=1e12 \\
       search.batch_tokens=8e6 plan.clip_tokens=75600
   python -m launch.plan machine=cpu2 experiment=cpu_demo horizon.flops=1e12
+  python -m launch.plan machine=cpu2 experiment=vae_tiny
   python -m launch.plan machine=h100 machine.price.per_device_hour=1.9 model=w6144d48 ... --json
 
 The command line is Hydra's and trainer.train's: group=choice selects a file under trainer/conf,
-key=value sets a value of the run (keys: trainer/config.py). Beside them:
+key=value sets a value of the run (keys: trainer/config.py). Of other kinds of run than the
+diffusion transformer's, less is known; the plan says what is not modelled. Beside them:
   machine=NAME       a100, b200, cpu2, h100 (default), h200: launch/conf/machine
   machine.KEY=VALUE  a value of it (keys: launch/planner/machine.py)
   plan.KEY=VALUE     what is assumed: clip_tokens, caption_tokens, fill, goodput, online,
@@ -28,10 +30,14 @@ docs/plan.md. Exit status: 0, 1 where a run would not fit or no layout does, 2 f
 
 import json
 import sys
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from launch.pipe import end_with_reader
 from launch.run_folder.runs import refuse_study
+
+if TYPE_CHECKING:
+    from launch.planner.machine import MachineConfig
+    from launch.planner.small import SmallRun
 
 T = TypeVar("T")
 
@@ -87,16 +93,38 @@ def _plan(words: dict[str, list[str]], as_json: bool) -> int:
     from launch.planner.estimate import estimate
     from launch.planner.machine import load_machine
     from launch.planner.show import show_estimate
-    from trainer.config import compose_run
+    from trainer.config import RunConfig
+    from trainer.kinds import compose_any
 
     machine = load_machine((words["name"] or ["h100"])[-1], words["machine"])
+    run = compose_any(words["run"])
+    if not isinstance(run, RunConfig):
+        return _plan_small(run, machine, words["plan"], as_json)
     plan = _parse(PlanConfig, "plan", words["plan"])
-    found = estimate(compose_run(words["run"]), machine, plan)
+    found = estimate(run, machine, plan)
     if as_json:
         print(json.dumps(found.to_json(), indent=1))
     else:
         show_estimate(found)
     return 1 if found.memory.excess > 0 else 0
+
+
+def _plan_small(
+    run: "SmallRun", machine: "MachineConfig", assumed: list[str], as_json: bool
+) -> int:
+    from launch.planner.show import show_small
+    from launch.planner.small import plan_small
+
+    if assumed:
+        raise ValueError(
+            f"plan.{assumed[0]}: says nothing of a run of kind={run.kind}. Leave it out."
+        )
+    found = plan_small(run, machine)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        show_small(found)
+    return 0 if found.fits else 1
 
 
 def _search(words: dict[str, list[str]], as_json: bool) -> int:
@@ -105,7 +133,8 @@ def _search(words: dict[str, list[str]], as_json: bool) -> int:
     from launch.planner.search import search, step_tokens
     from launch.planner.show import search_json, show_search
     from launch.planner.workload import TYPICAL_CLIP, plan_workload
-    from trainer.config import compose_run
+    from trainer.config import RunConfig
+    from trainer.kinds import compose_any
 
     machine = load_machine((words["name"] or ["h100"])[-1], words["machine"])
     plan = _parse(PlanConfig, "plan", words["plan"])
@@ -114,7 +143,9 @@ def _search(words: dict[str, list[str]], as_json: bool) -> int:
     settings.check()
     if given := [word for word in words["run"] if word.startswith("parallel.")]:
         raise ValueError(f"{given[0]}: is what --search chooses. Leave it out.")
-    run = compose_run(words["run"])
+    run = compose_any(words["run"])
+    if not isinstance(run, RunConfig):
+        raise ValueError(f"kind={run.kind}: is trained in one layout. Plan it without --search.")
     # A pack is what the search chooses, so it does not bound a clip here.
     plan.clip_tokens = plan.clip_tokens or TYPICAL_CLIP
     clips = plan_workload(run, plan).clips

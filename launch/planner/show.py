@@ -12,6 +12,7 @@ from launch.planner.machine import MachineConfig
 from launch.planner.memory import PARTS, Memory
 from launch.planner.network import Network
 from launch.planner.search import Candidate, Found, describe
+from launch.planner.small import SmallPlan
 from launch.planner.speed import StepTime, training_flops
 from models.dit.count import count_params
 from trainer.config import RunConfig
@@ -39,6 +40,32 @@ def show_estimate(found: Estimate) -> None:
     console.print(_sum_table(found))
     for warning in found.warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}")
+
+
+def show_small(found: SmallPlan) -> None:
+    """Print the plan of a small network's run."""
+    console, most = wide_console(), "" if found.exact else "at most "
+    console.print(
+        f"[bold]{escape(found.name)}[/], kind={found.kind}, on {found.machine.name}: "
+        f"{most}{_count(found.params)} parameters, {found.processes} process(es), each with all of "
+        "them, fp32"
+    )
+    table = Table(title="what is known")
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_row("steps", f"{found.steps:,}")
+    table.add_row("tokens of a step, at most", f"{found.step_tokens:,}")
+    table.add_row("weights and optimizer in each process", most + _bytes(found.held_bytes))
+    table.add_row("a checkpoint", most + _bytes(found.checkpoint_bytes))
+    table.add_row("checkpoints while one is written", most + _bytes(found.disk_bytes))
+    if found.flops is not None and found.seconds_at_peak is not None:
+        table.add_row("FLOPs of the network, at most", f"{found.flops:.3g}")
+        table.add_row("that at the machine's peak", _days(found.seconds_at_peak / 86400))
+    console.print(table)
+    for words in found.unknown:
+        console.print(f"[yellow]not modelled[/] {escape(words)}")
+    if not found.fits:
+        console.print(f"[red]does not fit[/] into {_bytes(found.machine.memory_bytes)}.")
 
 
 def show_search(

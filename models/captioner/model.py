@@ -18,6 +18,7 @@ from torch.nn.functional import (
 )
 
 from models.attention import attend_segments
+from models.captioner.count import CLIP_FEATURES
 from models.captioner.views import FeatureStem, Stem, View
 from models.captioner.vocabulary import Special
 from models.config import CaptionerConfig, ModelConfig
@@ -27,7 +28,6 @@ from models.dit.rope import rope_rotation, rotate
 from models.pack import Ragged
 
 FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
-_CLIP_FEATURES = 16
 
 Cache = list[tuple[Tensor, Tensor]]  # keys and values (B, N, t, E) of each block
 
@@ -141,7 +141,7 @@ class Captioner(nn.Module):
         config.check()
         self.config = config
         self.stem = FeatureStem(config) if config.feature_channels else Stem(config)
-        self.place_in = nn.Linear(POSITION_FEATURES + _CLIP_FEATURES, config.width)
+        self.place_in = nn.Linear(POSITION_FEATURES + CLIP_FEATURES, config.width)
         self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_depth))
         self.memory_norm = nn.LayerNorm(config.width)
         self.pool = nn.Sequential(
@@ -176,7 +176,7 @@ class Captioner(nn.Module):
         for view in views:
             x, (f, h, w) = self.stem(view.pixels.to(device))
             place = token_positions(f, h, w).to(device)
-            clip = sinusoids(torch.tensor([view.fps / FPS_UNIT], device=device), _CLIP_FEATURES)
+            clip = sinusoids(torch.tensor([view.fps / FPS_UNIT], device=device), CLIP_FEATURES)
             features = [position_features(place, (f, h // 2, w // 2)), clip.expand(len(place), -1)]
             tokens.append(x + self.place_in(torch.cat(features, -1).to(x.dtype)))
             positions.append(place)

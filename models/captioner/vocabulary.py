@@ -25,6 +25,11 @@ _PIECE = re.compile(r" ?(?:[^\W\d_]+(?:[-'][^\W\d_]+)*|\d|[^\w\s]|_)")
 _CHARACTERS = tuple(chr(code) for code in range(32, 127))
 
 
+def most_pieces(words: int) -> int:
+    """Return how many pieces a vocabulary of at most so many words has at most."""
+    return len(Special) + len(_CHARACTERS) + words
+
+
 class Vocabulary:
     """The pieces of a captioner, stored with its weights; their order is their number."""
 

@@ -15,6 +15,8 @@ from launch.planner.config import PlanConfig
 from launch.planner.estimate import estimate
 from launch.planner.machine import load_machine
 from launch.planner.workload import plan_workload
+from models.codec.count import vae_flops
+from models.config import VaeConfig
 from trainer.config import compose_run
 from trainer.layout.config import Precision
 
@@ -162,3 +164,46 @@ def test_planning_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+SMALL = {"vae_tiny": "codec", "perceptual_tiny": "perceptual", "captioner_tiny": "captioner"}
+
+
+@pytest.mark.parametrize("experiment", SMALL)
+def test_a_plan_of_a_small_network_says_what_is_known_and_what_is_not(experiment, capsys):
+    status, found = plan_json(capsys, "machine=cpu2", f"experiment={experiment}")
+    assert status == 0
+    assert found["kind"] == SMALL[experiment]
+    assert found["params_exact"] == (experiment == "vae_tiny")
+    assert found["held_bytes"] == 24 * found["params"]
+    assert found["disk_bytes"] == 2 * found["checkpoint_bytes"] == 32 * found["params"]
+    assert any("activations" in words for words in found["not_modelled"])
+    assert any("time" in words for words in found["not_modelled"])
+    assert main(["machine=cpu2", f"experiment={experiment}"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"kind={SMALL[experiment]}" in text
+    assert "not modelled memory of activations" in text
+    assert ("at most" in text.partition("what is known")[0]) == (experiment != "vae_tiny")
+
+
+def test_the_flops_of_a_compression_network_are_bounded_by_its_cells(capsys):
+    words = ["machine=cpu2", "experiment=vae_tiny", "steps=10", "data.packs_per_step=3"]
+    _, found = plan_json(capsys, *words)
+    cells = 4 * 3 * 512  # of the latent in a step
+    assert found["flops"] == 3 * 10 * cells * vae_flops(VaeConfig())
+    peak = load_machine("cpu2").peak("fp32")
+    assert found["seconds_at_peak"] == pytest.approx(found["flops"] / peak)
+    assert any("looks through: the perceptual encoder" in words for words in found["not_modelled"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plan.fill=0.5"], "plan.fill=0.5: says nothing of a run of kind=codec. Leave it out."),
+        (["--search", "gpus=8"], "kind=codec: is trained in one layout. Plan it without --search."),
+        (["horizon.steps=3"], "horizon: unknown key. Allowed: checkpoint, components"),
+    ],
+)
+def test_what_says_nothing_of_a_small_network_is_refused(words, message, capsys):
+    assert main(["experiment=vae_tiny", *words]) == 2
+    assert message in capsys.readouterr().err
