@@ -6,7 +6,7 @@ Captions are read back to attributes by rules and compared with what the true ca
 states. Beside the captioner stands the majority caption: the commonest phrases of the training
 captions, of all worlds, and of the clip's own world (which a captioner has to see first).
 In brackets: 95 % bootstrap intervals over sources. The weights come from
-kinescale caption train experiment=captioner_tiny
+kinescale train experiment=captioner_tiny
 """
 
 import json

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.kinds.compose import compose_any
-from trainer.config import compose_run
+from trainer.config import RunKind
+from trainer.kinds import compose_any as compose_run_of_any_kind
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("models", "data", "trainer", "launch", "sweeps", "tests", "benchmarks", "examples")
@@ -156,13 +157,13 @@ def test_every_decision_has_a_date_a_status_and_a_row_in_the_index():
         assert status[1] in row
 
 
-def test_every_command_that_trains_a_diffusion_transformer_composes():
-    # Other kinds of run have schemas of their own, named by their experiment.
-    others = ("experiment=vae_", "experiment=captioner_")
-    found = [words for words in commands("train") if not any(w.startswith(others) for w in words)]
-    assert len(found) >= 4
-    for words in found:
-        compose_run([word for word in words if word != "--cfg"])
+def test_every_command_that_trains_composes():
+    kinds = [
+        compose_run_of_any_kind([word for word in words if word != "--cfg"]).kind
+        for words in commands("train")
+    ]
+    assert len(kinds) >= 4
+    assert set(kinds) == set(RunKind)
 
 
 def test_every_command_that_plans_or_runs_a_study_composes():
