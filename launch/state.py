@@ -108,21 +108,26 @@ def _add_progress(found: RunState, path: Path) -> None:
     result = read_json(path / RESULT_FILE)
     found.step = result.get("steps", found.step)
     found.loss = result.get("loss", found.loss)
-    speeds = [r for r in lines if r.get("seconds") and r.get("flops")]
+    speeds = [r for r in lines if r.get("seconds")]
     if not speeds:
         return
     last = speeds[-1]
-    found.teraflops_per_second = last["flops"] / last["seconds"] / 1e12
+    if last.get("flops"):  # of small networks nobody counts them
+        found.teraflops_per_second = last["flops"] / last["seconds"] / 1e12
     found.steps = max(result.get("steps", 0), _planned_steps(path, last))
     left = max(found.steps - last["step"], 0)
     found.eta_seconds = left * last["seconds"] / max(last["step"], 1) if found.steps else None
 
 
 def _planned_steps(path: Path, last: dict[str, Any]) -> int:
-    """Return how many steps a run has in all, by its horizon and what a step has cost so far."""
-    horizon = read_yaml(path / "config.yaml").get("horizon", {})
-    if horizon.get("steps"):
-        return int(horizon["steps"])
+    """Return how many steps a run has in all, by its horizon and what a step has cost so far.
+
+    A small network's run states its steps; 0 where nothing does.
+    """
+    config = read_yaml(path / "config.yaml")
+    horizon = config.get("horizon", {})
+    if steps := horizon.get("steps") or config.get("steps"):
+        return int(steps)
     for key in ("flops", "tokens"):
         if horizon.get(key) and last.get(key):
             return round(last["step"] * horizon[key] / last[key])

@@ -60,6 +60,17 @@ def submit(folder: Path) -> None:
     write_json(folder / "submission.json", {"job_name": "ks-x", "index": 2, "folder": "x"})
 
 
+def test_the_end_of_a_small_network_is_seen_too(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, step=50)
+    (folder / "config.yaml").write_text("kind: codec\nname: run\nsteps: 200\n")
+    record = {"step": 50, "train_loss": 0.5, "seconds": 10.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    found = look(folder)
+    assert (found.step, found.steps) == (50, 200)
+    assert found.eta_seconds == pytest.approx(30.0)
+    assert found.teraflops_per_second is None
+
+
 def test_a_running_run_shows_its_step_speed_time_left_and_job(tmp_path):
     folder = make_run(tmp_path)
     submit(folder)
