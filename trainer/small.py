@@ -9,7 +9,6 @@ checkpoints, a result file. A step's micro-batch is all that a process holds of 
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,10 +29,10 @@ from trainer.layout.plan import Fragment
 from trainer.optim import gamma_of, learning_rate
 from trainer.parallel.mesh import Mesh, alone
 from trainer.run.metrics import MetricsFile
+from trainer.run.pace import Pace
 from trainer.run.session import SaveClock, Session
 
 log = logging.getLogger(__name__)
-_PRINT_SECONDS = 10.0
 B = TypeVar("B")
 
 
@@ -112,7 +111,7 @@ class SmallTraining(Generic[B]):
         self._gamma = gamma_of(optim.ema_sigma)
         self._optimizer = _adamw(self._params, optim)
         self._sums: dict[str, list[float]] = {}  # name -> numerator, denominator since the last log
-        self._first, self._saves = 0, SaveClock(self._policy)
+        self._saves = SaveClock(self._policy)
 
     def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """Train to the end; return the result, or None when a signal stopped it early (and saved).
@@ -140,7 +139,7 @@ class SmallTraining(Generic[B]):
             return self._conclude()
 
     def _train(self, should_stop: Callable[[], bool]) -> bool:
-        self._started = self._printed = time.monotonic()
+        self._pace = Pace(self.progress.step, self.steps)
         while self.progress.step < self.steps:
             stop, save, norm, lr = self._step(should_stop)
             step = self.progress.step
@@ -230,19 +229,10 @@ class SmallTraining(Generic[B]):
         record = {"step": progress.step, "train_loss": loss, **means, "grad_norm": norm, "lr": lr}
         record |= {"samples": progress.samples, "seconds": round(progress.seconds, 3)}
         self._metrics.write(record)
-        now = time.monotonic()
-        if progress.step < self.steps and now - self._printed < _PRINT_SECONDS:
-            return
-        self._printed = now
-        rate = (progress.step - self._first) / max(now - self._started, 1e-9)
-        left = (self.steps - progress.step) / max(rate, 1e-9)
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
-        print(
-            f"step {progress.step}/{self.steps}  loss {loss:.4f}  {shown}  lr {lr:.2e}  "
-            f"{rate:.2f} steps/s  ETA {int(left // 60):02d}:{int(left % 60):02d}",
-            file=sys.stderr,
-            flush=True,
-        )
+        if self._pace.due(progress.step):
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+            rate = f"{self._pace.rate(progress.step):.2f} steps/s"
+            self._pace.tell(progress.step, f"loss {loss:.4f}  {shown}  lr {lr:.2e}  {rate}")
 
     def _save(self) -> None:
         """Start to write a checkpoint of this moment; the main process holds all of it."""
@@ -274,7 +264,6 @@ class SmallTraining(Generic[B]):
             self._fill(loaded)
             log.info("resumed from %s", loaded.folder)
         self.progress.attempts = attempt
-        self._first = self.progress.step
 
     def _fill(self, loaded: Loaded) -> None:
         shapes = {name: tuple(p.shape) for name, p in self._params.items()}

@@ -1,8 +1,6 @@
 """One attempt at a run: join the group, build, train, validate, write the result."""
 
 import logging
-import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -25,10 +23,10 @@ from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.run.attempt import Timeline
 from trainer.run.heartbeat import Heartbeat
 from trainer.run.metrics import MetricsFile, WandbMirror
+from trainer.run.pace import Pace
 from trainer.run.session import Session
 
 log = logging.getLogger(__name__)
-_PRINT_SECONDS = 10.0
 
 
 def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> bool:
@@ -164,24 +162,15 @@ class ReportingMetrics(MetricsFile):
 
     def __init__(self, path: Path, resume_step: int, total_steps: int) -> None:
         super().__init__(path, resume_step)
-        self._total, self._first = total_steps, resume_step
-        self._started = self._printed = time.monotonic()
+        self._pace = Pace(resume_step, total_steps)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record and print a line when the last one is old or the run is at its end."""
         super().write(record)
-        now, step = time.monotonic(), record["step"]
-        if "train_loss" not in record:
-            return
-        if step < self._total and now - self._printed < _PRINT_SECONDS:
-            return
-        self._printed = now
-        rate = (step - self._first) / max(now - self._started, 1e-9)
-        left = (self._total - step) / max(rate, 1e-9)
-        print(
-            f"step {step}/{self._total}  loss {record['train_loss']:.4f}  "
-            f"lr {record['lr']:.2e}  {record['tokens_per_second']:.0f} tokens/s  "
-            f"ETA {int(left // 60):02d}:{int(left % 60):02d}",
-            file=sys.stderr,
-            flush=True,
-        )
+        step = record["step"]
+        if "train_loss" in record and self._pace.due(step):
+            self._pace.tell(
+                step,
+                f"loss {record['train_loss']:.4f}  lr {record['lr']:.2e}  "
+                f"{record['tokens_per_second']:.0f} tokens/s",
+            )
