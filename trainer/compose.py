@@ -6,7 +6,7 @@ Torch-free.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ def compose_as(schema: type[T], name: str, overrides: list[str]) -> T:
 
     Raises ValueError with the remedy.
     """
+    if said := said_kind(overrides):  # before its keys are found to be another schema's
+        _check_kind(said, schema)
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
         try:
@@ -40,6 +42,36 @@ def compose_as(schema: type[T], name: str, overrides: list[str]) -> T:
             raise ValueError(explain(error, OmegaConf.structured(schema))) from error
     check_name(getattr(found, "name", _NAMELESS))
     return found
+
+
+def said_kind(overrides: Sequence[str]) -> str | None:
+    """Return the kind of run that ``kind=`` or the file of ``experiment=`` says; None if neither.
+
+    Raises ValueError where they disagree.
+    """
+    pairs = [word.lstrip("+").partition("=") for word in overrides]
+    given = {key: value.strip("'\"") for key, _, value in pairs}
+    experiment = given.get("experiment", "")
+    said, declared = given.get("kind"), _declared(experiment)
+    if said and declared and said != declared:
+        raise ValueError(
+            f"kind={said}: experiment={experiment} is of kind={declared}. Leave kind out."
+        )
+    return said or declared
+
+
+def _declared(experiment: str) -> str | None:
+    """Return the kind that an experiment's file says, itself or by one that it is based on."""
+    path = CONF_DIR / "experiment" / f"{experiment}.yaml"
+    if not experiment or not path.is_file():
+        return None  # composing tells which there are
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    if "kind" in config:
+        return str(config.kind)
+    bases = [name for name in config.get("defaults", []) if isinstance(name, str)]
+    found = [_declared(name) for name in bases if name not in ("_self_", experiment)]
+    return next((kind for kind in reversed(found) if kind), None)
 
 
 def parse_as(schema: type[T], arguments: list[str]) -> T:

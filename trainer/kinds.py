@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from trainer.captioner.config import (
     CaptionerRun,
@@ -17,7 +17,7 @@ from trainer.captioner.config import (
     compose_captioner,
     load_captioner_run,
 )
-from trainer.compose import CONF_DIR, freeze_as, hashed_name, read_frozen
+from trainer.compose import freeze_as, hashed_name, read_frozen, said_kind
 from trainer.config import RunConfig, RunKind, compose_run, identity, load_run
 from trainer.run.start import start_processes
 from trainer.vae.config import (
@@ -96,15 +96,7 @@ def kind_of(overrides: Sequence[str]) -> RunKind:
     ``kind=`` says it, or the file of ``experiment=``; where neither does, it is a diffusion
     transformer's. Raises ValueError where they disagree, and on a kind that there is not.
     """
-    pairs = [word.lstrip("+").partition("=") for word in overrides]
-    given = {key: value.strip("'\"") for key, _, value in pairs}
-    experiment = given.get("experiment", "")
-    said, declared = given.get("kind"), _declared(experiment)
-    if said and declared and said != declared:
-        raise ValueError(
-            f"kind={said}: experiment={experiment} is of kind={declared}. Leave kind out."
-        )
-    return _parse(said or declared or RunKind.diffusion)
+    return _parse(said_kind(overrides) or RunKind.diffusion)
 
 
 def kind_in(folder: Path) -> RunKind:
@@ -127,20 +119,6 @@ def _kind_of_old(config: DictConfig) -> RunKind:
     """
     only = {"vae": RunKind.codec, "perceptual": RunKind.perceptual, "captioner": RunKind.captioner}
     return next((kind for name, kind in only.items() if name in config), RunKind.diffusion)
-
-
-def _declared(experiment: str) -> str | None:
-    """Return the kind that an experiment's file says, itself or by one that it is based on."""
-    path = CONF_DIR / "experiment" / f"{experiment}.yaml"
-    if not experiment or not path.is_file():
-        return None  # composing tells which there are
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    if "kind" in config:
-        return str(config.kind)
-    bases = [name for name in config.get("defaults", []) if isinstance(name, str)]
-    found = [_declared(name) for name in bases if name != "_self_"]
-    return next((kind for kind in reversed(found) if kind), None)
 
 
 def compose_any(overrides: list[str]) -> AnyRun:

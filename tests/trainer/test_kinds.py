@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from trainer import compose, kinds
+from trainer import compose
 from trainer.compose import CONF_DIR, freeze_as
 from trainer.config import RunConfig, RunKind, compose_run, load_run, run_name
 from trainer.kinds import (
@@ -61,7 +61,6 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy = tmp_path / "conf"
     shutil.copytree(CONF_DIR, copy)
     monkeypatch.setattr(compose, "CONF_DIR", copy)
-    monkeypatch.setattr(kinds, "CONF_DIR", copy)
     return copy
 
 
@@ -153,6 +152,8 @@ def test_a_kind_that_there_is_not_or_that_another_says_is_refused(tmp_path: Path
         compose_any(["kind=codec", "experiment=captioner_tiny"])
     with pytest.raises(ValueError, match=r"kind=codec: must be diffusion here\. Leave it out"):
         compose_run(["kind=codec", "horizon.steps=1"])
+    with pytest.raises(ValueError, match=r"kind=captioner: must be diffusion here\. Leave it out"):
+        compose_run(["experiment=captioner_tiny", "horizon.steps=1"])
     folder = freeze_any(composed("vae_smoke", f"run_root={tmp_path}"))
     with pytest.raises(ValueError, match=r"kind=codec: must be diffusion here\. .*give such a run"):
         load_run(folder)
