@@ -16,7 +16,7 @@ from sweeps.report.tables.isoflop import Cell, Table, make_table
 from sweeps.study.results import COLUMNS
 from sweeps.workspaces import write_definition
 from trainer.config import WandbMode
-from trainer.run.metrics import start_wandb
+from trainer.mirror.wandb_run import start_wandb
 
 _FILES = ("runs.csv", "law.json", "study.json", "data.json", "study.yaml", "report/index.html")
 

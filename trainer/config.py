@@ -225,6 +225,11 @@ class LogConfig:
         ),
     ] = False
     wandb: Annotated[WandbMode, Doc("Where metrics are mirrored to.")] = WandbMode.offline
+    wandb_seconds: Annotated[
+        float,
+        Ge(0),
+        Doc("How long a run that ended may wait for W&B to take the rest, in seconds."),
+    ] = 20.0
     project: Annotated[str, Doc("W&B project.")] = "kinescale"
     group: Annotated[str, Doc("W&B group; empty sets none.")] = ""
     tags: Annotated[list[str], Doc("W&B tags.")] = field(default_factory=list)

@@ -19,10 +19,11 @@ from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import Diverged, Training
 from trainer.diffusion.progress import Recorder
 from trainer.diffusion.result import summarise, write_result
+from trainer.mirror.child import MirrorProcess
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.run.attempt import Timeline
 from trainer.run.heartbeat import Heartbeat
-from trainer.run.metrics import MetricsFile, WandbMirror
+from trainer.run.metrics import MetricsFile
 from trainer.run.pace import Pace
 from trainer.run.session import Session
 
@@ -37,9 +38,12 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
     check_encoding(run)
     mesh = start_mesh(run.parallel)
     with ExitStack() as stack:
+        last = stack.enter_context(ExitStack())  # nothing of the run waits for its mirror
         stack.callback(stop_mesh, mesh)
         session = Session.take(folder, mesh)
         stack.callback(session.release)
+        if mesh.is_main:
+            last.callback(MirrorProcess(folder, run.log.wandb).finish, run.log.wandb_seconds)
         if mesh.is_main and mesh.world > 1:
             log.info("%s", mesh.layout.table())
         place, size = mesh.place, mesh.layout
@@ -55,27 +59,24 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         )  # fmt: skip
         heartbeat.start()
         stack.callback(heartbeat.stop)
-        recorder, mirror = _recorder(run, session, mesh, horizon.steps)
+        recorder = _recorder(run, session, mesh, horizon.steps)
         stack.callback(recorder.close)
         writer = open_writer(session, mesh, run.checkpoint)
         training = Training(run, folder, mesh, loader, horizon, recorder, heartbeat, writer)
-        finished = _train(training, mirror, should_stop)
+        finished = _train(training, should_stop)
         if not finished:
             session.mark_stopped(training.progress.step)
         return finished
 
 
-def _recorder(
-    run: RunConfig, session: Session, mesh: Mesh, steps: int
-) -> tuple[Recorder, WandbMirror | None]:
-    metrics, mirror, folder = None, None, session.folder
+def _recorder(run: RunConfig, session: Session, mesh: Mesh, steps: int) -> Recorder:
+    metrics, folder = None, session.folder
     if mesh.is_main:
-        mirror = WandbMirror(run, folder)
 
         def metrics(resume_step: int) -> MetricsFile:
             return ReportingMetrics(folder / "metrics.jsonl", resume_step, steps)
 
-    return Recorder(folder, mesh, run.log.samples, metrics, mirror, session.check), mirror
+    return Recorder(folder, mesh, run.log.samples, metrics, session.check)
 
 
 def check_encoding(run: RunConfig) -> None:
@@ -99,7 +100,7 @@ def _check_encoding(run: RunConfig, root: str) -> None:
             )
 
 
-def _train(training: Training, mirror: WandbMirror | None, should_stop: Callable[[], bool]) -> bool:
+def _train(training: Training, should_stop: Callable[[], bool]) -> bool:
     run, folder, mesh = training.run_config, training.folder, training.mesh
     try:
         if not training.run(should_stop):
@@ -127,8 +128,6 @@ def _train(training: Training, mirror: WandbMirror | None, should_stop: Callable
         result = summarise(run, folder, training.progress, validations, details)
         log.info("accounting\n%s", accounting.table())
         log.info("loss %.4f +- %.4f (noise draws)", result["loss"], result["loss_noise"])
-        assert mirror is not None
-        mirror.finish(result)
         write_result(folder, result)
     return True
 

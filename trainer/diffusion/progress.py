@@ -11,7 +11,7 @@ from typing import Any
 from data.dataset.tokens import Cell, tokens
 from data.loading.batch import Step
 from trainer.parallel.mesh import Mesh
-from trainer.run.metrics import MetricsFile, WandbMirror, append_lines
+from trainer.run.metrics import MetricsFile, append_lines
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +88,9 @@ class Recorder:
         mesh: Mesh,
         keep_samples: bool,
         metrics: Callable[[int], MetricsFile] | None,
-        mirror: WandbMirror | None,
         check: Callable[[], None] | None = None,
     ) -> None:
-        self._folder, self._mesh, self._build, self._mirror = folder, mesh, metrics, mirror
+        self._folder, self._mesh, self._build = folder, mesh, metrics
         self._check = check
         self._metrics: MetricsFile | None = None
         self._samples = None
@@ -118,8 +117,6 @@ class Recorder:
             "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
         }
         self._write(progress, {k: v for k, v in fields.items() if math.isfinite(v)})
-        if self._mirror is not None:
-            self._mirror.catch_up()
 
     def log_losses(self, progress: Progress, losses: dict[str, float]) -> None:
         """Write validation losses."""
