@@ -228,7 +228,7 @@ class LogConfig:
     wandb_seconds: Annotated[
         float,
         Ge(0),
-        Doc("How long a run that ended may wait for W&B to take the rest, in seconds."),
+        Doc("Seconds that a run which ended may wait for W&B to take the rest."),
     ] = 20.0
     project: Annotated[str, Doc("W&B project.")] = "kinescale"
     group: Annotated[str, Doc("W&B group; empty sets none.")] = ""
