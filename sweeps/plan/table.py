@@ -15,7 +15,7 @@ from models.dit.count import count_params
 from sweeps.kinds.expected import Clips, Expected, Planned
 from sweeps.study.results import read_result
 from trainer.config import RunConfig, run_name
-from trainer.diffusion.horizon import flops_per_token, plan_horizon
+from trainer.diffusion.horizon import flops_per_token, plan_horizon, some_of
 
 # A checkpoint holds fp32 weights, their average and both moments of AdamW (trainer/checkpoint).
 CHECKPOINT_BYTES_PER_PARAM = 16
@@ -90,7 +90,7 @@ class Estimator:
         """Return the row of one run."""
         run, spec = expected.compose(), expected.spec
         infos = self.clips.of(run)
-        cost = flops_per_token(run, infos[::4] if len(infos) > 400 else infos)
+        cost = flops_per_token(run, some_of(infos))
         step_tokens = self._step_tokens(run)
         horizon = run.horizon
         asked = horizon.tokens or horizon.flops / cost or horizon.steps * step_tokens

@@ -22,7 +22,7 @@ from sweeps.predict.source import Source
 from sweeps.study.recipe import Recipe, recipe_for, rounding_warnings
 from sweeps.study.spec import NO_HORIZON
 from trainer.config import RunConfig, compose_run
-from trainer.diffusion.horizon import flops_per_token
+from trainer.diffusion.horizon import flops_per_token, some_of
 from trainer.layout.config import Precision
 
 DEFAULT_MFU = 0.4  # .38 to .43 on up to 16,384 H100 in bf16 (Llama 3, Grattafiori et al. 2024)
@@ -99,7 +99,7 @@ def answer(
         )
     rung = shape_for(point.params, run.model)
     run.model = _shaped(run, rung)
-    tokens = budget.flops / flops_per_token(run, _some(clips.of(run)))
+    tokens = budget.flops / flops_per_token(run, some_of(clips.of(run)))
     at = {"params": np.array([float(rung.params)]), "tokens": np.array([tokens])}
     loss = float(law.fit.predict(at)[0])
     draws = prediction_draws(law.fit, law.bootstrap, at)[:, 0]
@@ -148,7 +148,7 @@ def ladder_cost(middle: float, run: RunConfig, infos: list[SampleInfo]) -> Flops
     for factor in LADDER:
         rung = shape_for(middle * factor, run.model)
         shaped = replace(run, model=_shaped(run, rung))
-        sizes[rung.params] = flops_per_token(shaped, _some(infos))
+        sizes[rung.params] = flops_per_token(shaped, some_of(infos))
     x = np.log(sorted(sizes))
     y = np.log([sizes[n] for n in sorted(sizes)])
 
@@ -162,11 +162,6 @@ def ladder_cost(middle: float, run: RunConfig, infos: list[SampleInfo]) -> Flops
 
 def _shaped(run: RunConfig, rung: Rung) -> ModelConfig:
     return replace(run.model, width=rung.width, depth=rung.depth, head_dim=rung.head_dim)
-
-
-def _some(infos: list[SampleInfo]) -> list[SampleInfo]:
-    """Return every fourth clip of many: enough to know FLOPs a token to a per cent."""
-    return infos[::4] if len(infos) > 400 else infos
 
 
 def _recipe(recipe: Recipe, run: RunConfig, tokens: float) -> dict[str, Any]:

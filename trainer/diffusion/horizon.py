@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from data.dataset.sample import SampleInfo
 from data.dataset.tokens import tokens
@@ -11,6 +12,27 @@ from models.dit.count import count_flops
 from trainer.config import RunConfig
 
 _LOOK_AHEAD_STEPS = 64  # steps planned to learn how full packs get
+MANY_CLIPS, CLIP_STEP = 400, 4  # of more clips than these every fourth is looked at
+
+
+class Clip(Protocol):
+    """What the FLOPs of a clip depend on: source frames, pixels, and the tokens of its captions."""
+
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def caption_tokens(self) -> int: ...
+    @property
+    def short_caption(self) -> str: ...
+    @property
+    def short_caption_tokens(self) -> int: ...
+
+
+ClipT = TypeVar("ClipT", bound=Clip)
 
 
 @dataclass(frozen=True)
@@ -59,7 +81,12 @@ def plan_horizon(
     return Horizon(steps, step_tokens, step_flops)
 
 
-def flops_per_token(run: RunConfig, infos: Sequence[SampleInfo]) -> float:
+def some_of(clips: Sequence[ClipT]) -> Sequence[ClipT]:
+    """Return every fourth of many clips: enough to know FLOPs a token to a per cent."""
+    return clips[::CLIP_STEP] if len(clips) > MANY_CLIPS else clips
+
+
+def flops_per_token(run: RunConfig, infos: Sequence[Clip]) -> float:
     """Return mean training FLOPs a video token over one epoch, by the shares of captions seen."""
     objective = run.objective
     kept = 1 - objective.caption_dropout

@@ -16,7 +16,7 @@ from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import Recipe, recipe_for
 from sweeps.study.spec import NO_HORIZON, Spec, train_job
 from trainer.config import RunConfig, compose_run
-from trainer.diffusion.horizon import flops_per_token
+from trainer.diffusion.horizon import flops_per_token, some_of
 
 
 class StudyPlan:
@@ -30,11 +30,6 @@ class StudyPlan:
     def index(self) -> list[SampleInfo]:
         """The training split's index: FLOPs a token depend on its clips."""
         return read_index(self.base.data.root, self.base.data.train_split)
-
-    @cached_property
-    def _sampled_index(self) -> list[SampleInfo]:
-        """Every fourth clip: enough to know FLOPs a token to a per cent."""
-        return self.index[::4] if len(self.index) > 400 else self.index
 
     def rung(self, params: float) -> Rung:
         """Return the ladder's shape near a number of parameters."""
@@ -53,7 +48,7 @@ class StudyPlan:
     def flops_per_token(self, rung: Rung) -> float:
         """Return training FLOPs a video token of a shape on this data set."""
         model = replace(self.base.model, width=rung.width, depth=rung.depth, head_dim=rung.head_dim)
-        return flops_per_token(replace(self.base, model=model), self._sampled_index)
+        return flops_per_token(replace(self.base, model=model), some_of(self.index))
 
     def recipe(self, rung: Rung, flops: float) -> Recipe:
         """Return learning rate and batch of a point."""
@@ -162,4 +157,4 @@ class StudyPlan:
     def _cost(self, run: RunConfig, spec: Spec) -> float:
         if spec.budget:
             return spec.budget
-        return run.horizon.steps * run.batch_tokens * flops_per_token(run, self._sampled_index)
+        return run.horizon.steps * run.batch_tokens * flops_per_token(run, some_of(self.index))

@@ -23,7 +23,7 @@ from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import recipe_for
 from sweeps.study.spec import NO_HORIZON, Spec, train_job
 from trainer.config import RunConfig, compose_run, run_name
-from trainer.diffusion.horizon import flops_per_token
+from trainer.diffusion.horizon import flops_per_token, some_of
 
 MAX_POINTS = 100_000  # a product that is larger is a mistake in the YAML
 
@@ -101,7 +101,7 @@ class GridPlan:
         own = [*study.arms.get(arm, []), *(f"{key}={value}" for key, value in settings.items())]
         run, shape = self._shaped(own, size, length)
         infos = self._index(run.data.root, run.data.train_split, run.data.limit)
-        per_token = flops_per_token(run, sampled(infos))
+        per_token = flops_per_token(run, some_of(infos))
         params = count_params(run.model).total
         wanted = {
             "flops": length / per_token,
@@ -213,11 +213,6 @@ def expand(axes: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
     if twice := {key for key in keys if keys.count(key) > 1}:
         raise ValueError(f"axes: set {', '.join(sorted(twice))} twice. Give each key one axis.")
     return list(product(*choices))
-
-
-def sampled(infos: list[SampleInfo]) -> list[SampleInfo]:
-    """Return every fourth clip of many: enough to know FLOPs a token to a per cent."""
-    return infos[::4] if len(infos) > 400 else infos
 
 
 def unique_tokens(infos: Sequence[SampleInfo], run: RunConfig) -> int:
