@@ -108,7 +108,7 @@ class Estimator:
         params = count_params(run.model).total
         state, done = existing(Path(run.run_root) / run_name(run), flops)
         return Row(
-            spec.name, spec.phase, state, done, run.model.width, run.model.depth, params,
+            spec.name, spec.phase.value, state, done, run.model.width, run.model.depth, params,
             steps * step_tokens, flops, steps, run.batch_tokens, run.optim.lr, run.seed, processes,
             3600 * device_hours / processes, device_hours, self.machine.money(device_hours),
             run.checkpoint.keep * CHECKPOINT_BYTES_PER_PARAM * params + LOG_BYTES_PER_RUN,

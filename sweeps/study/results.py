@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_csv
-from sweeps.study.spec import Spec
+from sweeps.study.spec import Phase, Spec
 
 COLUMNS = (
     "name", "params", "tokens", "flops", "flops_6nd", "loss", "loss_noise", "lr", "batch_tokens",
@@ -17,8 +17,8 @@ COLUMNS = (
     "real_token_share", "seconds", "world_size", "zero_stage", "padding_share", "cluster",
 )  # fmt: skip
 EXCLUDED_PHASES = {
-    "pilot": "pilot: chose the grids",
-    "twin": "twin: shows that the layout is invisible",
+    Phase.pilot: "pilot: chose the grids",
+    Phase.twin: "twin: shows that the layout is invisible",
 }
 
 
@@ -64,7 +64,7 @@ def collect(
     for spec in specs:
         result = read_result(folders[spec.name]) or {"status": "missing"}
         row: dict[str, Any] = {key: result.get(key) for key in COLUMNS}
-        row |= {"name": folders[spec.name].name, "phase": spec.phase, "budget": spec.budget}
+        row |= {"name": folders[spec.name].name, "phase": spec.phase.value, "budget": spec.budget}
         if row["params"] is not None:
             row["cluster"] = f"c{spec.budget:g}-n{row['params']}"
         reason = EXCLUDED_PHASES.get(spec.phase, "")

@@ -1,6 +1,7 @@
 """One run of a study, before it is a run."""
 
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from data.files import write_json
@@ -11,18 +12,38 @@ from trainer.kinds import AnyRun, freeze_any, processes_of, start_command
 NO_HORIZON = ("horizon.flops=0", "horizon.tokens=0", "horizon.steps=0")
 
 
+class Phase(StrEnum):
+    """What a run of a study is for.
+
+    pilot: its loss centres the grids. grid: it is one of the points that the question is asked of.
+    extend: one more size beyond the edge of a grid. replicate: another seed of a point.
+    twin: the same run in another layout. arm: one of the ways to train that are compared.
+    trunk: its rate stays constant, for branches to leave from. branch: decays from a trunk.
+    """
+
+    pilot = "pilot"
+    grid = "grid"
+    extend = "extend"
+    replicate = "replicate"
+    twin = "twin"
+    arm = "arm"
+    trunk = "trunk"
+    branch = "branch"
+
+
 @dataclass(frozen=True)
 class Spec:
     """One run of a study.
 
-    phase: pilot, grid, extend, replicate or twin; budget: nominal FLOPs.
+    phase: what it is for; budget: nominal FLOPs; arm: which one it belongs to, '' without arms.
     overrides: what makes it differ from the study's base.
     """
 
     name: str
-    phase: str
+    phase: Phase
     budget: float
     overrides: list[str] = field(default_factory=list)
+    arm: str = ""
 
 
 def train_job(run: AnyRun, name: str, cost: float) -> Job:

@@ -15,6 +15,7 @@ from typing import Any
 
 from launch.local.process import METRICS_FILE
 from sweeps.study.results import EXCLUDED_PHASES
+from sweeps.study.spec import Phase
 
 TAIL_BYTES = 16_384  # some eighty records: the last validation and the speed of the last minutes
 # A step of a large model with its validation can take minutes; beyond this nothing was written.
@@ -43,6 +44,7 @@ class RunState:
     fraction: of its FLOPs (of its tokens or steps where it has no budget), None where unknown.
     loss: the last validation loss, None before the first. flops_per_second: of late.
     idle_seconds: since its metrics grew. reason: result.json's, of a run that ended badly.
+    arm: '' where the study has none.
     """
 
     name: str
@@ -61,6 +63,7 @@ class RunState:
     params: int | None = None
     idle_seconds: float = 0.0
     reason: str = ""
+    arm: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class Watcher:
         folder = self.folder / "runs" / spec["folder"]
         if spec["folder"] in self._ended:
             return self._ended[spec["folder"]]
-        run = RunState(spec["name"], spec["folder"], spec["phase"], spec["budget"])
+        run = RunState(spec["name"], spec["folder"], spec["phase"], spec["budget"], arm=spec["arm"])
         result = _read_object(folder / "result.json")
         if result is not None:
             self._ended[run.folder] = _ended(run, result)
@@ -189,7 +192,14 @@ def _specs(path: Path, plan: Any) -> list[dict[str, Any]]:
                 f"{path}: entry {number} is no run ({', '.join(wrong) or 'folder'}). "
                 "Start the study again."
             )
-    return list(plan)
+    return [_with_arm(spec) for spec in plan]
+
+
+def _with_arm(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run with its arm; plans of before 2026-11-30 gave it as the phase, or not at all."""
+    if spec["phase"] in list(Phase):
+        return {"arm": ""} | dict(spec)
+    return dict(spec) | {"phase": Phase.arm.value, "arm": spec["phase"]}
 
 
 def _ended(run: RunState, result: Mapping[str, Any]) -> RunState:
@@ -260,7 +270,7 @@ def _speed(records: Sequence[Mapping[str, Any]]) -> float | None:
 
 def best_of(runs: Sequence[RunState]) -> list[Best]:
     """Return the best loss of each budget among its finished points, by rising budget."""
-    points = [r for r in runs if r.budget and r.phase not in (*EXCLUDED_PHASES, "replicate")]
+    points = [r for r in runs if r.budget and r.phase not in (*EXCLUDED_PHASES, Phase.replicate)]
     found = []
     for budget in sorted({run.budget for run in points}):
         members = [run for run in points if run.budget == budget]

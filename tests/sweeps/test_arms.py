@@ -28,6 +28,7 @@ from sweeps.report.__main__ import main as report_main
 from sweeps.report.pages.arms import build_arms_report
 from sweeps.report.video import write_mp4
 from sweeps.study.freeze import freeze_study
+from sweeps.study.spec import Phase
 
 HOSTILE = "</script><script>alert('x')</script><img src=https://evil.example/x onerror=alert(1)>"
 LOSS = Measure("loss given dense captions", "all", "loss", "lower")
@@ -73,6 +74,8 @@ def test_every_arm_has_every_seed_at_the_same_flops_and_arms_of_a_seed_are_neigh
 ) -> None:
     plan = ArmsPlan(compose(tmp_path, "seeds=[3,4]"))
     assert [spec.name for spec in plan.specs] == ["dense-s3", "short-s3", "dense-s4", "short-s4"]
+    assert {spec.phase for spec in plan.specs} == {Phase.arm}
+    assert [spec.arm for spec in plan.specs] == ["dense", "short", "dense", "short"]
     runs = [plan.compose(spec) for spec in plan.specs]
     assert {run.horizon.flops for run in runs} == {4e8}
     assert [run.seed for run in runs] == [3, 3, 4, 4]

@@ -18,7 +18,7 @@ from sweeps.study.results import (
     seed_noise,
     write_rows,
 )
-from sweeps.study.spec import Spec
+from sweeps.study.spec import Phase, Spec
 
 
 def result(name: str, **values: Any) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def result(name: str, **values: Any) -> dict[str, Any]:
 def runs(tmp_path: Path) -> tuple[list[Spec], dict[str, Path]]:
     """Return a study's specs and folders: every phase, a diverged run and one without a result."""
     specs = [
-        Spec(name, phase, 4e11)
+        Spec(name, Phase(phase), 4e11)
         for name, phase in (
             ("pilot", "pilot"), ("good", "grid"), ("more", "extend"), ("again", "replicate"),
             ("twin", "twin"), ("burst", "grid"), ("gone", "grid"),

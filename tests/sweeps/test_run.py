@@ -15,7 +15,7 @@ from sweeps.kinds.isoflop.run import StudyRunner
 from sweeps.report.pages.isoflop import build_report
 from sweeps.run import main
 from sweeps.study.results import collect, write_rows
-from sweeps.study.spec import Spec
+from sweeps.study.spec import Phase, Spec
 
 E, A, ALPHA, B, BETA = 0.3, 9.0, 0.4, 40.0, 0.45
 
@@ -64,7 +64,7 @@ def plant(runner: StudyRunner, budgets: list[float], sizes: list[float]) -> None
         for size in sizes:
             params = round(centre * size)
             tokens = budget / (6 * params)
-            spec = Spec(f"grid-{budget:g}-{params}", "grid", budget)
+            spec = Spec(f"grid-{budget:g}-{params}", Phase.grid, budget)
             write_result(runner, spec, params, tokens, law_loss(params, tokens))
 
 
@@ -82,7 +82,7 @@ def test_the_pilots_minimum_is_the_vertex_of_its_parabola(study: StudyConfig) ->
     runner = StudyRunner(study, [])
     for number, params in enumerate((2e4, 4e4, 8e4)):
         loss = (1.02, 1.0, 1.02)[number]
-        write_result(runner, Spec(f"pilot-{number}", "pilot", 8e10), params, 1e5, loss)
+        write_result(runner, Spec(f"pilot-{number}", Phase.pilot, 8e10), params, 1e5, loss)
     centre, text = runner._pilot_minimum()
     assert centre == pytest.approx(4e4, rel=1e-3)
     assert "the vertex of a parabola" in text
@@ -91,7 +91,9 @@ def test_the_pilots_minimum_is_the_vertex_of_its_parabola(study: StudyConfig) ->
 def test_a_pilot_without_an_interior_minimum_says_so(study: StudyConfig) -> None:
     runner = StudyRunner(study, [])
     for number, params in enumerate((2e4, 4e4, 8e4)):
-        write_result(runner, Spec(f"pilot-{number}", "pilot", 8e10), params, 1e5, 1.0 - number / 9)
+        write_result(
+            runner, Spec(f"pilot-{number}", Phase.pilot, 8e10), params, 1e5, 1.0 - number / 9
+        )
     centre, text = runner._pilot_minimum()
     assert centre == pytest.approx(8e4)
     assert "for want of an interior minimum" in text
@@ -108,7 +110,7 @@ def test_only_budgets_with_their_best_run_at_an_edge_are_extended(study: StudyCo
     for column, values in losses.items():
         budget = study.budgets[column]
         for params, loss in zip((4e4, 7e4, 1.2e5), values, strict=True):
-            spec = Spec(f"grid-{column}-{params:g}", "grid", budget)
+            spec = Spec(f"grid-{column}-{params:g}", Phase.grid, budget)
             write_result(runner, spec, params, budget / (6 * params), loss)
     more = runner._extensions()
     assert [spec.budget for spec in more] == [study.budgets[1], study.budgets[2]]
@@ -129,7 +131,7 @@ def test_a_study_too_small_to_fit_ends_with_a_law_file_and_a_page(
     study: StudyConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runner = StudyRunner(study, [])
-    write_result(runner, Spec("pilot-0", "pilot", 8e10), 3e4, 1e5, 1.0)
+    write_result(runner, Spec("pilot-0", Phase.pilot, 8e10), 3e4, 1e5, 1.0)
     plant(runner, list(study.budgets[:2]), [0.6, 1.7])
     law, page = finish(runner)
     assert law["form"] == "chinchilla"
@@ -142,8 +144,8 @@ def test_a_study_too_small_to_fit_ends_with_a_law_file_and_a_page(
 
 def test_a_study_whose_grid_failed_still_ends_with_a_page(study: StudyConfig) -> None:
     runner = StudyRunner(study, [])
-    write_result(runner, Spec("pilot-0", "pilot", 8e10), 3e4, 1e5, 1.0)
-    runner.specs.append(Spec("grid-gone", "grid", study.budgets[0]))
+    write_result(runner, Spec("pilot-0", Phase.pilot, 8e10), 3e4, 1e5, 1.0)
+    runner.specs.append(Spec("grid-gone", Phase.grid, study.budgets[0]))
     runner.folders["grid-gone"] = study.folder / "runs/grid-gone"
     law, page = finish(runner)
     assert {"name": "grid-gone", "reason": "missing: no result.json"} in law["excluded"]
@@ -154,9 +156,9 @@ def test_a_study_whose_grid_failed_still_ends_with_a_page(study: StudyConfig) ->
 def test_replicates_and_their_point_make_the_noise(study: StudyConfig) -> None:
     runner = StudyRunner(study, [])
     budget = study.replicates.budgets[0]
-    write_result(runner, Spec("grid-0", "grid", budget), 4e4, 1e6, 0.500)
+    write_result(runner, Spec("grid-0", Phase.grid, budget), 4e4, 1e6, 0.500)
     for seed, loss in ((1, 0.504), (2, 0.496)):
-        write_result(runner, Spec(f"replicate-s{seed}", "replicate", budget), 4e4, 1e6, loss)
+        write_result(runner, Spec(f"replicate-s{seed}", Phase.replicate, budget), 4e4, 1e6, loss)
     rows, noise = runner._table()
     assert noise is not None
     assert (noise.n, noise.std) == (3, pytest.approx(0.004))

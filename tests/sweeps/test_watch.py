@@ -218,3 +218,13 @@ def test_a_folder_that_is_no_study_is_refused_by_name(tmp_path, capsys, plan, sa
 def test_a_bad_option_is_named(tmp_path, capsys, arguments, said):
     assert main([str(tmp_path), *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_plan_tells_the_arm_apart_from_what_the_run_is_for(tmp_path):
+    new = spec("native-s0", phase="arm") | {"arm": "native"}
+    old = spec("square-s0", phase="square")  # as plans of arms were written until 2026-11-30
+    folder = study(tmp_path / "s", [new, old, spec("plain")])
+    _, runs = look(folder)
+    assert [(run.phase, run.arm) for run in runs.values()] == [
+        ("arm", "native"), ("arm", "square"), ("grid", ""),
+    ]  # fmt: skip

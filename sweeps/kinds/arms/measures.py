@@ -17,7 +17,7 @@ OWN = "loss, own captions"
 def result_values(spec: Spec, seed: int, result: dict[str, Any]) -> list[Value]:
     """Return a run's own validation, with the captions that its arm asks for."""
     measure = Measure(OWN, ALL, "loss", "lower")
-    return [Value(measure, spec.phase, seed, "", float(result["loss"]))]
+    return [Value(measure, spec.arm, seed, "", float(result["loss"]))]
 
 
 def score_values(spec: Spec, seed: int, path: Path) -> list[Value]:
@@ -30,7 +30,7 @@ def score_values(spec: Spec, seed: int, path: Path) -> list[Value]:
             groups = [ALL, clip["world"]] if len(worlds) > 1 else [ALL]
             for group in groups:
                 measure = Measure(f"loss given {use} captions", group, "loss", "lower")
-                found.append(Value(measure, spec.phase, seed, clip["clip"], clip["loss"]))
+                found.append(Value(measure, spec.arm, seed, clip["clip"], clip["loss"]))
     return found
 
 

@@ -10,7 +10,7 @@ from data.dataset.shards import read_index
 from launch.local.process import Job
 from sweeps.kinds.arms.config import ArmsConfig, Probe
 from sweeps.kinds.arms.prompts import Prompt, choose_prompts
-from sweeps.study.spec import NO_HORIZON, Spec, train_job
+from sweeps.study.spec import NO_HORIZON, Phase, Spec, train_job
 from trainer.config import CaptionUse, RunConfig, compose_run
 
 PROBES = {Probe.attributes: "trainer.probes.attributes", Probe.framing: "trainer.probes.framing"}
@@ -39,9 +39,10 @@ class ArmsPlan:
         self.specs = [
             Spec(
                 f"{arm}-s{seed}",
-                arm,
+                Phase.arm,
                 study.flops,
                 [*overrides, f"horizon.flops={study.flops:.6g}", f"seed={seed}"],
+                arm,
             )
             for seed in study.seeds
             for arm, overrides in study.arms.items()
@@ -95,9 +96,7 @@ class ArmsPlan:
                 for noise in range(draws.noises):
                     file = folder / f"{use.value}-{number:02d}-{noise}.mp4"
                     made.append(
-                        Drawn(
-                            str(file), spec.phase, self.seeds[spec.name], use.value, number, noise
-                        )
+                        Drawn(str(file), spec.arm, self.seeds[spec.name], use.value, number, noise)
                     )
                     requests.append(self._request(prompt, use, noise, file))
         return self._draw_job(spec.name, run, requests), made

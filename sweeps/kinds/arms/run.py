@@ -158,7 +158,7 @@ class ArmsRunner:
         row = {key: result.get(key) for key in RUN_COLUMNS}
         reasons = [f["reason"] for f in self.failures if f["job"] == spec.name]
         reason = result.get("reason") or (reasons[0] if reasons else None)
-        row |= {"name": self.folders[spec.name].name, "arm": spec.phase, "reason": reason}
+        row |= {"name": self.folders[spec.name].name, "arm": spec.arm, "reason": reason}
         row["seed"] = self.plan.seeds[spec.name]
         row["epochs"] = result.get("accounting", {}).get("epochs")
         return row

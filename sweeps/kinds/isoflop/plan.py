@@ -14,7 +14,7 @@ from models.dit.count import count_params
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import Recipe, recipe_for
-from sweeps.study.spec import NO_HORIZON, Spec, train_job
+from sweeps.study.spec import NO_HORIZON, Phase, Spec, train_job
 from trainer.config import RunConfig, compose_run
 from trainer.diffusion.horizon import flops_per_token, some_of
 
@@ -55,7 +55,7 @@ class StudyPlan:
         tokens = self.tokens_for(rung, flops)
         return recipe_for(self.study.recipe, tokens, rung, self.base.model.base_width)
 
-    def point(self, phase: str, flops: float, rung: Rung, seed: int = 0) -> Spec:
+    def point(self, phase: Phase, flops: float, rung: Rung, seed: int = 0) -> Spec:
         """Return the spec of one isoFLOP point."""
         recipe = self.recipe(rung, flops)
         name = f"{phase}-c{flops:.2g}-w{rung.width}d{rung.depth}".replace("+", "")
@@ -76,14 +76,14 @@ class StudyPlan:
     def pilot(self) -> list[Spec]:
         """Return the pilot's isoFLOP curve."""
         pilot = self.study.pilot
-        return [self.point("pilot", pilot.flops, rung) for rung in self._rungs(pilot.params)]
+        return [self.point(Phase.pilot, pilot.flops, rung) for rung in self._rungs(pilot.params)]
 
     def grid(self, pilot_params: float) -> list[Spec]:
         """Return all grids, centred by the pilot's minimum and the stated exponent."""
         study, specs = self.study, []
         for budget in study.budgets:
             centre = pilot_params * (budget / study.pilot.flops) ** study.pilot.exponent
-            specs += [self.point("grid", budget, rung) for rung in self.sizes_around(centre)]
+            specs += [self.point(Phase.grid, budget, rung) for rung in self.sizes_around(centre)]
         return specs
 
     def sizes_around(self, centre: float) -> list[Rung]:
@@ -107,14 +107,14 @@ class StudyPlan:
             return None
         rung = self.rung(edge)
         known = any(abs(rung.params / size - 1) < 0.01 for size in sizes)
-        return None if known else self.point("extend", budget, rung)
+        return None if known else self.point(Phase.extend, budget, rung)
 
     def replicates(self, budget: float, rungs: Sequence[Rung]) -> list[Spec]:
         """Return the middle sizes of a budget's grid, in rising order, with other seeds."""
         chosen = self.study.replicates
         first = max(0, (len(rungs) - chosen.sizes + 1) // 2)
         return [
-            self.point("replicate", budget, rung, seed)
+            self.point(Phase.replicate, budget, rung, seed)
             for rung in rungs[first : first + chosen.sizes]
             for seed in chosen.seeds
         ]
@@ -132,8 +132,8 @@ class StudyPlan:
         shared += [f"data.pack_tokens={self.study.recipe.pack_tokens}"]
         two = ["parallel.processes=2", "parallel.zero_stage=1"]
         return [
-            Spec("twin-one-process", "twin", 0.0, shared),
-            Spec("twin-two-processes-zero1", "twin", 0.0, [*shared, *two]),
+            Spec("twin-one-process", Phase.twin, 0.0, shared),
+            Spec("twin-two-processes-zero1", Phase.twin, 0.0, [*shared, *two]),
         ]
 
     def _rungs(self, params: list[float]) -> list[Rung]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from math import ceil
 
 from sweeps.kinds.points.plan import GridPlan, Point
-from sweeps.study.spec import Spec
+from sweeps.study.spec import Phase, Spec
 from trainer.config import RunConfig
 
 
@@ -45,7 +45,8 @@ def branches_of(plan: GridPlan, trunk: Point) -> list[Point]:
             f"branch.run={folder}",
             f"branch.step={start}",
         ]  # fmt: skip
-        spec = Spec(f"{trunk.spec.name}-b{length}", "branch", trunk.spec.budget * share, overrides)
+        name, budget = f"{trunk.spec.name}-b{length}", trunk.spec.budget * share
+        spec = Spec(name, Phase.branch, budget, overrides, trunk.arm)
         found.append(
             replace(trunk, spec=spec, length=float(length), tokens=trunk.tokens * share,
                     cluster=trunk.spec.name)

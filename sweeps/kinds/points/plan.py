@@ -21,7 +21,7 @@ from models.dit.count import count_params
 from sweeps.kinds.points.config import GridStudyConfig, StandInConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import recipe_for
-from sweeps.study.spec import NO_HORIZON, Spec, train_job
+from sweeps.study.spec import NO_HORIZON, Phase, Spec, train_job
 from trainer.config import RunConfig, compose_run, run_name
 from trainer.diffusion.horizon import flops_per_token, some_of
 
@@ -33,14 +33,13 @@ class Point:
     """One run to be.
 
     spec: its name, phase and overrides; its ``budget`` is the FLOPs asked for.
-    arm: its arm, '' where there are none. settings: the overrides of the axes, by key.
+    settings: the overrides of the axes, by key.
     length: what was asked, in the study's unit. seed: of weights, order and noise.
     tokens, unique_tokens: asked for, and those of its clips. cluster: the trunk that points share.
     group: what all runs share that differ only in rate, batch and seed.
     """
 
     spec: Spec
-    arm: str
     settings: dict[str, str]
     length: float
     seed: int
@@ -49,6 +48,11 @@ class Point:
     unique_tokens: int
     group: str
     cluster: str = ""
+
+    @property
+    def arm(self) -> str:
+        """Its arm, '' where there are none."""
+        return self.spec.arm
 
 
 class GridPlan:
@@ -65,9 +69,9 @@ class GridPlan:
         """Return all points of the study, in the order of the YAML; with branches, the trunks."""
         study = self.study
         unit, lengths = study.lengths.chosen
-        phase = "grid"
+        phase = Phase.grid
         if study.branches.every:
-            phase, unit = "trunk", "steps"
+            phase, unit = Phase.trunk, "steps"
             lengths = [float(study.branches.every * study.branches.count)]
         sizes = study.sizes.params or [0.0]
         arms = study.arms or {"": []}
@@ -84,12 +88,17 @@ class GridPlan:
         """Return a point again with another seed."""
         overrides = [o for o in point.spec.overrides if not o.startswith("seed=")]
         name = f"{point.spec.name}-s{seed}"
-        spec = Spec(name, "replicate", point.spec.budget, [*overrides, f"seed={seed}"])
+        spec = replace(
+            point.spec,
+            name=name,
+            phase=Phase.replicate,
+            overrides=[*overrides, f"seed={seed}"],
+        )
         return replace(point, spec=spec, seed=seed)
 
     def _point(
         self,
-        phase: str,
+        phase: Phase,
         arm: str,
         settings: dict[str, str],
         asked: tuple[str, float],
@@ -126,8 +135,8 @@ class GridPlan:
                 phase,
                 wanted * per_token,
                 [*own, *shape, *rates, horizon, f"seed={seed}"],
+                arm,
             ),
-            arm=arm,
             settings=settings,
             length=length,
             seed=seed,

@@ -7,14 +7,15 @@ from typing import Any
 from data.files import write_csv
 from sweeps.kinds.points.plan import Point
 from sweeps.study.results import COLUMNS, SeedNoise, collect, read_result
+from sweeps.study.spec import Phase
 
 EXTRA = (
     "arm", "length", "asked_tokens", "unique_tokens", "epochs", "clip_tokens", "loss_noise_draws",
     "spent_flops", "status", "setting", "group",
 )  # fmt: skip
 LEFT_OUT = {
-    "replicate": "replicate: measures the noise floor",
-    "trunk": "trunk: its rate never falls",
+    Phase.replicate: "replicate: measures the noise floor",
+    Phase.trunk: "trunk: its rate never falls",
 }
 INTERNAL = ("setting", "group")  # keys that only the analyses need
 
