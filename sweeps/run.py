@@ -1,7 +1,7 @@
-"""Run a study: expand it, train what is missing, fit the law, draw the samples, write the report.
+"""Run a study: expand it, train what is missing, find its answer, write the page.
 
-A study of arms (arms/run.py) compares a few ways to train instead of fitting a law; one of points
-(grids/run.py) asks one named question of a product of settings.
+A study fits a law, compares a few ways to train, or asks one named question of points; its YAML
+says which by its schema (sweeps/kinds).
 
 usage: python -m sweeps.run study=NAME [key=value ...]
 
@@ -13,22 +13,42 @@ examples:
   python -m sweeps.run study=cpu_seeds
 
 The command line is Hydra's: study=NAME selects sweeps/conf/study/NAME.yaml, key=value sets a value
-(keys: config.py of sweeps, sweeps/arms and sweeps/grids). Safe to interrupt: the same command
-continues, finished runs stay.
+(keys: config.py of the kind in sweeps/kinds). Safe to interrupt: the same command continues,
+finished runs stay.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.kinds.arms.config import ArmsConfig
-from sweeps.kinds.arms.run import run_arms
+from sweeps.kinds.catalogue import KINDS
 from sweeps.kinds.compose import compose_any
-from sweeps.kinds.isoflop.config import StudyConfig
-from sweeps.kinds.isoflop.run import run_study
-from sweeps.kinds.points.run import run_grid
-from sweeps.study.phases import (
-    INTERRUPTED,
-)
+from sweeps.kinds.isoflop.run import IsoflopRunner
+from sweeps.report.pages.by_kind import build_page
+from sweeps.study.config import Study
+from sweeps.study.phases import INTERRUPTED, Interrupted
+from sweeps.summary import log_summary
+
+ANSWERS = ("law.json", "analysis.json", "values.csv", "summary.csv", "runs.csv")
+
+
+def run_study(study: Study, argv: Sequence[str]) -> int:
+    """Run a study of any kind and say where its page is; return the exit status."""
+    runner = KINDS[study.kind].runner(study, argv)
+    try:
+        runner.run()
+    except Interrupted:
+        print("interrupted: runs saved what they had; the same command continues.")
+        return INTERRUPTED
+    page = build_page(study.folder)
+    if isinstance(runner, IsoflopRunner):  # only a law has a summary
+        project = runner.plan.base.log.project
+        log_summary(runner.study, project, runner.rows, runner.law, page)
+    for name in ANSWERS:
+        if (study.folder / name).exists():
+            print(f"{name + ':':15s}{study.folder / name}")
+    print(f"{'page:':15s}{page}")
+    return 1 if runner.failures else 0
 
 
 def main(argv: list[str]) -> int:
@@ -39,10 +59,7 @@ def main(argv: list[str]) -> int:
         print("studies: " + ", ".join(names))
         return 0
     try:
-        study = compose_any(argv)
-        if isinstance(study, StudyConfig):
-            return run_study(study, argv)
-        return run_arms(study, argv) if isinstance(study, ArmsConfig) else run_grid(study, argv)
+        return run_study(compose_any(argv), argv)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

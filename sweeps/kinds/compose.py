@@ -1,10 +1,10 @@
 """Compose a study of any kind from ``sweeps/conf`` and Hydra overrides.
 
-The schema of each kind stands beside it: ``isoflop/config.py``, ``arms/config.py``,
-``points/config.py``.
+Its ``schema`` is a kind of ``catalogue.py``; the schema of each kind is its ``config.py``.
 """
 
 from pathlib import Path
+from typing import cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -14,9 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 import launch
 from data.bounds import check_bounds
-from sweeps.kinds.arms.config import ArmsConfig
+from sweeps.kinds.catalogue import KINDS, OLD_NAMES
 from sweeps.kinds.isoflop.config import StudyConfig
-from sweeps.kinds.points.config import GridStudyConfig
+from sweeps.study.config import Study
 from trainer.compose import check_name, explain, refuse_unknown
 
 CONF_DIR = Path(__file__).parents[1] / "conf"
@@ -27,18 +27,18 @@ def compose_study(overrides: list[str]) -> StudyConfig:
     """Compose an isoFLOP study; see :func:`compose_any`."""
     study = compose_any(overrides)
     if not isinstance(study, StudyConfig):
-        kind = "compares arms" if isinstance(study, ArmsConfig) else "is one of points"
-        raise ValueError(f"study={study.name}: {kind}. Use a study with budgets.")
+        does = KINDS[study.kind].does
+        raise ValueError(f"study={study.name}: {does}. Use a study with budgets.")
     return study
 
 
-def compose_any(overrides: list[str]) -> StudyConfig | ArmsConfig | GridStudyConfig:
+def compose_any(overrides: list[str]) -> Study:
     """Compose a study from ``sweeps/conf`` and Hydra overrides; ``study=NAME`` picks the file.
 
     The file says by its schema which kind of study it is. Raises ValueError with the remedy.
     """
-    schemas = {"isoflop": StudyConfig, "arms": ArmsConfig, "grid": GridStudyConfig}
-    for name, node in schemas.items():
+    for name in (*KINDS, *OLD_NAMES):
+        node = KINDS[OLD_NAMES.get(name, name)].schema
         ConfigStore.instance().store(group="schema", name=name, node=node, package="_global_")
     schema: DictConfig = OmegaConf.structured(StudyConfig)
     # Clusters are the launch room's: its conf folder joins the search path.
@@ -50,10 +50,9 @@ def compose_any(overrides: list[str]) -> StudyConfig | ArmsConfig | GridStudyCon
             config = compose(config_name="config", overrides=[search, *overrides])
             schema = _allowed(config)
             refuse_unknown(config, schema)
-            study = OmegaConf.to_object(config)
+            study = cast(Study, OmegaConf.to_object(config))
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, schema)) from error
-    assert isinstance(study, StudyConfig | ArmsConfig | GridStudyConfig)
     check_bounds(study)
     check_name(study.name)
     study.check()
@@ -61,12 +60,12 @@ def compose_any(overrides: list[str]) -> StudyConfig | ArmsConfig | GridStudyCon
 
 
 def _allowed(config: DictConfig) -> DictConfig:
-    """Return the schema of a composed study; arms have names of their own."""
+    """Return the schema of a composed study; names that a user gives, as of arms, are allowed."""
     kind = OmegaConf.get_type(config)
     assert kind is not None
-    if kind is StudyConfig or "arms" not in config:
-        return OmegaConf.structured(kind)
-    return OmegaConf.structured(kind(arms={str(name): [] for name in config.arms}))
+    schema: DictConfig = OmegaConf.structured(kind)
+    named = [key for key in map(str, schema) if OmegaConf.get_type(schema, key) is dict]
+    return OmegaConf.structured(kind(**{key: {str(n): [] for n in config[key]} for key in named}))
 
 
 def _explain(error: BaseException, schema: DictConfig) -> str:

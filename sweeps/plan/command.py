@@ -11,9 +11,11 @@ from rich.table import Table
 
 from launch.local.progress import format_clock
 from launch.planner.machine import load_machine
+from sweeps.kinds.catalogue import plan_study
 from sweeps.kinds.compose import compose_any
-from sweeps.kinds.expected import Clips, Planned, plan_study
 from sweeps.plan.table import Estimator, Row, Totals, as_json, doubts, totals
+from sweeps.study.clips import Clips
+from sweeps.study.expected import Planned
 
 OWN = ("machine", "price", "devices", "clip")
 SHOWN_DOUBTS = 12

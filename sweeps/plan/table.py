@@ -12,7 +12,8 @@ from data.dataset.tokens import tokens
 from launch.local.process import read_flops
 from launch.planner.machine import MachineConfig
 from models.dit.count import count_params
-from sweeps.kinds.expected import Clips, Expected, Planned
+from sweeps.study.clips import Clips
+from sweeps.study.expected import Expected, Planned
 from sweeps.study.results import read_result
 from trainer.config import RunConfig, run_name
 from trainer.diffusion.horizon import flops_per_token, plan_horizon, some_of
@@ -117,11 +118,12 @@ class Estimator:
 
     def _step_tokens(self, run: RunConfig) -> float:
         """Return the tokens of one step: its budget less what packs leave empty."""
-        if not self.clips.is_real(run) or run.data.mixture:
+        stored = self.clips.stored(run)
+        if not stored or run.data.mixture:
             return float(run.batch_tokens)
         key = json.dumps([asdict(run.data), run.cell], default=str)
         if key not in self._fill:
-            self._fill[key] = plan_horizon(run, self.clips.of(run)).step_tokens
+            self._fill[key] = plan_horizon(run, stored).step_tokens
         return self._fill[key]
 
 

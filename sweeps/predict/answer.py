@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from data.dataset.sample import SampleInfo
 from launch.planner.config import PlanConfig, SearchConfig
 from launch.planner.machine import MachineConfig
 from launch.planner.search import Candidate, Found, describe, search, step_tokens
@@ -16,13 +15,13 @@ from sweeps.fit.forms.base import Array, FlopsPerToken
 from sweeps.fit.minima.frontier import frontier_point
 from sweeps.fit.result import Law
 from sweeps.fit.trust.bootstrap import percentile_interval, prediction_draws
-from sweeps.kinds.expected import Clips
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.predict.source import Source
+from sweeps.study.clips import Clips
 from sweeps.study.recipe import Recipe, recipe_for, rounding_warnings
 from sweeps.study.spec import NO_HORIZON
 from trainer.config import RunConfig, compose_run
-from trainer.diffusion.horizon import flops_per_token, some_of
+from trainer.diffusion.horizon import Clip, flops_per_token, some_of
 from trainer.layout.config import Precision
 
 DEFAULT_MFU = 0.4  # .38 to .43 on up to 16,384 H100 in bf16 (Llama 3, Grattafiori et al. 2024)
@@ -139,7 +138,7 @@ def answer(
     return Answer(parts, [*source.notes, *clips.notes], warnings)
 
 
-def ladder_cost(middle: float, run: RunConfig, infos: list[SampleInfo]) -> FlopsPerToken:
+def ladder_cost(middle: float, run: RunConfig, infos: Sequence[Clip]) -> FlopsPerToken:
     """Return exact FLOPs a token at the ladder's rungs around a size, log-log between them.
 
     The runs' own costs would have to be continued far beyond their sizes, where shapes change.

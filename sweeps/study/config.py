@@ -1,16 +1,41 @@
-"""Schema of what all studies share."""
+"""What all studies share: the values that any study has, and the parts of their schemas."""
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, ClassVar, Protocol
 
 from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
+from launch.config import ClusterConfig
 
 Positive = Annotated[float, Gt(0)]
 Power = Annotated[float, Ge(-2), Le(2)]  # published ones lie between -0.7 and 0.7
+
+
+class Study(Protocol):
+    """A study of any kind.
+
+    kind: its name in sweeps/kinds/catalogue.py and in a YAML's ``schema``.
+    name, question: what it is called and what it asks.
+    root: folder of all studies. base: Hydra overrides that every run shares.
+    """
+
+    kind: ClassVar[str]
+    name: str
+    question: str
+    root: str
+    base: list[str]
+    cluster: ClusterConfig
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+
+    def check(self) -> None:
+        """Raise ValueError on a study that cannot answer its question."""
 
 
 class RecipePreset(StrEnum):
@@ -84,3 +109,9 @@ class SampleConfig:
         float, Ge(0), Doc("Weight of the prompt against no prompt; 1 leaves guidance out.")
     ] = 2.0
     steps: Annotated[int, Ge(1), Le(1000), Doc("Steps of the sampler.")] = 16
+
+
+class SampledStudy(Study, Protocol):
+    """A study that ends with a compute ladder."""
+
+    samples: SampleConfig

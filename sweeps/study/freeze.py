@@ -3,12 +3,10 @@
 from omegaconf import OmegaConf
 
 from data.files import write_text
-from sweeps.kinds.arms.config import ArmsConfig
-from sweeps.kinds.isoflop.config import StudyConfig
-from sweeps.kinds.points.config import GridStudyConfig
+from sweeps.study.config import Study
 
 
-def freeze_study(study: StudyConfig | ArmsConfig | GridStudyConfig) -> None:
+def freeze_study(study: Study) -> None:
     """Write ``study.yaml`` into the study's folder; refuse a folder that holds another study."""
     path = study.folder / "study.yaml"
     text = OmegaConf.to_yaml(OmegaConf.structured(study))
@@ -21,7 +19,7 @@ def freeze_study(study: StudyConfig | ArmsConfig | GridStudyConfig) -> None:
     write_text(path, text)
 
 
-def _science(text: str, study: StudyConfig | ArmsConfig | GridStudyConfig) -> dict:
+def _science(text: str, study: Study) -> dict:
     """Return a frozen study without what does not change its runs.
 
     Keys that the schema got since it was frozen have their defaults, which change nothing.

@@ -16,6 +16,7 @@ COLUMNS = (
     "excluded", "reason", "budget", "phase", "width", "depth", "steps", "seed", "loss_real",
     "real_token_share", "seconds", "world_size", "zero_stage", "padding_share", "cluster",
 )  # fmt: skip
+FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
 EXCLUDED_PHASES = {
     Phase.pilot: "pilot: chose the grids",
     Phase.twin: "twin: shows that the layout is invisible",

@@ -3,14 +3,16 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.dataset.shards import SampleInfo, read_index
+from data.files import write_json
 from launch.local.process import Job
-from sweeps.kinds.isoflop.config import StudyConfig
-from sweeps.kinds.points.config import GridStudyConfig
+from sweeps.study.config import SampledStudy
+from sweeps.study.runner import Work
+from trainer.config import RunConfig
 
 # One prompt of each kind, in this order, then further ones of the first kind.
 _KINDS: tuple[tuple[str, Callable[[SampleInfo], bool]], ...] = (
@@ -33,8 +35,22 @@ def choose_prompts(root: str, split: str, count: int) -> list[SampleInfo]:
     return chosen[:count]
 
 
+def draw_samples(
+    study: SampledStudy, best: Sequence[dict[str, Any]], run: RunConfig
+) -> Iterator[Work]:
+    """Yield the work that draws the compute ladder, then write samples/ladder.json.
+
+    best: a row of runs.csv for each budget, in rising order. run: says where the prompts are.
+    """
+    if not best or not study.samples.prompts:
+        return
+    jobs, ladder = plan_samples(study, best, run.data.root, run.validation.splits[0])
+    yield Work("samples", jobs=jobs)
+    write_json(study.folder / "samples" / "ladder.json", ladder)
+
+
 def plan_samples(
-    study: StudyConfig | GridStudyConfig, best: Sequence[dict[str, Any]], root: str, split: str
+    study: SampledStudy, best: Sequence[dict[str, Any]], root: str, split: str
 ) -> tuple[list[Job], dict[str, Any]]:
     """Return the jobs that draw the samples, and ladder.json for the report.
 
@@ -86,7 +102,7 @@ def plan_samples(
     return jobs, ladder
 
 
-def _request(study: StudyConfig | GridStudyConfig, prompt: SampleInfo, out: Path) -> dict[str, Any]:
+def _request(study: SampledStudy, prompt: SampleInfo, out: Path) -> dict[str, Any]:
     return {
         "out": str(out),
         "prompt": prompt.caption,
@@ -100,7 +116,7 @@ def _request(study: StudyConfig | GridStudyConfig, prompt: SampleInfo, out: Path
 
 
 def _job(
-    study: StudyConfig | GridStudyConfig,
+    study: SampledStudy,
     row: dict[str, Any],
     folder: Path,
     requests: list[dict[str, Any]],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data.files import write_json
 from launch.local.process import Job
+from sweeps.study.config import Study
 from trainer.kinds import AnyRun, freeze_any, processes_of, start_command
 
 # A point sets its own horizon, whatever the base or its experiment says.
@@ -44,6 +45,13 @@ class Spec:
     budget: float
     overrides: list[str] = field(default_factory=list)
     arm: str = ""
+
+
+def overrides_of(study: Study, spec: Spec) -> list[str]:
+    """Return the Hydra overrides of a spec's run, which lies in the study's ``runs`` folder."""
+    root = study.folder / "runs"
+    fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={study.name}"]
+    return [*study.base, *NO_HORIZON, *spec.overrides, *fixed]
 
 
 def train_job(run: AnyRun, name: str, cost: float) -> Job:

@@ -80,7 +80,7 @@ def test_every_arm_has_every_seed_at_the_same_flops_and_arms_of_a_seed_are_neigh
     assert {run.horizon.flops for run in runs} == {4e8}
     assert [run.seed for run in runs] == [3, 3, 4, 4]
     assert [run.objective.dense_captions for run in runs] == [0.95, 0.0, 0.95, 0.0]
-    assert len({job.run_dir for job in plan.training()}) == 4
+    assert len({plan.job(spec).run_dir for spec in plan.specs}) == 4
 
 
 def test_prompts_are_moving_and_dealt_over_worlds_and_shapes(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_arms_are_asked_for_the_same_prompts_and_noise(tmp_path: Path) -> None:
     study = compose(tmp_path, "draws.captions=[dense,short]", "draws.noises=2")
     plan = ArmsPlan(study)
     prompts, asked = plan.prompts(), []
-    for spec, job in zip(plan.specs, plan.training(), strict=True):
+    for spec, job in zip(plan.specs, map(plan.job, plan.specs), strict=True):
         drawing, made = plan.drawing(spec, job.run_dir, prompts)
         requests = json.loads((drawing.run_dir / "requests.json").read_text())
         assert [str(study.folder / clip.file) for clip in made] == [r.pop("out") for r in requests]
@@ -115,7 +115,7 @@ def test_a_request_that_changed_forgets_its_clips_and_an_equal_one_keeps_them(
 ) -> None:
     study = compose(tmp_path)
     plan = ArmsPlan(study)
-    spec, job = plan.specs[0], plan.training()[0]
+    spec, job = plan.specs[0], plan.job(plan.specs[0])
     _, made = plan.drawing(spec, job.run_dir, plan.prompts())
     for clip in made:
         (study.folder / clip.file).write_bytes(b"clip")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.kinds.arms.config import ArmsConfig
-from sweeps.kinds.arms.run import run_arms
 from sweeps.kinds.compose import compose_any
+from sweeps.run import run_study
 from trainer.config import compose_run
 from trainer.encode.encode import encode_dataset
 from trainer.generate.generate import load_model
@@ -56,7 +56,7 @@ def test_two_arms_are_compared_and_a_third_that_breaks_is_shown(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = compose(data, tmp_path)
-    assert run_arms(study, ["study=framing_smoke"]) == 1  # one arm failed
+    assert run_study(study, ["study=framing_smoke"]) == 1  # one arm failed
     folder = study.folder
     runs = {(row["arm"], row["seed"]): row for row in rows_of(folder / "runs.csv")}
     assert [runs[arm, seed]["status"] for arm in ("native", "square") for seed in "01"] == [
@@ -80,7 +80,7 @@ def test_two_arms_are_compared_and_a_third_that_breaks_is_shown(
     assert "failed" in capsys.readouterr().err
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
-    run_arms(study, ["study=framing_smoke"])
+    run_study(study, ["study=framing_smoke"])
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")} == before
 
 
@@ -90,7 +90,7 @@ def test_runs_of_one_seed_start_alike_and_arms_differ_in_what_they_override(
     study = compose(data, tmp_path)
     study.arms.pop("broken")
     study.draws.prompts, study.seeds = 0, [0]
-    assert run_arms(study, []) == 0
+    assert run_study(study, []) == 0
     native, square = sorted((study.folder / "runs").iterdir())
     one, two = load_model(native)[0], load_model(square)[0]
     assert (one.optim.lr, two.optim.lr) == (4e-3, 1e-2) or one.optim.lr != two.optim.lr

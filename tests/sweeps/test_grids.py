@@ -10,12 +10,13 @@ import pytest
 from data.dataset.shards import ShardWriter, write_manifest
 from launch.local.run import Outcome, Status
 from sweeps.kinds.compose import compose_any, compose_study
-from sweeps.kinds.points import run as runner_module
 from sweeps.kinds.points.config import GridStudyConfig
 from sweeps.kinds.points.plan import GridPlan, expand
-from sweeps.kinds.points.run import GridRunner, run_grid
+from sweeps.kinds.points.run import GridRunner
 from sweeps.report.__main__ import main as report_main
 from sweeps.report.pages.points import build_grid_report
+from sweeps.run import run_study
+from sweeps.study import runner as runner_module
 from sweeps.study.freeze import freeze_study
 from trainer.config import compose_run, run_name
 
@@ -187,7 +188,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             else:
                 plant(self, job, 0.5 + 0.002 * len(phases) + 0.001 * hash_of(job.name))
 
-    monkeypatch.setattr(GridRunner, "_launch", run)
+    monkeypatch.setattr(GridRunner, "launch", run)
     return phases
 
 
@@ -199,7 +200,7 @@ def test_a_study_ends_with_its_table_answer_and_page_and_starts_nothing_twice(
     clips: Path, tmp_path: Path, planted: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = compose(clips, tmp_path, "seeds=[0,1,2]")
-    assert run_grid(study, ["study=cpu_seeds"]) == 0
+    assert run_study(study, ["study=cpu_seeds"]) == 0
     assert "Two seeds of one setting differ by" in capsys.readouterr().out
     assert [len(names) for names in planted] == [9, 0, 9]
     rows = list(csv.DictReader((study.folder / "runs.csv").read_text().splitlines()))
@@ -211,7 +212,7 @@ def test_a_study_ends_with_its_table_answer_and_page_and_starts_nothing_twice(
     assert "saw every clip more than 4 times" in page
     planted.clear()
     again = compose(clips, tmp_path, "seeds=[0,1,2,3]")
-    assert run_grid(again, ["study=cpu_seeds"]) == 0
+    assert run_study(again, ["study=cpu_seeds"]) == 0
     assert [len(names) for names in planted] == [3, 0, 3]
     assert all("-s3" in name for name in planted[0])
 
@@ -246,7 +247,8 @@ def test_a_failed_run_is_shown_and_the_others_are_analysed(
         return [first, *(Outcome(job.name, Status.done) for job in jobs[1:])]
 
     monkeypatch.setattr(runner_module, "launch_phase", launch)
-    page = runner.run().read_text()
+    runner.run()
+    page = build_grid_report(study.folder).read_text()
     assert runner.failures[0]["job"] == "w24d1-f1e11"
     assert "failed in “grid”: killed" in page
     assert "missing: no result.json" in page

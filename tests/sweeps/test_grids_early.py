@@ -13,6 +13,7 @@ from sweeps.kinds.compose import compose_any
 from sweeps.kinds.points.config import GridStudyConfig
 from sweeps.kinds.points.run import GridRunner
 from sweeps.kinds.points.stop_early import cannot_matter, waves
+from sweeps.report.pages.by_kind import build_page
 
 from .test_grids import clips, plant  # noqa: F401 - a fixture
 
@@ -87,7 +88,7 @@ def test_the_runner_never_starts_what_cannot_matter_and_says_so(
             valley = 0.04 * np.log(point.params / 8.8e4) ** 2
             plant(self, job, float(0.5 * np.exp(valley + 1e-4 * point.seed)))
 
-    monkeypatch.setattr(GridRunner, "_launch", launch)
+    monkeypatch.setattr(GridRunner, "launch", launch)
     names = ("large_long", "small_long", "large_short")
     arms = [
         f'arms.{name}=["data.root={clips}","objective.caption_dropout=0.{i}"]'
@@ -98,7 +99,8 @@ def test_the_runner_never_starts_what_cannot_matter_and_says_so(
     words += [f"sizes.params={SIZES}", "sizes.exponent=0", "lengths.flops=[1e11,2e11]"]
     study = compose_any([*words, "stop_early=true", "repeat.lengths=[1e11]", "resamples=20"])
     assert isinstance(study, GridStudyConfig)
-    page = GridRunner(study, []).run().read_text()
+    GridRunner(study, []).run()
+    page = build_page(study.folder).read_text()
     # Three arms, two lengths: five of seven sizes, a repeat an arm, and then nothing is left to do.
     assert [len(names) for names in started if names] == [30, 3]
     rows = list(csv.DictReader((study.folder / "runs.csv").read_text().splitlines()))

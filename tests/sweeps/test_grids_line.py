@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.kinds.compose import compose_any
 from sweeps.kinds.points.config import GridStudyConfig
-from sweeps.kinds.points.run import run_grid
+from sweeps.run import run_study
 from tests.trainer.conftest import write_latents
 
 SMOKE = {
@@ -45,11 +45,11 @@ def rows_of(study: GridStudyConfig) -> list[dict[str, Any]]:
 def carry_out(kind: str, latents: Path, runs: Path) -> list[dict[str, Any]]:
     """Run a study twice; the second time must start nothing. Return the rows."""
     study = compose(kind, latents, runs)
-    assert run_grid(study, [f"study=cpu_{kind}"]) == 0
+    assert run_study(study, [f"study=cpu_{kind}"]) == 0
     results = sorted(study.folder.glob("runs/*/result.json"))
     before = [path.stat().st_mtime_ns for path in results]
     attempts = [json.loads(path.read_text())["attempts"] for path in results]
-    assert run_grid(study, [f"study=cpu_{kind}"]) == 0
+    assert run_study(study, [f"study=cpu_{kind}"]) == 0
     assert [path.stat().st_mtime_ns for path in results] == before
     assert attempts == [1] * len(results)
     assert (study.folder / "report/index.html").stat().st_size > 10_000

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from launch.planner.machine import load_machine
+from sweeps.kinds.catalogue import plan_study
 from sweeps.kinds.compose import compose_any
-from sweeps.kinds.expected import Clips, plan_study
 from sweeps.plan.__main__ import main
 from sweeps.plan.table import Estimator, doubts, makespan, totals
+from sweeps.study.clips import Clips
 from trainer.config import run_name
 
 BASE = 'base=["experiment=cpu_smoke","data.root=nowhere"]'

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
+from data.files import write_json
 from sweeps.kinds.compose import compose_study
 from sweeps.kinds.isoflop.config import StudyConfig
-from sweeps.kinds.isoflop.run import StudyRunner
+from sweeps.kinds.isoflop.run import IsoflopRunner
 from sweeps.report.pages.isoflop import build_report
 from sweeps.run import main
 from sweeps.study.results import collect, write_rows
@@ -38,7 +39,7 @@ def study(tmp_path: Path) -> StudyConfig:
 
 
 def write_result(
-    runner: StudyRunner, spec: Spec, params: float, tokens: float, loss: float
+    runner: IsoflopRunner, spec: Spec, params: float, tokens: float, loss: float
 ) -> None:
     """Write what a run of a spec would leave behind."""
     folder = runner.study.folder / "runs" / spec.name
@@ -57,7 +58,7 @@ def law_loss(params: float, tokens: float) -> float:
     return E + A / params**ALPHA + B / tokens**BETA
 
 
-def plant(runner: StudyRunner, budgets: list[float], sizes: list[float]) -> None:
+def plant(runner: IsoflopRunner, budgets: list[float], sizes: list[float]) -> None:
     """Write a study's grid whose losses lie on a law."""
     for budget in budgets:
         centre = 4e4 * (budget / 1.2e11) ** 0.5
@@ -68,57 +69,58 @@ def plant(runner: StudyRunner, budgets: list[float], sizes: list[float]) -> None
             write_result(runner, spec, params, tokens, law_loss(params, tokens))
 
 
-def finish(runner: StudyRunner) -> tuple[dict, str]:
+def finish(runner: IsoflopRunner) -> tuple[dict, str]:
     """Do what follows the training, except for samples; return the law and the page."""
-    rows, noise = runner._table()
-    law = runner._fit()
-    runner._describe(rows, noise, "", 0.0)
+    runner.tabulate()
+    runner.fit()
+    runner.account()
+    write_json(runner.study.folder / "study.json", runner.about("2026-01-02T10:00:00+00:00"))
     page = build_report(runner.study.folder).read_text()
-    assert json.loads((runner.study.folder / "law.json").read_text()) == law
-    return law, page
+    assert json.loads((runner.study.folder / "law.json").read_text()) == runner.law
+    return runner.law, page
 
 
 def test_the_pilots_minimum_is_the_vertex_of_its_parabola(study: StudyConfig) -> None:
-    runner = StudyRunner(study, [])
+    runner = IsoflopRunner(study, [])
     for number, params in enumerate((2e4, 4e4, 8e4)):
         loss = (1.02, 1.0, 1.02)[number]
         write_result(runner, Spec(f"pilot-{number}", Phase.pilot, 8e10), params, 1e5, loss)
-    centre, text = runner._pilot_minimum()
+    centre, text = runner.pilot_minimum()
     assert centre == pytest.approx(4e4, rel=1e-3)
     assert "the vertex of a parabola" in text
 
 
 def test_a_pilot_without_an_interior_minimum_says_so(study: StudyConfig) -> None:
-    runner = StudyRunner(study, [])
+    runner = IsoflopRunner(study, [])
     for number, params in enumerate((2e4, 4e4, 8e4)):
         write_result(
             runner, Spec(f"pilot-{number}", Phase.pilot, 8e10), params, 1e5, 1.0 - number / 9
         )
-    centre, text = runner._pilot_minimum()
+    centre, text = runner.pilot_minimum()
     assert centre == pytest.approx(8e4)
     assert "for want of an interior minimum" in text
 
 
 def test_a_study_without_a_finished_pilot_stops_with_the_remedy(study: StudyConfig) -> None:
     with pytest.raises(ValueError, match=r"pilot: no run finished\. See the log"):
-        StudyRunner(study, [])._pilot_minimum()
+        IsoflopRunner(study, []).pilot_minimum()
 
 
 def test_only_budgets_with_their_best_run_at_an_edge_are_extended(study: StudyConfig) -> None:
-    runner = StudyRunner(study, [])
+    runner = IsoflopRunner(study, [])
     losses = {0: (1.0, 0.9, 1.0), 1: (1.0, 0.9, 0.8), 2: (0.8, 0.9, 1.0)}
     for column, values in losses.items():
         budget = study.budgets[column]
         for params, loss in zip((4e4, 7e4, 1.2e5), values, strict=True):
             spec = Spec(f"grid-{column}-{params:g}", Phase.grid, budget)
             write_result(runner, spec, params, budget / (6 * params), loss)
-    more = runner._extensions()
+    more = runner.extensions()
     assert [spec.budget for spec in more] == [study.budgets[1], study.budgets[2]]
     assert {spec.phase for spec in more} == {"extend"}
 
 
 def test_a_planted_law_comes_back_from_the_studys_own_table(study: StudyConfig) -> None:
-    runner = StudyRunner(study, [])
+    runner = IsoflopRunner(study, [])
     plant(runner, list(study.budgets), [0.35, 0.6, 1.0, 1.7, 2.9])
     law, page = finish(runner)
     assert law["coefficients"]["alpha"] == pytest.approx(ALPHA, rel=0.02)
@@ -130,7 +132,7 @@ def test_a_planted_law_comes_back_from_the_studys_own_table(study: StudyConfig) 
 def test_a_study_too_small_to_fit_ends_with_a_law_file_and_a_page(
     study: StudyConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runner = StudyRunner(study, [])
+    runner = IsoflopRunner(study, [])
     write_result(runner, Spec("pilot-0", Phase.pilot, 8e10), 3e4, 1e5, 1.0)
     plant(runner, list(study.budgets[:2]), [0.6, 1.7])
     law, page = finish(runner)
@@ -143,7 +145,7 @@ def test_a_study_too_small_to_fit_ends_with_a_law_file_and_a_page(
 
 
 def test_a_study_whose_grid_failed_still_ends_with_a_page(study: StudyConfig) -> None:
-    runner = StudyRunner(study, [])
+    runner = IsoflopRunner(study, [])
     write_result(runner, Spec("pilot-0", Phase.pilot, 8e10), 3e4, 1e5, 1.0)
     runner.specs.append(Spec("grid-gone", Phase.grid, study.budgets[0]))
     runner.folders["grid-gone"] = study.folder / "runs/grid-gone"
@@ -154,17 +156,17 @@ def test_a_study_whose_grid_failed_still_ends_with_a_page(study: StudyConfig) ->
 
 
 def test_replicates_and_their_point_make_the_noise(study: StudyConfig) -> None:
-    runner = StudyRunner(study, [])
+    runner = IsoflopRunner(study, [])
     budget = study.replicates.budgets[0]
     write_result(runner, Spec("grid-0", Phase.grid, budget), 4e4, 1e6, 0.500)
     for seed, loss in ((1, 0.504), (2, 0.496)):
         write_result(runner, Spec(f"replicate-s{seed}", Phase.replicate, budget), 4e4, 1e6, loss)
-    rows, noise = runner._table()
-    assert noise is not None
-    assert (noise.n, noise.std) == (3, pytest.approx(0.004))
-    assert [row["excluded"] for row in rows] == [0, 0, 0]
-    assert len({row["cluster"] for row in rows}) == 1
-    again = collect(runner.specs, runner.folders, noise)
+    runner.tabulate()
+    assert runner.noise is not None
+    assert (runner.noise.n, runner.noise.std) == (3, pytest.approx(0.004))
+    assert [row["excluded"] for row in runner.rows] == [0, 0, 0]
+    assert len({row["cluster"] for row in runner.rows}) == 1
+    again = collect(runner.specs, runner.folders, runner.noise)
     write_rows(study.folder / "again.csv", again)
     assert (study.folder / "again.csv").read_text() == (study.folder / "runs.csv").read_text()
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from typing_extensions import Doc
@@ -75,6 +75,8 @@ class DrawConfig:
 @dataclass
 class ArmsConfig:
     """A study of arms."""
+
+    kind: ClassVar[str] = "arms"
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "arms"
     question: Annotated[str, Doc("What it asks.")] = ""

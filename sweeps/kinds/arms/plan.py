@@ -10,7 +10,7 @@ from data.dataset.shards import read_index
 from launch.local.process import Job
 from sweeps.kinds.arms.config import ArmsConfig, Probe
 from sweeps.kinds.arms.prompts import Prompt, choose_prompts
-from sweeps.study.spec import NO_HORIZON, Phase, Spec, train_job
+from sweeps.study.spec import Phase, Spec, overrides_of, train_job
 from trainer.config import CaptionUse, RunConfig, compose_run
 
 PROBES = {Probe.attributes: "trainer.probes.attributes", Probe.framing: "trainer.probes.framing"}
@@ -50,10 +50,8 @@ class ArmsPlan:
         self.seeds = {f"{arm}-s{seed}": seed for seed in study.seeds for arm in study.arms}
 
     def compose(self, spec: Spec) -> RunConfig:
-        """Compose a spec's run; it lies in the study's ``runs`` folder."""
-        root = self.study.folder / "runs"
-        fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
-        return compose_run([*self.study.base, *NO_HORIZON, *spec.overrides, *fixed])
+        """Compose a spec's run."""
+        return compose_run(overrides_of(self.study, spec))
 
     def prompts(self) -> list[Prompt]:
         """Choose the held-out clips whose captions are the prompts."""
@@ -73,9 +71,9 @@ class ArmsPlan:
             read_index(self.study.losses.root, self.study.losses.split)
         self.prompts()
 
-    def training(self) -> list[Job]:
-        """Return the jobs that train, in the order of ``specs``."""
-        return [train_job(self.compose(spec), spec.name, spec.budget) for spec in self.specs]
+    def job(self, spec: Spec) -> Job:
+        """Freeze a spec's run and return the job that trains it."""
+        return train_job(self.compose(spec), spec.name, spec.budget)
 
     def scoring(self, spec: Spec, run: Path) -> Job:
         """Return the job that measures a run's held-out loss again."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le, Lt
 from typing_extensions import Doc
@@ -96,6 +96,8 @@ class TwinConfig:
 @dataclass
 class StudyConfig:
     """An isoFLOP study."""
+
+    kind: ClassVar[str] = "isoflop"
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "study"
     question: Annotated[str, Doc("What it asks.")] = ""

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from data.dataset.shards import SampleInfo, read_index
+from data.dataset.shards import read_index
 from launch.local.process import Job
 from models.dit.count import count_params
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import Recipe, recipe_for
-from sweeps.study.spec import NO_HORIZON, Phase, Spec, train_job
+from sweeps.study.spec import NO_HORIZON, Phase, Spec, overrides_of, train_job
 from trainer.config import RunConfig, compose_run
-from trainer.diffusion.horizon import flops_per_token, some_of
+from trainer.diffusion.horizon import Clip, flops_per_token, some_of
 
 
 class StudyPlan:
@@ -27,7 +27,7 @@ class StudyPlan:
         self.base = compose_run([*study.base, *NO_HORIZON, "horizon.flops=1"])
 
     @cached_property
-    def index(self) -> list[SampleInfo]:
+    def index(self) -> Sequence[Clip]:
         """The training split's index: FLOPs a token depend on its clips."""
         return read_index(self.base.data.root, self.base.data.train_split)
 
@@ -144,10 +144,8 @@ class StudyPlan:
         return rungs
 
     def compose(self, spec: Spec) -> RunConfig:
-        """Compose a spec's run; it lies in the study's ``runs`` folder."""
-        root = self.study.folder / "runs"
-        fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
-        return compose_run([*self.study.base, *NO_HORIZON, *spec.overrides, *fixed])
+        """Compose a spec's run."""
+        return compose_run(overrides_of(self.study, spec))
 
     def job(self, spec: Spec) -> Job:
         """Freeze a spec's run and return the job that trains it."""

@@ -10,8 +10,7 @@ from sweeps.kinds.points.config import Analysis, GridStudyConfig
 from sweeps.kinds.points.noise import Spread, noise_floor
 from sweeps.kinds.points.resolution import resolution
 from sweeps.kinds.points.transfer import transfer
-
-FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
+from sweeps.study.results import FREE_EPOCHS
 
 
 def analyse(

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from typing_extensions import Doc
@@ -147,6 +147,8 @@ class StandInConfig:
 class GridStudyConfig:
     """A study of points."""
 
+    kind: ClassVar[str] = "points"
+
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "points"
     question: Annotated[str, Doc("What it asks.")] = ""
     cost: Annotated[str, Doc("What it takes, in words.")] = ""
@@ -215,6 +217,10 @@ class GridStudyConfig:
                 self.analysis is Analysis.resolution and bool(self.repeat.seeds)),
              "only be set in a study of resolution with repeat.seeds, which give the noise floor",
              "false"),
+            ("stand_in", not self.stand_in.num_frames or (
+                min(self.stand_in.height, self.stand_in.width, self.stand_in.caption_tokens) >= 1),
+             "have a height, a width and caption_tokens of at least 1 where it has frames",
+             "stand_in={num_frames: 33, height: 240, width: 416}"),
             ("noise_seeds", len(set(self.noise_seeds)) == len(self.noise_seeds) != 1,
              "be none or at least two, and distinct", "[11,12,13]"),
         ]  # fmt: skip

@@ -6,24 +6,23 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
 from data.dataset.tokens import tokens
 from data.loading.mixture import limited
 from launch.local.process import Job
 from models.config import ModelConfig
 from models.dit.count import count_params
-from sweeps.kinds.points.config import GridStudyConfig, StandInConfig
+from sweeps.kinds.points.config import GridStudyConfig
 from sweeps.ladder.shapes import Rung, shape_for
+from sweeps.study.clips import StandIn
 from sweeps.study.recipe import recipe_for
-from sweeps.study.spec import NO_HORIZON, Phase, Spec, train_job
+from sweeps.study.spec import NO_HORIZON, Phase, Spec, overrides_of, train_job
 from trainer.config import RunConfig, compose_run, run_name
-from trainer.diffusion.horizon import flops_per_token, some_of
+from trainer.diffusion.horizon import Clip, flops_per_token, some_of
 
 MAX_POINTS = 100_000  # a product that is larger is a mistake in the YAML
 
@@ -162,21 +161,19 @@ class GridPlan:
     def _compose_shared(self, own: tuple[str, ...]) -> RunConfig:
         return compose_run([*self.study.base, *NO_HORIZON, "horizon.flops=1", *own])
 
-    def _read_index(self, root: str, split: str, limit: float) -> list[SampleInfo]:
+    def _read_index(self, root: str, split: str, limit: float) -> Sequence[Clip]:
         """Return the clips that a run trains on, or the one that stands in for them."""
         try:
             infos = read_index(root, split)
         except ValueError:
             if not self.study.stand_in.num_frames:
                 raise
-            return [stand_in(self.study.stand_in)]
+            return [StandIn(**asdict(self.study.stand_in))]
         return limited(infos, limit)
 
     def compose(self, spec: Spec) -> RunConfig:
-        """Compose a spec's run; it lies in the study's ``runs`` folder."""
-        root = self.study.folder / "runs"
-        fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={self.study.name}"]
-        return self._run((*self.study.base, *NO_HORIZON, *spec.overrides, *fixed))
+        """Compose a spec's run."""
+        return self._run(tuple(overrides_of(self.study, spec)))
 
     def folder(self, spec: Spec) -> Path:
         """Return a spec's run folder, whether it exists or not."""
@@ -224,21 +221,9 @@ def expand(axes: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
     return list(product(*choices))
 
 
-def unique_tokens(infos: Sequence[SampleInfo], run: RunConfig) -> int:
+def unique_tokens(infos: Sequence[Clip], run: RunConfig) -> int:
     """Return the video tokens of all clips."""
     return sum(tokens(i.num_frames, i.height, i.width, run.cell) for i in infos)
-
-
-def stand_in(config: StandInConfig) -> SampleInfo:
-    """Return the clip that stands for a data set."""
-    about: dict[str, Any] = {
-        "key": "stand-in", "media": "latent", "num_frames": config.num_frames,
-        "height": config.height, "width": config.width, "fps": 24.0,
-        "duration_seconds": config.num_frames / 24, "caption": "", "source": "none",
-        "licence": "none", "rendered": False, "sha256": "0" * 64, "original": {},
-        "shard": "none.tar", "offset": 0, "nbytes": 1, "caption_tokens": config.caption_tokens,
-    }  # fmt: skip
-    return SampleInfo.from_json(about)
 
 
 def _short(key: str) -> str:

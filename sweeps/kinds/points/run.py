@@ -1,23 +1,16 @@
-"""Carry out a study of points: train, repeat, measure, tabulate, analyse, write the page.
+"""Carry out a study of points: train, repeat, measure, tabulate, analyse.
 
-``python -m sweeps.run study=NAME`` comes here where the study's schema is ``grid``. Every phase
-skips what is done, so the same command continues and starts only what is missing; a run that fails
-is shown, and the analysis goes on without it.
+A run that fails is shown, and the analysis goes on without it.
 """
 
 import json
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from data.dataset.shards import read_index
 from data.files import write_json
 from launch.local.process import Job
-from launch.local.run import Status
 from sweeps.kinds.points.analyse import analyse
 from sweeps.kinds.points.answer import Finding, Row, grouped
 from sweeps.kinds.points.branches import as_trunk, branches_of
@@ -27,53 +20,57 @@ from sweeps.kinds.points.noise import seed_noise_of
 from sweeps.kinds.points.plan import GridPlan, Point
 from sweeps.kinds.points.stop_early import cannot_matter, waves
 from sweeps.kinds.points.table import rows_of, write_rows
-from sweeps.report.pages.points import build_grid_report
 from sweeps.study import recipe as recipes
-from sweeps.study.freeze import freeze_study
-from sweeps.study.phases import (
-    INTERRUPTED,
-    Interrupted,
-    describe_environment,
-    launch_phase,
-)
 from sweeps.study.results import read_result
-from sweeps.study.samples import plan_samples
-from sweeps.study.spec import save_plan
+from sweeps.study.runner import StudyRunner, Work
+from sweeps.study.samples import draw_samples
 
 
-class GridRunner:
-    """A study of points through its phases."""
+class GridRunner(StudyRunner):
+    """A study of points. points: those asked for so far; left_out: those that cannot matter."""
+
+    study: GridStudyConfig
+    plan: GridPlan
 
     def __init__(self, study: GridStudyConfig, argv: Sequence[str]) -> None:
-        self.study, self.argv = study, list(argv)
-        self.plan = GridPlan(study)
+        super().__init__(study, GridPlan(study), argv)
         self.points: list[Point] = []
-        self.folders: dict[str, Path] = {}
-        self.failures: list[dict[str, str]] = []
         self.left_out: list[Point] = []
 
-    def run(self) -> Path:
-        """Run everything; return the page's path."""
+    def phases(self) -> Iterator[Work]:
+        """Yield trunks and branches, or rings, or all points, and repeats; then what measures."""
         points = self.plan.points()
         self._check_data(points)
-        freeze_study(self.study)
-        started = self._started()
         if self.study.branches.every:
             trunks = [as_trunk(self.plan, point) for point in points]
-            self._train("trunk", trunks)
-            self._train("branch", [b for trunk in trunks for b in branches_of(self.plan, trunk)])
+            yield self._train("trunk", trunks)
+            yield self._train("branch", [b for t in trunks for b in branches_of(self.plan, t)])
         elif self.study.stop_early:
-            self._train_rings(points)
+            yield from self._rings(points)
         else:
-            self._train("grid", points)
-            self._train("repeat", self._repeats())
-        finding = self._answer(self._draws())
-        self._describe(started)
+            yield self._train("grid", points)
+            yield self._train("repeat", self._repeats())
+        noises = self._noises()
+        yield Work("other noises", jobs=[job for job, _ in noises.values()])
+        finding = self._answer(noises)
         write_json(self.study.folder / "analysis.json", finding.to_json())
         if self.study.analysis is Analysis.samples:
-            self._sample()
+            best = best_of_lengths(rows_of(self.points, self.folders, None))
+            yield from draw_samples(self.study, best, self.plan.compose(self.points[0].spec))
         print(finding.answer)
-        return build_grid_report(self.study.folder)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was asked, how, and the FLOPs that it took."""
+        study = self.study
+        results = [read_result(folder) or {} for folder in self.folders.values()]
+        return {
+            "cost": study.cost,
+            "expected": study.expected,
+            "analysis": study.analysis.value,
+            "level": study.level,
+            "recipe": recipes.describe(study.recipe),
+            "flops": sum(result.get("flops", 0) for result in results),
+        }
 
     def _check_data(self, points: Sequence[Point]) -> None:
         """Raise ValueError where a data set is missing, before anything is trained."""
@@ -85,23 +82,13 @@ class GridRunner:
                     read_index(run.data.root, split)
                     seen.add((run.data.root, split))
 
-    def _started(self) -> str:
-        path = self.study.folder / "started.txt"
-        if not path.exists():
-            path.write_text(datetime.now(UTC).isoformat(timespec="seconds"))
-        return path.read_text()
-
-    def _train(self, phase: str, points: Sequence[Point]) -> None:
-        """Train the points of a phase that have no result yet."""
-        jobs = [self.plan.job(point.spec) for point in points]
+    def _train(self, title: str, points: Sequence[Point]) -> Work:
+        """Note points as asked for and return the work that trains them."""
         self.points += points
-        self.folders |= {job.name: job.run_dir for job in jobs}
-        names = {name: folder.name for name, folder in self.folders.items()}
-        save_plan(self.study.folder, [point.spec for point in self.points], names)
-        self._launch(phase, jobs)
+        return Work(title, [point.spec for point in points])
 
-    def _train_rings(self, points: Sequence[Point]) -> None:
-        """Train isoFLOP curves from their middles outwards, without what cannot matter (early.py).
+    def _rings(self, points: Sequence[Point]) -> Iterator[Work]:
+        """Yield isoFLOP curves from their middles outwards, without what cannot matter.
 
         After the first ring the best runs are repeated: no size is left out without their noise.
         """
@@ -120,9 +107,9 @@ class GridRunner:
                         self.left_out.append(curve[i])
                     else:
                         chosen.append(curve[i])
-            self._train(f"ring {number + 1}", chosen)
+            yield self._train(f"ring {number + 1}", chosen)
             if number == 0:
-                self._train("repeat", self._repeats())
+                yield self._train("repeat", self._repeats())
         self._note_left_out()
 
     def _loss(self, point: Point) -> float | None:
@@ -135,16 +122,6 @@ class GridRunner:
         self.points += self.left_out
         for point in self.left_out:
             self.folders[point.spec.name] = self.plan.folder(point.spec)
-
-    def _launch(self, phase: str, jobs: Sequence[Job]) -> None:
-        if not jobs:
-            return
-        outcomes = launch_phase(f"{self.study.name}: {phase}", jobs, self.study.cluster)
-        self.failures += [
-            {"phase": phase, "job": outcome.name, "reason": outcome.reason}
-            for outcome in outcomes
-            if outcome.status is Status.failed
-        ]
 
     def _rows(self) -> list[Row]:
         return rows_of(self.points, self.folders, None)
@@ -164,36 +141,36 @@ class GridRunner:
                 found += [self.plan.repeat(best, seed) for seed in repeat.seeds]
         return found
 
-    def _draws(self) -> dict[str, list[float]]:
-        """Measure every finished run under other validation noises, where the study asks for it."""
-        seeds = self.study.noise_seeds
-        if not seeds:
-            return {}
-        jobs, outs = [], {}
-        for point in self.points:
-            folder = self.folders[point.spec.name]
-            result = read_result(folder)
-            if result is None or result["status"] != "finished":
-                continue
-            run = self.plan.compose(point.spec)
-            words = [run.validation.splits[0], run.validation.samples, *seeds]
+    def _noises(self) -> dict[str, tuple[Job, str]]:
+        """Return, where the study asks for it, the job that measures each run under other noises.
+
+        By the name of the run's folder, with the kind of captions that it is measured with.
+        """
+        seeds, found = self.study.noise_seeds, {}
+        for run in self.finished() if seeds else []:
+            settings, folder = self.plan.compose(run.spec).validation, run.folder
+            words = [settings.splits[0], settings.samples, *seeds]
             out = self.study.folder / "noises" / f"{folder.name}-{'-'.join(map(str, words))}.json"
             argv = [sys.executable, "-m", "trainer.probes.score", f"run={folder}", f"out={out}"]
-            argv += [f"split={run.validation.splits[0]}", f"samples={run.validation.samples}"]
-            argv += [f"captions=[{run.validation.captions.value}]"]
+            argv += [f"split={settings.splits[0]}", f"samples={settings.samples}"]
+            argv += [f"captions=[{settings.captions.value}]"]
             argv += [f"noise_seeds=[{','.join(map(str, seeds))}]"]
             work = out.parent / folder.name
-            jobs.append(Job(f"noise-{point.spec.name}", work, argv, 1, point.spec.budget, out))
-            outs[folder.name] = (out, run.validation.captions.value)
-        self._launch("other noises", jobs)
-        found = {}
-        for name, (out, captions) in outs.items():
-            if out.exists():
-                by_seed = json.loads(out.read_text())["captions"][captions]["by_noise_seed"]
-                found[name] = [by_seed[str(seed)] for seed in seeds]
+            job = Job(f"noise-{run.spec.name}", work, argv, 1, run.spec.budget, out)
+            found[folder.name] = job, settings.captions.value
         return found
 
-    def _answer(self, draws: dict[str, list[float]]) -> Finding:
+    def _draws(self, noises: dict[str, tuple[Job, str]]) -> dict[str, list[float]]:
+        """Return the losses of every run under the other noises."""
+        found = {}
+        for name, (job, captions) in noises.items():
+            if job.done_marker.exists():
+                scores = json.loads(job.done_marker.read_text(encoding="utf-8"))
+                by_seed = scores["captions"][captions]["by_noise_seed"]
+                found[name] = [by_seed[str(seed)] for seed in self.study.noise_seeds]
+        return found
+
+    def _answer(self, noises: dict[str, tuple[Job, str]]) -> Finding:
         """Write runs.csv and analyse it."""
         noise, spread = seed_noise_of(self._rows(), self.study.level)
         rows = rows_of(self.points, self.folders, noise)
@@ -203,57 +180,9 @@ class GridRunner:
                 row |= {"status": "left out", "reason": "left out: beyond two worse sizes"}
         table = self.study.folder / "runs.csv"
         write_rows(table, rows)
-        finding = analyse(self.study, rows, table, spread, draws)
+        finding = analyse(self.study, rows, table, spread, self._draws(noises))
         finding.warnings += [
             f"{failure['job']} failed in “{failure['phase']}”: {failure['reason']}"
             for failure in self.failures
         ]
         return finding
-
-    def _sample(self) -> None:
-        """Draw clips from the best run of every length, and write samples/ladder.json."""
-        best = best_of_lengths(rows_of(self.points, self.folders, None))
-        if not best or not self.study.samples.prompts:
-            return
-        run = self.plan.compose(self.points[0].spec)
-        jobs, ladder = plan_samples(self.study, best, run.data.root, run.validation.splits[0])
-        self._launch("samples", jobs)
-        write_json(self.study.folder / "samples" / "ladder.json", ladder)
-
-    def _describe(self, started: str) -> None:
-        """Write study.json for the page."""
-        study = self.study
-        results = [read_result(folder) or {} for folder in self.folders.values()]
-        about: dict[str, Any] = {
-            "kind": "grid",
-            "name": study.name,
-            "question": study.question,
-            "cost": study.cost,
-            "expected": study.expected,
-            "analysis": study.analysis.value,
-            "level": study.level,
-            "command": "python -m sweeps.run " + " ".join(self.argv),
-            "config": OmegaConf.to_container(OmegaConf.structured(study), enum_to_str=True),
-            "recipe": recipes.describe(study.recipe),
-            "started": started,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "flops": sum(result.get("flops", 0) for result in results),
-            "seconds": sum(result.get("seconds", 0.0) for result in results),
-            "env": describe_environment(self.folders.values()),
-            "failures": self.failures,
-        }
-        write_json(study.folder / "study.json", about)
-
-
-def run_grid(study: GridStudyConfig, argv: Sequence[str]) -> int:
-    """Run a study of points and say where its page is; return the exit status."""
-    try:
-        runner = GridRunner(study, argv)
-        page = runner.run()
-    except Interrupted:
-        print("interrupted: runs saved what they had; the same command continues.")
-        return INTERRUPTED
-    for name in ("runs.csv", "analysis.json"):
-        print(f"{name + ':':15s}{study.folder / name}")
-    print(f"page:          {page}")
-    return 1 if runner.failures else 0

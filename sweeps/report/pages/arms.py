@@ -16,6 +16,7 @@ from sweeps.report.tables import isoflop as tables
 from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell, pairs_table
 from sweeps.report.tables.safe_csv import csv_data_uri
 from sweeps.report.video import video_data_uri
+from sweeps.study.results import FREE_EPOCHS
 
 _RUN_COLUMNS = (
     ("name", "run"), ("arm", "arm"), ("seed", "seed"), ("status", "status"), ("params", "params"),
@@ -23,7 +24,6 @@ _RUN_COLUMNS = (
     ("loss", "loss, own captions"), ("loss_noise", "± noise draws"), ("seconds", "seconds"),
     ("reason", "reason"),
 )  # fmt: skip
-FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
 
 
 def build_arms_report(study_dir: Path | str) -> Path:
