@@ -19,11 +19,13 @@ class Study(Protocol):
     """A study of any kind.
 
     kind: its name in sweeps/kinds/catalogue.py and in a YAML's ``schema``.
+    free: keys of its kind that change no run which is there, so that a study goes on with others.
     name, question: what it is called and what it asks.
     root: folder of all studies. base: Hydra overrides that every run shares.
     """
 
     kind: ClassVar[str]
+    free: ClassVar[tuple[str, ...]]
     name: str
     question: str
     root: str

@@ -5,6 +5,8 @@ from omegaconf import OmegaConf
 from data.files import write_text
 from sweeps.study.config import Study
 
+FREE = ("question", "root", "cluster")  # of a study of any kind
+
 
 def freeze_study(study: Study) -> None:
     """Write ``study.yaml`` into the study's folder; refuse a folder that holds another study."""
@@ -28,8 +30,4 @@ def _science(text: str, study: Study) -> dict:
     frozen = OmegaConf.merge(OmegaConf.create(defaults), OmegaConf.create(text))
     config = OmegaConf.to_container(frozen)
     assert isinstance(config, dict)
-    free = ["cluster", "form", "level", "resamples", "samples", "question", "root"]
-    free += ["cost", "expected", "seeds", "losses", "draws"]  # of arms: more of them go on
-    free += ["replicates"]  # more of them go on too
-    free += ["analysis", "stop_early", "repeat", "noise_seeds", "stand_in"]
-    return {key: value for key, value in config.items() if key not in free}
+    return {key: value for key, value in config.items() if key not in (*FREE, *study.free)}

@@ -77,6 +77,7 @@ class ArmsConfig:
     """A study of arms."""
 
     kind: ClassVar[str] = "arms"
+    free: ClassVar[tuple[str, ...]] = ("cost", "expected", "level", "seeds", "losses", "draws")
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "arms"
     question: Annotated[str, Doc("What it asks.")] = ""

@@ -98,6 +98,7 @@ class StudyConfig:
     """An isoFLOP study."""
 
     kind: ClassVar[str] = "isoflop"
+    free: ClassVar[tuple[str, ...]] = ("form", "level", "resamples", "samples", "replicates")
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "study"
     question: Annotated[str, Doc("What it asks.")] = ""

@@ -148,6 +148,10 @@ class GridStudyConfig:
     """A study of points."""
 
     kind: ClassVar[str] = "points"
+    free: ClassVar[tuple[str, ...]] = (
+        "cost", "expected", "level", "resamples", "samples", "seeds", "analysis", "stop_early",
+        "repeat", "noise_seeds", "stand_in",
+    )  # fmt: skip
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "points"
     question: Annotated[str, Doc("What it asks.")] = ""
