@@ -35,7 +35,7 @@ def schemas() -> tuple[Schema, ...]:
     from launch.planner.machine import MachineConfig
     from sweeps.kinds.arms.config import ArmsConfig
     from sweeps.kinds.isoflop.config import StudyConfig
-    from sweeps.kinds.points.config import GridStudyConfig
+    from sweeps.kinds.points.config import PointsConfig
     from sweeps.ladder.table import TableConfig
     from sweeps.predict.price import PriceConfig
     from trainer.captioner.caption import CaptionJob
@@ -63,7 +63,7 @@ def schemas() -> tuple[Schema, ...]:
         Schema("A search for layouts", SearchConfig, "launch.plan --search", "search."),
         Schema("An isoFLOP study", StudyConfig, "sweeps.run study=demo"),
         Schema("A study of arms", ArmsConfig, "sweeps.run study=captions"),
-        Schema("A study of points", GridStudyConfig, "sweeps.run study=cpu_seeds"),
+        Schema("A study of points", PointsConfig, "sweeps.run study=cpu_seeds"),
         Schema("Foreign files into a data set", IngestConfig, "data.ingest"),
         Schema("The demo's data", DemoConfig, "data.demo"),
         Schema("Filmed worlds", WorldsConfig, "data.worlds"),

@@ -11,8 +11,8 @@ from sweeps.kinds.isoflop import expected as isoflop
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.run import IsoflopRunner
 from sweeps.kinds.points import expected as points
-from sweeps.kinds.points.config import GridStudyConfig
-from sweeps.kinds.points.run import GridRunner
+from sweeps.kinds.points.config import PointsConfig
+from sweeps.kinds.points.run import PointsRunner
 from sweeps.study.clips import Clips
 from sweeps.study.config import Study
 from sweeps.study.expected import Planned
@@ -36,7 +36,7 @@ class Kind:
 KINDS = {
     "isoflop": Kind(StudyConfig, "fits a law", isoflop.expect, IsoflopRunner),
     "arms": Kind(ArmsConfig, "compares arms", arms.expect, ArmsRunner),
-    "points": Kind(GridStudyConfig, "is one of points", points.expect, GridRunner),
+    "points": Kind(PointsConfig, "is one of points", points.expect, PointsRunner),
 }
 OLD_NAMES = {"grid": "points"}  # what YAMLs of before 2026-11-30 say
 

@@ -10,11 +10,11 @@ import pytest
 from data.dataset.shards import ShardWriter, write_manifest
 from launch.local.run import Outcome, Status
 from sweeps.kinds.compose import compose_any, compose_study
-from sweeps.kinds.points.config import GridStudyConfig
-from sweeps.kinds.points.plan import GridPlan, expand
-from sweeps.kinds.points.run import GridRunner
+from sweeps.kinds.points.config import PointsConfig
+from sweeps.kinds.points.plan import PointsPlan, expand
+from sweeps.kinds.points.run import PointsRunner
 from sweeps.report.__main__ import main as report_main
-from sweeps.report.pages.points import build_grid_report
+from sweeps.report.pages.points import build_points_report
 from sweeps.run import run_study
 from sweeps.study import runner as runner_module
 from sweeps.study.freeze import freeze_study
@@ -42,10 +42,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def compose(clips: Path, runs: Path, *overrides: str, study: str = "cpu_seeds") -> GridStudyConfig:
+def compose(clips: Path, runs: Path, *overrides: str, study: str = "cpu_seeds") -> PointsConfig:
     base = f'base=["experiment=cpu_demo","data.root={clips}","validation.splits=[val_worlds]"]'
     found = compose_any([f"study={study}", base, f"root={runs}", *overrides])
-    assert isinstance(found, GridStudyConfig)
+    assert isinstance(found, PointsConfig)
     return found
 
 
@@ -80,7 +80,7 @@ def test_arms_axes_sizes_lengths_and_seeds_all_meet(clips: Path, tmp_path: Path)
         "axes=['optim.lr=1e-3,2e-3']", "sizes.params=[3e4,9e4]", "sizes.exponent=0",
         "lengths={flops: [], tokens: [1e5, 2e5]}", "seeds=[0,5]",
     )  # fmt: skip
-    plan = GridPlan(study)
+    plan = PointsPlan(study)
     points = plan.points()
     assert len(points) == len({p.spec.name for p in points}) == 2 * 2 * 2 * 2 * 2
     runs = [plan.compose(point.spec) for point in points]
@@ -96,7 +96,7 @@ def test_sizes_grow_with_the_length_and_flops_are_those_asked_for(
 ) -> None:
     study = compose(clips, tmp_path, "seeds=[0]", "lengths.flops=[1e11,1.6e12]",
                     "sizes={params: [5e4], at: 1e11, exponent: 0.5}")  # fmt: skip
-    small, large = GridPlan(study).points()
+    small, large = PointsPlan(study).points()
     assert large.params / small.params == pytest.approx(4, rel=0.3)
     assert small.spec.budget == pytest.approx(1e11)
     assert small.unique_tokens == 16 * 3 * 4 * 6
@@ -105,19 +105,19 @@ def test_sizes_grow_with_the_length_and_flops_are_those_asked_for(
 def test_tokens_per_param_follow_the_shape_that_was_found(clips: Path, tmp_path: Path) -> None:
     study = compose(clips, tmp_path, "lengths={flops: [], tokens_per_param: [20]}", "seeds=[0]",
                     "sizes={params: [5e4], exponent: 0}")  # fmt: skip
-    (point,) = GridPlan(study).points()
+    (point,) = PointsPlan(study).points()
     assert point.tokens == 20 * point.params
 
 
 def test_a_missing_data_set_is_refused_unless_a_clip_stands_in(tmp_path: Path) -> None:
     study = compose(tmp_path / "none", tmp_path)
     with pytest.raises(ValueError, match="is missing"):
-        GridPlan(study).points()
+        PointsPlan(study).points()
     study = compose(tmp_path / "none", tmp_path,
                     "stand_in={num_frames: 17, height: 120, width: 160}")  # fmt: skip
-    assert GridPlan(study).points()[0].unique_tokens == 5 * 8 * 10
+    assert PointsPlan(study).points()[0].unique_tokens == 5 * 8 * 10
     with pytest.raises(ValueError, match="is missing"):
-        GridRunner(study, []).run()
+        PointsRunner(study, []).run()
     assert not study.folder.exists()
 
 
@@ -158,7 +158,7 @@ def test_more_seeds_and_another_level_continue_a_study_and_other_sizes_do_not(
 # The runner, its runs planted.
 
 
-def plant(runner: GridRunner, job: Any, loss: float) -> None:
+def plant(runner: PointsRunner, job: Any, loss: float) -> None:
     """Write what the run of a job would leave behind."""
     point = next(p for p in [*runner.points] if runner.folders[p.spec.name] == job.run_dir)
     result = {
@@ -175,7 +175,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Let jobs leave results at once; return the names that each phase started."""
     phases: list[list[str]] = []
 
-    def run(self: GridRunner, phase: str, jobs: list[Any]) -> None:
+    def run(self: PointsRunner, phase: str, jobs: list[Any]) -> None:
         missing = [job for job in jobs if not job.done_marker.exists()]
         phases.append([job.name for job in missing])
         for job in missing:
@@ -188,7 +188,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             else:
                 plant(self, job, 0.5 + 0.002 * len(phases) + 0.001 * hash_of(job.name))
 
-    monkeypatch.setattr(GridRunner, "launch", run)
+    monkeypatch.setattr(PointsRunner, "launch", run)
     return phases
 
 
@@ -222,7 +222,7 @@ def test_the_best_run_of_every_group_is_repeated_and_left_out_of_the_fit(
 ) -> None:
     study = compose(clips, tmp_path, "axes=['model.width=48,96','optim.lr=1e-3,2e-3,4e-3']",
                     study="cpu_lr_transfer")  # fmt: skip
-    runner = GridRunner(study, [])
+    runner = PointsRunner(study, [])
     runner.run()
     rows = runner._rows()
     best = {min((r for r in rows if r["model.width"] == w and r["phase"] == "grid"),
@@ -237,7 +237,7 @@ def test_a_failed_run_is_shown_and_the_others_are_analysed(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = compose(clips, tmp_path, "seeds=[0,1,2]", "noise_seeds=[]")
-    runner = GridRunner(study, [])
+    runner = PointsRunner(study, [])
 
     def launch(title: str, jobs: list[Any], cluster: object) -> list[Outcome]:
         del title, cluster
@@ -248,7 +248,7 @@ def test_a_failed_run_is_shown_and_the_others_are_analysed(
 
     monkeypatch.setattr(runner_module, "launch_phase", launch)
     runner.run()
-    page = build_grid_report(study.folder).read_text()
+    page = build_points_report(study.folder).read_text()
     assert runner.failures[0]["job"] == "w24d1-f1e11"
     assert "failed in “grid”: killed" in page
     assert "missing: no result.json" in page
@@ -273,6 +273,7 @@ def folder(tmp_path: Path) -> Path:
         "tables": {HOSTILE: [{"arm": HOSTILE, "value": 0.25, "none": None}]}, "panels": [panel],
     }  # fmt: skip
     (folder / "analysis.json").write_text(json.dumps(finding))
+    # "grid" is what studies of points were called until 2026-11-30.
     study = {"kind": "grid", "name": "po<int", "question": HOSTILE, "cost": HOSTILE, "flops": 1e12,
              "command": HOSTILE, "config": {"note": HOSTILE}, "seconds": 9.0}  # fmt: skip
     (folder / "study.json").write_text(json.dumps(study))
@@ -293,12 +294,12 @@ def test_hostile_text_stays_text_and_the_page_one_file(folder: Path) -> None:
 
 
 def test_a_folder_without_files_gives_a_page_that_names_them(tmp_path: Path) -> None:
-    page = build_grid_report(tmp_path).read_text()
+    page = build_points_report(tmp_path).read_text()
     for name in ("study.json", "analysis.json", "runs.csv"):
         assert f"{name} is missing" in page
     assert "no answer yet" in page
     with pytest.raises(ValueError, match="must be a folder"):
-        build_grid_report(tmp_path / "nowhere")
+        build_points_report(tmp_path / "nowhere")
 
 
 def test_data_limits_enter_a_runs_identity_only_when_set() -> None:

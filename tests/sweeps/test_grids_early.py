@@ -10,8 +10,8 @@ import pytest
 
 from sweeps.fit.minima.isoflop import parabola_minimum
 from sweeps.kinds.compose import compose_any
-from sweeps.kinds.points.config import GridStudyConfig
-from sweeps.kinds.points.run import GridRunner
+from sweeps.kinds.points.config import PointsConfig
+from sweeps.kinds.points.run import PointsRunner
 from sweeps.kinds.points.stop_early import cannot_matter, waves
 from sweeps.report.pages.by_kind import build_page
 
@@ -79,7 +79,7 @@ def test_the_runner_never_starts_what_cannot_matter_and_says_so(
     """Losses are planted on a valley in log params around 8.8e4, far above the noise."""
     started: list[list[str]] = []
 
-    def launch(self: GridRunner, phase: str, jobs: list[Any]) -> None:
+    def launch(self: PointsRunner, phase: str, jobs: list[Any]) -> None:
         del phase
         missing = [job for job in jobs if not job.done_marker.exists()]
         started.append([job.name for job in missing])
@@ -88,7 +88,7 @@ def test_the_runner_never_starts_what_cannot_matter_and_says_so(
             valley = 0.04 * np.log(point.params / 8.8e4) ** 2
             plant(self, job, float(0.5 * np.exp(valley + 1e-4 * point.seed)))
 
-    monkeypatch.setattr(GridRunner, "launch", launch)
+    monkeypatch.setattr(PointsRunner, "launch", launch)
     names = ("large_long", "small_long", "large_short")
     arms = [
         f'arms.{name}=["data.root={clips}","objective.caption_dropout=0.{i}"]'
@@ -98,8 +98,8 @@ def test_the_runner_never_starts_what_cannot_matter_and_says_so(
     words = ["study=cpu_resolution", "name=early", f"root={tmp_path}", base, *arms]
     words += [f"sizes.params={SIZES}", "sizes.exponent=0", "lengths.flops=[1e11,2e11]"]
     study = compose_any([*words, "stop_early=true", "repeat.lengths=[1e11]", "resamples=20"])
-    assert isinstance(study, GridStudyConfig)
-    GridRunner(study, []).run()
+    assert isinstance(study, PointsConfig)
+    PointsRunner(study, []).run()
     page = build_page(study.folder).read_text()
     # Three arms, two lengths: five of seven sizes, a repeat an arm, and then nothing is left to do.
     assert [len(names) for names in started if names] == [30, 3]
@@ -111,5 +111,5 @@ def test_the_runner_never_starts_what_cannot_matter_and_says_so(
     assert "left out: beyond two worse sizes" in page
     assert json.loads((study.folder / "analysis.json").read_text())["answer"]
     started.clear()
-    GridRunner(study, []).run()
+    PointsRunner(study, []).run()
     assert not any(started)

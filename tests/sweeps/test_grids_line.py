@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sweeps.kinds.compose import compose_any
-from sweeps.kinds.points.config import GridStudyConfig
+from sweeps.kinds.points.config import PointsConfig
 from sweeps.run import run_study
 from tests.trainer.conftest import write_latents
 
@@ -27,18 +27,18 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_latents(tmp_path_factory.mktemp("blobs"))
 
 
-def compose(kind: str, latents: Path, runs: Path) -> GridStudyConfig:
+def compose(kind: str, latents: Path, runs: Path) -> PointsConfig:
     base = ["experiment=cpu_smoke", f"data.root={latents}", "log.wandb=disabled",
             "validation.splits=[val_worlds]", "validation.curve_points=0"]  # fmt: skip
     study = compose_any(
         [f"study=cpu_{kind}", f"base={json.dumps(base)}", f"root={runs}", "resamples=20",
          "recipe.pack_tokens=512", "recipe.batch_tokens=512", *SMOKE[kind]]
     )  # fmt: skip
-    assert isinstance(study, GridStudyConfig)
+    assert isinstance(study, PointsConfig)
     return study
 
 
-def rows_of(study: GridStudyConfig) -> list[dict[str, Any]]:
+def rows_of(study: PointsConfig) -> list[dict[str, Any]]:
     return list(csv.DictReader((study.folder / "runs.csv").read_text().splitlines()))
 
 
@@ -93,12 +93,12 @@ def test_every_full_study_composes_expands_and_fits_its_layout() -> None:
     full = [p.stem for p in folder.glob("*.yaml") if (folder / f"cpu_{p.stem}.yaml").exists()]
     assert {"params", "data", "lr_batch", "lr_transfer", "seeds", "resolution", "schedule",
             "ladder_samples"} <= set(full)  # fmt: skip
-    from sweeps.kinds.points.plan import GridPlan
+    from sweeps.kinds.points.plan import PointsPlan
 
     for name in full:
         study = compose_any([f"study={name}"])
-        if isinstance(study, GridStudyConfig):
-            plan = GridPlan(study)
+        if isinstance(study, PointsConfig):
+            plan = PointsPlan(study)
             points = plan.points()
             for point in (points[0], points[-1]):
                 assert plan.compose(point.spec).parallel.processes == 64

@@ -1,1 +1,1 @@
-"""Studies of points: a product of settings, one table of runs, one named analysis."""
+"""Studies of points: settings meet settings, one table of runs, one named analysis."""

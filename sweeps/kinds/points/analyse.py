@@ -6,7 +6,7 @@ from pathlib import Path
 from sweeps.fit.options import FitOptions
 from sweeps.kinds.points import laws
 from sweeps.kinds.points.answer import Finding, Row
-from sweeps.kinds.points.config import Analysis, GridStudyConfig
+from sweeps.kinds.points.config import Analysis, PointsConfig
 from sweeps.kinds.points.noise import Spread, noise_floor
 from sweeps.kinds.points.resolution import resolution
 from sweeps.kinds.points.transfer import transfer
@@ -14,7 +14,7 @@ from sweeps.study.results import FREE_EPOCHS
 
 
 def analyse(
-    study: GridStudyConfig,
+    study: PointsConfig,
     rows: Sequence[Row],
     table: Path,
     spread: Spread | None,
@@ -37,7 +37,7 @@ def analyse(
     return with_shared_warnings(finding, study, rows)
 
 
-def with_shared_warnings(finding: Finding, study: GridStudyConfig, rows: Sequence[Row]) -> Finding:
+def with_shared_warnings(finding: Finding, study: PointsConfig, rows: Sequence[Row]) -> Finding:
     """Add what limits any study: runs without a result, and data that was repeated."""
     lost = [f"{r['name']} ({r['reason']})" for r in rows
             if r["status"] not in ("finished", "left out")]  # fmt: skip

@@ -8,7 +8,7 @@ its own length would have been (trainer/diffusion/branch.py).
 from dataclasses import replace
 from math import ceil
 
-from sweeps.kinds.points.plan import GridPlan, Point
+from sweeps.kinds.points.plan import Point, PointsPlan
 from sweeps.study.spec import Phase, Spec
 from trainer.config import RunConfig
 
@@ -18,7 +18,7 @@ def branch_steps(every: int, count: int, decay: float) -> list[tuple[int, int]]:
     return [(every * k, ceil(every * k / (1 - decay))) for k in range(1, count + 1)]
 
 
-def as_trunk(plan: GridPlan, point: Point) -> Point:
+def as_trunk(plan: PointsPlan, point: Point) -> Point:
     """Return a point as a trunk: constant rate, and a checkpoint kept at every branch."""
     branches = plan.study.branches
     total = branches.every * branches.count
@@ -30,7 +30,7 @@ def as_trunk(plan: GridPlan, point: Point) -> Point:
     return replace(point, spec=replace(point.spec, overrides=[*point.spec.overrides, *schedule]))
 
 
-def branches_of(plan: GridPlan, trunk: Point) -> list[Point]:
+def branches_of(plan: PointsPlan, trunk: Point) -> list[Point]:
     """Return the branches of a trunk."""
     branches, found = plan.study.branches, []
     folder = plan.folder(trunk.spec)
@@ -54,7 +54,7 @@ def branches_of(plan: GridPlan, trunk: Point) -> list[Point]:
     return found
 
 
-def _warmup_steps(plan: GridPlan, point: Point) -> float:
+def _warmup_steps(plan: PointsPlan, point: Point) -> float:
     """Return the steps of warm-up: the base's share of the shortest branch."""
     branches = plan.study.branches
     shortest = branch_steps(branches.every, 1, branches.decay)[0][1]

@@ -144,7 +144,7 @@ class StandInConfig:
 
 
 @dataclass
-class GridStudyConfig:
+class PointsConfig:
     """A study of points."""
 
     kind: ClassVar[str] = "points"

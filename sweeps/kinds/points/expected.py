@@ -2,15 +2,15 @@
 
 from functools import partial
 
-from sweeps.kinds.points.config import GridStudyConfig
-from sweeps.kinds.points.plan import GridPlan
+from sweeps.kinds.points.config import PointsConfig
+from sweeps.kinds.points.plan import PointsPlan
 from sweeps.study.clips import Clips
 from sweeps.study.expected import Expected, Planned
 
 
-def expect(study: GridStudyConfig, clips: Clips) -> Planned:
+def expect(study: PointsConfig, clips: Clips) -> Planned:
     """Plan every point of a study of points; branches and repeats follow from its runs."""
-    plan = GridPlan(study)
+    plan = PointsPlan(study)
     notes = []
     if study.repeat.seeds:
         notes.append(

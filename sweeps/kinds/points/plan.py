@@ -16,7 +16,7 @@ from data.loading.mixture import limited
 from launch.local.process import Job
 from models.config import ModelConfig
 from models.dit.count import count_params
-from sweeps.kinds.points.config import GridStudyConfig
+from sweeps.kinds.points.config import PointsConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.clips import StandIn
 from sweeps.study.recipe import recipe_for
@@ -54,10 +54,10 @@ class Point:
         return self.spec.arm
 
 
-class GridPlan:
+class PointsPlan:
     """Turn a study of points into points, and points into run folders and jobs."""
 
-    def __init__(self, study: GridStudyConfig) -> None:
+    def __init__(self, study: PointsConfig) -> None:
         self.study = study
         self._index = cache(self._read_index)
         self._composed = cache(self._compose_shared)

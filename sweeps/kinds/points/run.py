@@ -14,10 +14,10 @@ from launch.local.process import Job
 from sweeps.kinds.points.analyse import analyse
 from sweeps.kinds.points.answer import Finding, Row, grouped
 from sweeps.kinds.points.branches import as_trunk, branches_of
-from sweeps.kinds.points.config import Analysis, GridStudyConfig
+from sweeps.kinds.points.config import Analysis, PointsConfig
 from sweeps.kinds.points.laws import best_of_lengths
 from sweeps.kinds.points.noise import seed_noise_of
-from sweeps.kinds.points.plan import GridPlan, Point
+from sweeps.kinds.points.plan import Point, PointsPlan
 from sweeps.kinds.points.stop_early import cannot_matter, waves
 from sweeps.kinds.points.table import rows_of, write_rows
 from sweeps.study import recipe as recipes
@@ -26,14 +26,14 @@ from sweeps.study.runner import StudyRunner, Work
 from sweeps.study.samples import draw_samples
 
 
-class GridRunner(StudyRunner):
+class PointsRunner(StudyRunner):
     """A study of points. points: those asked for so far; left_out: those that cannot matter."""
 
-    study: GridStudyConfig
-    plan: GridPlan
+    study: PointsConfig
+    plan: PointsPlan
 
-    def __init__(self, study: GridStudyConfig, argv: Sequence[str]) -> None:
-        super().__init__(study, GridPlan(study), argv)
+    def __init__(self, study: PointsConfig, argv: Sequence[str]) -> None:
+        super().__init__(study, PointsPlan(study), argv)
         self.points: list[Point] = []
         self.left_out: list[Point] = []
 

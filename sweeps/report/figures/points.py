@@ -19,7 +19,7 @@ from sweeps.report.figures.svg import (
     new_figure,
 )
 from sweeps.report.inputs.isoflop import Json, records, to_number
-from sweeps.report.inputs.points import GridInputs
+from sweeps.report.inputs.points import PointsInputs
 from sweeps.report.wording import format_count
 
 _HEIGHT = 300  # CSS pixels of a row of panels
@@ -28,7 +28,7 @@ _LONGEST = 44  # characters of a title or label
 _MANY = 8  # panels and colours; more of them would not be told apart
 
 
-def draw_grid(inputs: GridInputs) -> dict[str, Drawing]:
+def draw_points(inputs: PointsInputs) -> dict[str, Drawing]:
     """Return the figure, if there are panels to draw."""
     panels = records(inputs.finding.get("panels"))[:_MANY]
     panels = [panel for panel in panels if any(_points(s)[0] for s in _series(panel))]
@@ -40,7 +40,7 @@ def draw_grid(inputs: GridInputs) -> dict[str, Drawing]:
     return {"answer": draw("answer", size, lambda size: _figure(panels, size), alt)}
 
 
-def save_grid_picture(inputs: GridInputs, path: Path) -> None:
+def save_points_picture(inputs: PointsInputs, path: Path) -> None:
     """Write the first two panels as a PNG on white, for a README."""
     panels = records(inputs.finding.get("panels"))[:2]
     if not panels:
@@ -50,7 +50,7 @@ def save_grid_picture(inputs: GridInputs, path: Path) -> None:
         figure.savefig(path, dpi=144, facecolor="white")
 
 
-def colours(inputs: GridInputs) -> list[str]:
+def colours(inputs: PointsInputs) -> list[str]:
     """Return one colour for each number that a series may have."""
     numbers = [
         int(to_number(series.get("colour", 0)))

@@ -9,7 +9,7 @@ from sweeps.report.inputs.isoflop import Json, mapping
 
 
 @dataclass
-class GridInputs:
+class PointsInputs:
     """Everything the page shows; ``notes`` holds a sentence for each file that cannot be used."""
 
     study_dir: Path
@@ -21,13 +21,13 @@ class GridInputs:
     notes: list[str] = field(default_factory=list)
 
 
-def read_grid_inputs(study_dir: Path) -> GridInputs:
+def read_points_inputs(study_dir: Path) -> PointsInputs:
     """Read a study's folder. Raises ValueError if it is no folder."""
     if not study_dir.is_dir():
         raise ValueError(
             f"study_dir={study_dir}: must be a folder. Name a study's folder, e.g. runs/cpu_seeds."
         )
-    inputs = GridInputs(study_dir)
+    inputs = PointsInputs(study_dir)
     inputs.study = _json(inputs, "study.json", "the study is not described")
     inputs.finding = _json(inputs, "analysis.json", "there is no result")
     if (study_dir / "samples" / "ladder.json").exists():
@@ -45,7 +45,7 @@ def read_grid_inputs(study_dir: Path) -> GridInputs:
     return inputs
 
 
-def _json(inputs: GridInputs, name: str, consequence: str) -> Json:
+def _json(inputs: PointsInputs, name: str, consequence: str) -> Json:
     try:
         return mapping(json.loads((inputs.study_dir / name).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

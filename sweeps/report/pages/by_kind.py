@@ -5,9 +5,9 @@ from pathlib import Path
 
 from sweeps.report.pages.arms import build_arms_report
 from sweeps.report.pages.isoflop import build_report
-from sweeps.report.pages.points import build_grid_report
+from sweeps.report.pages.points import build_points_report
 
-PAGES = {"isoflop": build_report, "arms": build_arms_report, "points": build_grid_report}
+PAGES = {"isoflop": build_report, "arms": build_arms_report, "points": build_points_report}
 OLD_NAMES = {"": "isoflop", "grid": "points"}  # what study.json of before 2026-11-30 says
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.report import wording
-from sweeps.report.figures.points import colours, draw_grid, save_grid_picture
+from sweeps.report.figures.points import colours, draw_points, save_points_picture
 from sweeps.report.figures.svg import file_svg
 from sweeps.report.inputs.isoflop import file_inside, mapping, records, to_number
-from sweeps.report.inputs.points import GridInputs, read_grid_inputs
+from sweeps.report.inputs.points import PointsInputs, read_points_inputs
 from sweeps.report.pages.isoflop import Video, environment_table, page_parts, show_drawing, template
 from sweeps.report.tables import isoflop as tables
 from sweeps.report.tables.isoflop import Cell, Table, make_table, pairs_table
@@ -26,29 +26,29 @@ _RUN_COLUMNS = (
 _WORDS = ("name", "arm", "phase", "reason")
 
 
-def build_grid_report(study_dir: Path | str) -> Path:
+def build_points_report(study_dir: Path | str) -> Path:
     """Write ``report/index.html``, ``report/figures/answer.svg`` and ``answer.png``.
 
     Reads files only. A missing or broken part becomes a note on the page. Returns the page's path;
     raises ValueError if ``study_dir`` is no folder.
     """
-    inputs = read_grid_inputs(Path(study_dir))
+    inputs = read_points_inputs(Path(study_dir))
     report = inputs.study_dir / "report"
     (report / "figures").mkdir(parents=True, exist_ok=True)
-    drawings = draw_grid(inputs)
+    drawings = draw_points(inputs)
     for drawing in drawings.values():
         path = report / "figures" / f"{drawing.name}.svg"
         path.write_text(file_svg(drawing.svg), encoding="utf-8")
-    save_grid_picture(inputs, report / "figures" / "answer.png")
+    save_points_picture(inputs, report / "figures" / "answer.png")
     page = report / "index.html"
     page.write_text(_render(inputs, drawings), encoding="utf-8")
     return page
 
 
-def _render(inputs: GridInputs, drawings: dict[str, Any]) -> str:
+def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
     study, finding, palette = inputs.study, inputs.finding, colours(inputs)
     config = study.get("config")
-    return template("grid.html").render(
+    return template("points.html").render(
         **page_parts(len(palette)),
         title=str(study.get("name") or inputs.study_dir.resolve().name),
         question=str(study.get("question") or ""),
@@ -73,7 +73,7 @@ def _render(inputs: GridInputs, drawings: dict[str, Any]) -> str:
     )
 
 
-def _facts(inputs: GridInputs) -> list[str]:
+def _facts(inputs: PointsInputs) -> list[str]:
     study = inputs.study
     facts = [wording.plural(len(inputs.runs), "run")]
     for key, show, what in (
@@ -88,12 +88,12 @@ def _facts(inputs: GridInputs) -> list[str]:
     return facts
 
 
-def _caption(inputs: GridInputs) -> str:
+def _caption(inputs: PointsInputs) -> str:
     level = to_number(inputs.study.get("level"))
     return f"Bars are {wording.format_percent(level, 0)} intervals." if level else ""
 
 
-def _asked(inputs: GridInputs) -> Table:
+def _asked(inputs: PointsInputs) -> Table:
     study = inputs.study
     asked = [
         ("Question", study.get("question")), ("Cost", study.get("cost")),
@@ -120,7 +120,7 @@ def _records(title: str, rows: object) -> Table | None:
     return make_table(title, names, cells) if cells else None
 
 
-def _runs(inputs: GridInputs) -> Table | None:
+def _runs(inputs: PointsInputs) -> Table | None:
     known = [pair for pair in _RUN_COLUMNS if any(run.get(pair[0]) for run in inputs.runs)]
     rows = []
     for run in inputs.runs:
@@ -134,7 +134,7 @@ def _runs(inputs: GridInputs) -> Table | None:
     return make_table("All runs", [label for _, label in known], rows) if rows else None
 
 
-def _ladder(inputs: GridInputs) -> list[dict[str, Any]]:
+def _ladder(inputs: PointsInputs) -> list[dict[str, Any]]:
     """Return a row of videos for each prompt of a compute ladder."""
     files, reference = (mapping(inputs.ladder.get(key)) for key in ("files", "reference"))
     rows = []
@@ -151,7 +151,7 @@ def _ladder(inputs: GridInputs) -> list[dict[str, Any]]:
     return rows
 
 
-def _video(inputs: GridInputs, name: object, label: str) -> Video:
+def _video(inputs: PointsInputs, name: object, label: str) -> Video:
     path = file_inside(inputs.study_dir, f"samples/{name}")
     if path is None:
         inputs.notes.append(f"The video {name!r} is missing or outside the study's folder.")
