@@ -15,7 +15,12 @@ from sweeps.study.runner import StudyRunner, Work
 from sweeps.study.spec import Phase, Spec
 from sweeps.watch.state import Watcher
 
-TRAIN = "import json, sys; json.dump({'status': 'finished', 'loss': float(sys.argv[1]), 'seconds': 2.0}, open(sys.argv[2], 'w'))"  # noqa: E501
+TRAIN = """
+import json, sys
+result = {"status": "finished", "loss": float(sys.argv[1]), "seconds": 2.0}
+with open(sys.argv[2], "w") as file:
+    json.dump(result, file)
+"""
 
 
 @dataclass
