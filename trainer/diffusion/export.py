@@ -15,12 +15,13 @@ SHA-256 (``config_sha256``), ``step``, ``run`` (the folder's name), ``kind`` and
 
 import hashlib
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.command_line import unquoted
 from data.files import replacing
+from data.shell import Refused, command
 
 if TYPE_CHECKING:  # torch takes seconds to import; a wrong key should not
     from torch import Tensor
@@ -44,7 +45,9 @@ class Export:
 
 def parse(argv: list[str]) -> Export:
     """Parse key=value arguments; raise ValueError with the remedy."""
-    given = {key: value for key, _, value in (argument.partition("=") for argument in argv)}
+    given = {
+        key: unquoted(value) for key, _, value in (argument.partition("=") for argument in argv)
+    }
     known = ("run", "out", *_CHOICES)
     for key, value in given.items():
         if key not in known:
@@ -65,7 +68,7 @@ def parse(argv: list[str]) -> Export:
 
 
 def export(wanted: Export) -> None:
-    """Read the newest good checkpoint of a run and write the file; raise ValueError or OSError."""
+    """Read the newest good checkpoint of a run and write the file; raise ValueError or Refused."""
     from trainer.checkpoint.write import load_latest
     from trainer.config import load_run
 
@@ -107,23 +110,17 @@ def _write(out: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) ->
         with replacing(out) as temporary:
             save_file(tensors, temporary, metadata)
     except SafetensorError as error:  # it wraps I/O errors too
-        raise OSError(f"out={out}: cannot be written ({error}). Free some space.") from error
+        raise Refused(f"out={out}: cannot be written ({error}). Free some space.") from error
 
 
+@command(__doc__)
 def main(argv: list[str]) -> int:
     """Parse the command line and export; print what was written."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    try:
-        wanted = parse(argv)
-        export(wanted)
-        print(wanted.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    wanted = parse(argv)
+    export(wanted)
+    print(wanted.out)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -1,10 +1,10 @@
 """Generate clips and images of any shape from a trained run.
 
-usage: python -m trainer.generate run=FOLDER prompt=TEXT out=FILE.mp4 [key=value ...]
-       python -m trainer.generate run=FOLDER requests=FILE.json
+usage: kinescale generate run=FOLDER prompt=TEXT out=FILE.mp4 [key=value ...]
+       kinescale generate run=FOLDER requests=FILE.json
 
 examples:
-  python -m trainer.generate run=runs/demo/runs/grid-... prompt="a red cube on a green floor" \\
+  kinescale generate run=runs/demo/runs/grid-... prompt="a red cube on a green floor" \\
       out=cube.mp4 num_frames=17 height=128 width=128
 keys: num_frames=17 height=128 width=128 fps=12 seed=0 steps=16 guidance=2.0 shift=2.0
 A request file is a list of such settings, each with its own ``out``; they are sampled side by side
@@ -13,8 +13,6 @@ is the best that any model on this codec can show. One frame writes a PNG. The n
 (seed, prompt, shape) alone, so two runs given the same request start from the same noise.
 """
 
-import json
-import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
+from data.command_line import read_json
 from data.dataset.shards import read_index
 from data.files import write_bytes
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
+from data.shell import command
 from models.config import TextConfig
 from models.dit.embed import unpatchify
 from models.dit.model import DiT
@@ -162,7 +162,7 @@ def parse(argv: list[str]) -> tuple[Path, list[Request]]:
     if not folder:
         raise ValueError("run=: must name a run folder. See --help.")
     file = given.pop("requests", None)
-    entries = json.loads(Path(file).read_text()) if file else [given]
+    entries = read_json(Path(file), "requests") if file else [given]
     requests = [_request(entry) for entry in entries]
     return Path(folder), requests
 
@@ -185,23 +185,17 @@ def _request(entry: dict[str, Any]) -> Request:
     return request
 
 
+@command(__doc__, kept="clips that are named above are written. Run the same command again.")
 def main(argv: list[str]) -> int:
     """Parse the command line, sample and write; print what was written."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    try:
-        folder, requests = parse(argv)
-        run, model = load_model(folder)
-        clips = {id(r): write_reference(run, r) for r in requests if r.reference}
-        wanted = [r for r in requests if not r.reference]
-        if wanted:
-            made = generate(run, model, wanted)
-            clips |= {id(r): c for r, c in zip(wanted, made, strict=True)}
-        for request in requests:
-            write_clip(Path(request.out), clips[id(request)], request.fps)
-            print(request.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder, requests = parse(argv)
+    run, model = load_model(folder)
+    clips = {id(r): write_reference(run, r) for r in requests if r.reference}
+    wanted = [r for r in requests if not r.reference]
+    if wanted:
+        made = generate(run, model, wanted)
+        clips |= {id(r): c for r, c in zip(wanted, made, strict=True)}
+    for request in requests:
+        write_clip(Path(request.out), clips[id(request)], request.fps)
+        print(request.out)
     return 0
