@@ -53,6 +53,7 @@ WORDS = {
     "economics": "law={none}",
     "report": "{none}",
     "keys": "{none}",
+    "archive": "{none} out",
     "ladder": "low={none}",
     "workspaces": "{none}",
 }
