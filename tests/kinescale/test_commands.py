@@ -36,6 +36,7 @@ WORDS = {
     "codec-statistics": "codec.path={none} codec.kind=diffusers",
     "gpu-check": "--only {none}",
     "node-check": "{none}",
+    "wandb-sync": "{none}",
     "plan": "model={none} horizon.steps=1",
     "submit": "{none}",
     "status": "{none}",
