@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.dit.count import count_flops
+from models.count import count_flops
 from models.dit.embed import position_features, token_positions
 from models.dit.model import DiT
 from models.flow import flow_errors

@@ -9,7 +9,7 @@ processor's time instead of the wall's, for a busy one, and then leaves two thre
 1. Useful tokens a second of our step over packs, against a plain DiT on padded batches
    (benchmarks/plain_dit.py: same parameters, same numbers) and against diffusers' Wan transformer
    on the same clips, one size at a time. All sides see the same latents, noise, times and captions.
-2. Model FLOPs of our step (models/dit/count.py) as a share of a 2048^3 fp32 matmul, same threads.
+2. Model FLOPs of our step (models/count.py) as a share of a 2048^3 fp32 matmul, same threads.
 3. What the trainer's step costs over forward, backward and AdamW alone: DeepSpeed, clipping, EMA.
 """
 

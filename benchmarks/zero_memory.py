@@ -36,7 +36,7 @@ def measure(
 
     from benchmarks.packs import build_sample
     from models.config import ModelConfig
-    from models.dit.model import initial_values
+    from models.network import initial_values
     from trainer.config import OptimConfig
     from trainer.diffusion.ema import PowerEma
     from trainer.diffusion.micro_batch import MicroBatch, accumulate
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     width = parser.parse_args().width
     from models.config import ModelConfig
-    from models.dit.count import count_params
+    from models.count import count_params
     from trainer.layout.config import ParallelConfig
     from trainer.layout.cost import rank_bytes
     from trainer.layout.layout import Coordinates

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.dit.model import DiT
 from models.pack import TokenPack
 
 
@@ -61,7 +60,7 @@ def flow_errors(
 
 @torch.no_grad()
 def sample(
-    model: DiT,
+    model: Callable[[TokenPack, Tensor, Tensor], Tensor],
     pack: TokenPack,
     x_0: Float[Tensor, "S V"],
     num_steps: int,

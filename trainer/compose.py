@@ -35,7 +35,7 @@ def compose_as(schema: type[T], name: str, overrides: list[str]) -> T:
     """
     if said := said_kind(overrides):  # before its keys are found to be another schema's
         _check_kind(said, schema)
-    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    ConfigStore.instance().store(name=f"{name}_schema", node=_opened(OmegaConf.structured(schema)))
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
         try:
             found = _to_object(compose(config_name=name, overrides=quoted(overrides)), schema)
@@ -195,15 +195,27 @@ def _check_kind(found: object, schema: type) -> None:
         raise ValueError(f"kind={found}: must be {wanted} here. Leave it out, or give such a run.")
 
 
+def _opened(schema: DictConfig) -> DictConfig:
+    """Return a schema whose mappings, as ``model.options``, take keys without a plus sign."""
+    for key in schema:
+        if OmegaConf.is_dict(schema[key]):
+            if OmegaConf.get_type(schema, str(key)) is dict:
+                OmegaConf.set_struct(schema[key], False)
+            else:
+                _opened(schema[key])
+    return schema
+
+
 def refuse_unknown(config: DictConfig, schema: DictConfig, prefix: str = "") -> None:
     """Raise ValueError for a key that the schema lacks.
 
-    Hydra's "+key=value" adds any key, which ``OmegaConf.to_object`` would drop without a word.
+    Hydra's "+key=value" adds any key, which ``OmegaConf.to_object`` would drop without a word. A
+    mapping that is empty in the schema, as ``model.options``, takes any key.
     """
     for key in map(str, config):
         if key not in schema:
             raise ValueError(_unknown_key(f"{prefix}{key}", schema))
-        if OmegaConf.is_dict(schema[key]) and OmegaConf.is_dict(config[key]):
+        if OmegaConf.is_dict(schema[key]) and schema[key] and OmegaConf.is_dict(config[key]):
             refuse_unknown(config[key], schema[key], f"{prefix}{key}.")
 
 

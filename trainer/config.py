@@ -14,6 +14,7 @@ from typing_extensions import Doc
 
 from data.bounds import check_bounds
 from data.config import DataConfig
+from models.architecture import check_model
 from models.config import CodecConfig, ModelConfig, TextConfig
 from trainer.codec.files import fill, fingerprint
 from trainer.compose import check_name, compose_as, freeze_as, hashed_name, load_as
@@ -21,6 +22,7 @@ from trainer.layout.config import ParallelConfig
 
 Share = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # what every generator takes
+_SET = object()  # equals no value of a key
 
 
 class RunKind(StrEnum):
@@ -108,7 +110,7 @@ class OptimConfig:
 class HorizonConfig:
     """How long a run is: exactly one of the three is positive."""
 
-    flops: Annotated[float, Ge(0), Doc("Exact training FLOPs (models/dit/count.py).")] = 0.0
+    flops: Annotated[float, Ge(0), Doc("Exact training FLOPs (models/count.py).")] = 0.0
     tokens: Annotated[float, Ge(0), Doc("Video tokens.")] = 0.0
     steps: Annotated[int, Ge(0), Doc("Optimizer steps.")] = 0
 
@@ -281,7 +283,7 @@ class RunConfig:
         """Raise ValueError on a value out of bounds and on values that cannot work together."""
         check_bounds(self)
         check_name(self.name)
-        self.model.check()
+        check_model(self.model)
         if self.model.values_per_token != 4 * self.codec.channels:
             raise ValueError(
                 f"model.values_per_token={self.model.values_per_token}: must be 4 x codec.channels"
@@ -340,7 +342,7 @@ def identity(run: RunConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
     assert isinstance(config, dict)
     experiment = ("model", "codec", "text", "objective", "optim", "horizon", "validation", "seed")
-    chosen = {str(key): config[key] for key in experiment}
+    chosen = {str(key): _said(config[key], _LATER.get(key, {})) for key in experiment}
     chosen["codec"] = fingerprint(run.codec)
     if run.branch.run:
         chosen["branch"] = {"run": Path(run.branch.run).name, "step": run.branch.step}
@@ -356,6 +358,17 @@ def identity(run: RunConfig) -> dict[str, Any]:
             asdict(member) | {"root": _data_name(member.root)} for member in run.data.mixture
         ]
     return chosen
+
+
+# Keys that came later, with what they were before they could be set: left out where they still are
+# that, so that earlier runs keep their names.
+_LATER: dict[str, dict[str, Any]] = {"model": {"architecture": "dit", "options": {}}}
+
+
+def _said(section: Any, unset: dict[str, Any]) -> Any:
+    if not unset:
+        return section
+    return {key: value for key, value in section.items() if unset.get(key, _SET) != value}
 
 
 def _data_name(root: str) -> str:

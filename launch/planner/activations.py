@@ -10,8 +10,7 @@ times it.
 from dataclasses import dataclass
 from math import ceil
 
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES, ModelConfig
 from trainer.layout.config import ParallelConfig, Recompute
 from trainer.layout.cost import COMPLEX_BYTES, element_bytes
 

@@ -17,7 +17,7 @@ from typing_extensions import Doc
 from data.bounds import check_bounds
 from launch.planner.network import DIT_TRAFFIC
 from models.config import ModelConfig
-from models.dit.count import count_flops
+from models.count import count_flops
 from trainer.compose import explain, refuse_unknown
 
 Positive = Annotated[float, Gt(0)]
@@ -141,7 +141,7 @@ class MachineConfig:
     ) -> float:
         """Return the training FLOP/s of one device that nobody has to wait for.
 
-        With F the FLOPs of a pack (``models.dit.count``, with backward), L blocks, and peak shares:
+        With F the FLOPs of a pack (``models.count``, with backward), L blocks, and peak shares:
 
             rate = F / (F_matmul / (share peak) + F_attention / (share peak) + a + b L + moved)
 

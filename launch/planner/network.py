@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES, count_params
+from models.config import POSITION_FEATURES, ModelConfig
+from models.count import count_params
 
 # Values that elementwise kernels and matrix products read and write in a forward pass of a block,
 # for each token, in units of the width (counted over models/dit/blocks.py as it runs on CUDA):

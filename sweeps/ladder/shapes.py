@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import log
 
 from models.config import ModelConfig
-from models.dit.count import count_params
+from models.count import count_params
 from trainer.layout.config import ParallelConfig
 
 _MAX_WIDTH, _MAX_DEPTH = 12288, 96

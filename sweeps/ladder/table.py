@@ -15,7 +15,7 @@
   --json              the same as JSON: rungs, published
 
 FLOPs are those of training (forward and backward) a video token; both are counted by
-models/dit/count.py.
+models/count.py.
 """
 
 import json
@@ -29,7 +29,7 @@ from typing_extensions import Doc
 from data.bounds import check_bounds
 from data.shell import command
 from models.config import Count, HeadDim, ModelConfig
-from models.dit.count import count_flops, count_params
+from models.count import count_flops, count_params
 from sweeps.ladder.shapes import Constraint, Rung, ladder, shape_for, smallest
 
 
@@ -118,7 +118,7 @@ def _row(rung: Rung, base: ModelConfig, config: TableConfig) -> dict[str, Any]:
         "heads": model.num_heads,
         "head_dim": rung.head_dim,
         "params": rung.params,
-        "parts": asdict(count_params(model)),
+        "parts": count_params(model).parts,
         "flops_per_token": flops / config.clip,
     }
 

@@ -19,14 +19,15 @@ from launch.planner.machine import load_machine
 from launch.planner.memory import plan_memory
 from launch.planner.network import Network
 from launch.planner.speed import Batch, Execution, step_time, training_flops
+from models.architecture import specification_of
 from models.config import ModelConfig
-from models.dit.count import count_flops, count_params
-from models.dit.model import DiT, initial_values
-from models.dit.roles import role_groups, role_of
+from models.count import count_flops, count_params
+from models.dit.model import DiT
+from models.network import initial_values
+from models.roles import role_groups
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.layout.cost import Work, checkpoint_bytes, rank_bytes, step_traffic
 from trainer.layout.layout import Coordinates
-from trainer.layout.plan import split_of
 from trainer.layout.shapes import rank_params, rank_shapes
 from trainer.layout.stages import cut_chunks, part_costs
 
@@ -63,12 +64,12 @@ def parameters(model: ModelConfig) -> dict[str, Any]:
     with torch.device("meta"):
         network = DiT(model)
     values = dict(initial_values(model, torch.Generator().manual_seed(3)))
-    found = {}
+    found, weights = {}, specification_of(model).weights
     for name, parameter in network.named_parameters():
-        split = split_of(name)
+        split = weights[name].cut
         found[name] = {
             "shape": list(parameter.shape),
-            "role": role_of(name, parameter).value,
+            "role": weights[name].role.value,
             "cut": [split.dim, split.groups] if split else None,
             "initial": _moments(values[name]),
         }
@@ -88,10 +89,9 @@ def groups(model: ModelConfig) -> list[Any]:
 
 def counts(model: ModelConfig) -> dict[str, Any]:
     """Return parameters and FLOPs by part."""
-    params = count_params(model)
     passes = (True, False)
     flops = [asdict(count_flops(model, SEGMENTS, CAPTIONS, backward)) for backward in passes]
-    return {"params": asdict(params), "per_token": params.per_token, "flops": flops}
+    return {"params": count_params(model).parts, "flops": flops}
 
 
 def layouts(model: ModelConfig) -> dict[str, Any]:

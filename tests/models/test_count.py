@@ -5,8 +5,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES, count_flops, count_params
+from models.config import POSITION_FEATURES, ModelConfig
+from models.count import count_flops, count_params
 from models.dit.model import DiT
 from models.flow import flow_errors
 from models.pack import TokenPack

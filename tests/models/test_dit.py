@@ -6,8 +6,7 @@ import math
 import pytest
 import torch
 
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.model import DiT
 from models.flow import interpolate
 from models.pack import TokenPack

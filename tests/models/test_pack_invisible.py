@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.embed import patchify, position_features, token_positions
 from models.dit.model import DiT
 from models.flow import flow_errors

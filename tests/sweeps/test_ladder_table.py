@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from models.dit.count import count_flops, count_params
+from models.count import count_flops, count_params
 from sweeps.ladder.table import PUBLISHED, TableConfig, main, published_rows, rows_of
 
 

@@ -9,8 +9,8 @@ keys: kind=ema|param   averaged weights, or those of the last step; default ema
       dtype=fp32|bf16  default fp32
       force=true|false replace a file that exists; default false
 The newest good checkpoint is read, whatever layout wrote it. Tensors are whole and have the names
-of models.dit.model.DiT. The file's metadata holds the model's config as JSON (``config``) and its
-SHA-256 (``config_sha256``), ``step``, ``run`` (the folder's name), ``kind`` and ``dtype``.
+that the network gives them. The file's metadata holds the model's config as JSON (``config``) and
+its SHA-256 (``config_sha256``), ``step``, ``run`` (the folder's name), ``kind`` and ``dtype``.
 """
 
 import hashlib
@@ -92,13 +92,15 @@ def _weights(loaded: "Loaded", model: "ModelConfig", wanted: Export) -> "dict[st
     """Read parameter by parameter, so that only what is written is ever held."""
     import torch
 
-    from models.dit.model import DiT
+    from models.architecture import specification_of
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted.dtype]
-    with torch.device("meta"):
-        shapes = {name: tuple(p.shape) for name, p in DiT(model).named_parameters()}
-    loaded.refuse_others(wanted.kind, shapes)
-    return {n: loaded.tensor(wanted.kind, n, shape).to(dtype) for n, shape in shapes.items()}
+    facts = specification_of(model)
+    loaded.refuse_others(wanted.kind, facts.shapes)
+    return {
+        name: loaded.tensor(wanted.kind, name, shape, facts.cuts.get(name)).to(dtype)
+        for name, shape in facts.shapes.items()
+    }
 
 
 def _write(out: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) -> None:

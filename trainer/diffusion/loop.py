@@ -13,8 +13,9 @@ from torch import Tensor
 
 from data.loading.batch import Step
 from data.loading.loader import Loader
+from models.architecture import Specification, specification_of
 from models.attention import choose_attention
-from models.dit.model import DiT, initial_values
+from models.network import initial_values
 from trainer.checkpoint.read import Loaded
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import RunConfig
@@ -61,12 +62,12 @@ class Training:
         self._heartbeat, self._writer = heartbeat, writer
         self.collator = Collator(run.codec, run.text)
         self.progress, self._window, self._guard = Progress(), Window(), Guard(run.faults)
-        self._shapes = _shapes(run)
+        self._facts = specification_of(run.model)
         self._curve_due = False  # a signal came before the curve's validation of the last step
         heartbeat.advance(0, "load")
         loaded = load_start(run, folder, horizon.steps, mesh)
         heartbeat.advance(0, "start")
-        values = partial(_loaded_values, loaded, self._shapes, "param") if loaded else self._fresh
+        values = partial(_loaded_values, loaded, self._facts, "param") if loaded else self._fresh
         attend = choose_attention(mesh.device)
         self.engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend)
         self.ema = PowerEma(self.engine, run.optim.ema_sigma)
@@ -92,9 +93,9 @@ class Training:
     def _restore(self, loaded: Loaded) -> None:
         """Copy saved weights, optimizer state and averages into this rank's fragments."""
         for kind in ("param", "exp_avg", "exp_avg_sq"):
-            self.engine.write(kind, partial(_loaded_values, loaded, self._shapes, kind))
+            self.engine.write(kind, partial(_loaded_values, loaded, self._facts, kind))
         self.engine.publish()
-        self.engine.fill(self.ema.average, partial(_loaded_values, loaded, self._shapes, "ema"))
+        self.engine.fill(self.ema.average, partial(_loaded_values, loaded, self._facts, "ema"))
         self.progress = Progress(**loaded.state["progress"])
         self._window = Window(**loaded.state["window"])
         self.engine.set_progress(self.progress.updates)
@@ -327,18 +328,13 @@ def _keys(planned: Step) -> list[str]:
     return [info.key for pack in planned.plan for info, _ in pack]
 
 
-def _shapes(run: RunConfig) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        return {name: tuple(p.shape) for name, p in DiT(run.model).named_parameters()}
-
-
 def _loaded_values(
-    loaded: Loaded, shapes: dict[str, tuple[int, ...]], kind: str, names: Collection[str]
+    loaded: Loaded, facts: Specification, kind: str, names: Collection[str]
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield full tensors of a checkpoint, of the wanted names only."""
-    for name, shape in shapes.items():
+    for name, shape in facts.shapes.items():
         if name in names:
-            yield name, loaded.tensor(kind, name, shape)
+            yield name, loaded.tensor(kind, name, shape, facts.cuts.get(name))
 
 
 def _init_generator(seed: int) -> torch.Generator:

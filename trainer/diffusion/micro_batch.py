@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from data.loading.batch import Pack
-from models.dit.count import count_flops
+from models.count import count_flops
 from models.flow import flow_errors, interpolate, logit_normal_times
 from models.pack import TokenPack
 from trainer.config import CaptionUse, RunConfig

@@ -15,7 +15,7 @@ is the best that any model on this codec can show. One frame writes a PNG. The n
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -32,10 +32,11 @@ from data.loading.batch import Sample
 from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
 from data.shell import command
+from models.architecture import specification_of
 from models.config import TextConfig
 from models.dit.embed import unpatchify
-from models.dit.model import DiT
 from models.flow import sample
+from models.network import Network, build_network
 from trainer.checkpoint.write import load_latest
 from trainer.config import CaptionUse, RunConfig, Seed, load_run
 from trainer.diffusion.collate import Collator
@@ -84,19 +85,18 @@ class Request:
                 raise ValueError(f"{key}={getattr(self, key)}: must {rule}. See --help.")
 
 
-def load_model(folder: Path) -> tuple[RunConfig, DiT]:
+def load_model(folder: Path) -> tuple[RunConfig, Network]:
     """Load a run's config and its averaged weights from its newest good checkpoint."""
     run = load_run(folder)
     loaded = load_latest(folder / "checkpoints")
     if loaded is None:
         raise ValueError(f"run={folder}: has no checkpoint. Train it first.")
-    model = DiT(run.model).requires_grad_(False)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    model.load_state_dict(loaded.tensors("ema", shapes))
-    return run, model
+    model, facts = build_network(run.model).requires_grad_(False), specification_of(run.model)
+    model.load_state_dict(loaded.tensors("ema", facts.shapes, facts.cuts))
+    return run, cast(Network, model)
 
 
-def generate(run: RunConfig, model: DiT, requests: list[Request]) -> list[np.ndarray]:
+def generate(run: RunConfig, model: Network, requests: list[Request]) -> list[np.ndarray]:
     """Sample all requests side by side; return uint8 frames (F, H, W, 3) for each.
 
     Requests that are sampled together must agree on steps, guidance and shift.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.config import ModelConfig
-from models.dit.model import initial_values
+from models.network import initial_values
 from models.pack import TokenPack
 from trainer.config import OptimConfig
 from trainer.diffusion.ema import PowerEma

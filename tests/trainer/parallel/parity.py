@@ -13,14 +13,14 @@ from torch import Tensor
 
 import trainer.diffusion.micro_batch
 from data.loading.loader import Loader
-from models.dit.model import initial_values
+from models.architecture import Specification, specification_of
+from models.network import initial_values
 from trainer.config import RunConfig
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.loop import _init_generator
 from trainer.diffusion.micro_batch import accumulate, measure, prepare
-from trainer.layout.plan import split_of
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh, stop_mesh
 from trainer.rng import normal
@@ -213,20 +213,21 @@ def _save_weights(engine: Engine, path: Path) -> None:
     save_file(tensors, path)
 
 
-def weights(case: Case, folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def weights(case: Case, folder: Path, facts: Specification) -> dict[str, Tensor]:
     """Put the weights that the ranks of a case left behind together."""
     parts: dict[str, dict[int, Tensor]] = {}
+    shapes, cuts = facts.shapes, facts.cuts
     for rank in range(case.world):
         for key, tensor in load_file(folder / f"{case.name}-{rank}.safetensors").items():
             name, part, count, start = key.split("|")
-            split = split_of(name) if int(count) > 1 else None
+            split = cuts.get(name) if int(count) > 1 else None
             shape = split.shape(shapes[name], int(count)) if split else shapes[name]
             whole = parts.setdefault(name, {}).setdefault(int(part), torch.full(shape, torch.nan))
             whole.view(-1)[int(start) : int(start) + len(tensor)] = tensor
     found = {}
     for name, shape in shapes.items():
         pieces = [parts[name][i] for i in sorted(parts[name])]
-        split = split_of(name)
+        split = cuts.get(name)
         found[name] = pieces[0] if len(pieces) == 1 or split is None else split.join(pieces)
         assert found[name].shape == shape
         assert found[name].isfinite().all(), f"{case.name}: {name} is incomplete"
@@ -251,14 +252,14 @@ class Difference:
 def compare(case: Case, latents: Path, folder: Path) -> Difference:
     """Compare a case with its single process."""
     start = dict(start_values(compose(case.reference, latents)))
-    shapes = {name: tuple(value.shape) for name, value in start.items()}
-    mine, theirs = (weights(c, folder, shapes) for c in (case, case.reference))
+    facts = specification_of(compose(case.reference, latents).model)
+    mine, theirs = (weights(c, folder, facts) for c in (case, case.reference))
     found, expected = (
         json.loads((folder / f"{c.name}-0.json").read_text()) for c in (case, case.reference)
     )
     moved = [
         _apart(mine[n], theirs[n]) / float((theirs[n] - start[n]).double().norm())
-        for n in shapes
+        for n in facts.shapes
         if not torch.equal(theirs[n], start[n]) or not torch.equal(mine[n], start[n])
     ]
     return Difference(

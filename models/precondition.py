@@ -10,12 +10,20 @@ The skip is the best guess that is linear in x_t, so that an untrained network (
 at a loss of sigma pi / 2 a channel, and noise need not pass through the network's output.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# (t, sigma) -> (c_in, c_skip, c_out): what the network's output stands for
+Coefficients = Callable[
+    [Float[Tensor, "S 1"], Float[Tensor, " V"]],
+    tuple[Float[Tensor, "S V"], Float[Tensor, "S V"], Float[Tensor, "S V"]],
+]
 
-def coefficients(
+
+def velocity_coefficients(
     t: Float[Tensor, "S 1"], sigma: Float[Tensor, " V"]
 ) -> tuple[Float[Tensor, "S V"], Float[Tensor, "S V"], Float[Tensor, "S V"]]:
     """Return (c_in, c_skip, c_out) for each token and value."""

@@ -1,0 +1,63 @@
+"""One specification: it tells of the network what the network itself shows, and finds its file."""
+
+import re
+
+import pytest
+import torch
+
+from models.architecture import (
+    Reads,
+    architecture_names,
+    check_model,
+    find_architecture,
+    specification_of,
+)
+from models.config import ModelConfig
+from models.network import build_network
+
+CONFIGS = [
+    ModelConfig(),
+    ModelConfig(width=48, depth=3, head_dim=12, mlp_ratio=3, text_width=20, time_features=10),
+    ModelConfig(width=96, depth=1, head_dim=32, values_per_token=48, spread=[0.5] * 12),
+]
+
+
+@pytest.mark.parametrize("name", architecture_names())
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"w{config.width}d{config.depth}")
+def test_the_specification_names_the_parameters_of_the_network(
+    name: str, config: ModelConfig
+) -> None:
+    config.architecture = name
+    with torch.device("meta"):
+        network = build_network(config)
+    found = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    assert list(found.items()) == list(specification_of(config).shapes.items())
+
+
+def test_every_matrix_says_what_it_is_multiplied_with() -> None:
+    for weight in specification_of(ModelConfig()).weights.values():
+        assert (weight.reads is Reads.nothing) == (len(weight.shape) == 1), weight.name
+
+
+def test_equal_sizes_share_one_specification_and_others_do_not() -> None:
+    assert specification_of(ModelConfig()) is specification_of(ModelConfig())
+    assert specification_of(ModelConfig(depth=3)) is not specification_of(ModelConfig())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mmdit", "model.architecture=mmdit: is not known. Use one of dit"),
+        ("nobody.knows", "model.architecture=nobody.knows: there is no such module. Put"),
+        ("models.pack", "model.architecture=models.pack: the module holds no ARCHITECTURE"),
+        ("../dit", "model.architecture=../dit: is not known. Use one of dit"),
+    ],
+)
+def test_an_unknown_architecture_is_refused_with_what_there_is(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        find_architecture(name)
+
+
+def test_an_option_that_the_architecture_does_not_read_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model.options.experts=8.*not an option.*Options: none"):
+        check_model(ModelConfig(options={"experts": 8}))
