@@ -34,7 +34,7 @@ STEPS, RATE = 5, 1e-2
 class Case:
     """A layout with its ZeRO stage, packs a rank and step, and further overrides.
 
-    mistake: "" or a fault to put in, which the comparison must see.
+    mistake: "" or a fault to put in, which the comparison must see. architecture: of the network.
     """
 
     tp: int = 1
@@ -46,6 +46,7 @@ class Case:
     interleave: int = 1
     extra: str = ""
     mistake: str = ""
+    architecture: str = "dit"
 
     @property
     def world(self) -> int:
@@ -72,13 +73,14 @@ class Case:
             f"accumulate{self.accumulation}",
         ]
         parts += [f"interleave{self.interleave}"] if self.interleave > 1 else []
+        parts += [self.architecture] if self.architecture != "dit" else []
         parts += [p for p in (self.extra.replace("parallel.", ""), self.mistake) if p]
         return "-".join(parts)
 
     @property
     def reference(self) -> "Case":
         """The same steps in one process."""
-        return Case(accumulation=self.packs)
+        return Case(accumulation=self.packs, architecture=self.architecture)
 
 
 def all_cases() -> list[Case]:
@@ -140,6 +142,7 @@ def compose(case: Case, latents: Path) -> RunConfig:
         "model.head_dim=8",
         "optim.clip=0.5",
         "optim.eps=1e-4",
+        f"model.architecture={case.architecture}",
         f"parallel.processes={case.world}",
         f"parallel.zero_stage={case.zero}",
         *axes,
