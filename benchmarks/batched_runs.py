@@ -24,8 +24,8 @@ from data.loading.loader import Loader
 from models.attention import attend_segments
 from models.config import ModelConfig
 from models.dit.model import DiT
-from models.flow import flow_errors
 from models.network import initial_values
+from models.objectives.flow import flow_errors
 from models.pack import Ragged, TokenPack
 from models.roles import role_groups
 from trainer.config import OptimConfig, RunConfig, identity, load_run

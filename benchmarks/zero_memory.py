@@ -37,6 +37,7 @@ def measure(
     from benchmarks.packs import build_sample
     from models.config import ModelConfig
     from models.network import initial_values
+    from models.objectives.flow import Flow
     from trainer.config import OptimConfig
     from trainer.diffusion.ema import PowerEma
     from trainer.diffusion.micro_batch import MicroBatch, accumulate
@@ -62,7 +63,7 @@ def measure(
     building = peak_bytes() - before
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
     for step in (1, 2):
-        accumulate(engine, [batch], float(RANKS * batch.values))
+        accumulate(engine, [batch], float(RANKS * batch.values), Flow())
         engine.step(1e-5, lambda norm: True)
         ema.update(step)
     out.put((building, peak_bytes() - before))

@@ -8,6 +8,15 @@ x_t = (1 - t) x_0 + t x_1 for data whose channels have standard deviation sigma:
 
 The skip is the best guess that is linear in x_t, so that an untrained network (zero output) starts
 at a loss of sigma pi / 2 a channel, and noise need not pass through the network's output.
+
+A network that is to predict the data or the noise itself, without a skip, has the coefficients that
+turn what it says into a velocity:
+
+    x_1 = sigma network:  c_skip = -1 / (1 - t),  c_out = sigma / (1 - t)
+    x_0 = network:        c_skip = 1 / t,         c_out = -1 / t
+
+The divisor is at least NEAREST (Li and He 2025, for x_1): at the end of the path the
+velocity is not told by the network's output.
 """
 
 from collections.abc import Callable
@@ -22,6 +31,8 @@ Coefficients = Callable[
     tuple[Float[Tensor, "S V"], Float[Tensor, "S V"], Float[Tensor, "S V"]],
 ]
 
+NEAREST = 0.05
+
 
 def velocity_coefficients(
     t: Float[Tensor, "S 1"], sigma: Float[Tensor, " V"]
@@ -30,6 +41,24 @@ def velocity_coefficients(
     variance = (1 - t).square() + (t * sigma).square()
     c_in = variance.rsqrt()
     return c_in, (t * sigma.square() - (1 - t)) / variance, sigma * c_in
+
+
+def data_coefficients(
+    t: Float[Tensor, "S 1"], sigma: Float[Tensor, " V"]
+) -> tuple[Float[Tensor, "S V"], Float[Tensor, "S V"], Float[Tensor, "S V"]]:
+    """Return (c_in, c_skip, c_out) for a network whose output is x_1 / sigma."""
+    c_in, _, _ = velocity_coefficients(t, sigma)
+    left = (1 - t).clamp(min=NEAREST)
+    return c_in, (-1 / left).expand_as(c_in), sigma / left
+
+
+def noise_coefficients(
+    t: Float[Tensor, "S 1"], sigma: Float[Tensor, " V"]
+) -> tuple[Float[Tensor, "S V"], Float[Tensor, "S V"], Float[Tensor, "S V"]]:
+    """Return (c_in, c_skip, c_out) for a network whose output is x_0."""
+    c_in, _, _ = velocity_coefficients(t, sigma)
+    gone = 1 / t.clamp(min=NEAREST)
+    return c_in, gone.expand_as(c_in), (-gone).expand_as(c_in)
 
 
 def value_spread(spread: list[float]) -> Float[Tensor, " V"]:

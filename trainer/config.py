@@ -8,14 +8,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Len, Lt, MinLen
 from omegaconf import OmegaConf
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
 from data.config import DataConfig
 from models.architecture import check_model
-from models.config import CodecConfig, ModelConfig, TextConfig
+from models.config import CodecConfig, Finite, ModelConfig, TextConfig
+from models.objective import Prediction, Weighting, check_objective
 from trainer.codec.files import fill, fingerprint
 from trainer.compose import check_name, compose_as, freeze_as, hashed_name, load_as
 from trainer.layout.config import ParallelConfig
@@ -56,8 +57,11 @@ class CaptionUse(StrEnum):
 
 @dataclass
 class ObjectiveConfig:
-    """Rectified flow."""
+    """What a run learns, by default rectified flow."""
 
+    kind: Annotated[
+        str, Doc("A file of models/objectives, or a module of one's own, named with dots.")
+    ] = "flow"
     caption_dropout: Annotated[Share, Doc("Share of samples trained without their caption.")] = 0.1
     dense_captions: Annotated[
         Share,
@@ -70,8 +74,32 @@ class ObjectiveConfig:
     shift_tokens: Annotated[
         float,
         Gt(0),
-        Doc("Clips longer than this many tokens train at noisier times; see models/flow.py."),
+        Doc(
+            "Clips longer than this many tokens train at noisier times; see "
+            "models/objectives/flow.py."
+        ),
     ] = 512.0
+    prediction: Annotated[Prediction, Doc("What the network's output stands for.")] = (
+        Prediction.velocity
+    )
+    weight: Annotated[
+        Weighting,
+        Doc(
+            "How much squared velocity errors weigh at their times in training; validation "
+            "measures them unweighted."
+        ),
+    ] = Weighting.uniform
+    t_range: Annotated[
+        list[Share],
+        Len(2, 2),
+        Doc(
+            "Times that are trained and validated, from noise (0) to data (1); two runs of two "
+            "ranges are two experts."
+        ),
+    ] = field(default_factory=lambda: [0.0, 1.0])
+    options: Annotated[dict[str, Finite], Doc("Numbers that one kind alone knows.")] = field(
+        default_factory=dict
+    )
 
 
 @dataclass
@@ -284,6 +312,7 @@ class RunConfig:
         check_bounds(self)
         check_name(self.name)
         check_model(self.model)
+        check_objective(self.objective)
         if self.model.values_per_token != 4 * self.codec.channels:
             raise ValueError(
                 f"model.values_per_token={self.model.values_per_token}: must be 4 x codec.channels"
@@ -362,7 +391,16 @@ def identity(run: RunConfig) -> dict[str, Any]:
 
 # Keys that came later, with what they were before they could be set: left out where they still are
 # that, so that earlier runs keep their names.
-_LATER: dict[str, dict[str, Any]] = {"model": {"architecture": "dit", "options": {}}}
+_LATER: dict[str, dict[str, Any]] = {
+    "model": {"architecture": "dit", "options": {}},
+    "objective": {
+        "kind": "flow",
+        "prediction": "velocity",
+        "weight": "uniform",
+        "t_range": [0.0, 1.0],
+        "options": {},
+    },
+}
 
 
 def _said(section: Any, unset: dict[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from models.attention import (
 )
 from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.model import DiT
-from models.flow import flow_errors
+from models.objectives.flow import flow_errors
 from models.pack import Ragged, TokenPack
 
 HEADS, SIZE = 2, 16

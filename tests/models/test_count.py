@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.config import POSITION_FEATURES, ModelConfig
 from models.count import count_flops, count_params
 from models.dit.model import DiT
-from models.flow import flow_errors
 from models.network import build_network
+from models.objectives.flow import flow_errors
 from models.pack import TokenPack
 
 CONFIGS = [

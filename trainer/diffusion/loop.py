@@ -16,6 +16,7 @@ from data.loading.loader import Loader
 from models.architecture import Specification, specification_of
 from models.attention import choose_attention
 from models.network import initial_values
+from models.objective import build_objective
 from trainer.checkpoint.read import Loaded
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import RunConfig
@@ -62,14 +63,15 @@ class Training:
         self._heartbeat, self._writer = heartbeat, writer
         self.collator = Collator(run.codec, run.text)
         self.progress, self._window, self._guard = Progress(), Window(), Guard(run.faults)
-        self._facts = specification_of(run.model)
+        self._facts, self._objective = specification_of(run.model), build_objective(run.objective)
         self._curve_due = False  # a signal came before the curve's validation of the last step
         heartbeat.advance(0, "load")
         loaded = load_start(run, folder, horizon.steps, mesh)
         heartbeat.advance(0, "start")
         values = partial(_loaded_values, loaded, self._facts, "param") if loaded else self._fresh
         attend = choose_attention(mesh.device)
-        self.engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend)
+        predicts = self._objective.coefficients
+        self.engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend, predicts)
         self.ema = PowerEma(self.engine, run.optim.ema_sigma)
         if loaded is not None:
             heartbeat.advance(0, "load")
@@ -164,7 +166,7 @@ class Training:
                 f"step {step}: no sample of {lost:.0f} pack(s) could be read. "
                 "Check the shards; data.on_bad_sample=drop covers single samples."
             )
-        errors = accumulate(self.engine, batches, values)
+        errors = accumulate(self.engine, batches, values, self._objective)
         (error,) = self.mesh.sum(sum(float(e.sum(dtype=torch.float64)) for e in errors))
         self._heartbeat.advance(step, "update")
         lr = learning_rate(self.run_config.optim, step, self.horizon.steps)
@@ -287,7 +289,7 @@ class Training:
             )
         with self.engine.weights(self.ema.average):
             return self._validators[key].measure_by(
-                partial(measure, self.engine), draws, should_stop
+                partial(measure, self.engine, self._objective), draws, should_stop
             )
 
     def save(self) -> None:

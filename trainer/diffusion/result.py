@@ -42,6 +42,7 @@ def summarise(
         "loss": main.loss,
         "loss_noise": main.noise,
         "loss_by_time": main.by_time,
+        "t_range": list(run.objective.t_range),
         "loss_real": validations[others[0]].loss if others else None,
         "loss_real_noise": validations[others[0]].noise if others else None,
         "validation": {split: asdict(value) for split, value in validations.items()},

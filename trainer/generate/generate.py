@@ -35,8 +35,8 @@ from data.shell import command
 from models.architecture import specification_of
 from models.config import TextConfig
 from models.dit.embed import unpatchify
-from models.flow import sample
 from models.network import Network, build_network
+from models.objective import build_objective
 from trainer.checkpoint.write import load_latest
 from trainer.config import CaptionUse, RunConfig, Seed, load_run
 from trainer.diffusion.collate import Collator
@@ -91,7 +91,8 @@ def load_model(folder: Path) -> tuple[RunConfig, Network]:
     loaded = load_latest(folder / "checkpoints")
     if loaded is None:
         raise ValueError(f"run={folder}: has no checkpoint. Train it first.")
-    model, facts = build_network(run.model).requires_grad_(False), specification_of(run.model)
+    predicts, facts = build_objective(run.objective).coefficients, specification_of(run.model)
+    model = build_network(run.model, precondition=predicts).requires_grad_(False)
     model.load_state_dict(loaded.tensors("ema", facts.shapes, facts.cuts))
     return run, cast(Network, model)
 
@@ -113,7 +114,8 @@ def generate(run: RunConfig, model: Network, requests: list[Request]) -> list[np
         normal(tuple(item.tokens.shape), r.seed, "generate", f"{r.prompt}/{item.size}", 0)
         for item, r in zip(items, requests, strict=True)
     ]
-    x_1 = sample(model, pack, torch.cat(noise), steps, guidance, shift)
+    objective = build_objective(run.objective)
+    x_1 = objective.sample(model, pack, torch.cat(noise), steps, guidance, shift)
     clips = []
     for item, r, tokens in zip(items, requests, torch.split(x_1, pack.lengths), strict=True):
         frames = collator.codec.decode(unpatchify(tokens, *item.size), r.height, r.width)

@@ -14,7 +14,9 @@ from torch import Tensor
 import trainer.diffusion.micro_batch
 from data.loading.loader import Loader
 from models.architecture import Specification, specification_of
+from models.attention import attend_segments
 from models.network import initial_values
+from models.objective import build_objective
 from trainer.config import RunConfig
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.ema import PowerEma
@@ -173,7 +175,9 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
         trainer.diffusion.micro_batch.normal = _shifted(mesh.rank)  # type: ignore[attr-defined]
     loader = Loader(run.data, "train", run.cell, 0, mesh.place.dp, mesh.layout.dp)
     collator = Collator(run.codec, run.text)
-    engine = Engine(run.model, partial(start_values, run), run.optim, run.parallel, mesh)
+    objective, values = build_objective(run.objective), partial(start_values, run)
+    predicts = objective.coefficients
+    engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend_segments, predicts)
     ema = PowerEma(engine, 0.1)
     losses, norms = [], []
     for step in range(STEPS):
@@ -184,7 +188,7 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
         if case.mistake == "mean-of-means":  # every rank divides by what it holds itself
             own_rows = float(sum(batch.pack.valid.sum() for batch in batches))
             denominator = own_rows * mesh.layout.replicas
-        errors = accumulate(engine, batches, denominator)
+        errors = accumulate(engine, batches, denominator, objective)
         (error,) = mesh.sum(sum(float(e.sum(dtype=torch.float64)) for e in errors))
         losses.append(error / values)
         norms.append(engine.step(RATE, lambda norm: True))
@@ -192,7 +196,7 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
     engine.check_equal()
     validator = Validator(run, "val_worlds", collator, mesh, 7)
     with engine.weights(ema.average):
-        validation = validator.measure_by(partial(measure, engine))
+        validation = validator.measure_by(partial(measure, engine, objective))
     found = {"losses": losses, "norms": norms, "validation": validation.loss}
     (folder / f"{case.name}-{mesh.rank}.json").write_text(json.dumps(found))
     _save_weights(engine, folder / f"{case.name}-{mesh.rank}.safetensors")
