@@ -56,10 +56,21 @@ def build_network(
 ) -> nn.Module:
     """Build a network of the config's architecture; it is a :class:`Network`.
 
-    precondition: what the network's output stands for, see ``models.precondition``.
+    precondition: what the network's output stands for, see ``models.precondition``. Raises
+    ValueError where its parameters are not those of its specification: a layout, which cuts by the
+    one, would leave the other without values.
     """
     architecture = find_architecture(config.architecture)
-    return cast(nn.Module, architecture.build(config, attend, precondition))
+    network = cast(nn.Module, architecture.build(config, attend, precondition))
+    found = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    expected = specification_of(config).shapes
+    for name in [*found, *expected]:
+        if found.get(name) != expected.get(name):
+            raise ValueError(
+                f"model.architecture={config.architecture}: parameter {name} has shape "
+                f"{found.get(name)}, its specification says {expected.get(name)}. Correct either."
+            )
+    return network
 
 
 def initial_values(config: ModelConfig, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:

@@ -1,6 +1,8 @@
 """One specification: it tells of the network what the network itself shows, and finds its file."""
 
 import re
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from models.architecture import (
     architecture_names,
     check_model,
     find_architecture,
+    matrix,
     specification_of,
 )
+from models.architectures import dit
 from models.config import ModelConfig
 from models.network import build_network
 
@@ -37,6 +41,33 @@ def test_the_specification_names_the_parameters_of_the_network(
 def test_every_matrix_says_what_it_is_multiplied_with() -> None:
     for weight in specification_of(ModelConfig()).weights.values():
         assert (weight.reads is Reads.nothing) == (len(weight.shape) == 1), weight.name
+
+
+def test_a_share_of_a_matrix_counts_as_that_many_products() -> None:
+    # Two of eight experts, say.
+    experts = matrix("experts", 8 * 64, 16, "mlp", share=0.25)
+    assert experts.products == 2 * 64 * 16
+    assert experts.size == 8 * 64 * 16
+
+
+@pytest.mark.parametrize("wrong", ["other shape", "missing", "surplus"])
+def test_a_network_that_is_not_its_specification_is_not_built(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(config: ModelConfig, *parts: Any) -> torch.nn.Module:
+        network = dit.build(config, *parts)
+        if wrong == "missing":
+            network.null_caption = None
+        elif wrong == "surplus":
+            network.tail = torch.nn.Parameter(torch.zeros(3))
+        else:
+            network.head = torch.nn.Linear(config.width, 7)
+        return network
+
+    monkeypatch.setattr(dit, "ARCHITECTURE", replace(dit.ARCHITECTURE, build=build))
+    name = {"missing": "null_caption", "surplus": "tail", "other shape": "head.weight"}[wrong]
+    with torch.device("meta"), pytest.raises(ValueError, match=f"dit: parameter {name} has shape"):
+        build_network(ModelConfig())
 
 
 def test_equal_sizes_share_one_specification_and_others_do_not() -> None:

@@ -81,6 +81,9 @@ class Training:
             self._guard = Guard.from_dict(run.faults, loaded.state["guard"])
             if mesh.is_main:
                 log.info("resumed from %s", loaded.folder)
+        low, high = run.objective.t_range
+        if mesh.is_main and (low, high) != (0, 1):
+            log.info("times of training and validation lie in [%g, %g] alone", low, high)
         # Not one more than the checkpoint's: an attempt may have died before it saved anything.
         self.progress.attempts = writer.attempt
         self.recorder.open(self.progress)
