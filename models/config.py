@@ -199,7 +199,8 @@ class ModelConfig:
         Doc("Width at which the learning rate is stated (muP roles scale it from here)."),
     ] = 64
     architecture: Annotated[
-        str, Doc("A file of models/architectures, or a module of one's own, named with dots.")
+        str,
+        Doc("A file of models/architectures, or one's own dotted module (KINESCALE_PLUGINS)."),
     ] = "dit"
     options: Annotated[
         dict[str, Finite], Doc("Sizes that one architecture alone knows, as experts=8.")

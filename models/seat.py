@@ -1,12 +1,16 @@
 """Members of a folder of one file each, found by name: architectures and objectives.
 
 The folder is the table: a new file is a new choice. A name with dots is a module of one's own, so
-that an experiment outside of this package needs no line in it.
+that an experiment outside of this package needs no line in it. Such a module is imported only where
+KINESCALE_PLUGINS names its package: a run's config may come from somebody else.
 """
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+
+PLUGINS = "KINESCALE_PLUGINS"  # packages of one's own, separated by commas
 
 
 def member_names(package: str) -> list[str]:
@@ -23,6 +27,12 @@ def member(key: str, name: str, package: str, attribute: str) -> object:
         raise ValueError(
             f"{key}={name}: is not known. Use one of {allowed}, or a module of your own, named "
             "with dots."
+        )
+    top = name.split(".")[0]
+    if own and top not in os.environ.get(PLUGINS, "").split(","):
+        raise ValueError(
+            f"{key}={name}: is a module of your own, which only the environment may allow. "
+            f"Use export {PLUGINS}={top}."
         )
     path = name if own else f"{package}.{name}"
     if not _exists(path):

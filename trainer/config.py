@@ -60,7 +60,8 @@ class ObjectiveConfig:
     """What a run learns, by default rectified flow."""
 
     kind: Annotated[
-        str, Doc("A file of models/objectives, or a module of one's own, named with dots.")
+        str,
+        Doc("A file of models/objectives, or one's own dotted module (KINESCALE_PLUGINS)."),
     ] = "flow"
     caption_dropout: Annotated[Share, Doc("Share of samples trained without their caption.")] = 0.1
     dense_captions: Annotated[

@@ -79,8 +79,9 @@ def test_equal_sizes_share_one_specification_and_others_do_not() -> None:
     ("name", "said"),
     [
         ("mmdit", "model.architecture=mmdit: is not known. Use one of dit"),
-        ("nobody.knows", "model.architecture=nobody.knows: there is no such module. Put"),
-        ("models.pack", "model.architecture=models.pack: the module holds no ARCHITECTURE"),
+        ("tests.nobody", "model.architecture=tests.nobody: there is no such module. Put"),
+        ("antigravity.x", "module of your own, which only the environment may allow. Use export "),
+        ("tests.conftest", "model.architecture=tests.conftest: the module holds no ARCHITECTURE"),
         ("../dit", "model.architecture=../dit: is not known. Use one of dit"),
     ],
 )
