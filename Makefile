@@ -33,7 +33,8 @@ help: ## List the targets
 	@echo 'and ARGS for the programs behind demo, report, test and test-dist: make test ARGS="-k fit -x"'
 
 setup: $(STAMP) ## Create the environment in VENV and install the pinned packages (no root needed)
-	@echo "setup: $(VENV) is ready"
+	@printf '%s\n' '' 'kinescale is ready. Activate its environment, then ask for the commands:' '' \
+	  '  . $(VENV)/bin/activate' '  kinescale' '' 'Or begin at once: make demo'
 
 # Redone when the pins or the project change; the stamp comes last, so a broken setup starts again.
 $(STAMP): pyproject.toml constraints.txt
@@ -67,22 +68,22 @@ setup-system: ## Install Chromium, ffmpeg and SLURM for the page and queue tests
 	fi
 
 demo: $(STAMP) ## From real clips to a fitted law in runs/demo (half an hour; safe to interrupt)
-	@$(BIN)/python -m sweeps.demo $(ARGS)
+	@$(BIN)/kinescale demo $(ARGS)
 
 report: $(STAMP) ## Write the report of runs/demo again
-	@$(BIN)/python -m sweeps.report runs/demo $(ARGS)
+	@$(BIN)/kinescale report runs/demo $(ARGS)
 
 studies: $(STAMP) ## Two comparisons on simulated worlds: framing, captions (an hour and a half; resumable)
-	@$(BIN)/python -m sweeps.studies framing captions $(ARGS)
+	@$(BIN)/kinescale studies framing captions $(ARGS)
 
 law: $(STAMP) ## The CPU law: render, encode, train, fit (three to four hours on two cores; resumable)
-	@$(BIN)/python -m data.worlds root=datasets/law num_train_clips=14000 num_val_clips=192 seed=7 \
+	@$(BIN)/kinescale worlds root=datasets/law num_train_clips=14000 num_val_clips=192 seed=7 \
 	  worlds.rooms=0.8 worlds.physics=0.2 worlds.craft=0 worlds.doom=0
-	@$(BIN)/python -m trainer.encode data.root=datasets/law/video out=datasets/law/latents \
+	@$(BIN)/kinescale encode data.root=datasets/law/video out=datasets/law/latents \
 	  experiment=cpu_demo text.max_tokens=48
-	@$(BIN)/python -m sweeps.run study=cpu_isoflop $(ARGS)
-	@$(BIN)/python -m sweeps.run study=cpu_lr_transfer
-	@$(BIN)/python -m sweeps.run study=cpu_seeds
+	@$(BIN)/kinescale run study=cpu_isoflop $(ARGS)
+	@$(BIN)/kinescale run study=cpu_lr_transfer
+	@$(BIN)/kinescale run study=cpu_seeds
 
 test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)
 	@$(PYTEST) -m "not slow" $(ARGS)
@@ -94,7 +95,7 @@ test-slurm: setup-system $(STAMP) ## A throw-away SLURM cluster of 4 nodes (root
 	@$(PYTEST) -m slurm $(ARGS)
 
 gpu-check: $(STAMP) ## On a machine with a GPU: layouts, bf16, kernels, speed as a table (ten minutes)
-	@$(BIN)/python -m trainer.gpu_checks $(ARGS)
+	@$(BIN)/kinescale gpu-check $(ARGS)
 
 bench: $(STAMP) ## Print the ratios that decisions rest on (run it on an idle machine)
 	@$(BIN)/python -m benchmarks.cpu_ops
@@ -123,7 +124,7 @@ bench-runs: $(STAMP) ## Ways to share a machine among tiny runs; muP's coordinat
 plan: $(STAMP) ## Predicted against real memory and published speed; a search for 30B on 1,024 GPUs
 	@$(BIN)/python -m benchmarks.plan_memory
 	@$(BIN)/python -m benchmarks.plan_speed
-	@$(BIN)/python -m launch.plan --search gpus=1024 model=w6144d48 horizon.tokens=1e12
+	@$(BIN)/kinescale plan --search gpus=1024 model=w6144d48 horizon.tokens=1e12
 	@$(BIN)/kinescale economics law=docs/studies/demo/law.json 'machines=[cpu2,h100]'
 
 check: $(STAMP) ## Lint, format, types and the contracts between the rooms

@@ -23,10 +23,11 @@ from torch.func import functional_call, vmap
 from data.loading.loader import Loader
 from models.attention import attend_segments
 from models.config import ModelConfig
-from models.dit.model import DiT, initial_values
-from models.dit.roles import role_groups
-from models.flow import flow_errors
+from models.dit.model import DiT
+from models.network import initial_values
+from models.objectives.flow import flow_errors
 from models.pack import Ragged, TokenPack
+from models.roles import role_groups
 from trainer.config import OptimConfig, RunConfig, identity, load_run
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.evaluate import Validator

@@ -3,7 +3,7 @@
 usage: python -m benchmarks.coordinate_check [--out FOLDER] [--seeds 3] [--steps 6] [--lr 5e-3]
 
 A few steps of AdamW on a small pack at widths over an 8-fold range, by the roles of
-models/dit/roles.py (maximal update, stated at the smallest width), and with one rate for all
+models/roles.py (maximal update, stated at the smallest width), and with one rate for all
 parameters, the control. For every part of the network the root mean square change of its output on
 another pack since the
 start is told, and its power of the width. Under maximal update (Yang et al. 2022, appendix D.1) it
@@ -27,8 +27,8 @@ from benchmarks.packs import build_sample, our_loss
 from models.attention import attend_segments
 from models.config import ModelConfig
 from models.dit.model import DiT
-from models.dit.roles import role_groups
 from models.pack import Ragged
+from models.roles import role_groups
 
 BASE = ModelConfig(width=32, depth=2, head_dim=16, text_width=16, base_width=32)
 WIDTHS = (32, 64, 128, 256)

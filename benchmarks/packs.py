@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.dit.count import count_flops
+from models.count import count_flops
 from models.dit.embed import position_features, token_positions
 from models.dit.model import DiT
-from models.flow import flow_errors
+from models.objectives.flow import flow_errors
 from models.pack import TokenPack
 
 SHAPES = (144, 81), (81, 144), (120, 90), (90, 120), (104, 104)  # width and height, scaled below

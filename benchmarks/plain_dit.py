@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention, silu
 
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.embed import sinusoids
 from models.dit.model import FPS_UNIT
-from models.dit.precondition import coefficients, value_spread
 from models.pack import TokenPack
+from models.precondition import value_spread, velocity_coefficients
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ class PlainDiT(nn.Module):
         """Return each value's squared velocity error (B, S, V), zero where there is no loss."""
         t = batch.t[:, None, None]
         x_t = torch.lerp(batch.x_0, batch.latent, t)
-        c_in, c_skip, c_out = coefficients(t, self.sigma)
+        c_in, c_skip, c_out = velocity_coefficients(t, self.sigma)
         features = self.config.time_features
         time, fps = sinusoids(batch.t, features), sinusoids(batch.fps / FPS_UNIT, features)
         condition = silu(self.condition(torch.cat([time, fps], dim=-1)))

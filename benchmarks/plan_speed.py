@@ -63,7 +63,7 @@ def read_rows(path: Path = ROWS) -> list[Row]:
 
 def read_row(row: dict[str, Any]) -> Row:
     """Build one row; a segment fills its pack unless told otherwise."""
-    network = Network(**_numbers(row["network"]))
+    network = Network.published(**_numbers(row["network"]))
     how = Execution(tuned=True, **_numbers(row["execution"]))
     batch = Batch(**_numbers(row["batch"]))
     batch = replace(batch, segments=batch.tokens / batch.segment)

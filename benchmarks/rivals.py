@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks.packs import Sample, Work, training_step
 from benchmarks.plain_dit import PaddedBatch, PlainDiT, pad
 from models.config import ModelConfig
-from models.dit.count import count_params
+from models.count import count_params
 from models.dit.embed import unpatchify
 from models.dit.model import DiT
 

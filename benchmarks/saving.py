@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.packs import build_model, build_sample, mixture
 from models.config import ModelConfig
+from models.objectives.flow import Flow
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import OptimConfig
 from trainer.diffusion.ema import PowerEma
@@ -45,7 +46,7 @@ def build_run() -> tuple[Engine, Callable[[], float], Callable[[], list[Fragment
 
     def step() -> float:
         begun = time.perf_counter()
-        accumulate(engine, [batch], float(batch.values))
+        accumulate(engine, [batch], float(batch.values), Flow())
         engine.step(1e-5, lambda norm: True)
         ema.update(1)
         return time.perf_counter() - begun

@@ -9,7 +9,7 @@ processor's time instead of the wall's, for a busy one, and then leaves two thre
 1. Useful tokens a second of our step over packs, against a plain DiT on padded batches
    (benchmarks/plain_dit.py: same parameters, same numbers) and against diffusers' Wan transformer
    on the same clips, one size at a time. All sides see the same latents, noise, times and captions.
-2. Model FLOPs of our step (models/dit/count.py) as a share of a 2048^3 fp32 matmul, same threads.
+2. Model FLOPs of our step (models/count.py) as a share of a 2048^3 fp32 matmul, same threads.
 3. What the trainer's step costs over forward, backward and AdamW alone: DeepSpeed, clipping, EMA.
 """
 
@@ -36,6 +36,7 @@ from benchmarks.packs import (
 )
 from benchmarks.rivals import plain_steps, wan_steps
 from models.config import ModelConfig
+from models.objectives.flow import Flow
 
 WIDE = ModelConfig(width=384, depth=12, head_dim=64)
 NARROW = ModelConfig(width=64, depth=4, head_dim=16)
@@ -76,7 +77,7 @@ def trainer_step(config: ModelConfig, samples: list[Sample]) -> Work:
 
     def step() -> None:
         done = next(steps)
-        errors = accumulate(engine, batches, float(sum(b.values for b in batches)))
+        errors = accumulate(engine, batches, float(sum(b.values for b in batches)), Flow())
         sum(float(error.sum(dtype=torch.float64)) for error in errors)
         engine.step(learning_rate(optim, done, 1_000_000), lambda norm: True)
         ema.update(done)

@@ -36,7 +36,8 @@ def measure(
 
     from benchmarks.packs import build_sample
     from models.config import ModelConfig
-    from models.dit.model import initial_values
+    from models.network import initial_values
+    from models.objectives.flow import Flow
     from trainer.config import OptimConfig
     from trainer.diffusion.ema import PowerEma
     from trainer.diffusion.micro_batch import MicroBatch, accumulate
@@ -62,7 +63,7 @@ def measure(
     building = peak_bytes() - before
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
     for step in (1, 2):
-        accumulate(engine, [batch], float(RANKS * batch.values))
+        accumulate(engine, [batch], float(RANKS * batch.values), Flow())
         engine.step(1e-5, lambda norm: True)
         ema.update(step)
     out.put((building, peak_bytes() - before))
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     width = parser.parse_args().width
     from models.config import ModelConfig
-    from models.dit.count import count_params
+    from models.count import count_params
     from trainer.layout.config import ParallelConfig
     from trainer.layout.cost import rank_bytes
     from trainer.layout.layout import Coordinates

@@ -221,7 +221,7 @@ class IngestConfig:
 
 
 class WorldPreset(StrEnum):
-    """What ``python -m data.worlds`` films."""
+    """What ``kinescale worlds`` films."""
 
     worlds = "worlds"
     framing = "framing"
@@ -234,7 +234,7 @@ def world_shares() -> dict[str, float]:
 
 @dataclass
 class WorldsConfig:
-    """What ``python -m data.worlds`` films."""
+    """What ``kinescale worlds`` films."""
 
     root: Annotated[str, Doc("Folder of the data; the dataset is its folder video.")] = (
         "datasets/worlds"
@@ -273,7 +273,7 @@ class WorldsConfig:
 
 @dataclass
 class DemoConfig:
-    """What ``python -m data.demo`` builds."""
+    """What ``kinescale demo-data`` builds."""
 
     root: Annotated[
         str,

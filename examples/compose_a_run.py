@@ -6,7 +6,7 @@ python examples/compose_a_run.py
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from models.dit.count import count_params
+from models.count import count_params
 from trainer.config import compose_run, freeze, load_run, run_name
 
 settings = ["model=w64d2", "horizon.flops=1e12", "optim.lr=4e-3", "data.packs_per_step=2"]

@@ -1,20 +1,21 @@
 """Cancel runs: those that run are given time to save, those that wait leave the queue.
 
-usage: python -m launch.cancel FOLDER [FOLDER ...] [now=true]
+usage: kinescale cancel FOLDER [FOLDER ...] [now=true]
 
 examples:
-  python -m launch.cancel runs/demo
-  python -m launch.cancel runs/smoke-1a2b3c4d5e now=true
+  kinescale cancel runs/demo
+  kinescale cancel runs/smoke-1a2b3c4d5e now=true
 
 Only what this project submitted from these folders is touched. A cancelled run is not started again
-by its own job; `python -m launch.submit FOLDER` takes it up where it saved. now=true does not wait
+by its own job; `kinescale submit FOLDER` takes it up where it saved. now=true does not wait
 for a checkpoint.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from data.shell import command
 
 if TYPE_CHECKING:
     from launch.run_folder.runs import RunFolder
@@ -46,27 +47,20 @@ def cancel_runs(runs: "Sequence[RunFolder]", now: bool) -> tuple[list[str], list
     return running, waiting
 
 
+@command(__doc__, kept="some runs may be cancelled. Run the same command again.")
 def main(argv: list[str]) -> int:
     """Parse the command line and cancel."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
     from launch.run_folder.runs import find_runs, split_folders
-    from launch.slurm.commands import SlurmError
 
-    try:
-        folders, settings = split_folders(argv, "now")
-        if not folders:
-            raise ValueError("folder: must be given. Use for example runs/demo.")
-        runs = [run for folder in folders for run in find_runs(folder)]
-        told, ended = cancel_runs(runs, settings.get("now") == "true")
-    except (ValueError, SlurmError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folders, settings = split_folders(argv, "now")
+    if not folders:
+        raise ValueError("folder: must be given. Use for example runs/demo.")
+    runs = [run for folder in folders for run in find_runs(folder)]
+    told, ended = cancel_runs(runs, settings.get("now") == "true")
     print(f"{len(told)} told to save and leave, {len(ended)} ended; "
           f"{len(runs)} runs looked at")  # fmt: skip
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

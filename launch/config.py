@@ -79,13 +79,13 @@ def compose_cluster(overrides: list[str]) -> ClusterConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from trainer.compose import explain, refuse_unknown
+    from trainer.compose import explain, quoted, refuse_unknown
 
     schema = OmegaConf.create({"cluster": OmegaConf.structured(ClusterConfig)})
     ConfigStore.instance().store(name="cluster_schema", node=schema)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
         try:
-            config = compose(config_name="cluster", overrides=overrides)
+            config = compose(config_name="cluster", overrides=quoted(overrides))
             refuse_unknown(config, schema)
             found = OmegaConf.to_object(config)
         except (HydraException, OmegaConfBaseException) as error:

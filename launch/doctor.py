@@ -1,12 +1,12 @@
 """Check a machine or a cluster before a long run: what would break, with the remedy.
 
-usage: python -m launch.doctor [cluster=NAME] [cluster.key=value ...] [key=value ...]
+usage: kinescale doctor [cluster=NAME] [cluster.key=value ...] [key=value ...]
 
 examples:
-  python -m launch.doctor
-  python -m launch.doctor cluster=slurm cluster.slurm.partition=gpu
-  python -m launch.doctor cluster=slurm nodes=16 cluster.slurm.gpus_per_node=8
-  python -m launch.doctor cluster=slurm nodes=16 --exclude       print only the nodes to leave out
+  kinescale doctor
+  kinescale doctor cluster=slurm cluster.slurm.partition=gpu
+  kinescale doctor cluster=slurm nodes=16 cluster.slurm.gpus_per_node=8
+  kinescale doctor cluster=slurm nodes=16 --exclude       print only the nodes to leave out
 
 folder=runs     where runs will lie: free space, rename, hard links, locks, clock of its server
 nodes=0         nodes to probe with a small job: devices, speed of each, bandwidth of an all-reduce;
@@ -19,9 +19,10 @@ Exit status 1 when something would break, or when nodes should be left out.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from data.shell import command
 
 if TYPE_CHECKING:
     from launch.checks import Check
@@ -68,26 +69,19 @@ def _number(settings: dict[str, str], key: str, default: str) -> float:
     return value
 
 
+@command(__doc__, needs_words=False, kept="nothing was changed. Run the same command again.")
 def main(argv: list[str]) -> int:
     """Parse the command line, check, and print."""
-    if {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
     from launch.config import compose_cluster, split_overrides
-    from launch.slurm.commands import SlurmError
 
-    try:
-        about, words = split_overrides(argv)
-        flags = {word for word in words if word in ("--json", "--exclude")}
-        settings = dict(w.split("=", 1) for w in words if w.split("=")[0] in _KEYS and "=" in w)
-        unknown = [w for w in words if w not in flags and w.split("=")[0] not in settings]
-        if unknown:
-            allowed = f"{', '.join(_KEYS)}, --json, --exclude"
-            raise ValueError(f"{unknown[0]}: unknown key. Allowed: {allowed}.")
-        checks, exclude = find_checks(compose_cluster(about), settings)
-    except (ValueError, SlurmError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    about, words = split_overrides(argv)
+    flags = {word for word in words if word in ("--json", "--exclude")}
+    settings = dict(w.split("=", 1) for w in words if w.split("=")[0] in _KEYS and "=" in w)
+    unknown = [w for w in words if w not in flags and w.split("=")[0] not in settings]
+    if unknown:
+        allowed = f"{', '.join(_KEYS)}, --json, --exclude"
+        raise ValueError(f"{unknown[0]}: unknown key. Allowed: {allowed}.")
+    checks, exclude = find_checks(compose_cluster(about), settings)
     if "--json" in flags:
         found = {"checks": [check.to_dict() for check in checks], "exclude": exclude}
         print(json.dumps(found, indent=1))
@@ -102,4 +96,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -1,10 +1,10 @@
 """Print the log of a run, and follow it.
 
-usage: python -m launch.logs FOLDER [--follow] [lines=30]
+usage: kinescale logs FOLDER [--follow] [lines=30]
 
 examples:
-  python -m launch.logs runs/smoke-1a2b3c4d5e
-  python -m launch.logs runs/demo/runs/grid-c1e11-w64d2-1a2b3c4d5e --follow
+  kinescale logs runs/smoke-1a2b3c4d5e
+  kinescale logs runs/demo/runs/grid-c1e11-w64d2-1a2b3c4d5e --follow
 
 Output of all ranks and of all attempts, and what the launcher did between them.
 """
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from launch.pipe import end_with_reader
+from data.shell import command
 
 _POLL_SECONDS = 0.5
 _CHUNK = 1 << 20
@@ -42,11 +42,9 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.replace("\r", "\n"))
 
 
+@command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
     """Parse the command line and print."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
     from launch.local.process import LOG_FILE, tail_text
     from launch.run_folder.runs import find_runs, split_folders
 
@@ -67,13 +65,9 @@ def main(argv: list[str]) -> int:
         if settings.get("follow") == "true":
             follow(path, position)
         return 0
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # how following ends
         return 0
 
 
 if __name__ == "__main__":
-    end_with_reader()
-    sys.exit(main(sys.argv[1:]))
+    main.run()

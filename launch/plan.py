@@ -1,21 +1,21 @@
 """Plan a run before the queue does: memory, time, money and disk, or the best layout.
 
-usage: python -m launch.plan [machine=NAME] [key=value ...] [--json]
-       python -m launch.plan --search gpus=N [machine=NAME] [key=value ...] [--json]
+usage: kinescale plan [machine=NAME] [key=value ...] [--json]
+       kinescale plan --search gpus=N [machine=NAME] [key=value ...] [--json]
 
 examples:
-  python -m launch.plan machine=h100 model=w6144d48 horizon.tokens=1e12 \\
+  kinescale plan machine=h100 model=w6144d48 horizon.tokens=1e12 \\
       parallel.processes=1024 parallel.tp=8 parallel.cp=2 parallel.zero_stage=1 \\
       parallel.precision=bf16 parallel.recompute=selective \\
       data.pack_tokens=131072 data.packs_per_step=256
-  python -m launch.plan --search gpus=1024 model=w6144d48 horizon.tokens=1e12
-  python -m launch.plan --search gpus=256 machine=b200 model=w6144d48 horizon.tokens=1e12 \\
+  kinescale plan --search gpus=1024 model=w6144d48 horizon.tokens=1e12
+  kinescale plan --search gpus=256 machine=b200 model=w6144d48 horizon.tokens=1e12 \\
       search.batch_tokens=8e6 plan.clip_tokens=75600
-  python -m launch.plan machine=cpu2 experiment=cpu_demo horizon.flops=1e12
-  python -m launch.plan machine=cpu2 experiment=vae_tiny
-  python -m launch.plan machine=h100 machine.price.per_device_hour=1.9 model=w6144d48 ... --json
+  kinescale plan machine=cpu2 experiment=cpu_demo horizon.flops=1e12
+  kinescale plan machine=cpu2 experiment=vae_tiny
+  kinescale plan machine=h100 machine.price.per_device_hour=1.9 model=w6144d48 ... --json
 
-The command line is Hydra's and trainer.train's: group=choice selects a file under trainer/conf,
+The command line is Hydra's and kinescale train's: group=choice selects a file under trainer/conf,
 key=value sets a value of the run (keys: trainer/config.py). Of other kinds of run than the
 diffusion transformer's, less is known; the plan says what is not modelled. Beside them:
   machine=NAME       a100, b200, cpu2, h100 (default), h200: launch/conf/machine
@@ -29,10 +29,9 @@ docs/plan.md. Exit status: 0, 1 where a run would not fit or no layout does, 2 f
 """
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from launch.pipe import end_with_reader
+from data.shell import command
 from launch.run_folder.runs import refuse_study
 
 if TYPE_CHECKING:
@@ -42,22 +41,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
     """Parse the command line and print a plan; return the exit status."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
     flags = {word for word in argv if word.startswith("--")}
-    try:
-        if unknown := flags - {"--json", "--search"}:
-            raise ValueError(f"{min(unknown)}: unknown flag. Use --search, --json or --help.")
-        words = [word for word in argv if word not in flags]
-        refuse_study(words, "sweeps.plan")
-        run_search = "--search" in flags
-        return (_search if run_search else _plan)(_sort(words, run_search), "--json" in flags)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if unknown := flags - {"--json", "--search"}:
+        raise ValueError(f"{min(unknown)}: unknown flag. Use --search, --json or --help.")
+    words = [word for word in argv if word not in flags]
+    refuse_study(words, "plan-study")
+    run_search = "--search" in flags
+    return (_search if run_search else _plan)(_sort(words, run_search), "--json" in flags)
 
 
 def _sort(words: list[str], searching: bool) -> dict[str, list[str]]:
@@ -159,5 +152,4 @@ def _search(words: dict[str, list[str]], as_json: bool) -> int:
 
 
 if __name__ == "__main__":
-    end_with_reader()
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -1,13 +1,13 @@
 """Show what runs are doing: of one run, a study, or a folder of runs.
 
-usage: python -m launch.status FOLDER [FOLDER ...] [--json] [--watch] [lost=true]
+usage: kinescale status FOLDER [FOLDER ...] [--json] [--watch] [lost=true]
                                [machine=h100] [price=2.5]
 
 examples:
-  python -m launch.status runs/demo
-  python -m launch.status runs/smoke-1a2b3c4d5e --json
-  python -m launch.status runs/demo --watch machine=h100
-  python -m launch.status runs/demo price=2.50 lost=true
+  kinescale status runs/demo
+  kinescale status runs/smoke-1a2b3c4d5e --json
+  kinescale status runs/demo --watch machine=h100
+  kinescale status runs/demo price=2.50 lost=true
 
 Reads folders and, where there are, SLURM's queue and its accounting (which tells how a run ended
 that left no word); needs neither and changes nothing.
@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.pipe import end_with_reader
+from data.shell import command
 
 if TYPE_CHECKING:
     from launch.planner.machine import MachineConfig
@@ -135,11 +135,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+@command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
     """Parse the command line and print."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
     from launch.run_folder.runs import split_folders
 
     try:
@@ -161,10 +159,7 @@ def main(argv: list[str]) -> int:
             if settings.get("watch") != "true":
                 return 0
             time.sleep(_WATCH_SECONDS)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # how watching ends
         return 0
 
 
@@ -185,5 +180,4 @@ def _price(text: str) -> float:
 
 
 if __name__ == "__main__":
-    end_with_reader()
-    sys.exit(main(sys.argv[1:]))
+    main.run()

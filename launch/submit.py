@@ -1,17 +1,17 @@
 """Submit one run, or every unfinished run of a folder, to a cluster; or run them here.
 
-usage: python -m launch.submit cluster=NAME [cluster.key=value ...] key=value ...    one run
-       python -m launch.submit cluster=NAME [cluster.key=value ...] FOLDER ...       frozen runs
+usage: kinescale submit cluster=NAME [cluster.key=value ...] key=value ...    one run
+       kinescale submit cluster=NAME [cluster.key=value ...] FOLDER ...       frozen runs
 
 examples:
-  python -m launch.submit cluster=slurm experiment=cpu_demo horizon.flops=1e11
-  python -m launch.submit cluster=slurm cluster.slurm.partition=gpu cluster.slurm.minutes=240 \\
+  kinescale submit cluster=slurm experiment=cpu_demo horizon.flops=1e11
+  kinescale submit cluster=slurm cluster.slurm.partition=gpu cluster.slurm.minutes=240 \\
       model=w256d12 horizon.flops=1e16 parallel.processes=16
-  python -m launch.submit cluster=slurm experiment=vae_tiny data.root=datasets/demo/video
-  python -m launch.submit cluster=slurm cluster.slurm.array_throttle=4 runs/demo
-  python -m sweeps.run study=demo cluster=slurm      a whole study: every phase is one array
+  kinescale submit cluster=slurm experiment=vae_tiny data.root=datasets/demo/video
+  kinescale submit cluster=slurm cluster.slurm.array_throttle=4 runs/demo
+  kinescale run study=demo cluster=slurm      a whole study: every phase is one array
 
-Prints one line a run and returns; `python -m launch.status` shows what becomes of them. Submitting
+Prints one line a run and returns; `kinescale status` shows what becomes of them. Submitting
 twice is harmless: what is finished or in the queue is left alone. A run that was cancelled starts
 again. dry=true prints the script (here: the command), starts nothing and leaves nothing behind.
 Keys: docs/config.md; clusters: launch/conf/cluster.
@@ -22,6 +22,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from data.shell import command
 
 if TYPE_CHECKING:
     from launch.config import ClusterConfig
@@ -37,7 +39,7 @@ def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
     from trainer.config import RunConfig
     from trainer.kinds import compose_any, folder_of, freeze_any, processes_of, start_command
 
-    refuse_study(words, "sweeps.run cluster=slurm")
+    refuse_study(words, "run cluster=slurm")
     folders = [word for word in words if "=" not in word]
     if folders and len(folders) < len(words):
         other = next(word for word in words if "=" in word)
@@ -75,7 +77,7 @@ def _submit(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
         what = "submitted" if found.fresh else "in the queue already" if found.job else "finished"
         print(f"{found.run_dir}  {what}{' as ' if found.job else ''}{found.job}")
         fresh += found.fresh
-    print(f"{fresh} of {len(jobs)} runs submitted. See: python -m launch.status "
+    print(f"{fresh} of {len(jobs)} runs submitted. See: kinescale status "
           f"{jobs[0].run_dir if len(jobs) == 1 else jobs[0].run_dir.parent}")  # fmt: skip
     return 0
 
@@ -104,32 +106,32 @@ def _run_here(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
     return 0 if all(outcome.status in ended for outcome in outcomes) else 1
 
 
+def _clusters() -> str:
+    names = sorted(path.stem for path in (Path(__file__).parent / "conf/cluster").glob("*"))
+    return "clusters: " + ", ".join(names)
+
+
+@command(
+    __doc__,
+    also=_clusters,
+    kept="what runs or waits is left alone; the same command submits the rest",
+)
 def main(argv: list[str]) -> int:
     """Parse the command line and submit."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        names = sorted(path.stem for path in (Path(__file__).parent / "conf/cluster").glob("*"))
-        print("clusters: " + ", ".join(names))
-        return 0
     from launch.config import ClusterKind, compose_cluster, split_overrides
-    from launch.slurm.commands import SlurmError
 
-    try:
-        about, words = split_overrides(argv)
-        dry = "dry=true" in words
-        cluster = compose_cluster(about)
-        jobs = find_jobs([word for word in words if word != "dry=true"], dry)
-        title = jobs[0].name if len(jobs) == 1 else jobs[0].run_dir.resolve().parent.name
-        local = cluster.kind is ClusterKind.local
-        if dry and local:
-            print(*(shlex.join(job.argv) for job in jobs), sep="\n")
-            return 0
-        start = _run_here if local else _show if dry else _submit
-        return start(title, jobs, cluster)
-    except (ValueError, SlurmError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    about, words = split_overrides(argv)
+    dry = "dry=true" in words
+    cluster = compose_cluster(about)
+    jobs = find_jobs([word for word in words if word != "dry=true"], dry)
+    title = jobs[0].name if len(jobs) == 1 else jobs[0].run_dir.resolve().parent.name
+    local = cluster.kind is ClusterKind.local
+    if dry and local:
+        print(*(shlex.join(job.argv) for job in jobs), sep="\n")
+        return 0
+    start = _run_here if local else _show if dry else _submit
+    return start(title, jobs, cluster)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

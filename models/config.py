@@ -20,6 +20,8 @@ HeadDim = Annotated[int, Ge(6), MultipleOf(2)]  # three axes get a rotary pair e
 # Cells of one pass through the compression network: what it needs of memory (15 to 18 kB a cell,
 # launch/planner/online.py) does not grow with the clip beyond them.
 CODEC_CELLS = 8192
+# Sinusoids of where a token lies in its frame, see models/dit/embed.py.
+POSITION_FEATURES = 18
 
 
 class CodecKind(StrEnum):
@@ -159,7 +161,7 @@ class TextConfig:
 
 @dataclass
 class ModelConfig:
-    """Shape of the diffusion transformer."""
+    """Shape of the network, by default the diffusion transformer."""
 
     width: Annotated[Count, Doc("Residual width D, a multiple of head_dim.")] = 64
     depth: Annotated[Count, Doc("Number of blocks.")] = 2
@@ -181,7 +183,7 @@ class ModelConfig:
         MinLen(1),
         Doc(
             "Standard deviation of each latent channel, for preconditioning "
-            "(models/dit/precondition.py)."
+            "(models/precondition.py)."
         ),
     ] = field(default_factory=lambda: [1.0] * 6)
     text_width: Annotated[Count, Doc("Size of a caption token state.")] = 384
@@ -196,6 +198,13 @@ class ModelConfig:
         Count,
         Doc("Width at which the learning rate is stated (muP roles scale it from here)."),
     ] = 64
+    architecture: Annotated[
+        str,
+        Doc("A file of models/architectures, or one's own dotted module (KINESCALE_PLUGINS)."),
+    ] = "dit"
+    options: Annotated[
+        dict[str, Finite], Doc("Sizes that one architecture alone knows, as experts=8.")
+    ] = field(default_factory=dict)
 
     @property
     def num_heads(self) -> int:

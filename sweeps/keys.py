@@ -1,18 +1,17 @@
 """Every key of every config, as the page ``docs/config.md`` shows them.
 
-usage: python -m sweeps.keys                     all keys, as text
-       python -m sweeps.keys --markdown          the page: redirect it to docs/config.md
+usage: kinescale keys                     all keys, as text
+       kinescale keys --markdown          the page: redirect it to docs/config.md
 
 Key, type, default, bounds and meaning are those that the schemas declare beside their fields and
-that composing checks; nothing is written twice. One kind of run: python -m trainer.train --keys.
+that composing checks; nothing is written twice. One kind of run: kinescale train --keys.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data.keys import all_lines, markdown_table, sections
-from launch.pipe import end_with_reader
+from data.shell import command
 
 
 @dataclass(frozen=True)
@@ -49,34 +48,34 @@ def schemas() -> tuple[Schema, ...]:
     from trainer.vae.statistics import StatisticsConfig
 
     return (
-        Schema("A run", RunConfig, "trainer.train"),
-        Schema("A codec's training", VaeRun, "trainer.train experiment=vae_tiny"),
+        Schema("A run", RunConfig, "train"),
+        Schema("A codec's training", VaeRun, "train experiment=vae_tiny"),
         Schema(
             "A perceptual encoder's training",
             PerceptualRun,
-            "trainer.train experiment=perceptual_tiny",
+            "train experiment=perceptual_tiny",
         ),
-        Schema("A captioner's training", CaptionerRun, "trainer.train experiment=captioner_tiny"),
-        Schema("A cluster", ClusterConfig, "launch.submit cluster=slurm", "cluster."),
-        Schema("A machine", MachineConfig, "launch.plan machine=h100", "machine."),
-        Schema("What a plan assumes", PlanConfig, "launch.plan", "plan."),
-        Schema("A search for layouts", SearchConfig, "launch.plan --search", "search."),
-        Schema("An isoFLOP study", StudyConfig, "sweeps.run study=demo"),
-        Schema("A study of arms", ArmsConfig, "sweeps.run study=captions"),
-        Schema("A study of points", PointsConfig, "sweeps.run study=cpu_seeds"),
-        Schema("Foreign files into a data set", IngestConfig, "data.ingest"),
-        Schema("The demo's data", DemoConfig, "data.demo"),
-        Schema("Filmed worlds", WorldsConfig, "data.worlds"),
-        Schema("A cropped data set", CropConfig, "data.derive.crop"),
-        Schema("A smaller or shorter data set", ReshapeConfig, "data.derive.reshape"),
-        Schema("Captions for a data set", CaptionJob, "trainer.captioner.caption"),
-        Schema("Longer prompts", ExpandJob, "trainer.generate.expand"),
-        Schema("A drawn clip", Request, "trainer.generate"),
-        Schema("A loss measured again", ScoreConfig, "trainer.probes.score"),
-        Schema("A probe of drawn clips", ProbeConfig, "trainer.probes.attributes, .framing"),
-        Schema("Statistics of latents", StatisticsConfig, "trainer.vae.statistics"),
-        Schema("A ladder of sizes", TableConfig, "sweeps.ladder"),
-        Schema("What a loss costs", PriceConfig, "sweeps.predict.economics"),
+        Schema("A captioner's training", CaptionerRun, "train experiment=captioner_tiny"),
+        Schema("A cluster", ClusterConfig, "submit cluster=slurm", "cluster."),
+        Schema("A machine", MachineConfig, "plan machine=h100", "machine."),
+        Schema("What a plan assumes", PlanConfig, "plan", "plan."),
+        Schema("A search for layouts", SearchConfig, "plan --search", "search."),
+        Schema("An isoFLOP study", StudyConfig, "run study=demo"),
+        Schema("A study of arms", ArmsConfig, "run study=captions"),
+        Schema("A study of points", PointsConfig, "run study=cpu_seeds"),
+        Schema("Foreign files into a data set", IngestConfig, "ingest"),
+        Schema("The demo's data", DemoConfig, "demo-data"),
+        Schema("Filmed worlds", WorldsConfig, "worlds"),
+        Schema("A cropped data set", CropConfig, "crop"),
+        Schema("A smaller or shorter data set", ReshapeConfig, "reshape"),
+        Schema("Captions for a data set", CaptionJob, "caption"),
+        Schema("Longer prompts", ExpandJob, "expand"),
+        Schema("A drawn clip", Request, "generate"),
+        Schema("A loss measured again", ScoreConfig, "score"),
+        Schema("A probe of drawn clips", ProbeConfig, "attributes`, `kinescale framing"),
+        Schema("Statistics of latents", StatisticsConfig, "codec-statistics"),
+        Schema("A ladder of sizes", TableConfig, "ladder"),
+        Schema("What a loss costs", PriceConfig, "economics"),
     )
 
 
@@ -85,28 +84,28 @@ def page() -> str:
     parts = [HEAD]
     seen: dict[tuple[type, str], str] = {}
     for root in schemas():
-        parts.append(f"## {root.title}\n\n`python -m {root.command}`")
+        parts.append(f"## {root.title}\n\n`kinescale {root.command}`")
         parts += _parts(root, seen)
     return "\n\n".join(parts) + "\n"
 
 
+@command(__doc__, needs_words=False, prints_only=True)
 def main(argv: list[str]) -> int:
     """Print the keys; return the exit status."""
     if argv not in ([], ["--markdown"]):
-        print(__doc__)
-        return 0 if argv in (["-h"], ["--help"]) else 2
+        raise ValueError(f"{' '.join(argv)}: is unknown. Use --markdown, or nothing.")
     if argv:
         print(page(), end="")
     else:
         for root in schemas():
             keys = all_lines(root.schema, root.path)
-            print(f"==== {root.title}: python -m {root.command}\n\n{keys}")
+            print(f"==== {root.title}: kinescale {root.command}\n\n{keys}")
     return 0
 
 
 HEAD = """# Every key of every config
 
-<!-- Made by `python -m sweeps.keys --markdown > docs/config.md` from the schemas: edit those. -->
+<!-- Made by `kinescale keys --markdown > docs/config.md` from the schemas: edit those. -->
 
 A value out of bounds is refused where the config is composed, by its key, its rule and a remedy:
 `optim.beta2=2: must be below 1. Use 0.98.` Every number must be finite. The defaults are those of
@@ -125,5 +124,4 @@ def _parts(root: Schema, seen: dict[tuple[type, str], str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    end_with_reader()
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -3,37 +3,41 @@
 A study fits a law, compares a few ways to train, or asks one named question of points; its YAML
 says which by its schema (sweeps/kinds).
 
-usage: python -m sweeps.run study=NAME [key=value ...]
+usage: kinescale run study=NAME [key=value ...]
 
 examples:
-  python -m sweeps.run study=demo
-  python -m sweeps.run study=demo name=demo-lr4 recipe.lr=4e-3
-  python -m sweeps.run study=demo cluster.slots=1
-  python -m sweeps.run study=framing
-  python -m sweeps.run study=cpu_seeds
+  kinescale run study=demo
+  kinescale run study=demo name=demo-lr4 recipe.lr=4e-3
+  kinescale run study=demo cluster.slots=1
+  kinescale run study=framing
+  kinescale run study=cpu_seeds
 
 The command line is Hydra's: study=NAME selects sweeps/conf/study/NAME.yaml, key=value sets a value
 (keys: config.py of the kind in sweeps/kinds). Safe to interrupt: the same command continues,
 finished runs stay.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sweeps.kinds.catalogue import KINDS
-from sweeps.kinds.compose import compose_any
-from sweeps.kinds.isoflop.run import IsoflopRunner
-from sweeps.report.pages.by_kind import build_page
-from sweeps.study.config import Study
-from sweeps.study.phases import INTERRUPTED, Interrupted
-from sweeps.summary import log_summary
+from data.shell import command
+
+if TYPE_CHECKING:
+    from sweeps.study.config import Study
 
 ANSWERS = ("law.json", "analysis.json", "values.csv", "summary.csv", "runs.csv")
 
 
-def run_study(study: Study, argv: Sequence[str]) -> int:
+def run_study(study: "Study", argv: Sequence[str]) -> int:
     """Run a study of any kind and say where its page is; return the exit status."""
+    # After --help, which should be quick.
+    from sweeps.kinds.catalogue import KINDS
+    from sweeps.kinds.isoflop.run import IsoflopRunner
+    from sweeps.report.pages.by_kind import build_page
+    from sweeps.study.phases import INTERRUPTED, Interrupted
+    from sweeps.summary import log_summary
+
     runner = KINDS[study.kind].runner(study, argv)
     try:
         runner.run()
@@ -51,22 +55,18 @@ def run_study(study: Study, argv: Sequence[str]) -> int:
     return 1 if runner.failures else 0
 
 
+def _studies() -> str:
+    names = sorted(path.stem for path in (Path(__file__).parent / "conf/study").glob("*.yaml"))
+    return "studies: " + ", ".join(names)
+
+
+@command(__doc__, also=_studies, kept="finished runs are kept; the same command continues.")
 def main(argv: list[str]) -> int:
     """Parse the command line and run the study."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        names = sorted(path.stem for path in (Path(__file__).parent / "conf/study").glob("*.yaml"))
-        print("studies: " + ", ".join(names))
-        return 0
-    try:
-        return run_study(compose_any(argv), argv)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # between phases, when the launcher does not catch it
-        print("interrupted: finished runs are kept; the same command continues.")
-        return INTERRUPTED
+    from sweeps.kinds.compose import compose_any
+
+    return run_study(compose_any(argv), argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -57,7 +57,7 @@ def log_summary(
     run.log_artifact(_artifact(study))
     run.finish()
     if path := write_definition(inputs, project):
-        print(f"W&B report: {path}; publish it with python -m sweeps.workspaces --help")
+        print(f"W&B report: {path}; publish it with kinescale workspaces --help")
     else:
         print("W&B report: not written, wandb-workspaces is not installed.", file=sys.stderr)
 

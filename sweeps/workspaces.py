@@ -1,33 +1,32 @@
 """A study's report and workspace for W&B, as definitions that are built offline.
 
-usage: python -m sweeps.workspaces STUDY_DIR [--project NAME] [--publish ENTITY]
+usage: kinescale workspaces STUDY_DIR [--project NAME] [--publish ENTITY]
 
 examples:
-  python -m sweeps.workspaces runs/demo                          # write runs/demo/wandb_report.json
+  kinescale workspaces runs/demo                          # write runs/demo/wandb_report.json
   wandb sync runs/demo/wandb/offline-run-* runs/demo/runs/*/wandb/offline-run-*
-  python -m sweeps.workspaces runs/demo --publish MY_TEAM        # needs `wandb login`
+  kinescale workspaces runs/demo --publish MY_TEAM        # needs `wandb login`
 
 The definition shows the study's runs (W&B's group of its name) and its summary run. Publishing
 makes a new report under ENTITY; the runs must have been synced before. Needs wandb-workspaces:
 pip install "kinescale[workspaces]".
 """
 
-import argparse
 import importlib.util
 import json
 import re
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from data.files import write_json
+from data.shell import OptionParser, command
 from sweeps.report.checklist.checklist import checklist, summary
 from sweeps.report.inputs.isoflop import Inputs, read_inputs
 from sweeps.report.wording import finding, warnings_of
 
 _TITLE = 128  # characters that W&B allows
-_HOW = "python -m sweeps.workspaces STUDY_DIR --publish ENTITY, after wandb login and wandb sync"
+_HOW = "kinescale workspaces STUDY_DIR --publish ENTITY, after wandb login and wandb sync"
 
 
 def available() -> bool:
@@ -129,31 +128,25 @@ def publish(inputs: Inputs, project: str, entity: str) -> str:
     return str(report.url)
 
 
-def main(argv: list[str] | None = None) -> int:
+@command(__doc__)
+def main(argv: list[str]) -> int:
     """Write a study's definition, and publish it when asked to."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeps.workspaces", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("study_dir", type=Path, metavar="STUDY_DIR", help="e.g. runs/demo")
-    parser.add_argument("--project", default="kinescale", help="W&B project of the study's runs")
-    parser.add_argument("--publish", metavar="ENTITY", help="save the report under this entity")
+    parser = OptionParser()
+    parser.add_argument("study_dir", type=Path, metavar="STUDY_DIR")
+    parser.add_argument("--project", default="kinescale")
+    parser.add_argument("--publish", metavar="ENTITY")
     arguments = parser.parse_args(argv)
-    try:
-        inputs = read_inputs(arguments.study_dir)
-        if not available():
-            raise ValueError(
-                "wandb-workspaces: must be installed to build a report. "
-                'Use pip install "kinescale[workspaces]".'
-            )
-        print(write_definition(inputs, arguments.project))
-        if arguments.publish:
-            print(publish(inputs, arguments.project, arguments.publish))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    inputs = read_inputs(arguments.study_dir)
+    if not available():
+        raise ValueError(
+            "wandb-workspaces: must be installed to build a report. "
+            'Use pip install "kinescale[workspaces]".'
+        )
+    print(write_definition(inputs, arguments.project))
+    if arguments.publish:
+        print(publish(inputs, arguments.project, arguments.publish))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main.run()

@@ -159,7 +159,7 @@ def test_no_schema_of_the_rooms_is_left_out() -> None:
 
 def test_the_reference_page_is_what_the_schemas_say() -> None:
     written = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
-    assert written == page(), "run: python -m sweeps.keys --markdown > docs/config.md"
+    assert written == page(), "run: kinescale keys --markdown > docs/config.md"
 
 
 def test_annotated_fields_stay_fields() -> None:

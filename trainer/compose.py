@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -34,10 +35,10 @@ def compose_as(schema: type[T], name: str, overrides: list[str]) -> T:
     """
     if said := said_kind(overrides):  # before its keys are found to be another schema's
         _check_kind(said, schema)
-    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    ConfigStore.instance().store(name=f"{name}_schema", node=_opened(OmegaConf.structured(schema)))
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
         try:
-            found = _to_object(compose(config_name=name, overrides=overrides), schema)
+            found = _to_object(compose(config_name=name, overrides=quoted(overrides)), schema)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(explain(error, OmegaConf.structured(schema))) from error
     check_name(getattr(found, "name", _NAMELESS))
@@ -72,6 +73,31 @@ def _declared(experiment: str) -> str | None:
     bases = [name for name in config.get("defaults", []) if isinstance(name, str)]
     found = [_declared(name) for name in bases if name not in ("_self_", experiment)]
     return next((kind for kind in reversed(found) if kind), None)
+
+
+def quoted(overrides: Iterable[str]) -> list[str]:
+    """Return overrides with quotes where Hydra's grammar knows no such value, as folders have it.
+
+    ``data.root=clips/ü (2)`` becomes ``data.root='clips/ü (2)'``; what it can read stays.
+    """
+    parser = OverridesParser.create()
+    found = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if equals and value[:1] not in ("", "[", "{", "'", '"'):
+            try:
+                parser.parse_override(override)
+            except HydraException:
+                # Backslashes before a quote, or the end, would speak for it.
+                escaped = re.sub(r"(\\*)('|\Z)", _escape, value)
+                override = f"{key}='{escaped}'"
+        found.append(override)
+    return found
+
+
+def _escape(match: re.Match[str]) -> str:
+    slashes, quote = match.groups()
+    return 2 * slashes + ("\\'" if quote else "")
 
 
 def parse_as(schema: type[T], arguments: list[str]) -> T:
@@ -169,15 +195,27 @@ def _check_kind(found: object, schema: type) -> None:
         raise ValueError(f"kind={found}: must be {wanted} here. Leave it out, or give such a run.")
 
 
+def _opened(schema: DictConfig) -> DictConfig:
+    """Return a schema whose mappings, as ``model.options``, take keys without a plus sign."""
+    for key in schema:
+        if OmegaConf.is_dict(schema[key]):
+            if OmegaConf.get_type(schema, str(key)) is dict:
+                OmegaConf.set_struct(schema[key], False)
+            else:
+                _opened(schema[key])
+    return schema
+
+
 def refuse_unknown(config: DictConfig, schema: DictConfig, prefix: str = "") -> None:
     """Raise ValueError for a key that the schema lacks.
 
-    Hydra's "+key=value" adds any key, which ``OmegaConf.to_object`` would drop without a word.
+    Hydra's "+key=value" adds any key, which ``OmegaConf.to_object`` would drop without a word. A
+    mapping that is empty in the schema, as ``model.options``, takes any key.
     """
     for key in map(str, config):
         if key not in schema:
             raise ValueError(_unknown_key(f"{prefix}{key}", schema))
-        if OmegaConf.is_dict(schema[key]) and OmegaConf.is_dict(config[key]):
+        if OmegaConf.is_dict(schema[key]) and schema[key] and OmegaConf.is_dict(config[key]):
             refuse_unknown(config[key], schema[key], f"{prefix}{key}.")
 
 
@@ -186,7 +224,7 @@ def explain(error: BaseException, schema: DictConfig) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
-            group, _, choice = str(cause.missing_cfg_file).rpartition("/")
+            group, _, choice = str(cause.missing_cfg_file).partition("/")
             choices = ", ".join(cause.options or [])
             return f"{group}={choice}: unknown choice. Allowed: {choices}."
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:

@@ -8,19 +8,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Len, Lt, MinLen
 from omegaconf import OmegaConf
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
 from data.config import DataConfig
-from models.config import CodecConfig, ModelConfig, TextConfig
+from models.architecture import check_model
+from models.config import CodecConfig, Finite, ModelConfig, TextConfig
+from models.objective import Prediction, Weighting, check_objective
 from trainer.codec.files import fill, fingerprint
 from trainer.compose import check_name, compose_as, freeze_as, hashed_name, load_as
 from trainer.layout.config import ParallelConfig
 
 Share = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # what every generator takes
+_SET = object()  # equals no value of a key
 
 
 class RunKind(StrEnum):
@@ -54,8 +57,12 @@ class CaptionUse(StrEnum):
 
 @dataclass
 class ObjectiveConfig:
-    """Rectified flow."""
+    """What a run learns, by default rectified flow."""
 
+    kind: Annotated[
+        str,
+        Doc("A file of models/objectives, or one's own dotted module (KINESCALE_PLUGINS)."),
+    ] = "flow"
     caption_dropout: Annotated[Share, Doc("Share of samples trained without their caption.")] = 0.1
     dense_captions: Annotated[
         Share,
@@ -68,8 +75,32 @@ class ObjectiveConfig:
     shift_tokens: Annotated[
         float,
         Gt(0),
-        Doc("Clips longer than this many tokens train at noisier times; see models/flow.py."),
+        Doc(
+            "Clips longer than this many tokens train at noisier times; see "
+            "models/objectives/flow.py."
+        ),
     ] = 512.0
+    prediction: Annotated[Prediction, Doc("What the network's output stands for.")] = (
+        Prediction.velocity
+    )
+    weight: Annotated[
+        Weighting,
+        Doc(
+            "How much squared velocity errors weigh at their times in training; validation "
+            "measures them unweighted."
+        ),
+    ] = Weighting.uniform
+    t_range: Annotated[
+        list[Share],
+        Len(2, 2),
+        Doc(
+            "Times that are trained and validated, from noise (0) to data (1); two runs of two "
+            "ranges are two experts."
+        ),
+    ] = field(default_factory=lambda: [0.0, 1.0])
+    options: Annotated[dict[str, Finite], Doc("Numbers that one kind alone knows.")] = field(
+        default_factory=dict
+    )
 
 
 @dataclass
@@ -108,7 +139,7 @@ class OptimConfig:
 class HorizonConfig:
     """How long a run is: exactly one of the three is positive."""
 
-    flops: Annotated[float, Ge(0), Doc("Exact training FLOPs (models/dit/count.py).")] = 0.0
+    flops: Annotated[float, Ge(0), Doc("Exact training FLOPs (models/count.py).")] = 0.0
     tokens: Annotated[float, Ge(0), Doc("Video tokens.")] = 0.0
     steps: Annotated[int, Ge(0), Doc("Optimizer steps.")] = 0
 
@@ -281,7 +312,8 @@ class RunConfig:
         """Raise ValueError on a value out of bounds and on values that cannot work together."""
         check_bounds(self)
         check_name(self.name)
-        self.model.check()
+        check_model(self.model)
+        check_objective(self.objective)
         if self.model.values_per_token != 4 * self.codec.channels:
             raise ValueError(
                 f"model.values_per_token={self.model.values_per_token}: must be 4 x codec.channels"
@@ -340,7 +372,7 @@ def identity(run: RunConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
     assert isinstance(config, dict)
     experiment = ("model", "codec", "text", "objective", "optim", "horizon", "validation", "seed")
-    chosen = {str(key): config[key] for key in experiment}
+    chosen = {str(key): _said(config[key], _LATER.get(key, {})) for key in experiment}
     chosen["codec"] = fingerprint(run.codec)
     if run.branch.run:
         chosen["branch"] = {"run": Path(run.branch.run).name, "step": run.branch.step}
@@ -356,6 +388,26 @@ def identity(run: RunConfig) -> dict[str, Any]:
             asdict(member) | {"root": _data_name(member.root)} for member in run.data.mixture
         ]
     return chosen
+
+
+# Keys that came later, with what they were before they could be set: left out where they still are
+# that, so that earlier runs keep their names.
+_LATER: dict[str, dict[str, Any]] = {
+    "model": {"architecture": "dit", "options": {}},
+    "objective": {
+        "kind": "flow",
+        "prediction": "velocity",
+        "weight": "uniform",
+        "t_range": [0.0, 1.0],
+        "options": {},
+    },
+}
+
+
+def _said(section: Any, unset: dict[str, Any]) -> Any:
+    if not unset:
+        return section
+    return {key: value for key, value in section.items() if unset.get(key, _SET) != value}
 
 
 def _data_name(root: str) -> str:

@@ -1,14 +1,14 @@
 """Train one run.
 
-usage: python -m trainer.train [key=value ...]      compose a run, freeze it, train it
-       python -m trainer.train --run FOLDER         start or resume a frozen run
+usage: kinescale train [key=value ...]      compose a run, freeze it, train it
+       kinescale train --run FOLDER         start or resume a frozen run
 
 examples:
-  python -m trainer.train experiment=cpu_smoke data.root=datasets/demo/video
-  python -m trainer.train experiment=cpu_demo horizon.flops=1e11
-  python -m trainer.train experiment=cpu_demo horizon.steps=200 data.packs_per_step=2 \\
+  kinescale train experiment=cpu_smoke data.root=datasets/demo/video
+  kinescale train experiment=cpu_demo horizon.flops=1e11
+  kinescale train experiment=cpu_demo horizon.steps=200 data.packs_per_step=2 \\
       parallel.processes=2 parallel.zero_stage=1
-  python -m trainer.train experiment=vae_tiny data.root=datasets/demo/video
+  kinescale train experiment=vae_tiny data.root=datasets/demo/video
 
 The command line is Hydra's: group=choice selects a file under trainer/conf, key=value sets a value.
 --cfg prints the composed run and stops; --keys KIND prints every key of a kind of run, with its
@@ -22,10 +22,10 @@ A run is a folder (run_root/name-hash); the same command resumes it, a finished 
 
 import logging
 import os
-import sys
 import warnings
 from pathlib import Path
 
+from data.shell import command
 from trainer.config import RunKind
 from trainer.kinds import (
     KINDS,
@@ -41,29 +41,32 @@ from trainer.run.start import STOPPED, StopFlag
 log = logging.getLogger("trainer")
 
 
+def _groups() -> str:
+    conf = Path(__file__).parent / "conf"
+    found = {
+        group.name: sorted(file.stem for file in group.glob("*.yaml"))
+        for group in sorted(conf.iterdir())
+        if group.is_dir()
+    }
+    return "groups: " + "; ".join(f"{group}={'|'.join(names)}" for group, names in found.items())
+
+
+@command(__doc__, also=_groups, kept="what was saved is kept; the same command goes on")
 def main(argv: list[str]) -> int:
     """Parse the command line and train; return the exit status."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        print("groups: " + _groups())
+    if argv[0] == "--run":
+        if len(argv) != 2:
+            raise ValueError(f"--run {argv[1:]}: takes one run folder. See --help.")
+        return train_folder(Path(argv[1]))
+    if argv[0] == "--keys":
+        print(_keys(argv[1:]), end="")
         return 0
-    try:
-        if argv[0] == "--run":
-            if len(argv) != 2:
-                raise ValueError(f"--run {argv[1:]}: takes one run folder. See --help.")
-            return train_folder(Path(argv[1]))
-        if argv[0] == "--keys":
-            print(_keys(argv[1:]), end="")
-            return 0
-        if argv[0] == "--cfg":
-            from omegaconf import OmegaConf
+    if argv[0] == "--cfg":
+        from omegaconf import OmegaConf
 
-            print(OmegaConf.to_yaml(OmegaConf.structured(compose_any(argv[1:]))))
-            return 0
-        return _launch(compose_any(argv))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(OmegaConf.to_yaml(OmegaConf.structured(compose_any(argv[1:]))))
+        return 0
+    return _launch(compose_any(argv))
 
 
 def _keys(words: list[str]) -> str:
@@ -75,16 +78,6 @@ def _keys(words: list[str]) -> str:
         known = ", ".join(RunKind)
         raise ValueError(f"--keys {' '.join(words)}: must be one of {known}. Use codec.")
     return all_lines(KINDS[RunKind(kind)].schema)
-
-
-def _groups() -> str:
-    conf = Path(__file__).parent / "conf"
-    found = {
-        group.name: sorted(file.stem for file in group.glob("*.yaml"))
-        for group in sorted(conf.iterdir())
-        if group.is_dir()
-    }
-    return "; ".join(f"{group}={'|'.join(names)}" for group, names in found.items())
 
 
 def _launch(run: AnyRun) -> int:
@@ -114,4 +107,4 @@ def train_folder(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -72,7 +72,7 @@ class ShardCache:
             pass
         raise FetchError(
             f"data.root={self.url}: its {MANIFEST_NAME} must list bytes and SHA-256 of all shards. "
-            "Write the dataset with python -m data.ingest or trainer.encode and upload it again."
+            "Write the dataset with kinescale ingest or kinescale encode and upload it again."
         )
 
     def _check_limit(self) -> None:

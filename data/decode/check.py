@@ -1,12 +1,15 @@
 """Judge decoders on real files: ``kinescale decode-check FILE...``.
 
+usage: kinescale decode-check FILE [FILE ...] [--timeout SECONDS] [--decoders NAME [NAME ...]]
+
+``--timeout`` is what a decoder may take for a file (60 s), ``--decoders`` which are judged (all
+that are installed).
+
 PyAV, decoding from the start to the end and refusing damaged frames, is the judge. Each other
 decoder reads the same bytes in a killable child; it is exact if every frame equals the judge's bit
 for bit. What was learnt of a file holds for its signature (data/decode/signature.py).
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from data.decode.child import ChildFailure, DecoderChild
 from data.decode.decoders import Shape
+from data.shell import OptionParser, command
 
 JUDGE = "pyav"
 # Clips of a signature that every decoder reads beside the judge before one of them is chosen.
@@ -239,21 +243,18 @@ def installed() -> list[str]:
     return [JUDGE, *(name for name in ("decord", "torchcodec") if find_spec(name))]
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command(__doc__)
+def main(arguments: list[str]) -> int:
     """Judge every decoder on files and print the verdicts."""
-    parser = argparse.ArgumentParser(prog="kinescale decode-check", description=__doc__)
-    parser.add_argument("files", type=Path, nargs="+", help="videos to judge the decoders on")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds a decoder may take")
-    parser.add_argument("--decoders", nargs="+", default=installed(), help="default: %(default)s")
+    parser = OptionParser()
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--timeout", type=float, default=60.0)
+    parser.add_argument("--decoders", nargs="+", default=installed())
     options = parser.parse_args(arguments)
     names = options.decoders
     with OneChild(names, options.timeout) as child:
         for path in options.files:
-            try:
-                payload = path.read_bytes()
-            except OSError as error:
-                print(f"files={path}: {error.strerror}. Give a video file.", file=sys.stderr)
-                return 2
+            payload = path.read_bytes()
             print(path)
             for verdict in judge(reader(child.ask, payload), names):
                 print(f"  {verdict.text()}")
@@ -261,4 +262,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main.run()

@@ -41,6 +41,7 @@ from data.decode.decoders import (
     probe_video,
 )
 from data.decode.signature import signature
+from data.shell import deaf_children
 
 START_TIMEOUT_SECONDS = 60.0
 # What a decode may take beyond its clip: an 8K frame of 10 bits is 100 MB and codecs keep 16 of
@@ -195,12 +196,13 @@ class DecoderChild:
             # and with it torch and DeepSpeed.
             imports = [IMPORTS[name] for name in decoders if name in IMPORTS]
             arguments = [str(theirs.fileno()), str(decoder_bytes), "av", *imports]
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "data.decode.child", *arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-            )
+            with deaf_children():
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "data.decode.child", *arguments],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
+                )
         try:
             receive_head(self.channel, time.monotonic() + START_TIMEOUT_SECONDS)
         except (OSError, EOFError) as error:

@@ -1,8 +1,6 @@
 """Run ``python -m data.demo``."""
 
-import sys
-
-from data.demo.demo import main
+from data.shell import run_module
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_module("data.demo.demo")

@@ -1,12 +1,12 @@
-"""Make the demo dataset: ``python -m data.demo root=datasets/demo [tiny=true]``.
+"""Make the demo dataset: ``kinescale demo-data root=datasets/demo [tiny=true]``.
 
 Real clips and pictures that registry packages carry, plus worlds rendered on the spot, become
 ``ROOT/video`` with the splits train, val_worlds (rendered, unseen seeds and maps) and val_real
 (held-out real sources). It may be interrupted and started again; finished work is kept.
+Keys as ``ingest.KEY`` are those of ``kinescale ingest``.
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from data.command_line import help_text, parse
+from data.command_line import parse
 from data.config import DemoConfig, check
 from data.dataset.shards import read_manifest
 from data.demo.packages import TABLE, fetch_all
 from data.engine.parts import Notes, Source, build_dataset, digest_of
 from data.ingest.media_file import MediaFile
 from data.media.h264 import encode_h264
+from data.shell import command
 from data.show.progress import Progress
 from data.show.report import print_report
 from data.show.sheet import write_sheet
@@ -110,22 +111,18 @@ def build(config: DemoConfig, console: Console) -> dict[str, Any]:
         return build_dataset(root, sources, ingest, notes, progress.update, extra)
 
 
+@command(
+    __doc__,
+    keys=DemoConfig,
+    needs_words=False,
+    kept="finished parts are kept; run the same command again",
+)
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status."""
     console = Console()
-    if {"-h", "--help", "help"} & set(arguments):
-        print(f"{__doc__}\nKeys:\n{help_text(DemoConfig)}\n    ingest.KEY: see data.ingest --help")
-        return 0
     started = time.monotonic()
-    try:
-        config = parse(DemoConfig, arguments)
-        manifest = build(config, console)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: finished parts are kept; run the same command again", file=sys.stderr)
-        return 130
+    config = parse(DemoConfig, arguments)
+    manifest = build(config, console)
     print_report(manifest, console)
     seconds = time.monotonic() - started
     root = Path(config.root) / "video"

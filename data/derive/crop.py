@@ -8,7 +8,6 @@ view of the truth are those of the crop. It may be interrupted and started again
 import copy
 import dataclasses
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Annotated, Any
 from rich.console import Console
 from typing_extensions import Doc
 
-from data.command_line import help_text, parse
+from data.command_line import parse
 from data.config import Count, IngestConfig, Rate
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, read_index, read_payload, read_truth
@@ -25,6 +24,7 @@ from data.decode.decoders import decode_by_first
 from data.engine.parts import Notes, Sample, Source, build_dataset
 from data.media.h264 import encode_h264, encode_png
 from data.media.probe import Reject
+from data.shell import command
 from data.show.progress import Progress
 from data.worlds.render.view import share_inside
 from data.worlds.truth import check_truth, rounded
@@ -178,18 +178,12 @@ def crop_dataset(config: CropConfig, console: Console) -> dict[str, Any]:
         )
 
 
+@command(__doc__, keys=CropConfig, kept="finished parts are kept; run the same command again")
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status."""
     console = Console()
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(f"{__doc__}\nKeys and defaults:\n{help_text(CropConfig)}")
-        return 0
-    try:
-        config = parse(CropConfig, arguments)
-        manifest = crop_dataset(config, console)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = parse(CropConfig, arguments)
+    manifest = crop_dataset(config, console)
     for split, account in manifest["splits"].items():
         share = account["downscale"]["kept_pixels"] / max(account["downscale"]["source_pixels"], 1)
         text = f"{split}: {account['samples']} clips, {share:.1%} of the native pixels kept"
@@ -201,4 +195,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -1,16 +1,19 @@
 """Index webdataset shards that other tools wrote: ``kinescale index ROOT SPLIT``.
 
+usage: kinescale index ROOT SPLIT [--check]
+
+ROOT is the dataset's folder, SPLIT its sub-folder of ``*.tar`` shards. ``--check`` reads every
+payload again and verifies it.
+
 Nothing is unpacked to disk and nothing is unpickled. Members that could only be there to escape a
 folder (absolute names, ``..``, links, devices) are refused, and so is each sample that cannot be
 read or whose JSON holds a wrong type; every refusal is listed with its reason in ``refused.jsonl``
 beside the index.
 """
 
-import argparse
 import hashlib
 import json
 import logging
-import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +27,7 @@ from data.dataset.shards import INDEX_NAME, TAR_FAILURES, TRUTH_EXTENSION, read_
 from data.decode.pool import DecoderPool
 from data.files import write_text
 from data.media.reject import printable
+from data.shell import OptionParser, command
 
 log = logging.getLogger(__name__)
 
@@ -251,25 +255,22 @@ def write_refused(folder: Path, report: IndexReport) -> None:
     write_text(folder / REFUSED_NAME, "".join(lines))
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command(__doc__)
+def main(arguments: list[str]) -> int:
     """Index one split and print what was found and refused."""
-    parser = argparse.ArgumentParser(prog="kinescale index", description=__doc__)
-    parser.add_argument("root", type=Path, help="dataset folder")
-    parser.add_argument("split", help="its sub-folder of *.tar shards")
-    parser.add_argument("--check", action="store_true", help="read every payload again and verify")
+    parser = OptionParser()
+    parser.add_argument("root", type=Path)
+    parser.add_argument("split")
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
-    try:
-        report = index_shards(options.root, options.split)
-        if options.check:
-            for info in report.infos:
-                read_payload(options.root, options.split, info)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    report = index_shards(options.root, options.split)
+    if options.check:
+        for info in report.infos:
+            read_payload(options.root, options.split, info)
     print(report.text())
     print(f"wrote {options.root / options.split / INDEX_NAME}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main.run()

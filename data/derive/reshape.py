@@ -6,7 +6,6 @@ shapes show the same scenes. Truth, which is of the native frames, is left out. 
 interrupted and started again.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from annotated_types import Ge, Gt, Le
 from rich.console import Console
 from typing_extensions import Doc
 
-from data.command_line import help_text, parse
+from data.command_line import parse
 from data.config import Count, IngestConfig, Rate
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import LOCATIONS, read_index, read_payload
@@ -27,6 +26,7 @@ from data.engine.parts import Notes, Sample, Source, build_dataset
 from data.loading.mixture import limited
 from data.media.h264 import encode_h264
 from data.media.probe import Reject
+from data.shell import command
 from data.show.progress import Progress
 
 CLIPS_PER_PART = 200
@@ -153,18 +153,12 @@ def reshape_dataset(config: ReshapeConfig, console: Console) -> dict[str, Any]:
         )
 
 
+@command(__doc__, keys=ReshapeConfig, kept="finished parts are kept; run the same command again")
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status."""
     console = Console()
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(f"{__doc__}\nKeys and defaults:\n{help_text(ReshapeConfig)}")
-        return 0
-    try:
-        config = parse(ReshapeConfig, arguments)
-        manifest = reshape_dataset(config, console)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = parse(ReshapeConfig, arguments)
+    manifest = reshape_dataset(config, console)
     for split, account in manifest["splits"].items():
         console.print(f"{split}: {account['samples']} clips", highlight=False)
     for note in manifest["rejects"]:
@@ -174,4 +168,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -3,15 +3,17 @@
 import contextlib
 import multiprocessing
 import os
-import signal
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
+
+from data.shell import deaf_children
 
 Job = TypeVar("Job")
 POLL_SECONDS = 0.5
@@ -32,7 +34,6 @@ class ChildError(RuntimeError):
 
 def serve(function: Callable[[Any], Any], pipe: Connection, memory_bytes: int) -> None:
     """Answer jobs until the pipe closes (which also happens when the parent dies)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     if memory_bytes:
@@ -86,7 +87,9 @@ def run_in_children(
     def start() -> Child[Job]:
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(function, theirs, memory_bytes), daemon=True)
-        process.start()
+        resource_tracker.ensure_running()  # when first started it would unblock SIGINT
+        with deaf_children():
+            process.start()
         theirs.close()
         return Child(process, ours)
 

@@ -1,8 +1,6 @@
 """Run ``python -m data.ingest``."""
 
-import sys
-
-from data.ingest.ingest import main
+from data.shell import run_module
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_module("data.ingest.ingest")

@@ -1,4 +1,4 @@
-"""Turn foreign files into a dataset: ``python -m data.ingest input=FOLDER output=DATASET``.
+"""Turn foreign files into a dataset: ``kinescale ingest input=FOLDER output=DATASET``.
 
 Input is a folder, a ``.txt`` list of paths, a ``.tar`` or one file; a folder or list may hold tars
 (read in place, nothing is ever unpacked). Films are cut where shots end into clips of 1 + 4k frames
@@ -16,19 +16,19 @@ every frame under ``films``. ``index.html`` shows the dataset: open it in a brow
 """
 
 import hashlib
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from data.command_line import help_text, parse
+from data.command_line import parse
 from data.config import IngestConfig, check
 from data.engine.parts import build_dataset
 from data.engine.source import Notes, Source
 from data.ingest.inputs import find_entries
 from data.ingest.media_file import MediaFile
 from data.ingest.sidecar import read_sidecars
+from data.shell import command
 from data.show.progress import Progress
 from data.show.report import print_report
 from data.show.sheet import write_sheet
@@ -77,20 +77,14 @@ def ingest(config: IngestConfig, console: Console) -> dict[str, Any]:
         return build_dataset(Path(config.output), sources, config, notes, progress.update)
 
 
+@command(__doc__, keys=IngestConfig, kept="finished files are kept; run the same command again")
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status."""
     console = Console()
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(f"{__doc__}\nKeys and defaults:\n{help_text(IngestConfig)}")
-        return 0
-    try:
-        config = parse(IngestConfig, arguments)
-        if not config.input:
-            raise ValueError("input=(missing): say what to read. Use input=FOLDER.")
-        manifest = ingest(config, console)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = parse(IngestConfig, arguments)
+    if not config.input:
+        raise ValueError("input=(missing): say what to read. Use input=FOLDER.")
+    manifest = ingest(config, console)
     page = write_sheet(Path(config.output))
     print_report(manifest, console)
     console.print(f"dataset: {config.output}, to look at: {page}", highlight=False)

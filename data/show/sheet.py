@@ -7,7 +7,6 @@ or requests. Names and captions come from foreign files: they are escaped, never
 
 import base64
 import io
-import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_manifest, read_payload
 from data.decode.decoders import decode
 from data.files import write_text
+from data.shell import command
 
 PAGE_NAME = "index.html"
 THUMBNAILS_PER_SPLIT = 24
@@ -184,18 +184,14 @@ def frame_rows(manifest: dict[str, Any]) -> list[tuple[str, int, float]]:
     return [(name.replace("_", " "), count, count / frames["read"]) for name, count in rows]
 
 
+@command(__doc__)
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status."""
-    if len(arguments) != 1 or arguments[0] in ("-h", "--help", "help"):
-        print(__doc__)
-        return 0 if arguments and arguments[0] in ("-h", "--help", "help") else 2
-    try:
-        print(write_sheet(Path(arguments[0])))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if len(arguments) != 1:
+        raise ValueError(f"ROOT={' '.join(arguments)}: must be one dataset folder. Give one.")
+    print(write_sheet(Path(arguments[0])))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

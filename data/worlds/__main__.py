@@ -1,14 +1,14 @@
-"""Film worlds without end: ``python -m data.worlds root=datasets/worlds num_train_clips=3000``.
+"""Film worlds without end: ``kinescale worlds root=datasets/worlds num_train_clips=3000``.
 
 The dataset is ``ROOT/video`` with the splits train and val_worlds, whose seeds and maps are
 disjoint. Every clip carries a dense and a short caption and the truth of its simulator. It may be
 interrupted and started again; finished work is kept. More data: another ``seed`` and root.
 
-    python -m data.worlds root=datasets/worlds worlds.physics=0.5 worlds.doom=0 seed=3
-    python -m data.worlds root=datasets/framing preset=framing num_val_clips=128
+    kinescale worlds root=datasets/worlds worlds.physics=0.5 worlds.doom=0 seed=3
+    kinescale worlds root=datasets/framing preset=framing num_val_clips=128
+Keys as ``ingest.KEY`` are those of ``kinescale ingest``.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import av
 import numpy as np
 from rich.console import Console
 
-from data.command_line import help_text, parse
+from data.command_line import parse
 from data.config import WorldPreset, WorldsConfig, check
 from data.engine.parts import Notes, Source, build_dataset
+from data.shell import command
 from data.show.progress import Progress
 from data.show.report import print_report
 from data.show.sheet import write_sheet
@@ -44,24 +45,18 @@ def build(config: WorldsConfig, console: Console) -> dict[str, Any]:
         )
 
 
+@command(
+    __doc__,
+    keys=WorldsConfig,
+    needs_words=False,
+    kept="finished parts are kept; run the same command again",
+)
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status."""
     console = Console()
-    if {"-h", "--help", "help"} & set(arguments):
-        print(
-            f"{__doc__}\nKeys:\n{help_text(WorldsConfig)}\n    ingest.KEY: see data.ingest --help"
-        )
-        return 0
     started = time.monotonic()
-    try:
-        config = parse(WorldsConfig, arguments)
-        manifest = build(config, console)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: finished parts are kept; run the same command again", file=sys.stderr)
-        return 130
+    config = parse(WorldsConfig, arguments)
+    manifest = build(config, console)
     print_report(manifest, console)
     seconds = time.monotonic() - started
     root = Path(config.root) / "video"
@@ -71,4 +66,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
-from models.dit.count import count_params
+from models.count import count_params
 from trainer.config import RunConfig
 
 # Weights, two moments and the average, in fp32 whatever the arithmetic (trainer/checkpoint).

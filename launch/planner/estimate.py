@@ -15,7 +15,7 @@ from launch.planner.network import Network
 from launch.planner.online import online_bytes
 from launch.planner.speed import Execution, StepTime, step_time
 from launch.planner.workload import Workload, batch_of, pack_shape, plan_workload
-from models.dit.count import count_params
+from models.count import count_params
 from trainer.config import RunConfig, run_name
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 

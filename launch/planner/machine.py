@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
-from launch.planner.network import DIT_TRAFFIC
+from models.architecture import specification_of
 from models.config import ModelConfig
-from models.dit.count import count_flops
+from models.count import count_flops
 from trainer.compose import explain, refuse_unknown
 
 Positive = Annotated[float, Gt(0)]
@@ -141,7 +141,7 @@ class MachineConfig:
     ) -> float:
         """Return the training FLOP/s of one device that nobody has to wait for.
 
-        With F the FLOPs of a pack (``models.dit.count``, with backward), L blocks, and peak shares:
+        With F the FLOPs of a pack (``models.count``, with backward), L blocks, and peak shares:
 
             rate = F / (F_matmul / (share peak) + F_attention / (share peak) + a + b L + moved)
 
@@ -156,7 +156,8 @@ class MachineConfig:
         peak, share = self.peak(precision), self.efficiency
         seconds = (total - attention) / (self.matmul_share(model.width) * peak)
         seconds += attention / (share.attention * peak)
-        moved = DIT_TRAFFIC * model.width * pack_tokens * (2 if precision == "bf16" else 4)
+        traffic = specification_of(model).block.traffic
+        moved = traffic * pack_tokens * (2 if precision == "bf16" else 4)
         seconds += 3 * model.depth * moved / (share.memory * self.memory_bytes_per_second)
         return total / (seconds + self.start_seconds(model.depth, seconds))
 

@@ -11,11 +11,12 @@ from launch.planner.memory import Memory, plan_memory, quick_state, stage_memory
 from launch.planner.network import Network
 from launch.planner.speed import Execution, StepTime, step_time
 from launch.planner.workload import Clips, batch_of, pack_shape
+from models.architecture import specification_of
 from models.config import ModelConfig
 from trainer.config import RunConfig
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.layout.layout import Coordinates, Layout
-from trainer.layout.shapes import rank_params, rank_shapes
+from trainer.layout.shapes import part_shape, rank_params
 
 MICROS = (1, 2, 4, 8, 16, 32, 64, 128)
 INTERLEAVES = (1, 2, 4)
@@ -189,8 +190,8 @@ class _FirstStage:
         if tp not in self._parts:
             layout = Layout(tp=tp)
             one, two = (rank_params(m, layout, 1, Coordinates()) for m in (self._one, self._two))
-            shapes = rank_shapes(self._one, layout, 1, Coordinates())
-            head = sum(prod(shape) for name, shape in shapes.items() if name.startswith("head"))
+            after = specification_of(self._one).after
+            head = sum(prod(part_shape(weight, tp)) for weight in after)
             self._parts[tp] = two - one, one - (two - one) - head, head
         return self._parts[tp]
 

@@ -14,7 +14,7 @@ from launch.planner.network import Network
 from launch.planner.search import Candidate, Found, describe
 from launch.planner.small import SmallPlan
 from launch.planner.speed import StepTime, training_flops
-from models.dit.count import count_params
+from models.count import count_params
 from trainer.config import RunConfig
 
 CAUSES = (

@@ -12,7 +12,7 @@ from launch.planner.machine import MachineConfig
 from models.captioner.count import count_captioner_params
 from models.captioner.vocabulary import most_pieces
 from models.codec.count import count_perceptual_params, count_vae_params, vae_flops
-from models.dit.count import BACKWARD_FACTOR
+from models.count import BACKWARD_FACTOR
 from trainer.captioner.config import CaptionerRun
 from trainer.kinds import folder_of, processes_of
 from trainer.vae.config import PerceptualRun, VaeRun

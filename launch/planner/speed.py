@@ -163,7 +163,7 @@ def _compute(
         machine.matmul_share(network.width) * peak
     )
     attention = (3 + how.again) * blocks * seen / (share.attention * peak)
-    moved = network.traffic * network.width * own * how.element_bytes
+    moved = network.traffic * own * how.element_bytes
     moved *= (3 + how.elementwise_again) * blocks
     elementwise = moved / (share.memory * machine.memory_bytes_per_second)
     kernels = machine.start_seconds(blocks, matmul + attention + elementwise)
@@ -197,9 +197,8 @@ def _tensor(
     """Gathers and reduce-scatters of own rows around each layer (Korthikanti et al. 2022)."""
     if how.tp == 1:
         return 0.0
-    layers = 3 if network.cross else 2
     gathered_again = 1 if how.tuned or how.elementwise_again else 0
-    calls = layers * blocks * (4 + gathered_again + how.again)
+    calls = network.gathers * blocks * (4 + gathered_again + how.again)
     own = batch.tokens / (how.tp * how.cp) * network.width * how.element_bytes
     wire = calls * (how.tp - 1) * own
     return wire / bandwidth(machine, how.tp, 1) + calls * latency(machine, how.tp, 1)
@@ -219,8 +218,7 @@ def _context(
     share = batch.tokens / how.cp / how.tp * how.element_bytes
     speed = bandwidth(machine, how.cp, how.tp)
     if how.tuned:
-        keys = 2 * (network.kv_width or network.width)
-        wire = blocks * (3 + how.again) * (how.cp - 1) * share * keys
+        wire = blocks * (3 + how.again) * (how.cp - 1) * share * 2 * network.kv_width
         return max(0.0, wire / speed - machine.efficiency.hidden * attention)
     passes = blocks * (2 + how.again)
     wire = passes * 4 * share * network.width * (how.cp - 1) / how.cp

@@ -40,7 +40,7 @@ def refuse_study(words: Iterable[str], command: str) -> None:
     """Raise ValueError where a word names a study: those are the room of ``sweeps``."""
     for word in words:
         if word.startswith("study="):
-            raise ValueError(f"{word}: a study is not one run. Use python -m {command} {word}.")
+            raise ValueError(f"{word}: a study is not one run. Use kinescale {command} {word}.")
 
 
 def split_folders(words: list[str], rules: str) -> tuple[list[Path], dict[str, str]]:

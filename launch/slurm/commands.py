@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.shell import Refused
+
 OLDEST = (22, 5)
 _SECONDS = 60.0
 # Fields of squeue; the reason comes last, since it may hold anything.
@@ -16,7 +18,7 @@ _FIELDS = ("%F", "%K", "%T", "%j", "%N", "%M", "%r")
 _TRIES, _PAUSE_SECONDS = 5, 1.0
 
 
-class SlurmError(RuntimeError):
+class SlurmError(Refused):
     """The controller does not answer, or refuses."""
 
 

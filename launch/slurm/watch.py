@@ -80,7 +80,7 @@ class _Watcher:
             self._report()
             time.sleep(self._cluster.poll_seconds)
         if self._stopped:
-            self._report("stopped watching: the queue keeps its jobs; launch.cancel ends them")
+            self._report("stopped watching: the queue keeps its jobs; kinescale cancel ends them")
         return [r.outcome or Outcome(r.job.name, Status.interrupted) for r in self._runs]
 
     def _look(self) -> None:

@@ -1,7 +1,6 @@
 """Closed-form parameters of the captioner; no torch, tested against it."""
 
-from models.config import CaptionerConfig
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES, CaptionerConfig
 
 CLIP_FEATURES = 16  # sinusoids of a clip's frame rate
 _CELLS = 4 * 4  # of the second convolution in a token: 4 frames of 2 x 2

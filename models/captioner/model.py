@@ -21,8 +21,7 @@ from models.attention import attend_segments
 from models.captioner.count import CLIP_FEATURES
 from models.captioner.views import FeatureStem, Stem, View
 from models.captioner.vocabulary import Special
-from models.config import CaptionerConfig, ModelConfig
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES, CaptionerConfig, ModelConfig
 from models.dit.embed import position_features, sinusoids, token_positions
 from models.dit.rope import rope_rotation, rotate
 from models.pack import Ragged

@@ -1,6 +1,6 @@
 """Closed-form parameters and FLOPs of the networks of this room; no torch, tested against it.
 
-Conventions are those of models/dit/count.py: a multiply-add is 2 FLOPs, and only matrix products
+Conventions are those of models/count.py: a multiply-add is 2 FLOPs, and only matrix products
 and convolutions count, as in torch's flop counter.
 """
 

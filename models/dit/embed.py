@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES
 
 
 def patchify(latent: Float[Tensor, "C f h w"]) -> Float[Tensor, "S V"]:

@@ -4,23 +4,23 @@ DiT (Peebles and Xie 2023) with one shared modulation projection and per-block o
 (PixArt-alpha, Chen et al. 2023), normed queries and keys, and rotary positions on three axes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.attention import Attend, attend_segments
-from models.config import ModelConfig
+from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.blocks import Block
-from models.dit.count import POSITION_FEATURES
 from models.dit.embed import sinusoids
 from models.dit.modulation import Spans, modulate
-from models.dit.precondition import coefficients, value_spread
-from models.dit.roles import Role, role_of
 from models.dit.rope import rope_rotation
+from models.network import initial_values
 from models.pack import Ragged, TokenPack
+from models.precondition import Coefficients, value_spread, velocity_coefficients
 
 FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
 
@@ -44,10 +44,17 @@ class DiT(nn.Module):
 
     sigma: Tensor
 
-    def __init__(self, config: ModelConfig, attend: Attend = attend_segments) -> None:
+    stream: ClassVar[type[Stream]] = Stream
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        attend: Attend = attend_segments,
+        precondition: Coefficients = velocity_coefficients,
+    ) -> None:
         super().__init__()
         config.check()
-        self.config = config
+        self.config, self._coefficients = config, precondition
         width = config.width
         self.patch_in = nn.Linear(config.values_per_token, width)
         self.place_in = nn.Linear(POSITION_FEATURES, width, bias=False)
@@ -63,7 +70,7 @@ class DiT(nn.Module):
         self.register_buffer("sigma", value_spread(config.spread), persistent=False)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw initial weights, see :func:`initial_values`."""
+        """Draw initial weights, see ``models.network.initial_values``."""
         parameters = dict(self.named_parameters())
         with torch.no_grad():
             for name, value in initial_values(self.config, generator):
@@ -83,9 +90,13 @@ class DiT(nn.Module):
         return next(self.parameters()).dtype
 
     def precondition(self, pack: TokenPack, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (c_in, c_skip, c_out) of each row and value, see ``models.dit.precondition``."""
+        """Return (c_in, c_skip, c_out) of each row and value, see ``models.precondition``."""
         clock = t.index_select(0, pack.segment).unsqueeze(-1)  # (S, 1)
-        return coefficients(clock, self.sigma)
+        return self._coefficients(clock, self.sigma)
+
+    def restore_buffers(self, device: torch.device) -> None:
+        """Set sigma, which stays fp32 whatever the parameters are."""
+        self.sigma = value_spread(self.config.spread).to(device)
 
     def embed(self, pack: TokenPack, x: Float[Tensor, "S V"], t: Float[Tensor, " M"]) -> Stream:
         """Turn preconditioned values, times and captions into what the blocks work on."""
@@ -127,37 +138,3 @@ class DiT(nn.Module):
         # The empty slice gives the null caption a gradient, of zeros, where nobody uses it: ZeRO
         # reduces what arrives, so all ranks must have gradients of the same parameters.
         return self.caption_in(torch.cat([*parts, null[:0]]))
-
-
-def initial_values(config: ModelConfig, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-    """Yield every parameter's name and initial value, in the order of ``named_parameters``.
-
-    By role: matrices at 1/sqrt(fan_in), output layers and modulation at zero. The gates of the
-    residual branches start at one, not at zero as in adaLN-zero: with a zero head the output is
-    zero all the same, and short runs learn faster (decision 004). One stream of draws, so that
-    a process which keeps parts of a few parameters gets what the whole model would hold there.
-    """
-    with torch.device("meta"):
-        blueprint = DiT(config)
-    for name, parameter in blueprint.named_parameters():
-        yield name, _initial_value(name, parameter, config.width, generator)
-
-
-_ZERO = ("modulation.weight", "head_modulation.", "head.")
-
-
-def _initial_value(
-    name: str, parameter: nn.Parameter, width: int, generator: torch.Generator
-) -> Tensor:
-    value = torch.zeros(parameter.shape)
-    if name.startswith(_ZERO) or name.endswith("cross_attention.out.weight"):
-        return value
-    if role_of(name, parameter) in (Role.matrix, Role.embedding):
-        return value.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
-    if name == "modulation.bias":
-        return torch.tensor([0.0, 0, 1, 0, 0, 1]).repeat_interleave(width)
-    if name.endswith(("norm.weight", "temperature")):
-        return value.fill_(1.0)
-    if name == "null_caption":
-        return value.normal_(0.0, 1.0, generator=generator)
-    return value

@@ -1,11 +1,11 @@
 """Say how much compute the better of two recipes, architectures or data sets is worth.
 
-usage: python -m sweeps.compare A B [key=value ...] [--json]
+usage: kinescale compare A B [key=value ...] [--json]
 
 examples:
-  python -m sweeps.compare runs/demo runs/demo-lr4
-  python -m sweeps.compare dense.csv short.csv columns.loss=val level=.95 svg=compare.svg
-  python -m sweeps.compare runs/demo/runs/RUN_A runs/demo/runs/RUN_B
+  kinescale compare runs/demo runs/demo-lr4
+  kinescale compare dense.csv short.csv columns.loss=val level=.95 svg=compare.svg
+  kinescale compare runs/demo/runs/RUN_A runs/demo/runs/RUN_B
 
 A and B are two studies' folders, two tables of runs (csv or jsonl; columns params, tokens, loss, or
 flops, loss), or two runs' folders. The answer is the factor of compute at equal loss, over the
@@ -23,25 +23,16 @@ losses do not overlap, where the interval holds 1, and where the difference is b
 Both must be measured on the same validation clips and noise: a table cannot show that.
 """
 
-import sys
-
-from launch.pipe import end_with_reader
+from data.shell import command
 
 
+@command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
-    """Compare, print and write; return 2 with the message on stderr for a user's mistake."""
-    if not argv or {"-h", "--help", "help"} & set(argv):
-        print(__doc__)
-        return 0 if argv else 2
+    """Compare, write and print."""
     from sweeps.compare.command import run  # after --help, which should be quick
 
-    try:
-        return run(argv)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(argv)
 
 
 if __name__ == "__main__":
-    end_with_reader()
-    sys.exit(main(sys.argv[1:]))
+    main.run()

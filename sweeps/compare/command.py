@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
 
             Path(svg).write_text(draw(found, a, b), encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"out={out}, svg={svg}: cannot be written ({error}).") from None
+        raise ValueError(f"out={out}, svg={svg}: cannot be written ({error.strerror}).") from None
     finally:
         print(text)  # after the files: a reader that leaves ends this process
     return 0

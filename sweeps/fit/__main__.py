@@ -1,13 +1,12 @@
-"""python -m sweeps.fit table=FILE.csv form=chinchilla out=FILE.json: one table in, one law out."""
+"""kinescale fit table=FILE.csv form=chinchilla out=FILE.json: one table in, one law out."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.files import write_json
-from launch.pipe import end_with_reader
+from data.shell import command
 from sweeps.fit.describe import describe
 from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.law import fit_table
@@ -17,9 +16,9 @@ from sweeps.fit.options import FitOptions
 HELP = """\
 Fit a scaling law to a table of runs, and say which of its coefficients the runs determine.
 
-  python -m sweeps.fit table=runs/demo/runs.csv form=chinchilla out=law.json
-  python -m sweeps.fit table=other.csv columns.params=N columns.loss=val flops=[1e19,1e20] level=.95
-  python -m sweeps.fit table=curves.csv form=multi_power_tied predict=other_schedule.csv
+  kinescale fit table=runs/demo/runs.csv form=chinchilla out=law.json
+  kinescale fit table=other.csv columns.params=N columns.loss=val flops=[1e19,1e20] level=.95
+  kinescale fit table=curves.csv form=multi_power_tied predict=other_schedule.csv
 
   table=FILE.csv     one row a run, with a header (or .jsonl, an object a line); required
   out=FILE.json      where the law goes; only printed when absent
@@ -48,16 +47,14 @@ Example, a table with everything needed:
   params,tokens,loss
   37000,1.3e6,.882
   136000,3.6e5,.808
-
-Forms (and the columns they need):
 """
 
 
-def help_text() -> str:
-    """Return the help with every form of the catalogue."""
+def _forms() -> str:
+    """Return every form of the catalogue, with the columns it needs."""
     every = [*FORMS.values(), Minima()]
     forms = [f"  {f.name:<20}{', '.join(f.columns)}\n      {f.equation}" for f in every]
-    return HELP + "\n".join(forms)
+    return "Forms (and the columns they need):\n" + "\n".join(forms)
 
 
 def numbers(text: str) -> list[float]:
@@ -157,32 +154,23 @@ def _entries(given: dict[str, Any], group: str) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Fit, print and write; return 2 with the message on stderr for a user's mistake."""
-    if not arguments or set(arguments) & {"--help", "-h", "help"}:
-        print(help_text())
-        return 0 if arguments else 2
-    try:
-        command = parse(arguments)
-        law = fit_table(
-            command.table,
-            command.form,
-            command.options,
-            columns=command.columns,
-            drop_highest=command.drop_highest,
-            predict=command.predict or None,
-        )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    out = command.out
+@command(HELP, also=_forms, prints_only=True)
+def main(arguments: list[str]) -> int:
+    """Fit, write and print."""
+    asked = parse(arguments)
+    law = fit_table(
+        asked.table,
+        asked.form,
+        asked.options,
+        columns=asked.columns,
+        drop_highest=asked.drop_highest,
+        predict=asked.predict or None,
+    )
+    out = asked.out
     try:
         if out:
             Path(out).parent.mkdir(parents=True, exist_ok=True)
             write_json(Path(out), law)
-    except OSError as error:
-        print(f"error: out={out}: cannot be written ({error}). Use another.", file=sys.stderr)
-        return 2
     finally:
         print(describe(law))  # after the file: a reader that leaves ends this process
     if out:
@@ -191,5 +179,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    end_with_reader()
-    sys.exit(main(sys.argv[1:]))
+    main.run()

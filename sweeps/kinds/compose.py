@@ -17,7 +17,7 @@ from data.bounds import check_bounds
 from sweeps.kinds.catalogue import KINDS, OLD_NAMES
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.study.config import Study
-from trainer.compose import check_name, explain, refuse_unknown
+from trainer.compose import check_name, explain, quoted, refuse_unknown
 
 CONF_DIR = Path(__file__).parents[1] / "conf"
 CLUSTER_CONF = Path(launch.__file__).parent / "conf"
@@ -45,6 +45,7 @@ def compose_any(overrides: list[str]) -> Study:
     search = f"hydra.searchpath=[file://{CLUSTER_CONF.resolve()}]"
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
         try:
+            overrides = quoted(overrides)
             choices = [o for o in overrides if o.startswith(("study=", "schema="))]
             schema = _allowed(compose(config_name="config", overrides=[search, *choices]))
             config = compose(config_name="config", overrides=[search, *overrides])

@@ -4,7 +4,7 @@ The dial is the parameter count itself, because isoFLOP grids need even steps in
 depth follow. Among shapes whose parameters lie close to the target, the one whose width over depth
 is closest to :func:`aspect` wins. See docs/decisions/001-ladder-dial.md.
 
-    python -m sweeps.ladder --help          # prints a ladder as a table beside published shapes
+    kinescale ladder --help          # prints a ladder as a table beside published shapes
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import log
 
 from models.config import ModelConfig
-from models.dit.count import count_params
+from models.count import count_params
 from trainer.layout.config import ParallelConfig
 
 _MAX_WIDTH, _MAX_DEPTH = 12288, 96

@@ -1,25 +1,8 @@
-"""The command behind ``python -m sweeps.ladder``: a ladder as a table beside published shapes."""
+"""Print a ladder: shapes whose parameters rise by a factor, and published shapes beside them.
 
-import json
-import sys
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Annotated, Any
-
-from annotated_types import Ge, Gt
-from typing_extensions import Doc
-
-from data.bounds import check_bounds
-from models.config import Count, HeadDim, ModelConfig
-from models.dit.count import count_flops, count_params
-from sweeps.ladder.shapes import Constraint, Rung, ladder, shape_for, smallest
-
-HELP = """\
-Print a ladder: shapes whose parameters rise by a factor, and published shapes beside them.
-
-  python -m sweeps.ladder
-  python -m sweeps.ladder low=1e5 high=1e9 ratio=2 head_dim=64
-  python -m sweeps.ladder low=1e8 tp=8 cp=2 pp=4 --json > ladder.json
+  kinescale ladder
+  kinescale ladder low=1e5 high=1e9 ratio=2 head_dim=64
+  kinescale ladder low=1e8 tp=8 cp=2 pp=4 --json > ladder.json
 
   low= high=          parameters to begin and end with (default: the smallest feasible, and 3e10)
   ratio=1.7           from rung to rung
@@ -32,8 +15,22 @@ Print a ladder: shapes whose parameters rise by a factor, and published shapes b
   --json              the same as JSON: rungs, published
 
 FLOPs are those of training (forward and backward) a video token; both are counted by
-models/dit/count.py.
+models/count.py.
 """
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
+from typing_extensions import Doc
+
+from data.bounds import check_bounds
+from data.shell import command
+from models.config import Count, HeadDim, ModelConfig
+from models.count import count_flops, count_params
+from sweeps.ladder.shapes import Constraint, Rung, ladder, shape_for, smallest
 
 
 @dataclass
@@ -121,7 +118,7 @@ def _row(rung: Rung, base: ModelConfig, config: TableConfig) -> dict[str, Any]:
         "heads": model.num_heads,
         "head_dim": rung.head_dim,
         "params": rung.params,
-        "parts": asdict(count_params(model)),
+        "parts": count_params(model).parts,
         "flops_per_token": flops / config.clip,
     }
 
@@ -178,20 +175,14 @@ def table(rows: list[dict[str, Any]], published: list[dict[str, Any]]) -> str:
     return "\n".join([*text, "", *below])
 
 
+@command(__doc__, needs_words=False, prints_only=True)
 def main(argv: list[str]) -> int:
     """Print the tables; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(HELP)
-        return 0
     from trainer.compose import parse_as  # OmegaConf: the help need not wait for it
 
-    try:
-        config = parse_as(TableConfig, [word for word in argv if word != "--json"])
-        rows = rows_of(config)
-        published = published_rows(config)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = parse_as(TableConfig, [word for word in argv if word != "--json"])
+    rows = rows_of(config)
+    published = published_rows(config)
     if "--json" in argv:
         print(json.dumps({"rungs": rows, "published": published}, indent=1))
     else:

@@ -1,14 +1,14 @@
 """Print the table of a study's runs before anything starts.
 
-usage: python -m sweeps.plan study=NAME [machine=cpu2] [key=value ...] [--json]
+usage: kinescale plan-study study=NAME [machine=cpu2] [key=value ...] [--json]
 
 examples:
-  python -m sweeps.plan study=demo
-  python -m sweeps.plan study=demo machine=h100 devices=64
-  python -m sweeps.plan study=framing machine=cpu2 seeds=[0,1,2,3,4]
-  python -m sweeps.plan study=demo grid.sizes=7 clip=33x240x416 --json
+  kinescale plan-study study=demo
+  kinescale plan-study study=demo machine=h100 devices=64
+  kinescale plan-study study=framing machine=cpu2 seeds=[0,1,2,3,4]
+  kinescale plan-study study=demo grid.sizes=7 clip=33x240x416 --json
 
-  study=NAME         sweeps/conf/study/NAME.yaml; other keys are the study's, as for sweeps.run
+  study=NAME         sweeps/conf/study/NAME.yaml; other keys are the study's, as for run
   machine=cpu2       a file of launch/conf/machine: its speed, price and disk decide hours and money
   price=VALUE        of a device-hour, in place of the file's
   devices=N          devices the study may use at once (default: those of one node)
@@ -20,25 +20,16 @@ the study's folder is taken into account; without a data set a stand-in clip giv
 and the table says so. Hours are those of training on idle devices.
 """
 
-import sys
-
-from launch.pipe import end_with_reader
+from data.shell import command
 
 
+@command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
-    """Plan, print; return 2 with the message on stderr for a user's mistake."""
-    if not argv or {"-h", "--help", "help"} & set(argv):
-        print(__doc__)
-        return 0 if argv else 2
+    """Plan a study and print it."""
     from sweeps.plan.command import run  # after --help, which should be quick
 
-    try:
-        return run(argv)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(argv)
 
 
 if __name__ == "__main__":
-    end_with_reader()
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -11,7 +11,7 @@ from typing import Any
 from data.dataset.tokens import tokens
 from launch.local.process import read_flops
 from launch.planner.machine import MachineConfig
-from models.dit.count import count_params
+from models.count import count_params
 from sweeps.study.clips import Clips
 from sweeps.study.expected import Expected, Planned
 from sweeps.study.results import read_result

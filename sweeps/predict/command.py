@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
             Path(out).parent.mkdir(parents=True, exist_ok=True)
             write_json(Path(out), values)
     except OSError as error:
-        raise ValueError(f"out={out}: cannot be written ({error}). Use another.") from None
+        raise ValueError(f"out={out}: cannot be written ({error.strerror}). Use another.") from None
     finally:
         # After the file: a reader that leaves ends this process.
         print(json.dumps(values, indent=1) if "--json" in argv else describe(found))

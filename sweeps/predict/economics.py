@@ -23,20 +23,14 @@ import json
 import sys
 from pathlib import Path
 
-from launch.pipe import end_with_reader
+from data.shell import command
 
 
+@command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
     """Parse the command line and print the costs; return the exit status."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
     words = [word for word in argv if word != "--json"]
-    try:
-        return _run(words, "--json" in argv)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return _run(words, "--json" in argv)
 
 
 def _run(words: list[str], as_json: bool) -> int:
@@ -68,5 +62,4 @@ def _run(words: list[str], as_json: bool) -> int:
 
 
 if __name__ == "__main__":
-    end_with_reader()
-    sys.exit(main(sys.argv[1:]))
+    main.run()

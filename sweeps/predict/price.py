@@ -15,7 +15,7 @@ from typing_extensions import Doc
 
 from launch.planner.machine import MachineConfig
 from models.config import ModelConfig
-from models.dit.count import count_params
+from models.count import count_params
 from sweeps.fit.saved import SavedLaw
 
 STEPS = (1.0, 10.0, 100.0)  # targets, in times the largest budget, where none is given

@@ -51,7 +51,7 @@ def find_source(text: str) -> Source:
             return _with_settings(text, folder / "runs.csv", folder)
     raise ValueError(
         f"study={text}: has no runs yet in runs/{text} or {COMMITTED / text}. Run it with: "
-        f"python -m sweeps.run study={text}"
+        f"kinescale run study={text}"
     )
 
 

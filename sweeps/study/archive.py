@@ -24,12 +24,12 @@ import io
 import json
 import math
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data.files import write_bytes, write_csv, write_text
+from data.shell import command
 
 RUNS, CURVES = "runs.jsonl.gz", "curves.csv.gz"
 KEPT = ("*.yaml", "*.json", "*.csv", "*.txt", "README.md", "samples/**/*.mp4", "samples/*.json")
@@ -198,24 +198,17 @@ def restore(archived: Path, out: Path) -> None:
         write_text(folder / "result.json", json.dumps(run["result"], indent=1) + "\n")
 
 
+@command(__doc__, kept="the first folder is unchanged. Run the same command again.")
 def main(argv: list[str]) -> int:
     """Archive or restore; print what was written."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
     restoring = "--restore" in argv
     folders = [Path(word) for word in argv if word != "--restore"]
     if len(folders) != 2:
-        print(f"error: {' '.join(argv)}: two folders are needed. See --help.", file=sys.stderr)
-        return 2
-    try:
-        (restore if restoring else archive)(*folders)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise ValueError(f"{' '.join(argv)}: two folders are needed. See --help.")
+    (restore if restoring else archive)(*folders)
     print(folders[1])
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

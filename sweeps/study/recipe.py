@@ -4,7 +4,7 @@ Without a tuned recipe there is no law: a wrong learning rate or batch moves the
 by as much as doubling the compute (docs/log.md). A rule is a power law of training tokens D and
 parameters N for the rate and one for the batch; :data:`PUBLISHED` holds those of others. They were
 fitted with one rate for all parameters, N standing for the width too, so a run of theirs switches
-the muP roles of ``models/dit/roles.py`` off (``model.base_width`` = ``model.width``). Under our own
+the muP roles of ``models/roles.py`` off (``model.base_width`` = ``model.width``). Under our own
 rule the roles carry the rate to other widths, and what is left is its fall with the length.
 """
 

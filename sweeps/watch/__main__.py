@@ -1,13 +1,13 @@
 """Watch a study while it runs.
 
-usage: python -m sweeps.watch STUDY_FOLDER [--once] [--json] [--page[=FILE]] [--every=SECONDS]
+usage: kinescale watch STUDY_FOLDER [--once] [--json] [--page[=FILE]] [--every=SECONDS]
 
 examples:
-  python -m sweeps.watch runs/demo                # a table that refreshes; Ctrl-C ends it
-  python -m sweeps.watch runs/demo --once         # all runs, once
-  python -m sweeps.watch runs/demo --json         # the same for a tool, once
-  python -m sweeps.watch runs/demo --page         # and runs/demo/watch.html for a browser
-  python -m sweeps.watch runs/demo >> watch.log   # in a file or pipe: plain lines
+  kinescale watch runs/demo                # a table that refreshes; Ctrl-C ends it
+  kinescale watch runs/demo --once         # all runs, once
+  kinescale watch runs/demo --json         # the same for a tool, once
+  kinescale watch runs/demo --page         # and runs/demo/watch.html for a browser
+  kinescale watch runs/demo >> watch.log   # in a file or pipe: plain lines
 
   --every=SECONDS   between two looks (default: 2 on a terminal, 10 elsewhere)
 
@@ -17,28 +17,21 @@ page, and nothing of a run is touched; it ends by itself two minutes after all p
 """
 
 import json
-import sys
 import time
 from pathlib import Path
+
+from data.shell import command
 
 LINGER_SECONDS = 120.0  # the next phase of a study is planned after the last one has ended
 
 
+@command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
-    """Watch; return 2 with the message on stderr for a user's mistake."""
+    """Watch a study until it ends or until Ctrl-C."""
+    folder, options = _parse(argv)
     try:
-        if not argv or {"-h", "--help", "help"} & set(argv):
-            print(__doc__, flush=True)
-            return 0 if argv else 2
-        folder, options = _parse(argv)
         return _watch(folder, options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 0
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stderr.close()
+    except KeyboardInterrupt:  # how watching ends
         return 0
 
 
@@ -113,4 +106,4 @@ def _watch(folder: Path, options: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -11,7 +11,7 @@ from benchmarks.batched_runs import Stacked, check_alike, train
 from benchmarks.many_runs import jobs_of, plan, ways, write_clips
 from models.config import ModelConfig
 from models.dit.model import DiT
-from models.dit.roles import role_groups
+from models.roles import role_groups
 from trainer.config import OptimConfig, RunConfig
 from trainer.diffusion.micro_batch import MicroBatch
 

@@ -161,7 +161,7 @@ def test_cropping_twice_keeps_what_is_there(root: Path) -> None:
     ],
 )
 def test_the_command_teaches_and_refuses(arguments, message, capsys) -> None:
-    assert main(arguments) == (2 if arguments else 0)
+    assert main(arguments) == 2
     printed = capsys.readouterr()
     assert message in printed.out + printed.err
 

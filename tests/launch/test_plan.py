@@ -132,7 +132,7 @@ def test_a_search_as_json_names_days_and_money(capsys):
         (["--verbose", *RUN], "--verbose: unknown flag"),
         (
             ["study=demo"],
-            "study=demo: a study is not one run. Use python -m sweeps.plan study=demo",
+            "study=demo: a study is not one run. Use kinescale plan-study study=demo",
         ),
         (["parallel.tp=3", *RUN], "parallel.processes=1: must be a multiple"),
         (["model=w7", "horizon.steps=1"], "model=w7: unknown choice"),

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from launch.planner.machine import load_machine
-from models.dit.count import count_params
+from models.count import count_params
 from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.saved import read_law, saved_law
 from sweeps.predict.economics import main

@@ -18,7 +18,7 @@ from launch.planner.speed import (
     training_flops,
 )
 from models.config import ModelConfig
-from models.dit.count import count_flops, count_params
+from models.count import count_flops, count_params
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.layout.cost import Work, step_traffic
 from trainer.layout.layout import Coordinates

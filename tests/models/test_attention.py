@@ -21,10 +21,9 @@ from models.attention import (
     build_flash_attention,
     choose_attention,
 )
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.model import DiT
-from models.flow import flow_errors
+from models.objectives.flow import flow_errors
 from models.pack import Ragged, TokenPack
 
 HEADS, SIZE = 2, 16

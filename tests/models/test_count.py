@@ -5,10 +5,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES, count_flops, count_params
+from models.config import POSITION_FEATURES, ModelConfig
+from models.count import count_flops, count_params
 from models.dit.model import DiT
-from models.flow import flow_errors
+from models.network import build_network
+from models.objectives.flow import flow_errors
 from models.pack import TokenPack
 
 CONFIGS = [
@@ -62,7 +63,7 @@ def counted(
     """Return the FLOPs that torch counts; ``inputs``: differentiate by the network's inputs too."""
     pack, t = random_pack(config, shapes), torch.rand(len(shapes))
     x_0 = torch.randn_like(pack.latent)
-    model = DiT(config)
+    model = build_network(config)
     if backward and inputs:
         for tensor in (x_0, pack.place, pack.caption, t):
             tensor.requires_grad_()

@@ -6,10 +6,9 @@ import math
 import pytest
 import torch
 
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.model import DiT
-from models.flow import interpolate
+from models.objectives.flow import interpolate
 from models.pack import TokenPack
 
 CONFIG = ModelConfig(width=32, depth=2, text_width=16)

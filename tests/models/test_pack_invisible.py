@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.config import ModelConfig
-from models.dit.count import POSITION_FEATURES
+from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.embed import patchify, position_features, token_positions
 from models.dit.model import DiT
-from models.flow import flow_errors
+from models.objectives.flow import flow_errors
 from models.pack import TokenPack
 
 CONFIG = ModelConfig(width=32, depth=2, text_width=16)

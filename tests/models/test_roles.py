@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from models.architecture import specification_of
 from models.config import ModelConfig
 from models.dit.model import DiT
-from models.dit.roles import Role, role_groups, role_of
+from models.roles import Role, role_groups
 
 WIDTHS = [32, 64, 128]
 
@@ -29,15 +30,15 @@ def test_matrices_and_head_learn_slower_in_wide_models(width: int) -> None:
 
 
 def test_only_what_grows_with_the_width_in_both_sides_is_a_matrix() -> None:
-    small, large = DiT(ModelConfig(width=32)), DiT(ModelConfig(width=64))
-    for (name, a), b in zip(small.named_parameters(), large.parameters(), strict=True):
+    small, large = (specification_of(ModelConfig(width=w)).weights.values() for w in (32, 64))
+    for a, b in zip(small, large, strict=True):
         grows = [wide != narrow for narrow, wide in zip(a.shape, b.shape, strict=True)]
         expected = {
             (True, True): Role.matrix,
             (True, False): Role.embedding,
             (False, True): Role.head,
         }
-        assert role_of(name, a) is expected.get(tuple(grows), Role.vector), name
+        assert a.role is expected.get(tuple(grows), Role.vector), a.name
 
 
 def test_vectors_and_embeddings_never_decay() -> None:

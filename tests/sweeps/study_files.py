@@ -207,7 +207,7 @@ def write_study(study: Path, budgets: list[float] = BUDGETS, sizes: int = 5) -> 
     write_ladder(study, budgets)
     about = {
         "name": "demo", "question": "How does video loss fall with compute on two CPU cores?",
-        "command": "python -m sweeps.run study=demo",
+        "command": "kinescale run study=demo",
         "config": {"note": HOSTILE, "budgets": budgets},
         "started": "2026-01-02 10:00", "finished": "2026-01-02 10:19", "seconds": 1140.0,
         "env": {"python": "3.11", "torch": "2.13.0+cpu", "cpu": "Xeon", "cores": 2,

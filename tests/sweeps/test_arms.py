@@ -306,7 +306,7 @@ def folder(tmp_path: Path) -> Path:
     (folder / "samples.json").write_text(json.dumps({"seed": 0, "rows": [shown]}))
     study = {
         "kind": "arms", "name": "fram<ing", "question": HOSTILE, "cost": HOSTILE,
-        "expected": "More.", "command": "python -m sweeps.run study=x", "level": 0.95,
+        "expected": "More.", "command": "kinescale run study=x", "level": 0.95,
         "arms": {arms[0]: [], arms[1]: [HOSTILE]}, "reference": arms[1], "flops": 1e12,
         "config": {"note": HOSTILE}, "seconds": 300.0, "env": {"python": "3.11"},
         "probe": [{"measure": SHARE.name, "what": HOSTILE, "value": 0.01, "clips": 8}],

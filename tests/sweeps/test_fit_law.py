@@ -245,7 +245,7 @@ def test_wrong_arguments_are_named_and_nothing_is_written(arguments, said, capsy
 
 def test_help_teaches_with_an_example(capsys):
     assert main(["--help"]) == 0
-    assert "python -m sweeps.fit table=" in capsys.readouterr().out
+    assert "kinescale fit table=" in capsys.readouterr().out
 
 
 def test_description_holds_for_a_law_with_nothing_known(tmp_path):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from sweeps.fit.__main__ import help_text, main
+from sweeps.fit.__main__ import main
 from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.law import fit_table
 from sweeps.fit.options import FitOptions
@@ -276,7 +276,7 @@ def test_lines_of_json_are_a_table_too(tmp_path):
 
 
 def test_help_names_every_form_with_its_columns():
-    text = help_text()
+    text = main.help()
     for form in FORMS.values():
         assert form.name in text
         assert form.equation in text

@@ -6,7 +6,7 @@ from math import log
 
 import pytest
 
-from models.dit.count import count_params
+from models.count import count_params
 from models.dit.model import DiT
 from sweeps.kinds.compose import compose_study
 from sweeps.ladder.shapes import SPREAD, Constraint, aspect, head_size, ladder, shape_for, smallest

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from models.dit.count import count_flops, count_params
+from models.count import count_flops, count_params
 from sweeps.ladder.table import PUBLISHED, TableConfig, main, published_rows, rows_of
 
 
@@ -75,7 +75,7 @@ def test_the_command_runs_as_a_module_and_its_help_needs_no_torch() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "sweeps.ladder", "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "python -m sweeps.ladder low=" in done.stdout
+    assert "kinescale ladder low=" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "sweeps.ladder.table" in imported
+    assert "data.shell" in imported
     assert not imported & {"torch", "hydra", "omegaconf"}

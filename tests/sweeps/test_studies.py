@@ -1,12 +1,13 @@
 """The command that makes a study from its films on: its parts, in order, with valid arguments."""
 
-import importlib.util
+from importlib.util import find_spec
 
 import pytest
 
 from data.command_line import parse
 from data.config import WorldsConfig
 from data.derive.crop import CropConfig
+from kinescale.commands import COMMANDS
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.compose import compose_any
 from sweeps.studies import main, steps
@@ -25,15 +26,15 @@ def test_every_part_is_a_command_and_training_reads_what_encoding_wrote(
 ) -> None:
     parts = steps(name, smoke, ["seeds=[0,1]"])
     made, asked = set(), set()
-    for _, (module, *arguments) in parts:
-        assert importlib.util.find_spec(module) is not None
-        if module == "data.worlds":
+    for _, (command, *arguments) in parts:
+        assert find_spec(COMMANDS[command].module) is not None
+        if command == "worlds":
             made.add(parse(WorldsConfig, arguments).root + "/video")
-        elif module == "data.derive.crop":
+        elif command == "crop":
             crop = parse(CropConfig, arguments)
             assert crop.root in made
             made.add(crop.out)
-        elif module == "trainer.encode":
+        elif command == "encode":
             out = next(a.removeprefix("out=") for a in arguments if a.startswith("out="))
             encoded = composed([a for a in arguments if not a.startswith("out=")])
             assert encoded.data.root in made
@@ -51,7 +52,9 @@ def test_every_part_is_a_command_and_training_reads_what_encoding_wrote(
 
 
 def test_the_command_teaches_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
+    assert main(["--help"]) == 0
     assert "captions framing" in capsys.readouterr().out
+    assert main(["smoke=true"]) == 2
+    assert "NAME: must be given. Use captions or framing." in capsys.readouterr().err
     assert main(["caption"]) == 2
     assert "study=caption: is unknown. Use captions or framing." in capsys.readouterr().err

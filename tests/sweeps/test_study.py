@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
-from models.dit.count import count_params
+from models.count import count_params
 from sweeps.fit.forms.catalogue import LOSS_FORMS
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.plan import ArmsPlan

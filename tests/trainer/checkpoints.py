@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from models.architecture import Split
 from trainer.checkpoint.write import CheckpointWriter, Loaded, load_latest
 from trainer.layout.layout import Layout
-from trainer.layout.plan import Fragment, split_of
+from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import Mesh, alone
 
 ROOT = Path(__file__).parents[2]
@@ -59,13 +60,19 @@ CUT_SHAPES = {
     "blocks.0.mlp.2.weight": (3, 16),
     "blocks.0.mlp.2.bias": (5,),
 }
+CUTS = {
+    "blocks.0.self_attention.qkv.weight": Split(0, groups=3),
+    "blocks.0.cross_attention.kv.weight": Split(0, groups=2),
+    "blocks.0.self_attention.temperature": Split(0),
+    "blocks.0.mlp.2.weight": Split(1),
+}
 
 
 def cut_fragments(full: dict[str, torch.Tensor], tp: int, pieces: int) -> list[list[Fragment]]:
     """Cut parameters over ``tp`` tensor ranks and each part over ``pieces`` ZeRO ranks, by rank."""
     ranks: list[list[Fragment]] = [[] for _ in range(tp * pieces)]
     for name, tensor in full.items():
-        split = split_of(name)
+        split = CUTS.get(name)
         for part in range(tp if split else 1):
             piece = split.cut(tensor, part, tp) if split else tensor
             flat = piece.reshape(-1)

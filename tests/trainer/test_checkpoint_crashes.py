@@ -19,6 +19,7 @@ from trainer.run.metrics import read_metrics
 
 from .checkpoints import (
     CUT_SHAPES,
+    CUTS,
     ROOT,
     SHAPES,
     SmallDisk,
@@ -56,7 +57,7 @@ def test_damage_to_any_file_of_several_ranks_is_named_and_the_previous_one_loads
     with caplog.at_level(logging.WARNING):
         loaded = newest(tmp_path)
     assert loaded.folder.name == "step-00000001"
-    found, expected = loaded.tensors("param", CUT_SHAPES), drawn(1)
+    found, expected = loaded.tensors("param", CUT_SHAPES, CUTS), drawn(1)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert f"step-00000002/{file}" in caplog.text
 

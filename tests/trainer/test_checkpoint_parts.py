@@ -13,6 +13,7 @@ from trainer.layout.plan import Fragment
 
 from .checkpoints import (
     CUT_SHAPES,
+    CUTS,
     SHAPES,
     cut_fragments,
     drawn,
@@ -39,10 +40,10 @@ def test_tensor_parts_in_any_pieces_reassemble_bitwise(
     assert save_ranks(writers(tmp_path, len(ranks)), 1, ranks) == [final] * len(ranks)
     loaded = newest(tmp_path)
     for kind, factor in (("param", 1), ("ema", 2)):
-        found = loaded.tensors(kind, CUT_SHAPES)
+        found = loaded.tensors(kind, CUT_SHAPES, CUTS)
         assert all(torch.equal(found[name], factor * full[name]) for name in full)
     name = "blocks.0.mlp.2.weight"
-    assert torch.equal(loaded.tensor("param", name, CUT_SHAPES[name]), full[name])
+    assert torch.equal(loaded.tensor("param", name, CUT_SHAPES[name], CUTS.get(name)), full[name])
     files = [f"rank-{rank:05d}.safetensors" for rank in range(len(ranks))]
     assert names(final) == sorted(["index.json", *files])
 
@@ -83,7 +84,7 @@ def test_parts_of_another_shape_are_refused_by_name(tmp_path: Path, wrong: str) 
     shape, reason = WRONG_PARTS[wrong]
     save_ranks(writers(tmp_path, 2), 1, cut_fragments(drawn(1), 2, 1))
     with pytest.raises(CheckpointError, match=reason) as raised:
-        newest(tmp_path).tensor("param", CUT, shape)
+        newest(tmp_path).tensor("param", CUT, shape, CUTS[CUT])
     assert CUT in str(raised.value)
 
 
@@ -122,7 +123,7 @@ def test_an_index_that_does_not_describe_its_files_is_refused(tmp_path: Path, li
     save_ranks(writers(tmp_path, 2), 1, cut_fragments(drawn(1), 2, 1))
     rewrite_index(tmp_path / "step-00000001", change)
     with pytest.raises(CheckpointError, match=reason):
-        newest(tmp_path).tensors("param", CUT_SHAPES)
+        newest(tmp_path).tensors("param", CUT_SHAPES, CUTS)
 
 
 @pytest.mark.parametrize("where", ["one rank", "two ranks"])

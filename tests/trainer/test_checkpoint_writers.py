@@ -14,6 +14,7 @@ from trainer.parallel.mesh import alone
 
 from .checkpoints import (
     CUT_SHAPES,
+    CUTS,
     KINDS,
     SHAPES,
     SmallDisk,
@@ -96,7 +97,7 @@ def test_the_same_step_is_saved_again_in_one_attempt(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
         full = drawn(seed)
         assert None not in save_ranks(made, 5, cut_fragments(full, 2, 2))
-        found = newest(tmp_path).tensors("param", CUT_SHAPES)
+        found = newest(tmp_path).tensors("param", CUT_SHAPES, CUTS)
         assert all(torch.equal(found[name], full[name]) for name in full)
         assert names(tmp_path) == ["latest", "step-00000005"]
 
@@ -117,7 +118,7 @@ def test_stale_listings_of_a_killed_attempt_confuse_nobody(tmp_path: Path, attem
     assert find_steps(tmp_path) == []
     made[1].save(5, pieces[1], {})
     assert [writer.wait() for writer in made] == [tmp_path / "step-00000005"] * 2
-    found = newest(tmp_path).tensors("param", CUT_SHAPES)
+    found = newest(tmp_path).tensors("param", CUT_SHAPES, CUTS)
     assert all(torch.equal(found[name], full[name]) for name in full)
 
 

@@ -169,7 +169,7 @@ def test_a_folder_of_something_else_is_refused(
 def test_a_network_without_statistics_is_refused(networks: Path, tmp_path: Path) -> None:
     shutil.copytree(networks / "AutoencoderKLHunyuanVideo", tmp_path / "bare")
     (tmp_path / "bare" / "codec.json").unlink(missing_ok=True)
-    with pytest.raises(ValueError, match=r"has no codec.json. .*trainer.vae.statistics"):
+    with pytest.raises(ValueError, match=r"has no codec.json. .*kinescale codec-statistics"):
         compose_run(["horizon.steps=1", "codec=diffusers", f"codec.path={tmp_path / 'bare'}"])
 
 
@@ -177,4 +177,4 @@ def test_the_command_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["data.root=x"]) == 2
     assert "codec.path=: must name a folder" in capsys.readouterr().err
     assert main(["--help"]) == 0
-    assert "python -m trainer.vae.statistics" in capsys.readouterr().out
+    assert "kinescale codec-statistics" in capsys.readouterr().out

@@ -189,7 +189,7 @@ def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run python -m trainer.train and list the heavy modules it imported."""
+    """Run kinescale train and list the heavy modules it imported."""
     code = (
         "import runpy, sys\n"
         "try:\n"
@@ -214,7 +214,7 @@ def test_help_is_quick_and_imports_no_torch() -> None:
     assert child_seconds() - before < 3
     assert done.returncode == 0, done.stderr
     assert "imported: []" in done.stdout
-    assert "usage: python -m trainer.train" in done.stdout
+    assert "usage: kinescale train" in done.stdout
     assert "experiment=" in done.stdout
     assert "w64d2" in done.stdout
 

@@ -13,13 +13,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from models.architecture import specification_of
 from models.config import ModelConfig
 from models.dit.model import DiT
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import compose_run, freeze
 from trainer.diffusion.export import main
 from trainer.layout.layout import Layout
-from trainer.layout.plan import Fragment, split_of
+from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import Mesh
 
 ROOT = Path(__file__).parents[2]
@@ -32,11 +33,11 @@ def weights(model: ModelConfig) -> dict[str, torch.Tensor]:
     return {n: torch.randn(p.shape, generator=draw) for n, p in net.named_parameters()}
 
 
-def save(folder: Path, full: dict[str, torch.Tensor]) -> None:
+def save(folder: Path, model: ModelConfig, full: dict[str, torch.Tensor]) -> None:
     """Save weights as two tensor ranks times three ZeRO ranks do; ``param`` is minus ``ema``."""
     ranks: list[list[Fragment]] = [[] for _ in range(TP * PIECES)]
     for name, tensor in full.items():
-        split = split_of(name)
+        split = specification_of(model).cuts.get(name)
         for part in range(TP if split else 1):
             flat = (split.cut(tensor, part, TP) if split else tensor).reshape(-1)
             places = [len(flat) * i // PIECES for i in range(PIECES + 1)]
@@ -60,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small-0123456789"
     config = compose_run(["experiment=cpu_smoke", "data.root=x", "horizon.steps=70"])
     freeze(config, folder)
-    save(folder / "checkpoints", weights(config.model))
+    save(folder / "checkpoints", config.model, weights(config.model))
     return folder
 
 
@@ -159,7 +160,7 @@ def test_a_checkpoint_of_another_model_is_refused(
         del full["head.weight"]
     else:
         full["tail.weight"] = torch.zeros(3)
-    save(tmp_path / "checkpoints", full)
+    save(tmp_path / "checkpoints", model_of(run), full)
     assert main([f"run={tmp_path}", f"out={tmp_path / 'x'}"]) == 2
     reasons = {"missing": "ema of head.weight is incomplete", "surplus": "parameter tail.weight"}
     assert reasons[change] in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.dit.model import initial_values
+from models.network import initial_values
 from trainer.config import OptimConfig, RunConfig
 from trainer.diffusion.ema import PowerEma
 from trainer.optim import gamma_of, learning_rate

@@ -15,7 +15,6 @@ with both captions in its shards; its manifest tells who wrote them. docs/captio
 """
 
 import logging
-import sys
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +24,7 @@ from annotated_types import Ge, Gt, Le
 from rich.console import Console
 from typing_extensions import Doc
 
-from data.command_line import help_text, parse
+from data.command_line import parse
 from data.config import DataConfig
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
@@ -38,6 +37,7 @@ from data.derive.recaption import (
     list_splits,
     recaption,
 )
+from data.shell import command
 from data.show.progress import Progress
 from trainer.captioner.journal import Entry, Journal
 from trainer.chat.endpoint import Endpoint, EndpointConfig
@@ -260,24 +260,18 @@ def report(job: CaptionJob, summary: dict[str, Any], console: Console) -> int:
     return 0
 
 
+@command(
+    __doc__,
+    keys=CaptionJob,
+    kept="what is written is kept; run the same command again",
+)
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status."""
-    if not arguments or {"-h", "--help", "help"} & set(arguments[:1]):
-        print(f"{__doc__}\nKeys and defaults:\n{help_text(CaptionJob)}")
-        return 0
     console = Console()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    try:
-        # "key_env=" means an empty text, which YAML would read as nothing.
-        job = parse(CaptionJob, [f"{a}''" if a.endswith("=") else a for a in arguments])
-        return report(job, caption_dataset(job, console), console)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: what is written is kept; run the same command again", file=sys.stderr)
-        return 130
+    job = parse(CaptionJob, arguments)
+    return report(job, caption_dataset(job, console), console)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

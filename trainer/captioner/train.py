@@ -1,7 +1,7 @@
 """Train a captioner on the captions of a data set.
 
-usage: python -m trainer.train experiment=captioner_tiny [data.root=DATASET] [key=value ...]
-       python -m trainer.train --run FOLDER        start or resume a frozen run
+usage: kinescale train experiment=captioner_tiny [data.root=DATASET] [key=value ...]
+       kinescale train --run FOLDER        start or resume a frozen run
 
 Keys: trainer/captioner/config.py. The same command resumes a run, a finished one is not repeated.
 The weights are in RUN/weights.

@@ -6,17 +6,19 @@ any other. Nothing is ever unpickled.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from models.architecture import Split
 from trainer.checkpoint.files import (
     FORMAT,
     INDEX,
@@ -28,7 +30,6 @@ from trainer.checkpoint.files import (
     tensor_key,
     unseal,
 )
-from trainer.layout.plan import split_of
 from trainer.parallel.mesh import Mesh, alone
 
 log = logging.getLogger(__name__)
@@ -47,9 +48,12 @@ class Loaded:
         """The JSON state that was saved beside the tensors."""
         return self.index["state"]
 
-    def tensor(self, kind: str, name: str, shape: tuple[int, ...]) -> Tensor:
+    def tensor(
+        self, kind: str, name: str, shape: tuple[int, ...], split: Split | None = None
+    ) -> Tensor:
         """Assemble one full parameter of a kind (``param``, ``exp_avg``, ``exp_avg_sq``, ``ema``).
 
+        split: how tensor parallelism cuts it, see ``models.architecture.Specification.cuts``.
         Read only what belongs to it. Raise CheckpointError when the stored pieces do not make up
         exactly a parameter of this shape.
         """
@@ -59,7 +63,6 @@ class Loaded:
         parts = entries[0]["parts"]
         if any(entry["parts"] != parts or entry["part"] >= parts for entry in entries):
             raise CheckpointError(f"{self.folder}: {kind} of {name} is a mix of tensor layouts.")
-        split = split_of(name)
         if parts == 1 or split is None:
             if parts > 1:
                 raise self._misfit(name)
@@ -69,10 +72,15 @@ class Loaded:
         part_shape = split.shape(shape, parts)
         return split.join([self._part(entries, part, part_shape) for part in range(parts)])
 
-    def tensors(self, kind: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    def tensors(
+        self,
+        kind: str,
+        shapes: dict[str, tuple[int, ...]],
+        cuts: Mapping[str, Split] = MappingProxyType({}),
+    ) -> dict[str, Tensor]:
         """Assemble all parameters of one kind; refuse parameters that are not in ``shapes``."""
         self.refuse_others(kind, shapes)
-        return {name: self.tensor(kind, name, shape) for name, shape in shapes.items()}
+        return {n: self.tensor(kind, n, shape, cuts.get(n)) for n, shape in shapes.items()}
 
     def refuse_others(self, kind: str, names: Container[str]) -> None:
         """Raise CheckpointError for a stored parameter of a kind that is not among ``names``."""

@@ -2,7 +2,7 @@
 
 ``AutoencoderKLWan``, ``-CogVideoX``, ``-LTXVideo`` and ``-HunyuanVideo``: causal, so that 1 + k
 frames make an image and k more. Nothing is downloaded and only safetensors are read. Their
-latents' statistics are measured once: ``python -m trainer.vae.statistics``.
+latents' statistics are measured once: ``kinescale codec-statistics``.
 """
 
 import json

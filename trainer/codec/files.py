@@ -39,8 +39,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(
-            f"codec.path={folder}: has no {CARD}. Train a network (python -m trainer.train "
-            "experiment=vae_tiny), or measure a pretrained one: python -m trainer.vae.statistics."
+            f"codec.path={folder}: has no {CARD}. Train a network (kinescale train "
+            "experiment=vae_tiny), or measure a pretrained one: kinescale codec-statistics."
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: is no JSON. Restore it or make it again.") from error

@@ -96,7 +96,7 @@ def _check_encoding(run: RunConfig, root: str) -> None:
             key = wrong[0]
             raise ValueError(
                 f"{part}.{key}={wanted[key]}: must equal {found.get(key)}, with which {root} "
-                f"was encoded. Use that, or encode again: python -m trainer.encode --help."
+                f"was encoded. Use that, or encode again: kinescale encode --help."
             )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.dataset.sample import world_of
 from data.loading.loader import load_fixed
-from models.flow import flow_errors
+from models.objective import Draw, Objective, build_objective
 from models.pack import TokenPack
 from trainer.config import RunConfig
 from trainer.diffusion.collate import Collator, PackItem
@@ -68,7 +68,8 @@ class Group:
 class Validation:
     """A split's validation.
 
-    loss: mean squared velocity error over valid values and uniform times.
+    loss: mean squared velocity error over valid values and times spread evenly over
+    ``objective.t_range``, which is all of [0, 1] unless a run says otherwise.
     noise: standard error of ``loss`` over noise draws, the clips being fixed.
     by_time: loss per stratum of t, from noise (t near 0) to data (t near 1).
     clips, tokens: how much was looked at.
@@ -90,6 +91,7 @@ class Validator:
         self, run: RunConfig, split: str, collator: Collator, mesh: Mesh, samples: int
     ) -> None:
         self._run, self._mesh, self._times = run, mesh, run.validation.times
+        self._objective = build_objective(run.objective)
         stored = load_fixed(run.data, split, samples)
         if not stored:
             raise ValueError(
@@ -113,14 +115,14 @@ class Validator:
         key = self.infos[index].key
         rows = padded_rows(strata * len(clip.tokens), mesh.layout)
         pack = collator.pack([clip] * strata, [self._run.validation.captions] * strata, rows)
-        # Golden-ratio offsets spread the times of all clips evenly over (0, 1): a fixed
-        # quadrature, so that only the noise x_0 differs between draws.
+        # Golden-ratio offsets spread the times of all clips evenly over the objective's range: a
+        # fixed quadrature, so that only the noise x_0 differs between draws.
         offset = index * _GOLDEN % 1.0
         noise = [
-            normal(tuple(clip.tokens.shape), seed, f"val-noise-{draw}", key, j)
+            self._objective.noise(_draw_of(seed, draw, key, j), tuple(clip.tokens.shape))
             for j in range(strata)
         ]
-        t = (torch.arange(strata) + offset) / strata
+        t = self._objective.strata(strata, offset)
         values = float(pack.valid.sum()) / strata
         batch = MicroBatch(
             pack=own_rows(pack, mesh.layout, mesh.rank),
@@ -138,7 +140,7 @@ class Validator:
     ) -> Validation:
         """Measure a whole model; with one draw the noise is not known and given as nan."""
 
-        return self.measure_by(_errors_of(model), draws)
+        return self.measure_by(_errors_of(model, self._objective), draws)
 
     def measure_by(
         self,
@@ -156,7 +158,7 @@ class Validator:
         self, model: Callable[[TokenPack, Tensor, Tensor], Tensor]
     ) -> tuple[Validation, Float[Tensor, " N"]]:
         """Measure a whole model; also return each clip's own loss, in the order of ``infos``."""
-        errors, values = self._collect(_errors_of(model), NOISE_DRAWS)
+        errors, values = self._collect(_errors_of(model, self._objective), NOISE_DRAWS)
         return self._summarise(errors, values), errors.mean((1, 2)) / values
 
     def _collect(
@@ -230,15 +232,24 @@ class Validator:
 
 
 def _errors_of(
-    model: Callable[[TokenPack, Tensor, Tensor], Tensor],
+    model: Callable[[TokenPack, Tensor, Tensor], Tensor], objective: Objective
 ) -> Callable[[list[MicroBatch]], list[Tensor]]:
     """Return the errors of a whole model on batches."""
 
     @torch.no_grad()
     def errors(batches: list[MicroBatch]) -> list[Tensor]:
-        return [flow_errors(model, b.pack, b.x_0, b.t) for b in batches]
+        return [objective.measured(model, b.pack, b.x_0, b.t) for b in batches]
 
     return errors
+
+
+def _draw_of(seed: int, number: int, key: str, stratum: int) -> Draw:
+    """Return the fixed draws of one clip in one stratum; ``number`` is that of the draw."""
+
+    def draw(purpose: str, shape: tuple[int, ...]) -> Tensor:
+        return normal(shape, seed, f"val-{purpose}-{number}", key, stratum)
+
+    return draw
 
 
 def _share(clips: int, rank: int, world: int) -> list[tuple[int, bool]]:

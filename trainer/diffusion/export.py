@@ -9,18 +9,19 @@ keys: kind=ema|param   averaged weights, or those of the last step; default ema
       dtype=fp32|bf16  default fp32
       force=true|false replace a file that exists; default false
 The newest good checkpoint is read, whatever layout wrote it. Tensors are whole and have the names
-of models.dit.model.DiT. The file's metadata holds the model's config as JSON (``config``) and its
-SHA-256 (``config_sha256``), ``step``, ``run`` (the folder's name), ``kind`` and ``dtype``.
+that the network gives them. The file's metadata holds the model's config as JSON (``config``) and
+its SHA-256 (``config_sha256``), ``step``, ``run`` (the folder's name), ``kind`` and ``dtype``.
 """
 
 import hashlib
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.command_line import unquoted
 from data.files import replacing
+from data.shell import Refused, command
 
 if TYPE_CHECKING:  # torch takes seconds to import; a wrong key should not
     from torch import Tensor
@@ -44,7 +45,9 @@ class Export:
 
 def parse(argv: list[str]) -> Export:
     """Parse key=value arguments; raise ValueError with the remedy."""
-    given = {key: value for key, _, value in (argument.partition("=") for argument in argv)}
+    given = {
+        key: unquoted(value) for key, _, value in (argument.partition("=") for argument in argv)
+    }
     known = ("run", "out", *_CHOICES)
     for key, value in given.items():
         if key not in known:
@@ -65,7 +68,7 @@ def parse(argv: list[str]) -> Export:
 
 
 def export(wanted: Export) -> None:
-    """Read the newest good checkpoint of a run and write the file; raise ValueError or OSError."""
+    """Read the newest good checkpoint of a run and write the file; raise ValueError or Refused."""
     from trainer.checkpoint.write import load_latest
     from trainer.config import load_run
 
@@ -89,13 +92,15 @@ def _weights(loaded: "Loaded", model: "ModelConfig", wanted: Export) -> "dict[st
     """Read parameter by parameter, so that only what is written is ever held."""
     import torch
 
-    from models.dit.model import DiT
+    from models.architecture import specification_of
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted.dtype]
-    with torch.device("meta"):
-        shapes = {name: tuple(p.shape) for name, p in DiT(model).named_parameters()}
-    loaded.refuse_others(wanted.kind, shapes)
-    return {n: loaded.tensor(wanted.kind, n, shape).to(dtype) for n, shape in shapes.items()}
+    facts = specification_of(model)
+    loaded.refuse_others(wanted.kind, facts.shapes)
+    return {
+        name: loaded.tensor(wanted.kind, name, shape, facts.cuts.get(name)).to(dtype)
+        for name, shape in facts.shapes.items()
+    }
 
 
 def _write(out: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) -> None:
@@ -107,23 +112,17 @@ def _write(out: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) ->
         with replacing(out) as temporary:
             save_file(tensors, temporary, metadata)
     except SafetensorError as error:  # it wraps I/O errors too
-        raise OSError(f"out={out}: cannot be written ({error}). Free some space.") from error
+        raise Refused(f"out={out}: cannot be written ({error}). Free some space.") from error
 
 
+@command(__doc__)
 def main(argv: list[str]) -> int:
     """Parse the command line and export; print what was written."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    try:
-        wanted = parse(argv)
-        export(wanted)
-        print(wanted.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    wanted = parse(argv)
+    export(wanted)
+    print(wanted.out)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -8,7 +8,7 @@ from data.dataset.sample import SampleInfo
 from data.dataset.tokens import tokens
 from data.loading.mixture import planner_of
 from data.loading.stream import Span
-from models.dit.count import count_flops
+from models.count import count_flops
 from trainer.config import RunConfig
 
 _LOOK_AHEAD_STEPS = 64  # steps planned to learn how full packs get

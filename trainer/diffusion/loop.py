@@ -13,8 +13,10 @@ from torch import Tensor
 
 from data.loading.batch import Step
 from data.loading.loader import Loader
+from models.architecture import Specification, specification_of
 from models.attention import choose_attention
-from models.dit.model import DiT, initial_values
+from models.network import initial_values
+from models.objective import build_objective
 from trainer.checkpoint.read import Loaded
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import RunConfig
@@ -61,14 +63,15 @@ class Training:
         self._heartbeat, self._writer = heartbeat, writer
         self.collator = Collator(run.codec, run.text)
         self.progress, self._window, self._guard = Progress(), Window(), Guard(run.faults)
-        self._shapes = _shapes(run)
+        self._facts, self._objective = specification_of(run.model), build_objective(run.objective)
         self._curve_due = False  # a signal came before the curve's validation of the last step
         heartbeat.advance(0, "load")
         loaded = load_start(run, folder, horizon.steps, mesh)
         heartbeat.advance(0, "start")
-        values = partial(_loaded_values, loaded, self._shapes, "param") if loaded else self._fresh
+        values = partial(_loaded_values, loaded, self._facts, "param") if loaded else self._fresh
         attend = choose_attention(mesh.device)
-        self.engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend)
+        predicts = self._objective.coefficients
+        self.engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend, predicts)
         self.ema = PowerEma(self.engine, run.optim.ema_sigma)
         if loaded is not None:
             heartbeat.advance(0, "load")
@@ -78,6 +81,9 @@ class Training:
             self._guard = Guard.from_dict(run.faults, loaded.state["guard"])
             if mesh.is_main:
                 log.info("resumed from %s", loaded.folder)
+        low, high = run.objective.t_range
+        if mesh.is_main and (low, high) != (0, 1):
+            log.info("times of training and validation lie in [%g, %g] alone", low, high)
         # Not one more than the checkpoint's: an attempt may have died before it saved anything.
         self.progress.attempts = writer.attempt
         self.recorder.open(self.progress)
@@ -92,9 +98,9 @@ class Training:
     def _restore(self, loaded: Loaded) -> None:
         """Copy saved weights, optimizer state and averages into this rank's fragments."""
         for kind in ("param", "exp_avg", "exp_avg_sq"):
-            self.engine.write(kind, partial(_loaded_values, loaded, self._shapes, kind))
+            self.engine.write(kind, partial(_loaded_values, loaded, self._facts, kind))
         self.engine.publish()
-        self.engine.fill(self.ema.average, partial(_loaded_values, loaded, self._shapes, "ema"))
+        self.engine.fill(self.ema.average, partial(_loaded_values, loaded, self._facts, "ema"))
         self.progress = Progress(**loaded.state["progress"])
         self._window = Window(**loaded.state["window"])
         self.engine.set_progress(self.progress.updates)
@@ -163,7 +169,7 @@ class Training:
                 f"step {step}: no sample of {lost:.0f} pack(s) could be read. "
                 "Check the shards; data.on_bad_sample=drop covers single samples."
             )
-        errors = accumulate(self.engine, batches, values)
+        errors = accumulate(self.engine, batches, values, self._objective)
         (error,) = self.mesh.sum(sum(float(e.sum(dtype=torch.float64)) for e in errors))
         self._heartbeat.advance(step, "update")
         lr = learning_rate(self.run_config.optim, step, self.horizon.steps)
@@ -286,7 +292,7 @@ class Training:
             )
         with self.engine.weights(self.ema.average):
             return self._validators[key].measure_by(
-                partial(measure, self.engine), draws, should_stop
+                partial(measure, self.engine, self._objective), draws, should_stop
             )
 
     def save(self) -> None:
@@ -327,18 +333,13 @@ def _keys(planned: Step) -> list[str]:
     return [info.key for pack in planned.plan for info, _ in pack]
 
 
-def _shapes(run: RunConfig) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        return {name: tuple(p.shape) for name, p in DiT(run.model).named_parameters()}
-
-
 def _loaded_values(
-    loaded: Loaded, shapes: dict[str, tuple[int, ...]], kind: str, names: Collection[str]
+    loaded: Loaded, facts: Specification, kind: str, names: Collection[str]
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield full tensors of a checkpoint, of the wanted names only."""
-    for name, shape in shapes.items():
+    for name, shape in facts.shapes.items():
         if name in names:
-            yield name, loaded.tensor(kind, name, shape)
+            yield name, loaded.tensor(kind, name, shape, facts.cuts.get(name))
 
 
 def _init_generator(seed: int) -> torch.Generator:

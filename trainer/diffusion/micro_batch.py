@@ -1,13 +1,14 @@
 """One optimizer step's micro-batches: packs with the noise, times and dropout their keys decide."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from data.loading.batch import Pack
-from models.dit.count import count_flops
-from models.flow import flow_errors, interpolate, logit_normal_times
+from models.count import count_flops
+from models.objective import Draw, Objective, build_objective
 from models.pack import TokenPack
 from trainer.config import CaptionUse, RunConfig
 from trainer.diffusion.collate import Collator
@@ -55,15 +56,17 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
     lengths = [len(item.tokens) for item in items]
     rows = run.data.pack_tokens if mesh.device.type == "cuda" else sum(lengths)
     tokens = collator.pack(items, captions, padded_rows(rows, mesh.layout))
+    draws = [_draw_of(run.seed, *visit) for visit in visits]
+    objective = build_objective(run.objective)
     noise = [
-        normal(tuple(item.tokens.shape), run.seed, "noise", *visit)
-        for item, visit in zip(items, visits, strict=True)
+        objective.noise(draw, tuple(item.tokens.shape))
+        for draw, item in zip(draws, items, strict=True)
     ]
     contexts = [max(length, 1) for length in tokens.caption_lengths]
     batch = MicroBatch(
         pack=own_rows(tokens, mesh.layout, mesh.rank),
         x_0=own_noise(noise, len(tokens.latent), mesh),
-        t=_times(run, lengths, visits),
+        t=objective.times(draws, torch.tensor([float(length) for length in lengths])),
         keys=[key for key, _ in visits],
         tokens=tokens.num_tokens,
         values=int(tokens.valid.sum()),
@@ -87,20 +90,23 @@ def own_noise(noise: list[Tensor], rows: int, mesh: Mesh) -> Tensor:
     return torch.cat([joined, padding])[row_slice(rows, mesh.layout, mesh.rank)]
 
 
-def _times(run: RunConfig, lengths: list[int], visits: list[tuple[str, int]]) -> Tensor:
-    """Draw one time for each visit to a sample of so many tokens."""
-    draws = [normal((1,), run.seed, "time", *visit) for visit in visits]
-    tokens = torch.tensor([float(length) for length in lengths])
-    return logit_normal_times(torch.cat(draws), tokens, run.objective.shift_tokens)
+def _draw_of(seed: int, key: str, visit: int) -> Draw:
+    def draw(purpose: str, shape: tuple[int, ...]) -> Tensor:
+        return normal(shape, seed, purpose, key, visit)
+
+    return draw
 
 
-def accumulate(engine: Engine, batches: list[MicroBatch], denominator: float) -> list[Tensor]:
+def accumulate(
+    engine: Engine, batches: list[MicroBatch], denominator: float, objective: Objective
+) -> list[Tensor]:
     """Run forward and backward over a replica's micro-batches.
 
-    Returns the summed squared error of each own row (S,) of each batch, on the ranks of the last
-    pipeline stage; an empty list on others.
+    Returns the summed error of each own row (S,) of each batch, as training weighs it, on the ranks
+    of the last pipeline stage; an empty list on others.
     """
-    pipeline, place, errors = engine.pipeline, engine.mesh.place, _Errors(engine, batches)
+    pipeline, place = engine.pipeline, engine.mesh.place
+    errors = _Errors(engine, batches, objective.inputs, objective.errors)
 
     def backward(output: Tensor, gradient: Tensor | None) -> None:
         if gradient is None:
@@ -114,9 +120,10 @@ def accumulate(engine: Engine, batches: list[MicroBatch], denominator: float) ->
 
 
 @torch.no_grad()
-def measure(engine: Engine, batches: list[MicroBatch]) -> list[Tensor]:
-    """Run forward only; returns what :func:`accumulate` returns."""
-    pipeline, errors = engine.pipeline, _Errors(engine, batches)
+def measure(engine: Engine, objective: Objective, batches: list[MicroBatch]) -> list[Tensor]:
+    """Run forward only; returns what :func:`accumulate` returns, as validation measures it."""
+    pipeline = engine.pipeline
+    errors = _Errors(engine, batches, objective.inputs, objective.measured)
     actions = forward_only(pipeline.chunks, len(batches))
     pipeline.run(actions, errors.forward, _never, errors.message_size, engine.dtype)
     return errors.found
@@ -125,8 +132,15 @@ def measure(engine: Engine, batches: list[MicroBatch]) -> list[Tensor]:
 class _Errors:
     """The forward pass of micro-batches through this rank's chunks."""
 
-    def __init__(self, engine: Engine, batches: list[MicroBatch]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        batches: list[MicroBatch],
+        inputs: Callable[..., Tensor],
+        errors: Callable[..., Tensor],
+    ) -> None:
         self._engine, self._batches = engine, batches
+        self._inputs, self._errors = inputs, errors
         self.found: list[Tensor] = []
 
     def forward(self, chunk: int, micro: int, incoming: Tensor | None) -> Tensor:
@@ -136,11 +150,8 @@ class _Errors:
             return self._engine(chunk, pack, x_t, t, incoming)
 
         if not self._engine.is_last(chunk):
-            per_token = batch.t.index_select(0, batch.pack.segment).unsqueeze(-1)
-            return network(
-                batch.pack, interpolate(batch.x_0, batch.pack.latent, per_token), batch.t
-            )
-        errors = flow_errors(network, batch.pack, batch.x_0, batch.t)
+            return network(batch.pack, self._inputs(batch.pack, batch.x_0, batch.t), batch.t)
+        errors = self._errors(network, batch.pack, batch.x_0, batch.t)
         self.found.append(errors.detach())  # micro-batches leave the last chunk in order
         return errors.sum(dtype=torch.float64).to(torch.float32)
 

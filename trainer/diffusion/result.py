@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.dataset.sample import world_of
 from data.files import write_csv, write_json
-from models.dit.count import count_params
+from models.count import count_params
 from trainer.config import RunConfig
 from trainer.optim import learning_rate
 from trainer.run.metrics import read_metrics
@@ -32,7 +32,7 @@ def summarise(
         "name": folder.name,
         "status": "finished",
         "params": params.total,
-        "params_detail": asdict(params),
+        "params_detail": params.parts,
         "tokens": progress.tokens,
         "samples": progress.samples,
         "steps": progress.step,
@@ -42,6 +42,7 @@ def summarise(
         "loss": main.loss,
         "loss_noise": main.noise,
         "loss_by_time": main.by_time,
+        "t_range": list(run.objective.t_range),
         "loss_real": validations[others[0]].loss if others else None,
         "loss_real_noise": validations[others[0]].noise if others else None,
         "validation": {split: asdict(value) for split, value in validations.items()},

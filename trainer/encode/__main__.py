@@ -1,8 +1,6 @@
 """Run ``python -m trainer.encode``."""
 
-import sys
-
-from trainer.encode.encode import main
+from data.shell import run_module
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_module("trainer.encode.encode")

@@ -1,10 +1,10 @@
 """Encode a data set of clips into latents and caption states, once for many runs.
 
-usage: python -m trainer.encode out=FOLDER [data.root=FOLDER] [share=I/N] [key=value ...]
+usage: kinescale encode out=FOLDER [data.root=FOLDER] [share=I/N] [key=value ...]
 
 example:
-  python -m trainer.encode data.root=datasets/demo/video out=datasets/demo/latents
-  python -m trainer.encode codec=vae_tiny data.root=datasets/demo/video out=datasets/demo/latents
+  kinescale encode data.root=datasets/demo/video out=datasets/demo/latents
+  kinescale encode codec=vae_tiny data.root=datasets/demo/video out=datasets/demo/latents
 
 The codec and the text encoder are those of the composed run (codec=..., text.kind=...). The result
 carries a digest of both and of its source; an equal result is kept, a stale one is made anew. An
@@ -13,7 +13,7 @@ interrupted command goes on where it was: finished batches wait in OUT/.parts un
 A large data set is encoded by N tasks at once, on a file system they share: share=I/N (from 0) does
 every N-th batch, and the command without it, when they are through, the rest and the shards:
 
-  sbatch --array=0-7 --wrap='python -m trainer.encode ... share=$SLURM_ARRAY_TASK_ID/8'
+  sbatch --array=0-7 --wrap='kinescale encode ... share=$SLURM_ARRAY_TASK_ID/8'
 """
 
 import hashlib
@@ -21,7 +21,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +33,7 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 
+from data.command_line import unquoted
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import (
     MANIFEST_NAME,
@@ -44,6 +44,7 @@ from data.dataset.shards import (
 from data.decode.pool import DecodeError
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader, index_digest
+from data.shell import command
 from data.show.progress import Progress
 from models.text import build_text_encoder
 from trainer.codec.build import load_codec
@@ -70,7 +71,7 @@ def encode_dataset(
     manifest = read_manifest(source)
     splits = sorted(p.parent.name for p in source.glob("*/index.jsonl"))
     if not splits:
-        raise ValueError(f"data.root={source}: holds no split. Run python -m data.demo first.")
+        raise ValueError(f"data.root={source}: holds no split. Run kinescale demo-data first.")
     infos = {split: read_index(source, split) for split in splits}
     if any(info.media == "latent" for members in infos.values() for info in members):
         raise ValueError(
@@ -194,26 +195,17 @@ def _share(text: str) -> tuple[int, int]:
     return int(first), int(count)
 
 
+@command(__doc__, kept="what is encoded is kept, the same command goes on")
 def main(argv: list[str]) -> int:
     """Parse the command line and encode."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    outs = [arg.removeprefix("out=") for arg in argv if arg.startswith("out=")]
+    outs = [unquoted(arg.removeprefix("out=")) for arg in argv if arg.startswith("out=")]
     shares = [arg.removeprefix("share=") for arg in argv if arg.startswith("share=")]
-    try:
-        if len(outs) != 1:
-            raise ValueError(f"out={outs}: must be given once. Add out=FOLDER.")
-        share = _share(shares[-1]) if shares else None
-        overrides = [arg for arg in argv if not arg.startswith(("out=", "share="))]
-        run = compose_run(["horizon.steps=1", *overrides])
-        manifest = encode_dataset(run, Path(outs[0]), share)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: what is encoded is kept, the same command goes on", file=sys.stderr)
-        return 130
+    if len(outs) != 1:
+        raise ValueError(f"out={outs}: must be given once. Add out=FOLDER.")
+    share = _share(shares[-1]) if shares else None
+    overrides = [arg for arg in argv if not arg.startswith(("out=", "share="))]
+    run = compose_run(["horizon.steps=1", *overrides])
+    manifest = encode_dataset(run, Path(outs[0]), share)
     if not manifest:
         print(f"share {shares[-1]} is there; the command without share= puts all together")
         return 0

@@ -1,8 +1,6 @@
 """Run ``python -m trainer.generate``."""
 
-import sys
-
-from trainer.generate.generate import main
+from data.shell import run_module
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_module("trainer.generate.generate")

@@ -30,8 +30,9 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from typing_extensions import Doc
 
-from data.command_line import help_text, parse
+from data.command_line import parse
 from data.dataset.shards import read_index
+from data.shell import command
 from trainer.chat.endpoint import AskError, Endpoint, EndpointConfig, Messages
 from trainer.chat.text import ANSWER_CHARACTERS, clean_text
 from trainer.config import Seed
@@ -259,28 +260,19 @@ def _read_lines(path: Path, by: str) -> dict[str, Line]:
     return known
 
 
+@command(__doc__, keys=ExpandJob, kept="what is written is kept; run the same command again")
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status."""
-    if not arguments or {"-h", "--help", "help"} & set(arguments[:1]):
-        print(f"{__doc__}\nKeys and defaults:\n{help_text(ExpandJob)}")
-        return 0
     failed = tokens_in = tokens_out = 0
-    try:
-        job = parse(ExpandJob, [f"{a}''" if a.endswith("=") else a for a in arguments])
-        for line in expand(job):
-            tokens_in += line.get("tokens_in", 0)
-            tokens_out += line.get("tokens_out", 0)
-            if "error" in line:
-                failed += 1
-                print(f"{line['prompt']}: {line['error'][:200]}", file=sys.stderr)
-            else:
-                print(line["dense"], flush=True)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: what is written is kept; run the same command again", file=sys.stderr)
-        return 130
+    job = parse(ExpandJob, arguments)
+    for line in expand(job):
+        tokens_in += line.get("tokens_in", 0)
+        tokens_out += line.get("tokens_out", 0)
+        if "error" in line:
+            failed += 1
+            print(f"{line['prompt']}: {line['error'][:200]}", file=sys.stderr)
+        else:
+            print(line["dense"], flush=True)
     if job.endpoint:
         cost = job.cost(tokens_in, tokens_out)
         print(f"tokens: {tokens_in} in, {tokens_out} out; cost {cost:.4f}", file=sys.stderr)
@@ -288,4 +280,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

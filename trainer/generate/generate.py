@@ -1,10 +1,10 @@
 """Generate clips and images of any shape from a trained run.
 
-usage: python -m trainer.generate run=FOLDER prompt=TEXT out=FILE.mp4 [key=value ...]
-       python -m trainer.generate run=FOLDER requests=FILE.json
+usage: kinescale generate run=FOLDER prompt=TEXT out=FILE.mp4 [key=value ...]
+       kinescale generate run=FOLDER requests=FILE.json
 
 examples:
-  python -m trainer.generate run=runs/demo/runs/grid-... prompt="a red cube on a green floor" \\
+  kinescale generate run=runs/demo/runs/grid-... prompt="a red cube on a green floor" \\
       out=cube.mp4 num_frames=17 height=128 width=128
 keys: num_frames=17 height=128 width=128 fps=12 seed=0 steps=16 guidance=2.0 shift=2.0
 A request file is a list of such settings, each with its own ``out``; they are sampled side by side
@@ -13,11 +13,9 @@ is the best that any model on this codec can show. One frame writes a PNG. The n
 (seed, prompt, shape) alone, so two runs given the same request start from the same noise.
 """
 
-import json
-import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -27,15 +25,18 @@ from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
+from data.command_line import read_json
 from data.dataset.shards import read_index
 from data.files import write_bytes
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
+from data.shell import command
+from models.architecture import specification_of
 from models.config import TextConfig
 from models.dit.embed import unpatchify
-from models.dit.model import DiT
-from models.flow import sample
+from models.network import Network, build_network
+from models.objective import build_objective
 from trainer.checkpoint.write import load_latest
 from trainer.config import CaptionUse, RunConfig, Seed, load_run
 from trainer.diffusion.collate import Collator
@@ -84,19 +85,19 @@ class Request:
                 raise ValueError(f"{key}={getattr(self, key)}: must {rule}. See --help.")
 
 
-def load_model(folder: Path) -> tuple[RunConfig, DiT]:
+def load_model(folder: Path) -> tuple[RunConfig, Network]:
     """Load a run's config and its averaged weights from its newest good checkpoint."""
     run = load_run(folder)
     loaded = load_latest(folder / "checkpoints")
     if loaded is None:
         raise ValueError(f"run={folder}: has no checkpoint. Train it first.")
-    model = DiT(run.model).requires_grad_(False)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    model.load_state_dict(loaded.tensors("ema", shapes))
-    return run, model
+    predicts, facts = build_objective(run.objective).coefficients, specification_of(run.model)
+    model = build_network(run.model, precondition=predicts).requires_grad_(False)
+    model.load_state_dict(loaded.tensors("ema", facts.shapes, facts.cuts))
+    return run, cast(Network, model)
 
 
-def generate(run: RunConfig, model: DiT, requests: list[Request]) -> list[np.ndarray]:
+def generate(run: RunConfig, model: Network, requests: list[Request]) -> list[np.ndarray]:
     """Sample all requests side by side; return uint8 frames (F, H, W, 3) for each.
 
     Requests that are sampled together must agree on steps, guidance and shift.
@@ -113,7 +114,8 @@ def generate(run: RunConfig, model: DiT, requests: list[Request]) -> list[np.nda
         normal(tuple(item.tokens.shape), r.seed, "generate", f"{r.prompt}/{item.size}", 0)
         for item, r in zip(items, requests, strict=True)
     ]
-    x_1 = sample(model, pack, torch.cat(noise), steps, guidance, shift)
+    objective = build_objective(run.objective)
+    x_1 = objective.sample(model, pack, torch.cat(noise), steps, guidance, shift)
     clips = []
     for item, r, tokens in zip(items, requests, torch.split(x_1, pack.lengths), strict=True):
         frames = collator.codec.decode(unpatchify(tokens, *item.size), r.height, r.width)
@@ -162,7 +164,7 @@ def parse(argv: list[str]) -> tuple[Path, list[Request]]:
     if not folder:
         raise ValueError("run=: must name a run folder. See --help.")
     file = given.pop("requests", None)
-    entries = json.loads(Path(file).read_text()) if file else [given]
+    entries = read_json(Path(file), "requests") if file else [given]
     requests = [_request(entry) for entry in entries]
     return Path(folder), requests
 
@@ -185,23 +187,17 @@ def _request(entry: dict[str, Any]) -> Request:
     return request
 
 
+@command(__doc__, kept="clips that are named above are written. Run the same command again.")
 def main(argv: list[str]) -> int:
     """Parse the command line, sample and write; print what was written."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    try:
-        folder, requests = parse(argv)
-        run, model = load_model(folder)
-        clips = {id(r): write_reference(run, r) for r in requests if r.reference}
-        wanted = [r for r in requests if not r.reference]
-        if wanted:
-            made = generate(run, model, wanted)
-            clips |= {id(r): c for r, c in zip(wanted, made, strict=True)}
-        for request in requests:
-            write_clip(Path(request.out), clips[id(request)], request.fps)
-            print(request.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder, requests = parse(argv)
+    run, model = load_model(folder)
+    clips = {id(r): write_reference(run, r) for r in requests if r.reference}
+    wanted = [r for r in requests if not r.reference]
+    if wanted:
+        made = generate(run, model, wanted)
+        clips |= {id(r): c for r, c in zip(wanted, made, strict=True)}
+    for request in requests:
+        write_clip(Path(request.out), clips[id(request)], request.fps)
+        print(request.out)
     return 0

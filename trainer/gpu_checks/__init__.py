@@ -1,1 +1,1 @@
-"""What ``python -m trainer.gpu_checks`` does, one file per group of checks."""
+"""What ``kinescale gpu-check`` does, one file per group of checks."""

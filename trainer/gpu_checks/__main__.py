@@ -1,8 +1,6 @@
 """Run ``python -m trainer.gpu_checks``."""
 
-import sys
-
-from trainer.gpu_checks.check import main
+from data.shell import run_module
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_module("trainer.gpu_checks.check")

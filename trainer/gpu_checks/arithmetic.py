@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.attention import Attend, attend_segments, choose_attention
 from models.config import ModelConfig
-from models.flow import flow_errors
+from models.objectives.flow import flow_errors
 from trainer.gpu_checks.curve import Curve, loss_error, train_curve
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative, within
 from trainer.gpu_checks.samples import SMALL, TINY, build_batch, build_model

@@ -1,6 +1,6 @@
 """Ten minutes for the first person with a GPU: everything here that only a GPU can prove.
 
-usage: python -m trainer.gpu_checks [--device cuda|cpu] [--quick] [--only CHECK] [--json FILE]
+usage: kinescale gpu-check [--device cuda|cpu] [--quick] [--only CHECK] [--json FILE]
        make gpu-check
 
 checks:
@@ -35,6 +35,7 @@ from pathlib import Path
 
 import torch
 
+from data.shell import OptionParser, command
 from trainer.gpu_checks.report import (
     Case,
     Row,
@@ -62,6 +63,7 @@ NO_GPU = (
 )
 
 
+@command(__doc__, needs_words=False, kept="no row was written. Run the same command again.")
 def main(argv: list[str]) -> int:
     """Run the checks; return the exit status."""
     arguments = _parse(argv)
@@ -92,11 +94,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.gpu_checks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = OptionParser()
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=tuple(CHECKS), metavar="CHECK")

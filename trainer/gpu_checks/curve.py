@@ -9,6 +9,7 @@ import torch
 
 from models.attention import choose_attention
 from models.config import ModelConfig
+from models.objectives.flow import Flow
 from trainer.config import OptimConfig
 from trainer.diffusion.micro_batch import accumulate
 from trainer.gpu_checks.samples import build_batch, random_values
@@ -65,7 +66,7 @@ def train_curve(
         losses, norms, seconds = [], [], []
         for _ in range(steps):
             begun = time.perf_counter()
-            errors = accumulate(engine, batches, denominator)
+            errors = accumulate(engine, batches, denominator, Flow())
             (error,) = mesh.sum(sum(float(e.sum(dtype=torch.float64)) for e in errors))
             norms.append(engine.step(optim.lr, _always))
             if on_cuda:

@@ -2,13 +2,11 @@
 
 usage: kinescale node-check OUT.json [mebibytes=64] [seconds=1]
 
-A small job that `python -m launch.doctor nodes=N` starts on every node; rank 0 writes OUT.json.
+A small job that `kinescale doctor nodes=N` starts on every node; rank 0 writes OUT.json.
 """
 
-import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,15 +17,16 @@ import torch
 import torch.distributed as dist
 
 from data.files import write_json
+from data.shell import command, is_rank
 
 _SIZE = {"cpu": 512, "cuda": 8192}
 
 
+@command(__doc__)
 def main(argv: list[str]) -> int:
     """Join the group, measure, and let rank 0 write what all found."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
+    if not is_rank():
+        raise ValueError("RANK=: is not set, so this is no job. Use kinescale doctor nodes=N.")
     settings = dict(word.split("=", 1) for word in argv[1:])
     mebibytes, seconds = int(settings.get("mebibytes", "64")), float(settings.get("seconds", "1"))
     cuda = torch.cuda.is_available()
@@ -110,8 +109,4 @@ def _clock(what: Callable[[], object], device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (ValueError, json.JSONDecodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    main.run()

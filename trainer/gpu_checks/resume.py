@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.dit.model import DiT
+from models.architecture import specification_of
 from trainer.checkpoint.read import load_latest
 from trainer.config import RunConfig, compose_run, freeze
 from trainer.diffusion.attempt import train_run
@@ -102,12 +102,15 @@ def _reached(stop: int | None, polls: Iterator[int]) -> bool:
 
 def _state(run: RunConfig, folder: Path) -> dict[str, Tensor]:
     """Return all tensors of the last checkpoint, and the losses that were logged."""
-    with torch.device("meta"):
-        shapes = {n: tuple(p.shape) for n, p in DiT(run.model).named_parameters()}
+    facts = specification_of(run.model)
     loaded = load_latest(folder / "checkpoints")
     if loaded is None or loaded.index["step"] != STEPS:
         raise RuntimeError(f"{folder}: has no checkpoint of step {STEPS}")
-    state = {f"{k}/{n}": t for k in KINDS for n, t in loaded.tensors(k, shapes).items()}
+    state = {
+        f"{kind}/{name}": tensor
+        for kind in KINDS
+        for name, tensor in loaded.tensors(kind, facts.shapes, facts.cuts).items()
+    }
     records = read_metrics(folder / "metrics.jsonl")
     losses = [record["train_loss"] for record in records if "train_loss" in record]
     return {**state, "losses": torch.tensor(losses, dtype=torch.float64)}

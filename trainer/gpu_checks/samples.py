@@ -4,17 +4,19 @@ import random
 from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from data.dataset.shards import ShardWriter, write_manifest
+from models.architecture import Initial, specification_of
 from models.attention import Attend, attend_segments
 from models.config import ModelConfig
-from models.dit.count import count_flops
+from models.count import count_flops
 from models.dit.embed import position_features, token_positions
-from models.dit.model import DiT
+from models.network import build_network
 from models.pack import TokenPack
 from trainer.diffusion.micro_batch import MicroBatch, own_noise
 from trainer.parallel.engine import Values
@@ -88,18 +90,16 @@ def random_values(model: ModelConfig, device: str = "cpu") -> Values:
 def _draw_values(
     model: ModelConfig, device: str, names: Collection[str]
 ) -> Iterator[tuple[str, Tensor]]:
-    with torch.device("meta"):
-        blueprint = DiT(model)
     draw = torch.Generator(device).manual_seed(0)
-    for name, parameter in blueprint.named_parameters():
-        spread = parameter.shape[1] ** -0.5 if parameter.dim() == 2 else 0.1
-        value = torch.randn(parameter.shape, generator=draw, device=device) * spread
-        yield name, value + name.endswith(("norm.weight", "temperature"))
+    for name, weight in specification_of(model).weights.items():
+        spread = weight.shape[1] ** -0.5 if len(weight.shape) == 2 else 0.1
+        value = torch.randn(weight.shape, generator=draw, device=device) * spread
+        yield name, value + (weight.initial is Initial.ones)
 
 
-def build_model(model: ModelConfig, attend: Attend = attend_segments) -> DiT:
+def build_model(model: ModelConfig, attend: Attend = attend_segments) -> Any:
     """Return a network on CPU with the weights of :func:`random_values`."""
-    network = DiT(model, attend)
+    network = build_network(model, attend)
     parameters = dict(network.named_parameters())
     with torch.no_grad():
         for name, value in _draw_values(model, "cpu", parameters.keys()):

@@ -8,7 +8,7 @@ from functools import cache, partial
 import torch
 
 from models.config import ModelConfig
-from models.dit.count import count_params
+from models.count import count_params
 from trainer.gpu_checks.attention import milliseconds
 from trainer.gpu_checks.curve import train_curve
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from math import ceil, prod
 
+from models.architecture import Reads, Role, specification_of
 from models.config import ModelConfig
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.layout.layout import Coordinates, Layout
-from trainer.layout.plan import split_of
-from trainer.layout.shapes import rank_chunks, rank_shapes
+from trainer.layout.shapes import part_shape, rank_chunks, rank_weights
 
 COMPLEX_BYTES = 8
 MASTER_BYTES = 4  # master weights, moments and averages are fp32 always
@@ -23,8 +23,6 @@ MASTER_BYTES = 4  # master weights, moments and averages are fp32 always
 # smaller model), and DeepSpeed 0.19's default of what ZeRO 3 keeps gathered.
 REDUCE_BUCKET, LIVE_PARAMS = 500_000_000, 1_000_000_000
 PARTITION_ALIGNMENT = 2  # ZeRO 1 and 2 pad a flat group to a multiple of this times its ranks
-
-_EMBEDDINGS = ("patch_in.", "place_in.", "condition.0.", "caption_in.")  # as in models/dit/roles.py
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -158,17 +156,14 @@ def _groups(model: ModelConfig, parallel: ParallelConfig, place: Coordinates) ->
     Within a group, embeddings come before vectors and matrices before the head.
     """
     layout = parallel.layout
-    sizes: dict[int, list[int]] = {role: [] for role in range(4)}
-    for name, shape in rank_shapes(model, layout, parallel.interleave, place).items():
-        if len(shape) < 2:
-            role = 1
-        elif name.startswith(_EMBEDDINGS):
-            role = 0
-        else:
-            role = 3 if name.startswith("head.") else 2
-        sizes[role].append(prod(shape))
+    sizes: dict[Role, list[int]] = {role: [] for role in Role}
+    for weight in rank_weights(model, layout, parallel.interleave, place).values():
+        sizes[weight.role].append(prod(part_shape(weight, layout.tp)))
     index = place.dp * layout.cp + place.cp
-    both = (sizes[0] + sizes[1], sizes[2] + sizes[3])
+    both = (
+        sizes[Role.embedding] + sizes[Role.vector],
+        sizes[Role.matrix] + sizes[Role.head],
+    )
     return [_Group(group, layout.replicas, index) for group in both]
 
 
@@ -263,25 +258,36 @@ def _tensor_flows(
 
     Around self-attention, cross-attention and MLP each: a gather of own rows (R / cp tp, D) before,
     a reduce-scatter of (R / cp, D) after; backward the other way round. Gathered rows are not kept
-    under selective recomputation. Both modulations are put together from parts of (M, 6 D / tp) and
-    (M, 2 D / tp). The gradient of each whole parameter is summed once a micro-batch, since each
-    rank sees the rows it holds.
+    under selective recomputation. Cut layers over conditions, such as both modulations, are put
+    together from parts of (M, 6 D / tp) and (M, 2 D / tp). The gradient of each whole parameter is
+    summed once a micro-batch, since each rank sees the rows it holds.
     """
     layout, e = parallel.layout, element_bytes(parallel)
     if layout.tp == 1:
         return {}
-    gathers = 3 * _passes(model, parallel, place, work, (Recompute.selective, Recompute.full))
-    scatters = 3 * _passes(model, parallel, place, work, (Recompute.full,))
-    own = work.rows // layout.row_shards * model.width * e
-    shapes = rank_shapes(model, layout, parallel.interleave, place)
-    whole = [prod(shape) for name, shape in shapes.items() if split_of(name) is None]
-    joined = [shape[0] for name, shape in shapes.items() if name.endswith("modulation.bias")]
+    facts = specification_of(model)
+    gathers = _passes(model, parallel, place, work, (Recompute.selective, Recompute.full))
+    scatters = _passes(model, parallel, place, work, (Recompute.full,))
+    own = work.rows // layout.row_shards * e
+    weights = rank_weights(model, layout, parallel.interleave, place).values()
+    whole = [weight.size for weight in weights if weight.cut is None]
+    joined = [
+        part_shape(weight, layout.tp)[0]
+        for weight in weights
+        if weight.cut is not None and weight.reads is Reads.segments
+    ]
     parts = work.micros * work.segments * e * sum(joined)
     more = work.micros * len(joined)
     return {
-        "tp_gather": _gather(gathers + more, gathers * own + parts, layout.tp),
+        "tp_gather": _gather(
+            gathers * len(facts.gathers) + more,
+            gathers * own * sum(facts.gathers) + parts,
+            layout.tp,
+        ),
         "tp_reduce_scatter": _scatter(
-            scatters + more, (scatters * own + parts) * layout.tp, layout.tp
+            scatters * len(facts.sums) + more,
+            (scatters * own * sum(facts.sums) + parts) * layout.tp,
+            layout.tp,
         ),
         "tp_all_reduce": _all_reduce(
             work.micros * len(whole), work.micros * e * sum(whole), layout.tp
@@ -294,20 +300,22 @@ def _context_flows(
 ) -> dict[str, Flow]:
     """Context parallelism (Jacobs et al. 2023, section 3.2): 4 R D / (cp tp) elements a block.
 
-    One all-to-all of queries, keys and values together and one of the output, forward and backward.
+    One all-to-all of queries, keys and values together and one of the output, forward and backward,
+    for each attention among rows.
     """
     layout, e = parallel.layout, element_bytes(parallel)
     if layout.cp == 1:
         return {}
     passes = _passes(model, parallel, place, work, (Recompute.full,))
-    payload = passes * 4 * (work.rows // layout.cp) * (model.width // layout.tp) * e
-    return {"cp_all_to_all": _scatter(2 * passes, payload, layout.cp)}
+    widths = specification_of(model).exchanges
+    payload = passes * 4 * (work.rows // layout.cp) * (sum(widths) // layout.tp) * e
+    return {"cp_all_to_all": _scatter(2 * passes * len(widths), payload, layout.cp)}
 
 
 def _pipeline_flows(
     model: ModelConfig, parallel: ParallelConfig, place: Coordinates, work: Work
 ) -> dict[str, Flow]:
-    """Messages between stages: the stream (own rows, condition, modulation, captions) and back.
+    """Messages between stages: the fields of the network's stream, and back.
 
     A rank receives as many bytes as it sends.
     """
@@ -320,9 +328,9 @@ def _pipeline_flows(
 
 
 def message_values(model: ModelConfig, layout: Layout, work: Work) -> int:
-    """Return the values of a message between pipeline stages, see ``models.dit.model.Stream``."""
-    rows = work.rows // layout.row_shards
-    return model.width * (rows + 7 * work.segments + work.captions)
+    """Return the values of a message between pipeline stages."""
+    facts = specification_of(model)
+    return facts.message_values(work.rows // layout.row_shards, work.segments, work.captions)
 
 
 def _zero_flows(
@@ -389,8 +397,9 @@ def checkpoint_bytes(
     layout = parallel.layout
     later, interleave = layout.pp - 1 - place.pp, parallel.interleave
     chunks = rank_chunks(model, layout, interleave, place)
-    own = work.rows // layout.row_shards * model.width * element_bytes(parallel)
-    rotation = work.rows // layout.cp * (model.head_dim // 2) * COMPLEX_BYTES
+    facts = specification_of(model)
+    own = work.rows // layout.row_shards * facts.row_width * element_bytes(parallel)
+    rotation = work.rows // layout.cp * facts.rotation * COMPLEX_BYTES
     kept = own * sum(len(chunk.blocks) for chunk in chunks) + rotation * len(chunks)
     if interleave == 1:
         return kept * min(later + 1, work.micros)

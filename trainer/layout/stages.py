@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from models.architecture import Reads, Weight, products, specification_of
 from models.config import ModelConfig
-from models.dit.count import count_flops
+from models.count import BACKWARD_FACTOR
 
 # The segment whose cost stands for all: a pack's attention depends on its clips, the balance of
 # stages hardly does, since blocks are alike and only embeddings and head differ from them.
@@ -37,12 +38,19 @@ def cut_chunks(model: ModelConfig, count: int) -> list[Chunk]:
 
 def part_costs(model: ModelConfig) -> tuple[tuple[float, float], float]:
     """Return ((embeddings, head), block) in FLOPs of a typical segment."""
-    s, c, D, V = SEGMENT_TOKENS, SEGMENT_CAPTION, model.width, model.values_per_token
-    shallow = ModelConfig(**{**vars(model), "depth": 1})
-    deep = ModelConfig(**{**vars(model), "depth": 2})
-    one, two = (count_flops(m, [s], [c]).total for m in (shallow, deep))
-    head = 3.0 * (2 * s * D * V + 4 * D * D)
-    return (one - (two - one) - head, head), float(two - one)
+    facts, s, c = specification_of(model), SEGMENT_TOKENS, SEGMENT_CAPTION
+    keys = {Reads.rows: s, Reads.captions: c}
+    attended = sum(4 * s * keys[a.keys] * a.width for a in facts.block.attentions)
+    block = _matrix_flops(facts.block.weights) + attended
+    ends = (float(BACKWARD_FACTOR * _matrix_flops(w)) for w in (facts.before, facts.after))
+    first, last = ends
+    return (first, last), float(BACKWARD_FACTOR * block)
+
+
+def _matrix_flops(weights: Sequence[Weight]) -> int:
+    """Return forward FLOPs of matrix products over the typical segment."""
+    times = {Reads.rows: SEGMENT_TOKENS, Reads.captions: SEGMENT_CAPTION, Reads.segments: 1}
+    return 2 * sum(count * products(weights, reads) for reads, count in times.items())
 
 
 def _best_cuts(costs: Sequence[float], count: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from data.shell import command
 from trainer.config import WandbMode
 from trainer.mirror.tail import read_sent
 
@@ -45,18 +46,12 @@ def sync(folder: Path, seconds: float) -> bool:
     return done.returncode == 0 and not sent.offline
 
 
+@command(__doc__, kept="what was sent stays sent. Run the same command again.")
 def main(argv: list[str]) -> int:
     """Parse the command line and send; exit status 1 where a run could not be sent."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
-    try:
-        seconds = _seconds([word for word in argv if word.startswith("seconds=")])
-        given = [Path(word) for word in argv if not word.startswith("seconds=")]
-        folders = [found for folder in given for found in find_folders(folder)]
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    seconds = _seconds([word for word in argv if word.startswith("seconds=")])
+    given = [Path(word) for word in argv if not word.startswith("seconds=")]
+    folders = [found for folder in given for found in find_folders(folder)]
     failed = 0
     for number, folder in enumerate(folders, 1):
         sent = sync(folder, seconds)
@@ -80,4 +75,4 @@ def _seconds(words: list[str]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

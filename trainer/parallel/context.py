@@ -5,13 +5,13 @@ an all-to-all trades rows for heads, so that each rank sees every row of some he
 length and any place need no further care (Jacobs et al. 2023).
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.architecture import Reads, Specification
 from models.attention import Attend
-from models.dit.model import DiT
 from models.pack import Ragged
 from trainer.parallel.rows import exchange
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-def spread_attention(model: DiT, group: "ProcessGroup") -> None:
+def spread_attention(model: nn.Module, facts: Specification, group: "ProcessGroup") -> None:
     """Make the attention of every block that the model holds work on this rank's rows."""
-    for name, module in model.named_modules():
-        if name.endswith("self_attention"):
-            module.attend = _ulysses(module.attend, group)
-        elif name.endswith("cross_attention"):
-            module.attend = _own_queries(module.attend, group)
+    modules = dict(model.named_modules())
+    for number in range(facts.depth):
+        for attention in facts.block.attentions:
+            module: Any = modules.get(f"blocks.{number}.{attention.module}")
+            if module is not None:
+                among_rows = attention.keys is Reads.rows
+                spread = _ulysses if among_rows else _own_queries
+                module.attend = spread(module.attend, group)
 
 
 def _ulysses(attend: Attend, group: "ProcessGroup") -> Attend:

@@ -15,14 +15,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from models.architecture import specification_of
 from models.attention import Attend, attend_segments
 from models.config import ModelConfig
-from models.dit.roles import role_groups
 from models.pack import TokenPack
+from models.precondition import Coefficients, velocity_coefficients
+from models.roles import role_groups
 from trainer.config import OptimConfig
 from trainer.layout.config import ParallelConfig, Precision
 from trainer.layout.cost import reduce_bucket
-from trainer.layout.plan import Fragment, split_of
+from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.optimizer import HeldAdamW
 from trainer.parallel.pipeline import Pipeline
@@ -30,7 +32,6 @@ from trainer.parallel.stage import (
     build_stage,
     materialise,
     own_part,
-    restore_buffers,
 )
 
 # wanted names -> name and full value of at least these, in the order of ``named_parameters``
@@ -40,7 +41,7 @@ Values = Callable[[Collection[str]], Iterator[tuple[str, Tensor]]]
 class Engine:
     """A model under a layout and ZeRO 0, 1, 2 or 3, with AdamW.
 
-    values: full values of the parameters, as ``models.dit.model.initial_values`` yields them.
+    values: full values of the parameters, as ``models.network.initial_values`` yields them.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class Engine:
         parallel: ParallelConfig,
         mesh: Mesh,
         attend: Attend = attend_segments,
+        precondition: Coefficients = velocity_coefficients,
     ) -> None:
         self.mesh, self.zero_stage, self._clip = mesh, parallel.zero_stage, optim.clip
         self.dtype = torch.bfloat16 if parallel.precision is Precision.bf16 else torch.float32
-        self._grad_norm, self._allowed = 0.0, True
-        self.stage = build_stage(model, parallel, mesh, attend)
+        self._grad_norm, self._cuts = 0.0, specification_of(model).cuts
+        self.stage = build_stage(model, parallel, mesh, attend, precondition)
         materialise(self.stage, values, parallel, mesh)
         self.pipeline = Pipeline(mesh, len(self.stage.chunks))
         self._names = [name for name, _ in self.stage.model.named_parameters()]
@@ -65,7 +67,7 @@ class Engine:
         if parallel.zero_stage == 0 and mesh.layout.replicas == 1:
             # Nobody to reduce with: DeepSpeed would still copy every gradient there and back.
             self._engine.enable_backward_allreduce = False
-        restore_buffers(self.stage.model, mesh.device)
+        self.stage.model.restore_buffers(mesh.device)
         parameters = self.stage.model.parameters()
         # DeepSpeed hangs its own attributes on parameters
         self._parameters: dict[str, Any] = dict(zip(self._names, parameters, strict=True))
@@ -154,7 +156,7 @@ class Engine:
             for name, full in values(own.keys()):
                 if name in own:
                     piece, start = own[name], starts[name]
-                    part = own_part(name, full, self.mesh).reshape(-1)
+                    part = own_part(self._cuts.get(name), full, self.mesh).reshape(-1)
                     piece.copy_(part[start : start + len(piece)])
 
     def set_progress(self, updates: int) -> None:
@@ -221,7 +223,7 @@ class Engine:
         return float(norm)
 
     def _is_split(self, name: str) -> bool:
-        return self.mesh.layout.tp > 1 and split_of(name) is not None
+        return self.mesh.layout.tp > 1 and name in self._cuts
 
     def _create_state(self) -> None:
         """Create AdamW's state now, so that fragments exist before the first step."""

@@ -108,7 +108,7 @@ def start_mesh(config: ParallelConfig) -> Mesh:
     if world != config.processes:
         raise ValueError(
             f"parallel.processes={config.processes}: must equal the started processes={world}. "
-            "Start the run with python -m trainer.train, which starts the right number."
+            "Start the run with kinescale train, which starts the right number."
         )
     for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
         os.environ.setdefault(key, value)

@@ -1,31 +1,33 @@
 """One rank's part of a model: the chunks of its pipeline stage, cut over tensor ranks."""
 
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.architecture import Reads, Specification, Split, specification_of
 from models.attention import Attend
 from models.config import ModelConfig
-from models.dit.model import DiT, Stream
-from models.dit.precondition import value_spread
+from models.network import build_network
 from models.pack import TokenPack
+from models.precondition import Coefficients
 from trainer.layout.config import ParallelConfig
-from trainer.layout.plan import split_of
 from trainer.layout.stages import Chunk, chunks_of, cut_chunks
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.recompute import compile_blocks, recompute_blocks
 
-_FIRST = ("patch_in", "place_in", "condition", "modulation", "caption_in", "null_caption")
-_LAST = ("head_modulation", "head")
-
 
 class Stage(nn.Module):
-    """The chunks of one pipeline stage; without pipeline parallelism one chunk, the whole model."""
+    """The chunks of one pipeline stage; without pipeline parallelism one chunk, the whole model.
 
-    def __init__(self, model: DiT, chunks: list[Chunk]) -> None:
+    model: a ``models.network.Network`` that holds this rank's part.
+    """
+
+    def __init__(self, model: nn.Module, facts: Specification, chunks: list[Chunk]) -> None:
         super().__init__()
-        self.model, self.chunks = model, chunks
+        self.model: Any = model
+        self.facts, self.chunks = facts, chunks
 
     def forward(
         self, chunk: int, pack: TokenPack, x_t: Tensor, t: Tensor, incoming: Tensor | None
@@ -40,42 +42,46 @@ class Stage(nn.Module):
         stream = model.run_blocks(pack, stream, part.blocks)
         if part.is_last:
             return torch.addcmul(c_skip * x_t, c_out, model.read_out(pack, stream))
-        fields = (stream.x, stream.condition, stream.modulation, stream.caption)
+        fields = (getattr(stream, field.name) for field in self.facts.stream)
         return torch.cat([field.flatten() for field in fields])
 
     def message_sizes(self, pack: TokenPack) -> list[int]:
         """Return how many values each field of a message holds, in order."""
-        width, segments = self.model.config.width, len(pack.lengths)
         captions = sum(max(n, 1) for n in pack.caption_lengths)
-        return [len(pack.segment) * width, segments * width, segments * 6 * width, captions * width]
+        times = {
+            Reads.rows: len(pack.segment),
+            Reads.segments: len(pack.lengths),
+            Reads.captions: captions,
+        }
+        return [times[field.reads] * field.width for field in self.facts.stream]
 
-    def _unpack(self, message: Tensor, pack: TokenPack) -> Stream:
-        width = self.model.config.width
-        x, condition, modulation, caption = message.split(self.message_sizes(pack))
-        return Stream(
-            x=x.view(-1, width),
-            condition=condition.view(-1, width),
-            modulation=modulation.view(-1, 6 * width),
-            caption=caption.view(-1, width),
-        )
+    def _unpack(self, message: Tensor, pack: TokenPack) -> Any:
+        fields = zip(self.facts.stream, message.split(self.message_sizes(pack)), strict=True)
+        return self.model.stream(**{f.name: part.view(-1, f.width) for f, part in fields})
 
 
-def build_stage(config: ModelConfig, parallel: ParallelConfig, mesh: Mesh, attend: Attend) -> Stage:
-    """Build this rank's part on the meta device: shapes and plans, no values yet."""
-    chunks = cut_chunks(config, parallel.pp * parallel.interleave)
+def build_stage(
+    config: ModelConfig,
+    parallel: ParallelConfig,
+    mesh: Mesh,
+    attend: Attend,
+    precondition: Coefficients,
+) -> Stage:
+    """Build this rank's part on the meta device: shapes and cuts, no values yet."""
+    facts, chunks = specification_of(config), cut_chunks(config, parallel.pp * parallel.interleave)
     own = chunks_of(chunks, mesh.place.pp, parallel.pp)
     with torch.device("meta"):
-        model = DiT(config, attend)
-    _prune(model, own)
+        model = build_network(config, attend, precondition)
+    _prune(model, facts, own)
     if parallel.tp > 1:
         from trainer.parallel.tensor import split_layers
 
-        split_layers(model, mesh.groups["tp"])
+        split_layers(model, facts, mesh.groups["tp"])
     if parallel.cp > 1:
         from trainer.parallel.context import spread_attention
 
-        spread_attention(model, mesh.groups["cp"])
-    return Stage(model, own)
+        spread_attention(model, facts, mesh.groups["cp"])
+    return Stage(model, facts, own)
 
 
 def materialise(
@@ -87,46 +93,39 @@ def materialise(
     """Give a stage real parameters on this rank's device, filled from full values by name."""
     model = stage.model
     model.to_empty(device=mesh.device)
-    restore_buffers(model, mesh.device)
+    model.restore_buffers(mesh.device)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in values(parameters.keys()):
             if name in parameters:
-                parameters[name].copy_(own_part(name, value, mesh))
+                parameters[name].copy_(own_part(stage.facts.cuts.get(name), value, mesh))
     if parallel.tp > 1:
         from trainer.parallel.tensor import mark_cut, sum_whole_gradients
 
-        mark_cut(model)
-        sum_whole_gradients(model, mesh.groups["tp"])
+        mark_cut(model, stage.facts)
+        sum_whole_gradients(model, stage.facts, mesh.groups["tp"])
     blocks = [model.blocks[number] for chunk in stage.chunks for number in chunk.blocks]
     recompute_blocks(blocks, parallel.recompute)
     if parallel.compile:
         compile_blocks(blocks)
 
 
-def restore_buffers(model: DiT, device: torch.device) -> None:
-    """Set the buffers, which stay fp32 whatever the parameters are."""
-    model.sigma = value_spread(model.config.spread).to(device)
-
-
-def own_part(name: str, full: Tensor, mesh: Mesh) -> Tensor:
-    """Return this tensor rank's part of a full parameter."""
-    split = split_of(name)
-    if split is None or mesh.layout.tp == 1:
+def own_part(cut: Split | None, full: Tensor, mesh: Mesh) -> Tensor:
+    """Return this tensor rank's part of a full parameter, which is cut so or not at all."""
+    if cut is None or mesh.layout.tp == 1:
         return full
-    return split.cut(full, mesh.place.tp, mesh.layout.tp)
+    return cut.cut(full, mesh.place.tp, mesh.layout.tp)
 
 
-def _prune(model: DiT, chunks: list[Chunk]) -> None:
+def _prune(model: Any, facts: Specification, chunks: list[Chunk]) -> None:
     """Drop what other stages hold; the names of what stays do not change."""
     held = {number for chunk in chunks for number in chunk.blocks}
-    for number in range(model.config.depth):
+    for number in range(facts.depth):
         if number not in held:
             model.blocks[number] = nn.Identity()
-    absent: list[str] = []
-    absent += () if chunks[0].is_first else _FIRST
-    absent += () if chunks[-1].is_last else _LAST
-    for name in absent:
+    absent = () if chunks[0].is_first else facts.before
+    absent += () if chunks[-1].is_last else facts.after
+    for name in sorted({weight.name.partition(".")[0] for weight in absent}):
         if isinstance(getattr(model, name), nn.Parameter):
             model.register_parameter(name, None)
         else:

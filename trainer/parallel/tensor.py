@@ -1,8 +1,9 @@
 """Tensor parallelism with megatron-core's layers, and sequence parallelism around them.
 
-The layers named in the plan hold a part of their weights (Shoeybi et al. 2019); everything else is
-whole on every tensor rank but works on that rank's rows only. So the gradient of every whole
-parameter is a partial sum, and one rule covers them all: sum it over tensor ranks when it arrives.
+The layers that the specification cuts hold a part of their weights (Shoeybi et al. 2019);
+everything else is whole on every tensor rank but works on that rank's rows only. So the gradient of
+every whole parameter is a partial sum, and one rule covers them all: sum it over tensor ranks when
+it arrives.
 """
 
 import warnings
@@ -11,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.dit.model import DiT
-from trainer.layout.plan import Split, split_of
+from models.architecture import Reads, Specification, Weight
 from trainer.parallel.rows import gather_rows, scatter_sum, sum_ranks
 
 with warnings.catch_warnings():
@@ -63,33 +63,42 @@ class SplitInput(RowParallelLinear):
         return out if self.bias is None else out + self.bias
 
 
-def split_layers(model: DiT, group: "ProcessGroup") -> None:
-    """Swap the layers named in the plan for their parts, on the device of the model (or meta)."""
+def split_layers(model: nn.Module, facts: Specification, group: "ProcessGroup") -> None:
+    """Swap what the specification cuts for its parts, on the device of the model (or meta).
+
+    Linear layers become parts of them; vectors of a module that attends belong to its heads, of
+    which it keeps a part too.
+    """
     with torch.device(next(model.parameters()).device):
         for name, module in list(model.named_modules()):
-            split = split_of(f"{name}.weight")
-            if isinstance(module, nn.Linear) and split is not None:
-                _replace(model, name, _part(module, split, group, name))
-            elif name.endswith(("self_attention", "cross_attention")):
+            weight = facts.weights.get(f"{name}.weight")
+            if isinstance(module, nn.Linear):
+                if weight is not None and weight.cut is not None:
+                    _replace(model, name, _part(module, weight, group))
+                continue
+            if hasattr(module, "attend"):
                 module.num_heads //= group.size()
-                temperature = torch.empty(module.num_heads)
-                module.temperature = nn.Parameter(temperature)
+            for own, parameter in list(module.named_parameters(name, recurse=False)):
+                cut = facts.cuts.get(own)
+                if cut is not None:
+                    shape = cut.shape(tuple(parameter.shape), group.size())
+                    setattr(module, own.rpartition(".")[2], nn.Parameter(torch.empty(shape)))
 
 
-def mark_cut(model: DiT) -> None:
+def mark_cut(model: nn.Module, facts: Specification) -> None:
     """Tell DeepSpeed which parameters are cut; of the others one tensor rank counts in the norm."""
     for name, parameter in model.named_parameters():
-        parameter.tensor_model_parallel = split_of(name) is not None  # type: ignore[attr-defined]
+        parameter.tensor_model_parallel = name in facts.cuts  # type: ignore[attr-defined]
 
 
-def sum_whole_gradients(model: nn.Module, group: "ProcessGroup") -> None:
+def sum_whole_gradients(model: nn.Module, facts: Specification, group: "ProcessGroup") -> None:
     """Sum the gradient of every whole parameter over tensor ranks when it arrives."""
     for name, parameter in model.named_parameters():
-        if split_of(name) is None:
+        if name not in facts.cuts:
             parameter.register_hook(lambda gradient: sum_ranks(gradient, group))
 
 
-def _part(linear: nn.Linear, split: Split, group: "ProcessGroup", name: str) -> nn.Module:
+def _part(linear: nn.Linear, weight: Weight, group: "ProcessGroup") -> nn.Module:
     settings: dict[str, Any] = {
         "config": ModelParallelConfig(
             tensor_model_parallel_size=group.size(),
@@ -101,13 +110,14 @@ def _part(linear: nn.Linear, split: Split, group: "ProcessGroup", name: str) -> 
         "tp_group": group,
     }
     features = linear.in_features, linear.out_features
-    if split.dim == 1:
+    assert weight.cut is not None
+    if weight.cut.dim == 1:
         return SplitInput(*features, input_is_parallel=True, skip_bias_add=True, **settings)
     settings |= {"gather_output": False, "disable_grad_reduce": True}
-    if name.endswith("modulation"):
+    if weight.reads is Reads.segments:
         return JoinedOutput(*features, **settings)
     part = SplitOutput(*features, **settings)
-    part.reads_own_rows = not name.endswith("cross_attention.kv")  # captions are whole everywhere
+    part.reads_own_rows = weight.reads is Reads.rows  # captions are whole everywhere
     return part
 
 

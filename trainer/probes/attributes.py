@@ -10,7 +10,6 @@ not used. Right means: on the drawn clip it sees what the prompt's truth says.
 keys: split=val_worlds train_split=train train_clips=2000 check_clips=400
 """
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
+from data.shell import command
 from data.worlds.palette import COLOURS
 from trainer.probes.common import ClipSource, Frames, ProbeConfig, read_clip, run_probe, truths_of
 
@@ -215,10 +215,11 @@ def measure(config: ProbeConfig, source: ClipSource, clips: list[dict[str, str]]
     return {"measures": measures, "quality": quality, "clips": found, "notes": notes}
 
 
+@command(__doc__)
 def main(argv: list[str]) -> int:
     """Run the command line; return the exit status."""
-    return run_probe(argv, __doc__, measure)
+    return run_probe(argv, measure)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

@@ -4,8 +4,6 @@ A probe learns on clips whose truth is known, is checked on held-out ones, and t
 that a model drew. All of them have been through the codec, so that its blur is the same for all.
 """
 
-import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
+from data.command_line import read_json
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_truth
 from data.decode.decoders import decode_by_first
@@ -95,7 +94,7 @@ class ClipSource:
         if not infos:
             raise ValueError(
                 f"root={root}: {split} holds no moving clips with truth. Use those that "
-                "python -m data.worlds films, not their latents."
+                "kinescale worlds films, not their latents."
             )
         reader = SampleReader(replace(self._run.data, root=root), split, infos)
         try:
@@ -141,22 +140,14 @@ def truths_of(root: str, split: str, keys: set[str]) -> dict[str, dict[str, Any]
 
 def run_probe(
     argv: list[str],
-    help_text: str | None,
     measure: Callable[[ProbeConfig, ClipSource, list[dict[str, str]]], dict[str, Any]],
 ) -> int:
     """Parse a probe's command line, measure and write; return the exit status."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(help_text)
-        return 0
-    try:
-        config = _parse(argv)
-        clips = json.loads(Path(config.clips).read_text())
-        result = measure(config, ClipSource(load_run(Path(config.run))), clips)
-        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(config.out), result)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = _parse(argv)
+    clips = read_json(Path(config.clips), "clips")
+    result = measure(config, ClipSource(load_run(Path(config.run))), clips)
+    Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+    write_json(Path(config.out), result)
     for row in result["quality"]:
         print(f"{row['measure']}, {row['what']}: {row['value']:.3f} ({row['clips']} clips)")
     return 0

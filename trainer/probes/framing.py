@@ -15,7 +15,6 @@ known, the error of that share is measured and reported beside the result.
 keys: split=val_worlds train_split=train train_clips=400 check_clips=200
 """
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.ndimage import find_objects, label
 
 from data.derive.crop import crop_truth, square_window
+from data.shell import command
 from trainer.probes.common import (
     ClipSource,
     Frames,
@@ -96,7 +96,7 @@ def subject_of(truth: dict[str, Any]) -> dict[str, Any]:
         if track["subject"]:
             found: dict[str, Any] = track
             return found
-    raise ValueError("truth.objects: none is the subject. Use clips of python -m data.worlds.")
+    raise ValueError("truth.objects: none is the subject. Use clips of kinescale worlds.")
 
 
 def learn_palette(clips: Iterable[Known]) -> Palette:
@@ -118,7 +118,7 @@ def learn_palette(clips: Iterable[Known]) -> Palette:
             # A ball fills pi / 4 of its box, a box a little more.
             areas.append(0.8 * (box[2] - box[0]) * (box[3] - box[1]) / side**2)
     if not inside:
-        raise ValueError("train_split: holds no subject. Use clips of python -m data.worlds.")
+        raise ValueError("train_split: holds no subject. Use clips of kinescale worlds.")
     names = sorted(inside)
     colours = [_centres(inside[name], _SUBJECT_COLOURS) for name in names]
     owner = [number for number in range(len(names)) for _ in range(_SUBJECT_COLOURS)]
@@ -267,10 +267,11 @@ def measure(config: ProbeConfig, source: ClipSource, clips: list[dict[str, str]]
     return {"measures": list(MEASURES), "quality": quality, "clips": found, "notes": notes}
 
 
+@command(__doc__)
 def main(argv: list[str]) -> int:
     """Run the command line; return the exit status."""
-    return run_probe(argv, __doc__, measure)
+    return run_probe(argv, measure)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

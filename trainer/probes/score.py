@@ -11,7 +11,6 @@ caption, every clip's key, world and loss, with the standard error over noise dr
 the loss on the same clips under other noise for every one of noise_seeds.
 """
 
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +23,7 @@ from typing_extensions import Doc
 from data.bounds import check_bounds
 from data.dataset.sample import world_of
 from data.files import write_json
+from data.shell import command
 from trainer.config import CaptionUse, Seed
 
 
@@ -103,23 +103,17 @@ def parse(argv: list[str]) -> ScoreConfig:
     return config
 
 
+@command(__doc__)
 def main(argv: list[str]) -> int:
     """Parse the command line, measure and write."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    try:
-        config = parse(argv)
-        result = score(config)
-        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(config.out), result)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = parse(argv)
+    result = score(config)
+    Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+    write_json(Path(config.out), result)
     for use, value in result["captions"].items():
         print(f"{use} captions: loss {value['loss']:.4f} +- {value['noise']:.4f} (noise draws)")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

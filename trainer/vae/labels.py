@@ -46,7 +46,7 @@ def choose_labels(frames: Iterable[set[str]], most: int, min_share: float) -> li
     if not kept:
         raise ValueError(
             f"min_share={min_share}: no label is that common on {total} frames. Use clips whose "
-            "truth is known: python -m data.worlds --help."
+            "truth is known: kinescale worlds --help."
         )
     kept.sort(key=lambda item: (-item[0], item[1]))
     return [label for _, label in kept[:most]]

@@ -1,6 +1,6 @@
 """Train the perceptual encoder on what simulators know of their frames.
 
-usage: python -m trainer.train experiment=perceptual_tiny data.root=DATASET [key=value ...]
+usage: kinescale train experiment=perceptual_tiny data.root=DATASET [key=value ...]
 
 The labels (floors, walls, light, cameras, objects in sight) come from the truth in the shards. The
 same command resumes a run, a finished one is not repeated. The encoder is in RUN/encoder: use it
@@ -44,7 +44,7 @@ class PerceptualTask:
         if not known:
             raise ValueError(
                 f"data.root={run.data.root}: nothing is known of its clips. Use rendered ones: "
-                "python -m data.worlds --help."
+                "kinescale worlds --help."
             )
         self._truths: dict[str, dict[str, Any]] = {}
         labels = (self._labels(run.data.train_split, info, 0) for info in known)

@@ -16,7 +16,7 @@ def read_perceptual_card(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"loss.perceptual_path={folder}: holds no perceptual encoder ({error}). Train one: "
-            "python -m trainer.train experiment=perceptual_tiny. Or use loss.perceptual=0."
+            "kinescale train experiment=perceptual_tiny. Or use loss.perceptual=0."
         ) from error
     if card.get("kind") != KIND or not {"network", "digest"} <= set(card):
         raise ValueError(

@@ -1,9 +1,9 @@
 """Measure the statistics of a codec's latents on a training split, and store them beside it.
 
-usage: python -m trainer.vae.statistics codec.path=FOLDER data.root=DATASET [key=value ...]
+usage: kinescale codec-statistics codec.path=FOLDER data.root=DATASET [key=value ...]
 
 example:
-  python -m trainer.vae.statistics codec.path=models/wan data.root=datasets/demo/video
+  kinescale codec-statistics codec.path=models/wan data.root=datasets/demo/video
 
 FOLDER holds an autoencoder that ``diffusers`` saved (``config.json`` and safetensors). Its stride
 and channels are found by coding an empty clip; mean, scale and spread by encoding ``samples``
@@ -11,7 +11,6 @@ and channels are found by coding an empty clip; mean, scale and spread by encodi
 ``codec=diffusers codec.path=FOLDER``. Networks trained here have their statistics already.
 """
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from typing_extensions import Doc
 
 from data.config import DataConfig
 from data.loading.loader import load_fixed
+from data.shell import command
 from data.show.progress import Progress
 from models.codec.codec import Codec
 from models.config import CodecConfig, CodecKind
@@ -78,25 +78,19 @@ def describe(folder: Path, data: DataConfig, samples: int) -> dict[str, Any]:
     return card
 
 
+@command(__doc__)
 def main(argv: list[str]) -> int:
     """Parse the command line, measure and write."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    try:
-        config = parse_as(StatisticsConfig, argv)
-        if not config.codec.path:
-            raise ValueError("codec.path=: must name a folder. See --help.")
-        if config.codec.kind is not CodecKind.diffusers:
-            raise ValueError(
-                f"codec.kind={config.codec.kind}: only pretrained networks are measured. "
-                "Networks trained here carry their statistics."
-            )
-        folder = resolve(config.codec.path)
-        card = describe(folder, config.data, config.samples)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = parse_as(StatisticsConfig, argv)
+    if not config.codec.path:
+        raise ValueError("codec.path=: must name a folder. See --help.")
+    if config.codec.kind is not CodecKind.diffusers:
+        raise ValueError(
+            f"codec.kind={config.codec.kind}: only pretrained networks are measured. "
+            "Networks trained here carry their statistics."
+        )
+    folder = resolve(config.codec.path)
+    card = describe(folder, config.data, config.samples)
     print(f"{folder}/codec.json: stride {card['stride']}, {card['channels']} channels")
     print("latent mean per channel:", " ".join(f"{v:+.4f}" for v in card["mean"]))
     print(f"latent scale: {card['scale']:.4f}")
@@ -105,4 +99,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main.run()

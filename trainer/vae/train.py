@@ -1,7 +1,7 @@
 """Train a video compression network.
 
-usage: python -m trainer.train experiment=vae_tiny data.root=DATASET [key=value ...]
-       python -m trainer.train --run FOLDER      start or resume a frozen run
+usage: kinescale train experiment=vae_tiny data.root=DATASET [key=value ...]
+       kinescale train --run FOLDER      start or resume a frozen run
 
 The same command resumes a run, a finished one is not repeated. The network, with the statistics of
 its latents, is in RUN/codec: use it with codec.kind=vae codec.path=RUN/codec.

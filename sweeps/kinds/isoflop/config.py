@@ -122,7 +122,7 @@ class StudyConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     form: Annotated[
         LawForm,
-        Doc("Form of the law in parameters and tokens; python -m sweeps.fit --help has equations."),
+        Doc("Form of the law in parameters and tokens; kinescale fit --help has equations."),
     ] = LawForm.chinchilla
     level: Annotated[float, Gt(0), Lt(1), Doc("Level of the bootstrap intervals.")] = 0.9
     resamples: Annotated[int, Ge(1), Doc("Draws of the bootstrap.")] = 1000

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from data.dataset.shards import read_index
 from launch.local.process import Job
-from models.dit.count import count_params
+from models.count import count_params
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import Recipe, recipe_for

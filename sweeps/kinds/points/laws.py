@@ -1,6 +1,6 @@
 """Analyses that fit one of the laws of sweeps/fit to the study's table.
 
-Each fits runs.csv as it lies on disk, so that anyone can refit it with ``python -m sweeps.fit``.
+Each fits runs.csv as it lies on disk, so that anyone can refit it with ``kinescale fit``.
 """
 
 import math

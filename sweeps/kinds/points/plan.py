@@ -15,7 +15,7 @@ from data.dataset.tokens import tokens
 from data.loading.mixture import limited
 from launch.local.process import Job
 from models.config import ModelConfig
-from models.dit.count import count_params
+from models.count import count_params
 from sweeps.kinds.points.config import PointsConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.clips import StandIn

@@ -17,7 +17,7 @@ from sweeps.report.wording import (
 from sweeps.study.results import FREE_EPOCHS
 
 DECAYED = 0.05  # of the peak: a last step's rate below this share counts as decayed
-EMBEDDINGS = ("embedding", "conditioning", "head")  # of params_detail, models/dit/count.py
+EMBEDDINGS = ("embedding", "conditioning", "head")  # of params_detail, models/count.py
 
 
 def counted_params(inputs: Inputs) -> Found:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from models.dit.model import DiT
+from models.architecture import specification_of
 from trainer.checkpoint.write import Loaded, load_latest, verify
 from trainer.config import compose_run, freeze, load_run
 from trainer.run.metrics import read_metrics
@@ -61,11 +61,9 @@ def saved_at(folder: Path, step: int) -> Loaded:
 
 def tensors(loaded: Loaded) -> dict[str, torch.Tensor]:
     """Return all tensors of a checkpoint of a run, by kind and name."""
-    with torch.device("meta"):
-        model = DiT(load_run(loaded.folder.parents[1]).model)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    found = {kind: loaded.tensors(kind, shapes) for kind in KINDS}
-    return {f"{kind} {name}": found[kind][name] for kind in KINDS for name in shapes}
+    facts = specification_of(load_run(loaded.folder.parents[1]).model)
+    found = {kind: loaded.tensors(kind, facts.shapes, facts.cuts) for kind in KINDS}
+    return {f"{kind} {name}": found[kind][name] for kind in KINDS for name in facts.shapes}
 
 
 def differing(a: Loaded, b: Loaded, kinds: tuple[str, ...] = KINDS) -> list[str]:

@@ -1,4 +1,4 @@
-"""The same through the command people type: python -m trainer.train, which becomes torchrun."""
+"""The same through the command people type: kinescale train, which becomes torchrun."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ SECONDS = 240.0
 
 
 class Command:
-    """``python -m trainer.train`` with the given words, in a session of its own."""
+    """``kinescale train`` with the given words, in a session of its own."""
 
     def __init__(self, log: Path, *words: str) -> None:
         with log.open("ab") as output:

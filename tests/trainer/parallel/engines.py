@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from models.config import ModelConfig
-from models.dit.model import initial_values
+from models.network import initial_values
+from models.objectives.flow import Flow
 from models.pack import TokenPack
 from trainer.config import OptimConfig
 from trainer.diffusion.ema import PowerEma
@@ -120,11 +121,11 @@ def measure_setting(model: ModelConfig, setting: Setting, zero: bool = False) ->
     engine = Engine(model, values, OptimConfig(), setting.parallel, mesh)
     ema = PowerEma(engine, 0.1)
     for _ in range(1 if setting.zero == 3 else 0):  # ZeRO 3 learns the order of gathers first
-        accumulate(engine, [micro_batch(model, mesh, setting.work.rows)], 1000.0)
+        accumulate(engine, [micro_batch(model, mesh, setting.work.rows)], 1000.0, Flow())
         engine.step(1e-3, lambda norm: True)
     batches = [micro_batch(model, mesh, setting.work.rows) for _ in range(setting.micros)]
     with Recorder(group_names(mesh.groups), zero) as recorder:
-        accumulate(engine, batches, 1000.0)
+        accumulate(engine, batches, 1000.0, Flow())
         held = _weigh(engine, ema)
         del batches
         gc.collect()

@@ -13,14 +13,16 @@ from torch import Tensor
 
 import trainer.diffusion.micro_batch
 from data.loading.loader import Loader
-from models.dit.model import initial_values
+from models.architecture import Specification, specification_of
+from models.attention import attend_segments
+from models.network import initial_values
+from models.objective import build_objective
 from trainer.config import RunConfig
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.loop import _init_generator
 from trainer.diffusion.micro_batch import accumulate, measure, prepare
-from trainer.layout.plan import split_of
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh, stop_mesh
 from trainer.rng import normal
@@ -34,7 +36,7 @@ STEPS, RATE = 5, 1e-2
 class Case:
     """A layout with its ZeRO stage, packs a rank and step, and further overrides.
 
-    mistake: "" or a fault to put in, which the comparison must see.
+    mistake: "" or a fault to put in, which the comparison must see. architecture: of the network.
     """
 
     tp: int = 1
@@ -46,6 +48,7 @@ class Case:
     interleave: int = 1
     extra: str = ""
     mistake: str = ""
+    architecture: str = "dit"
 
     @property
     def world(self) -> int:
@@ -72,13 +75,14 @@ class Case:
             f"accumulate{self.accumulation}",
         ]
         parts += [f"interleave{self.interleave}"] if self.interleave > 1 else []
+        parts += [self.architecture] if self.architecture != "dit" else []
         parts += [p for p in (self.extra.replace("parallel.", ""), self.mistake) if p]
         return "-".join(parts)
 
     @property
     def reference(self) -> "Case":
         """The same steps in one process."""
-        return Case(accumulation=self.packs)
+        return Case(accumulation=self.packs, architecture=self.architecture)
 
 
 def all_cases() -> list[Case]:
@@ -140,6 +144,7 @@ def compose(case: Case, latents: Path) -> RunConfig:
         "model.head_dim=8",
         "optim.clip=0.5",
         "optim.eps=1e-4",
+        f"model.architecture={case.architecture}",
         f"parallel.processes={case.world}",
         f"parallel.zero_stage={case.zero}",
         *axes,
@@ -170,7 +175,9 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
         trainer.diffusion.micro_batch.normal = _shifted(mesh.rank)  # type: ignore[attr-defined]
     loader = Loader(run.data, "train", run.cell, 0, mesh.place.dp, mesh.layout.dp)
     collator = Collator(run.codec, run.text)
-    engine = Engine(run.model, partial(start_values, run), run.optim, run.parallel, mesh)
+    objective, values = build_objective(run.objective), partial(start_values, run)
+    predicts = objective.coefficients
+    engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend_segments, predicts)
     ema = PowerEma(engine, 0.1)
     losses, norms = [], []
     for step in range(STEPS):
@@ -181,7 +188,7 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
         if case.mistake == "mean-of-means":  # every rank divides by what it holds itself
             own_rows = float(sum(batch.pack.valid.sum() for batch in batches))
             denominator = own_rows * mesh.layout.replicas
-        errors = accumulate(engine, batches, denominator)
+        errors = accumulate(engine, batches, denominator, objective)
         (error,) = mesh.sum(sum(float(e.sum(dtype=torch.float64)) for e in errors))
         losses.append(error / values)
         norms.append(engine.step(RATE, lambda norm: True))
@@ -189,7 +196,7 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
     engine.check_equal()
     validator = Validator(run, "val_worlds", collator, mesh, 7)
     with engine.weights(ema.average):
-        validation = validator.measure_by(partial(measure, engine))
+        validation = validator.measure_by(partial(measure, engine, objective))
     found = {"losses": losses, "norms": norms, "validation": validation.loss}
     (folder / f"{case.name}-{mesh.rank}.json").write_text(json.dumps(found))
     _save_weights(engine, folder / f"{case.name}-{mesh.rank}.safetensors")
@@ -213,20 +220,21 @@ def _save_weights(engine: Engine, path: Path) -> None:
     save_file(tensors, path)
 
 
-def weights(case: Case, folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def weights(case: Case, folder: Path, facts: Specification) -> dict[str, Tensor]:
     """Put the weights that the ranks of a case left behind together."""
     parts: dict[str, dict[int, Tensor]] = {}
+    shapes, cuts = facts.shapes, facts.cuts
     for rank in range(case.world):
         for key, tensor in load_file(folder / f"{case.name}-{rank}.safetensors").items():
             name, part, count, start = key.split("|")
-            split = split_of(name) if int(count) > 1 else None
+            split = cuts.get(name) if int(count) > 1 else None
             shape = split.shape(shapes[name], int(count)) if split else shapes[name]
             whole = parts.setdefault(name, {}).setdefault(int(part), torch.full(shape, torch.nan))
             whole.view(-1)[int(start) : int(start) + len(tensor)] = tensor
     found = {}
     for name, shape in shapes.items():
         pieces = [parts[name][i] for i in sorted(parts[name])]
-        split = split_of(name)
+        split = cuts.get(name)
         found[name] = pieces[0] if len(pieces) == 1 or split is None else split.join(pieces)
         assert found[name].shape == shape
         assert found[name].isfinite().all(), f"{case.name}: {name} is incomplete"
@@ -251,14 +259,14 @@ class Difference:
 def compare(case: Case, latents: Path, folder: Path) -> Difference:
     """Compare a case with its single process."""
     start = dict(start_values(compose(case.reference, latents)))
-    shapes = {name: tuple(value.shape) for name, value in start.items()}
-    mine, theirs = (weights(c, folder, shapes) for c in (case, case.reference))
+    facts = specification_of(compose(case.reference, latents).model)
+    mine, theirs = (weights(c, folder, facts) for c in (case, case.reference))
     found, expected = (
         json.loads((folder / f"{c.name}-0.json").read_text()) for c in (case, case.reference)
     )
     moved = [
         _apart(mine[n], theirs[n]) / float((theirs[n] - start[n]).double().norm())
-        for n in shapes
+        for n in facts.shapes
         if not torch.equal(theirs[n], start[n]) or not torch.equal(mine[n], start[n])
     ]
     return Difference(

@@ -14,8 +14,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from models.architecture import specification_of
 from models.config import ModelConfig
-from models.dit.count import count_params
+from models.count import count_params
 from models.dit.model import DiT
 from trainer.layout import cost
 from trainer.layout.config import ParallelConfig
@@ -29,7 +30,6 @@ from trainer.layout.cost import (
     step_traffic,
 )
 from trainer.layout.layout import Coordinates, Layout
-from trainer.layout.plan import split_of
 from trainer.layout.shapes import rank_params, rank_shapes
 from trainer.parallel import engine
 
@@ -273,7 +273,7 @@ def test_parts_of_all_ranks_make_the_whole_model(seed: int) -> None:
             place = Coordinates(tp=tp, pp=pp)
             for name, shape in rank_shapes(model, layout, parallel.interleave, place).items():
                 held[name] = held.get(name, 0) + math.prod(shape)
-    copies = {name: layout.tp if split_of(name) is None else 1 for name in whole}
+    copies = {name: 1 if name in specification_of(model).cuts else layout.tp for name in whole}
     assert held == {name: math.prod(shape) * copies[name] for name, shape in whole.items()}
 
 

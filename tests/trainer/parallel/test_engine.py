@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from data.loading.loader import Loader
+from models.objectives.flow import Flow
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.micro_batch import accumulate, prepare
 from trainer.parallel.engine import Engine
@@ -67,7 +68,7 @@ def decline(cases: list[Case], latents: Path, folder: Path) -> None:
         for allowed in (True, False, True):
             batches = [prepare(pack, run, collator, mesh) for pack in loader.next_step().packs]
             before = _state(engine)
-            accumulate(engine, batches, 1000.0)
+            accumulate(engine, batches, 1000.0, Flow())
             norm = engine.step(1e-2, lambda norm, allowed=allowed: allowed)
             assert 0 < norm < float("inf")
             after = _state(engine)

@@ -5,10 +5,9 @@ from itertools import product
 import pytest
 import torch
 
+from models.architecture import Split, specification_of
 from models.config import ModelConfig
-from models.dit.model import DiT
 from trainer.layout.layout import AXES, Coordinates, Layout
-from trainer.layout.plan import TENSOR_PLAN, Split, split_of
 from trainer.parallel.rows import padded_rows, row_slice
 
 LAYOUTS = [Layout(*sizes) for sizes in product((1, 2, 3), repeat=4)]
@@ -60,15 +59,11 @@ def test_a_tensor_rank_holds_whole_heads_of_queries_keys_and_values() -> None:
     assert torch.equal(part.view(3, 2, size, width), full[:, 2:])
 
 
-def test_every_name_of_the_plan_is_a_parameter_and_all_matrices_of_blocks_are_cut() -> None:
-    with torch.device("meta"):
-        model = DiT(ModelConfig())
-    names = [name for name, _ in model.named_parameters()]
-    for end in TENSOR_PLAN:
-        assert any(name.endswith(end) for name in names), end
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2 and name.startswith("blocks."):
-            assert split_of(name) is not None, name
+def test_all_matrices_of_blocks_are_cut() -> None:
+    facts = specification_of(ModelConfig())
+    for name, shape in facts.shapes.items():
+        if len(shape) == 2 and name.startswith("blocks."):
+            assert name in facts.cuts, name
 
 
 @pytest.mark.parametrize("rows", [1, 5, 24, 97])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from models.dit.model import DiT, initial_values
+from models.architecture import specification_of
+from models.network import initial_values
 from trainer.checkpoint.write import load_latest
 from trainer.diffusion.loop import _init_generator
 from trainer.run.metrics import read_metrics
@@ -74,8 +75,8 @@ def weights(folder: Path, root: Path, kind: str = "param") -> dict[str, Tensor]:
     loaded = load_latest(folder / "checkpoints")
     assert loaded is not None
     assert loaded.index["step"] == STEPS
-    model = DiT(compose(ALONE, root / "latents").model)
-    return loaded.tensors(kind, {n: tuple(p.shape) for n, p in model.named_parameters()})
+    facts = specification_of(compose(ALONE, root / "latents").model)
+    return loaded.tensors(kind, facts.shapes, facts.cuts)
 
 
 def moved_apart(folder: Path, root: Path) -> float:

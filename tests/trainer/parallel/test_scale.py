@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from models.architecture import specification_of
 from models.config import ModelConfig
-from models.dit.count import count_flops, count_params
+from models.count import count_flops, count_params
 from trainer.config import compose_run
 from trainer.layout.cost import (
     RankBytes,
@@ -25,7 +26,6 @@ from trainer.layout.cost import (
     step_traffic,
 )
 from trainer.layout.layout import AXES, Layout
-from trainer.layout.plan import split_of
 from trainer.layout.shapes import rank_params, rank_shapes
 from trainer.parallel.rows import padded_rows
 
@@ -132,7 +132,7 @@ def test_a_rank_of_a_large_world_builds_its_part(setting: Setting) -> None:
         shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
         assert shapes == rank_shapes(MODEL, layout, parallel.interleave, place)
         for name, shape in shapes.items():
-            split = split_of(name)
+            split = specification_of(MODEL).cuts.get(name)
             assert shape == (split.shape(whole[name], layout.tp) if split else whole[name]), name
         assert found["heads"] == [MODEL.num_heads // layout.tp]
         assert found["devices"] == ["meta"]
@@ -144,7 +144,7 @@ def test_all_stages_together_hold_the_model_once() -> None:
         places = [layout.coordinates(rank) for rank in layout.members(0, "tp", "pp")]
         total = sum(rank_params(MODEL, layout, interleave, place) for place in places)
         whole = rank_shapes(MODEL, Layout(), 1, Layout().coordinates(0))
-        repeated = sum(_size(s) for n, s in whole.items() if split_of(n) is None)
+        repeated = sum(_size(s) for n, s in whole.items() if n not in specification_of(MODEL).cuts)
         assert total == count_params(MODEL).total + (layout.tp - 1) * repeated
 
 

@@ -1,0 +1,1 @@
+"""The architectures: one file each, found by its name (models/architecture.py)."""

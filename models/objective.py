@@ -1,0 +1,138 @@
+"""What an objective is, as a value: its draws, its loss, its validation and its sampler.
+
+Torch-free. An objective is a file of ``models/objectives``, or any module named with dots, that
+holds an ``OBJECTIVE``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+from models.seat import member
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.pack import TokenPack
+    from models.precondition import Coefficients
+
+    # (pack, x_t, t) -> the velocity of every value (S, V)
+    Predict = Callable[[TokenPack, Tensor, Tensor], Tensor]
+
+# (purpose, shape) -> standard normal values that depend on the sample and the purpose alone
+Draw = Callable[[str, tuple[int, ...]], "Tensor"]
+
+
+class Prediction(StrEnum):
+    """What the network's output stands for; its prediction is turned into a velocity."""
+
+    velocity = "velocity"  # what a guess linear in x_t leaves of the velocity (EDM)
+    data = "data"  # x_1
+    noise = "noise"  # x_0
+
+
+class Weighting(StrEnum):
+    """How much a squared velocity error weighs at its time in training."""
+
+    uniform = "uniform"
+    data = "data"  # the error of x_1
+    min_snr = "min_snr"
+    sigmoid = "sigmoid"
+
+
+class Settings(Protocol):
+    """What an objective reads of a run, see ``trainer.config.ObjectiveConfig``."""
+
+    kind: str
+    shift_tokens: float
+    prediction: Prediction
+    weight: Weighting
+    t_range: list[float]
+    options: dict[str, float]
+
+
+class Objective(Protocol):
+    """Turns clean packs into a loss that is a sum over values, and noise into clean packs.
+
+    Rows are (S, V) values, segments have one time each (M,), 0 is noise and 1 is data.
+    """
+
+    @property
+    def coefficients(self) -> "Coefficients":
+        """How the network is preconditioned, see ``models.precondition``."""
+
+    def noise(self, draw: Draw, shape: tuple[int, ...]) -> "Tensor":
+        """Return what is drawn for the rows of one sample."""
+
+    def times(self, draws: Sequence[Draw], tokens: "Tensor") -> "Tensor":
+        """Return one training time a sample; ``tokens`` counts those of each."""
+
+    def inputs(self, pack: "TokenPack", x_0: "Tensor", t: "Tensor") -> "Tensor":
+        """Return what the network sees (S, V)."""
+
+    def errors(self, network: "Predict", pack: "TokenPack", x_0: "Tensor", t: "Tensor") -> "Tensor":
+        """Return each row's summed error (S,) as training weighs it."""
+
+    def measured(
+        self, network: "Predict", pack: "TokenPack", x_0: "Tensor", t: "Tensor"
+    ) -> "Tensor":
+        """Return each row's summed error (S,) as validation measures it, whatever was trained."""
+
+    def strata(self, count: int, offset: float) -> "Tensor":
+        """Return the times of validation, one a stratum; ``offset`` in [0, 1) within each."""
+
+    def sample(
+        self,
+        network: "Predict",
+        pack: "TokenPack",
+        x_0: "Tensor",
+        num_steps: int,
+        guidance: float,
+        shift: float,
+    ) -> "Tensor":
+        """Return clean rows made from noise; raise ValueError where the run cannot."""
+
+
+@dataclass(frozen=True)
+class ObjectiveKind:
+    """A kind of objective: how it is built, and the keys of ``objective.options`` that it reads."""
+
+    build: Callable[[Settings], Objective]
+    options: Mapping[str, str]
+
+
+@lru_cache(maxsize=16)
+def find_objective(kind: str) -> ObjectiveKind:
+    """Return the objective of a name; raise ValueError with the remedy."""
+    found = member("objective.kind", kind, "models.objectives", "OBJECTIVE")
+    if not isinstance(found, ObjectiveKind):
+        raise ValueError(
+            f"objective.kind={kind}: its OBJECTIVE is no ObjectiveKind. See models/README.md."
+        )
+    return found
+
+
+def build_objective(settings: Settings) -> Objective:
+    """Build the objective of a run."""
+    return find_objective(settings.kind).build(settings)
+
+
+def check_objective(settings: Settings) -> None:
+    """Raise ValueError on settings that cannot work; flow's are checked without torch."""
+    low, high = settings.t_range
+    if not low < high:
+        raise ValueError(
+            f"objective.t_range={settings.t_range}: must rise, from noise (0) to data (1). "
+            "Use [0.0, 1.0], or [0.0, 0.5] for an expert of the noisy half."
+        )
+    if settings.kind == "flow" and not settings.options:
+        return
+    known = find_objective(settings.kind).options
+    for key, value in settings.options.items():
+        if key not in known:
+            raise ValueError(
+                f"objective.options.{key}={value}: is not an option of "
+                f"objective.kind={settings.kind}. Options: {', '.join(known) or 'none'}."
+            )

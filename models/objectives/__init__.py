@@ -1,0 +1,1 @@
+"""The objectives: one file each, found by its name (models/objective.py)."""

@@ -1,0 +1,247 @@
+"""Rectified flow: one function per equation (Liu et al. 2022; Lipman et al. 2022).
+
+x_0 is noise, x_1 data, t = 0 noise and t = 1 data:
+
+    x_t = (1 - t) x_0 + t x_1,    velocity = x_1 - x_0
+
+The network may predict the velocity, the data or the noise, and squared velocity errors may weigh
+more at some times than at others. Validation measures them unweighted, so that its loss compares
+runs of any of these settings.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import exp
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from models.objective import Draw, ObjectiveKind, Prediction, Settings, Weighting
+from models.pack import TokenPack
+from models.precondition import (
+    Coefficients,
+    data_coefficients,
+    noise_coefficients,
+    velocity_coefficients,
+)
+
+MOST_SNR = 5.0  # gamma of Hang et al. 2023
+SIGMOID_BIAS = 2.0  # sigmoid(2 - lambda): Kingma and Gao 2023
+WHOLE = (0.0, 1.0)
+
+
+def interpolate(
+    x_0: Float[Tensor, "S V"], x_1: Float[Tensor, "S V"], t: Float[Tensor, "S 1"]
+) -> Float[Tensor, "S V"]:
+    """Return the point x_t on the straight line from noise to data."""
+    return torch.lerp(x_0, x_1, t)
+
+
+def logit_normal_times(
+    normal: Float[Tensor, " M"], tokens: Float[Tensor, " M"], shift_tokens: float
+) -> Float[Tensor, " M"]:
+    """Turn standard normals into training times, noisier for longer clips.
+
+    t = sigmoid(n), then shifted toward noise by s = max(1, sqrt(tokens / shift_tokens)):
+    t' = t / (t + s (1 - t)) (Esser et al. 2024, section 5.3.2 with t = 1 as data).
+    """
+    t = normal.sigmoid()
+    shift = (tokens / shift_tokens).sqrt().clamp(min=1.0)
+    return t / (t + shift * (1.0 - t))
+
+
+def windowed_normals(
+    normal: Float[Tensor, " M"],
+    tokens: Float[Tensor, " M"],
+    shift_tokens: float,
+    window: tuple[float, float],
+) -> Float[Tensor, " M"]:
+    """Move standard normals so that their training times lie in a window, in the same proportions.
+
+    The times' own distribution, given that they lie there: with a, b the normals of the window's
+    ends, n' = Phi^-1(Phi(a) + Phi(n) (Phi(b) - Phi(a))). One draw a time, none is rejected.
+    """
+    shift = (tokens.double() / shift_tokens).sqrt().clamp(min=1.0)
+    ends = [torch.full_like(shift, end) for end in window]
+    # The inverse of the shift: t = s t' / (1 - t' + s t'), which the logit turns into a normal.
+    low, high = ((shift * t / (1 - t + shift * t)).logit() for t in ends)
+    below, above = torch.special.ndtr(low), torch.special.ndtr(high)
+    share = below + torch.special.ndtr(normal.double()) * (above - below)
+    return torch.special.ndtri(share).float()
+
+
+def time_weight(weighting: Weighting, t: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Return what a squared velocity error weighs at a time.
+
+    data: (1 - t)^2, the squared error of x_1. min_snr: min(SNR, 5) of that (Hang et al. 2023), with
+    SNR = t^2 / (1 - t)^2. sigmoid: of the log-SNR (Kingma and Gao 2023), as it is for times drawn
+    evenly: sigmoid(2 - log SNR) on the squared error of x_0 and d log SNR / dt = 2 / (t (1 - t)).
+    """
+    noise, data = (1 - t).square(), t.square()
+    if weighting is Weighting.data:
+        return noise
+    if weighting is Weighting.min_snr:
+        return torch.minimum(data, MOST_SNR * noise)
+    if weighting is Weighting.sigmoid:
+        return 2 * t * (1 - t) / (noise + exp(-SIGMOID_BIAS) * data)
+    return torch.ones_like(t)
+
+
+def squared_errors(
+    velocity: Float[Tensor, "S V"],
+    x_0: Float[Tensor, "S V"],
+    x_1: Float[Tensor, "S V"],
+    valid: Bool[Tensor, "S V"],
+) -> Float[Tensor, " S"]:
+    """Return each token's summed squared velocity error over its valid values."""
+    error = (velocity - (x_1 - x_0)) * valid
+    return error.square().sum(dim=-1)
+
+
+def flow_errors(
+    model: Callable[[TokenPack, Tensor, Tensor], Tensor],
+    pack: TokenPack,
+    x_0: Float[Tensor, "S V"],
+    t: Float[Tensor, " M"],
+) -> Float[Tensor, " S"]:
+    """Run the model at (x_0, t) and return each token's summed squared error."""
+    per_token = t.index_select(0, pack.segment).unsqueeze(-1)  # (S, 1)
+    velocity = model(pack, interpolate(x_0, pack.latent, per_token), t)
+    return squared_errors(velocity, x_0, pack.latent, pack.valid)
+
+
+@torch.no_grad()
+def sample(
+    model: Callable[[TokenPack, Tensor, Tensor], Tensor],
+    pack: TokenPack,
+    x_0: Float[Tensor, "S V"],
+    num_steps: int,
+    guidance: float,
+    shift: float,
+) -> Float[Tensor, "S V"]:
+    """Integrate the flow from noise to data by Heun's method (Karras et al. 2022, algorithm 1).
+
+    guidance: classifier-free guidance weight; 1 means none (Ho and Salimans 2022).
+    shift: times are spaced as t' = t / (t + shift (1 - t)), finer near noise for shift > 1.
+    """
+    uncaptioned = TokenPack(
+        **{**vars(pack), "caption": pack.caption[:0], "caption_lengths": [0] * len(pack.lengths)}
+    )
+
+    def velocity(x: Tensor, time: float) -> Tensor:
+        t = torch.full((len(pack.lengths),), time, device=x.device)
+        v = model(pack, x, t)
+        if guidance != 1.0:
+            free = model(uncaptioned, x, t)
+            v = free + guidance * (v - free)
+        return v
+
+    grid = torch.linspace(0.0, 1.0, num_steps + 1)
+    times = (grid / (grid + shift * (1.0 - grid))).tolist()
+    x = x_0
+    for now, then in pairwise(times):
+        v = velocity(x, now)
+        ahead = x + (then - now) * v
+        if then < 1.0:
+            v = (v + velocity(ahead, then)) / 2
+        x = x + (then - now) * v
+    return x
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Rectified flow with its settings, an objective (models/objective.py).
+
+    window: training draws times inside of it and validation looks there; see ``t_range``.
+    """
+
+    shift_tokens: float = 512.0
+    prediction: Prediction = Prediction.velocity
+    weight: Weighting = Weighting.uniform
+    window: tuple[float, float] = WHOLE
+
+    @classmethod
+    def build(cls, settings: Settings) -> "Flow":
+        """Build it from a run's settings."""
+        low, high = settings.t_range
+        return cls(settings.shift_tokens, settings.prediction, settings.weight, (low, high))
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """How the network is preconditioned for what it predicts."""
+        return {
+            Prediction.velocity: velocity_coefficients,
+            Prediction.data: data_coefficients,
+            Prediction.noise: noise_coefficients,
+        }[self.prediction]
+
+    def noise(self, draw: Draw, shape: tuple[int, ...]) -> Tensor:
+        """Return a sample's noise x_0."""
+        return draw("noise", shape)
+
+    def times(self, draws: Sequence[Draw], tokens: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+        """Return logit-normal times, shifted by the clips' tokens, inside the window."""
+        normal = torch.cat([draw("time", (1,)) for draw in draws])
+        if self.window == WHOLE:
+            return logit_normal_times(normal, tokens, self.shift_tokens)
+        inside = windowed_normals(normal, tokens, self.shift_tokens, self.window)
+        return logit_normal_times(inside, tokens, self.shift_tokens).clamp(*self.window)
+
+    def inputs(
+        self, pack: TokenPack, x_0: Float[Tensor, "S V"], t: Float[Tensor, " M"]
+    ) -> Float[Tensor, "S V"]:
+        """Return x_t."""
+        return interpolate(x_0, pack.latent, t.index_select(0, pack.segment).unsqueeze(-1))
+
+    def errors(
+        self,
+        network: Callable[[TokenPack, Tensor, Tensor], Tensor],
+        pack: TokenPack,
+        x_0: Float[Tensor, "S V"],
+        t: Float[Tensor, " M"],
+    ) -> Float[Tensor, " S"]:
+        """Return each token's summed squared velocity error, weighed by its time."""
+        errors = flow_errors(network, pack, x_0, t)
+        if self.weight is Weighting.uniform:
+            return errors
+        return errors * time_weight(self.weight, t).index_select(0, pack.segment)
+
+    def measured(
+        self,
+        network: Callable[[TokenPack, Tensor, Tensor], Tensor],
+        pack: TokenPack,
+        x_0: Float[Tensor, "S V"],
+        t: Float[Tensor, " M"],
+    ) -> Float[Tensor, " S"]:
+        """Return each token's summed squared velocity error."""
+        return flow_errors(network, pack, x_0, t)
+
+    def strata(self, count: int, offset: float) -> Float[Tensor, " M"]:
+        """Return one time in each of ``count`` equal parts of the window."""
+        t = (torch.arange(count) + offset) / count
+        if self.window == WHOLE:
+            return t
+        low, high = self.window
+        return low + (high - low) * t
+
+    def sample(
+        self,
+        network: Callable[[TokenPack, Tensor, Tensor], Tensor],
+        pack: TokenPack,
+        x_0: Float[Tensor, "S V"],
+        num_steps: int,
+        guidance: float,
+        shift: float,
+    ) -> Float[Tensor, "S V"]:
+        """Integrate the flow, see :func:`sample`; refuse where a window is all that was trained."""
+        if self.window != WHOLE:
+            raise ValueError(
+                f"objective.t_range={list(self.window)}: the run learned these times alone, and "
+                "sampling needs all of [0, 1]. Sample from a run of the whole range."
+            )
+        return sample(network, pack, x_0, num_steps, guidance, shift)
+
+
+OBJECTIVE = ObjectiveKind(Flow.build, options={})
