@@ -87,7 +87,7 @@ def test_large_tables_are_read_packed_and_plain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [RUNS, CURVES])
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"[1]\n")[:-4]])
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"[1]\n")[:-4]], ids=["text", "cut"])
 def test_a_damaged_archive_becomes_a_note_on_the_page(
     name: str, content: bytes, tmp_path: Path
 ) -> None:
