@@ -11,7 +11,6 @@ that ZeRO 1 and 2 make in the step.
 import argparse
 import multiprocessing
 import os
-import socket
 from pathlib import Path
 
 STAGES, RANKS, MIB = (0, 1, 2, 3), 2, 2**20
@@ -31,6 +30,7 @@ def measure(
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": RANKS, "MASTER_PORT": port}
     os.environ |= {key: str(value) for key, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
     os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # the parent's, held open
     import deepspeed  # noqa: F401  (its import must not count)
     import torch
 
@@ -72,13 +72,13 @@ def measure(
 
 def run_stage(stage: int, width: int) -> tuple[int, int]:
     """Return the largest growths of all ranks, while building and in the steps."""
+    from torch.distributed import TCPStore
+
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks = [
-        context.Process(target=measure, args=(rank, port, stage, width, out))
+        context.Process(target=measure, args=(rank, meeting.port, stage, width, out))
         for rank in range(RANKS)
     ]
     for process in ranks:

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,6 +34,7 @@ from .checkpoints import (
     writers,
 )
 from .conftest import compose_smoke
+from .rendezvous import Rendezvous
 
 FILES = ["index.json", "rank-00000.safetensors", "rank-00003.safetensors"]
 
@@ -219,10 +219,8 @@ def test_ranks_share_the_verifying_and_load_the_same(tmp_path: Path, damaged: li
     for file in files:
         path = tmp_path / "step-00000002" / file
         path.write_bytes(path.read_bytes()[:-1])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    meeting = Rendezvous()
+    shared = os.environ | meeting.variables | {"WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", READER, str(tmp_path)],

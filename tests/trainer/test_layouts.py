@@ -7,7 +7,6 @@ their one-process twins.
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from trainer.rng import normal
 from trainer.run.metrics import read_metrics
 
 from .conftest import compose_smoke, read_json, write_latents
+from .rendezvous import Rendezvous
 
 pytestmark = [
     pytest.mark.dist,
@@ -137,11 +137,8 @@ def main(latents: Path, root: Path) -> None:
     dist.destroy_process_group()
 
 
-def start_pair(latents: Path, root: Path) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+def start_pair(latents: Path, root: Path, meeting: Rendezvous) -> list[subprocess.Popen[bytes]]:
+    address = meeting.variables | {"WORLD_SIZE": "2"}
     command = [sys.executable, "-m", "tests.trainer.test_layouts", str(latents), str(root)]
     started = []
     for rank in range(2):
@@ -175,7 +172,8 @@ def runs(group: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         alone = compose(latents, 0, 2, 1)
         freeze(alone, root / "saved-by-one")
         train(alone, root / "saved-by-one", stop_after=3)
-        ranks = start_pair(latents, root)
+        meeting = Rendezvous()
+        ranks = start_pair(latents, root, meeting)
         try:
             for name, packs in (("alone", 2), ("alone-accumulated", 4)):
                 run = compose(latents, 0, packs, 1)

@@ -1,7 +1,6 @@
 """One process's place in the layout, with its process groups and the few collectives others use."""
 
 import os
-import socket
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -112,8 +111,6 @@ def start_mesh(config: ParallelConfig) -> Mesh:
         )
     for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
         os.environ.setdefault(key, value)
-    if world == 1 and "MASTER_ADDR" not in os.environ:
-        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(_free_port())
     cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     local = int(os.environ["LOCAL_RANK"])
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -123,7 +120,12 @@ def start_mesh(config: ParallelConfig) -> Mesh:
     owns = not dist.is_initialized()
     if owns:
         timeout = timedelta(seconds=config.timeout_seconds)
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
+        backend = "nccl" if cuda else "gloo"
+        if world == 1:  # it meets nobody, so it needs no port, which another run could take first
+            store = dist.HashStore()
+            dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
+        else:
+            dist.init_process_group(backend, timeout=timeout)
     return join_mesh(layout, device, owns)
 
 
@@ -148,9 +150,3 @@ def stop_mesh(mesh: Mesh) -> None:
         return
     for group in mesh.groups.values():
         dist.destroy_process_group(group)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -8,7 +8,6 @@ when one fails, as torchrun does.
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -16,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+
+from ..rendezvous import Rendezvous
 
 # Besides the obvious: what deepspeed and torch import on the first step, seconds of it.
 _PRELOAD = [
@@ -51,8 +52,9 @@ class Group:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
         self.world, self._logs = world, []
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        place = address | {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+        self._rendezvous = Rendezvous()
+        place = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+        place |= self._rendezvous.variables
         logs = folder.parent / "logs"
         logs.mkdir(exist_ok=True)
         self._ranks = []
@@ -158,13 +160,6 @@ def rank_main(
     sys.stderr.flush()
     sys.stdout.flush()
     os._exit(code)  # torchrun's ranks have no multiprocessing to say good-bye to
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(what: Callable[[], object], seconds: float = 300.0) -> None:

@@ -8,12 +8,13 @@ import importlib
 import multiprocessing
 import multiprocessing.connection
 import os
-import socket
 import sys
 import time
 import traceback
 import warnings
 from pathlib import Path
+
+from ..rendezvous import Rendezvous
 
 PRELOAD = ["torch", "deepspeed", "trainer.diffusion.attempt", "trainer.parallel.tensor"]
 LIMIT_SECONDS = 900
@@ -28,9 +29,9 @@ def run_world(size: int, job: str, *arguments: object) -> None:
         ROOT not in sys.path
     ):  # ranks inherit the path, and other packages bring "tests" of their own
         sys.path.insert(0, ROOT)
-    port, errors = _free_port(), context.SimpleQueue()
+    meeting, errors = Rendezvous(), context.SimpleQueue()
     ranks = [
-        context.Process(target=_rank, args=(rank, size, port, errors, job, arguments))
+        context.Process(target=_rank, args=(rank, size, meeting.variables, errors, job, arguments))
         for rank in range(size)
     ]
     for process in ranks:
@@ -50,16 +51,18 @@ def run_world(size: int, job: str, *arguments: object) -> None:
             process.join()
 
 
-def _rank(rank: int, size: int, port: int, errors: object, job: str, arguments: tuple) -> None:
+def _rank(
+    rank: int, size: int, meeting: dict[str, str], errors: object, job: str, arguments: tuple
+) -> None:
     import torch
     import torch.distributed as dist
 
     # torch 2.13 renamed collectives that deepspeed 0.19 still calls by their old names.
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size}
     os.environ |= {key: str(value) for key, value in place.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "DS_ACCELERATOR": "cpu"}
+    os.environ |= meeting | {"DS_ACCELERATOR": "cpu"}
     module, _, function = job.partition(":")
     try:
         dist.init_process_group("gloo")
@@ -68,12 +71,6 @@ def _rank(rank: int, size: int, port: int, errors: object, job: str, arguments: 
     except BaseException:
         errors.put(f"rank {rank}: {traceback.format_exc()}")  # type: ignore[attr-defined]
         raise
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def rank_file(folder: Path, name: str, rank: int) -> Path:
