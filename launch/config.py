@@ -73,23 +73,21 @@ def compose_cluster(overrides: list[str]) -> ClusterConfig:
 
     Without ``cluster=NAME`` it is this machine.
     """
-    from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from trainer.compose import explain, quoted, refuse_unknown
+    from trainer.compose import compose_values, explain, refuse_unknown
 
     schema = OmegaConf.create({"cluster": OmegaConf.structured(ClusterConfig)})
     ConfigStore.instance().store(name="cluster_schema", node=schema)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
-        try:
-            config = compose(config_name="cluster", overrides=quoted(overrides))
-            refuse_unknown(config, schema)
-            found = OmegaConf.to_object(config)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(explain(error, schema)) from error
+    try:
+        config = compose_values(CONF_DIR, "cluster", overrides)
+        refuse_unknown(config, schema)
+        found = OmegaConf.to_object(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error, schema)) from error
     assert isinstance(found, dict)
     cluster = found["cluster"]
     assert isinstance(cluster, ClusterConfig)

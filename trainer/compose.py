@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,21 @@ CONFIG_FILE = "config.yaml"
 _NAMELESS = "run"  # stands for the name of a schema that has none
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
 CONF_DIR = Path(__file__).parent / "conf"
+# Hydra's own groups: eight files that every composition would read for keys that nobody asks for.
+_OUTPUT = ("output", "launcher", "sweeper", "help", "hydra_help", "hydra_logging", "job_logging")
+_WITHOUT_OWN = [f"~hydra/{group}" for group in (*_OUTPUT, "env")]
 T = TypeVar("T")
+
+
+def schema_of(schema: type) -> DictConfig:
+    """Return a schema as OmegaConf has it, to be read only: made once, which takes 10 ms."""
+    return _structured(schema)
+
+
+def compose_values(folder: Path, name: str, overrides: list[str]) -> DictConfig:
+    """Compose ``folder/NAME.yaml`` and Hydra overrides; raise Hydra's and OmegaConf's errors."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
+        return compose(config_name=name, overrides=[*quoted(overrides), *_WITHOUT_OWN])
 
 
 def compose_as(schema: type[T], name: str, overrides: list[str]) -> T:
@@ -35,12 +50,11 @@ def compose_as(schema: type[T], name: str, overrides: list[str]) -> T:
     """
     if said := said_kind(overrides):  # before its keys are found to be another schema's
         _check_kind(said, schema)
-    ConfigStore.instance().store(name=f"{name}_schema", node=_opened(OmegaConf.structured(schema)))
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR.resolve())):
-        try:
-            found = _to_object(compose(config_name=name, overrides=quoted(overrides)), schema)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(explain(error, OmegaConf.structured(schema))) from error
+    _register(f"{name}_schema", schema)
+    try:
+        found = _to_object(compose_values(CONF_DIR, name, overrides), schema)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error, schema_of(schema))) from error
     check_name(getattr(found, "name", _NAMELESS))
     return found
 
@@ -107,11 +121,27 @@ def parse_as(schema: type[T], arguments: list[str]) -> T:
     """
     try:
         given = OmegaConf.from_dotlist(arguments)
-        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        merged = OmegaConf.merge(schema_of(schema), given)
         assert isinstance(merged, DictConfig)
         return _to_object(merged, schema)
     except OmegaConfBaseException as error:
-        raise ValueError(explain(error, OmegaConf.structured(schema))) from error
+        raise ValueError(explain(error, schema_of(schema))) from error
+
+
+@cache
+def _structured(schema: type) -> DictConfig:
+    made: DictConfig = OmegaConf.structured(schema)
+    return made
+
+
+def _register(name: str, schema: type) -> None:
+    """Let Hydra know a run's schema under a name of its own: once, since that takes 10 ms too."""
+    _store(name, schema)
+
+
+@cache
+def _store(name: str, schema: type) -> None:
+    ConfigStore.instance().store(name=name, node=_opened(OmegaConf.structured(schema)))
 
 
 def check_name(name: str) -> None:
@@ -172,15 +202,15 @@ def load_as(schema: type[T], folder: Path) -> T:
     if "kind" in frozen:
         _check_kind(frozen.kind, schema)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), frozen)
+        merged = OmegaConf.merge(schema_of(schema), frozen)
         assert isinstance(merged, DictConfig)
         return _to_object(merged, schema)
     except OmegaConfBaseException as error:
-        raise ValueError(f"{path}: {explain(error, OmegaConf.structured(schema))}") from error
+        raise ValueError(f"{path}: {explain(error, schema_of(schema))}") from error
 
 
 def _to_object(config: DictConfig, schema: type[T]) -> T:
-    refuse_unknown(config, OmegaConf.structured(schema))
+    refuse_unknown(config, schema_of(schema))
     found = OmegaConf.to_object(config)
     assert isinstance(found, schema)
     _check_kind(getattr(found, "kind", None), schema)

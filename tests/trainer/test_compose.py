@@ -1,4 +1,4 @@
-"""Names that come from a command line and become folders."""
+"""Names that come from a command line and become folders; compositions that share nothing."""
 
 import pytest
 
@@ -31,3 +31,14 @@ def test_every_kind_of_run_and_study_checks_its_name(kind: str) -> None:
     with pytest.raises(ValueError, match=r"name='\.\./escaped': must begin with a letter"):
         COMPOSERS[kind]("name=../escaped")
     assert COMPOSERS[kind]("name=grid-c1e11_w64.d2").name == "grid-c1e11_w64.d2"
+
+
+def test_what_is_composed_next_does_not_see_changes_of_what_was_composed() -> None:
+    run = compose_run(["horizon.steps=1"])
+    run.validation.splits.append("other")
+    run.model.width += 64
+    assert compose_run(["horizon.steps=1"]) != run
+    assert compose_run(["horizon.steps=1"]) == compose_run(["horizon.steps=1"])
+    study = compose_any(["study=smoke"])
+    study.base.append("optim.lr=1")
+    assert compose_any(["study=smoke"]).base == study.base[:-1]
