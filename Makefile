@@ -20,8 +20,8 @@ SYSTEM_PACKAGES := chromium ffmpeg slurm-wlm munge iproute2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-system demo report studies law test test-dist test-slurm gpu-check bench \
-  bench-data bench-models bench-fit bench-runs plan check format clean clean-venv clean-data
+.PHONY: help setup setup-system demo report studies law test test-fast test-dist test-slurm \
+  gpu-check bench bench-data bench-models bench-fit bench-runs plan check format clean clean-venv clean-data
 
 help: ## List the targets
 	@echo "kinescale: scaling laws for video diffusion transformers"
@@ -30,7 +30,7 @@ help: ## List the targets
 	  | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) OMP_NUM_THREADS=$(OMP_NUM_THREADS) WORKERS=$(WORKERS)"
-	@echo 'and ARGS for the programs behind demo, report, test and test-dist: make test ARGS="-k fit -x"'
+	@echo 'and ARGS for the programs behind demo, report and the tests: make test ARGS="-k fit -x"'
 
 setup: $(STAMP) ## Create the environment in VENV and install the pinned packages (no root needed)
 	@printf '%s\n' '' 'kinescale is ready. Activate its environment, then ask for the commands:' '' \
@@ -87,6 +87,9 @@ law: $(STAMP) ## The CPU law: render, encode, train, fit (three to four hours on
 
 test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)
 	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-fast: $(STAMP) ## After each change: every room, without what is heavy or needs processes or a browser (two minutes)
+	@$(PYTEST) -m "not (slow or dist or slurm or gpu or page or heavy)" $(ARGS)
 
 test-dist: $(STAMP) ## Every layout and fault with real processes; prints the tables (half an hour)
 	@$(BIN)/python -m pytest -m dist $(ARGS)

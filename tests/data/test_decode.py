@@ -152,6 +152,7 @@ def test_a_child_stopped_or_killed_while_idle_is_replaced(clip, sign):
         assert pool.pids() != [pid]
 
 
+@pytest.mark.heavy
 def test_children_killed_at_random_moments_cost_no_sample(clip):
     frames = decode(clip, "video", "pyav")
     draw, finished, kills = random.Random(0), threading.Event(), []

@@ -18,6 +18,7 @@ def tiny(tmp_path_factory):
     return config, build(config, Console(file=io.StringIO())), root / "video"
 
 
+@pytest.mark.heavy
 def test_the_three_splits_share_no_source(tiny):
     _, manifest, root = tiny
     assert set(manifest["splits"]) == {"train", "val_worlds", "val_real"}
@@ -26,6 +27,7 @@ def test_the_three_splits_share_no_source(tiny):
     assert not manifest["rejects"]
 
 
+@pytest.mark.heavy
 def test_train_holds_real_and_rendered_clips_of_every_shape(tiny):
     _, manifest, root = tiny
     infos = read_index(root, "train")
@@ -43,6 +45,7 @@ def test_train_holds_real_and_rendered_clips_of_every_shape(tiny):
     assert all(read_payload(root, "train", info) for info in infos)
 
 
+@pytest.mark.heavy
 def test_a_finished_demo_is_found_again(tiny, capsys):
     config, _, root = tiny
     before = (root / "manifest.json").stat().st_mtime_ns

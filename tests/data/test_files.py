@@ -61,6 +61,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) ->
     assert path.read_text() == "old"
 
 
+@pytest.mark.heavy
 def test_threads_that_write_one_path_never_mix(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
 

@@ -199,6 +199,7 @@ def test_clips_before_damage_are_kept_and_said_to_be(tmp_path):
     assert isinstance(notes, Notes)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("place", [0.5, 0.7])
 def test_flipped_bytes_cost_the_clips_from_there_on_and_every_frame_is_counted(tmp_path, place):
     path = tmp_path / "film.mp4"

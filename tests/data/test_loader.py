@@ -177,6 +177,7 @@ def test_the_number_of_decode_workers_changes_nothing(clip_root, make_loader):
                 assert torch.equal(left.frames, right.frames)
 
 
+@pytest.mark.heavy
 def test_decoders_killed_at_random_moments_lose_and_repeat_no_sample(clip_root, make_loader):
     loader = make_loader(config_of(clip_root, pack_tokens=64, packs_per_step=1, decode_workers=2))
     moments, killed = random.Random(0), []
@@ -208,6 +209,7 @@ def test_decoders_killed_at_random_moments_lose_and_repeat_no_sample(clip_root, 
         assert sum(v == visit for _, v in seen) == 18
 
 
+@pytest.mark.heavy
 def test_memory_stays_flat_over_many_packs(latent_root, make_loader):
     """What is still to grow after 500 packs is under 4 MB: a leak of a header a sample shows."""
     loader = make_loader(config_of(latent_root, packs_per_step=10))

@@ -109,6 +109,7 @@ def test_what_does_not_conform_is_encoded(tmp_path, made):
     assert infos[0].num_frames == 17
 
 
+@pytest.mark.heavy
 def test_over_the_token_cap_or_when_told_so_clips_are_encoded(tmp_path):
     path = tmp_path / "film.mp4"
     write(path, 17, keyint=17)

@@ -54,6 +54,7 @@ def clips():
     return film_some()
 
 
+@pytest.mark.heavy
 def test_another_process_films_the_same_bytes(clips):
     code = (
         "import json; from tests.data.test_worlds import digests, film_some; "

@@ -49,6 +49,7 @@ def test_degenerate_resamples_are_counted_and_not_fitted():
     assert len(boot.theta) == round(200 * (1 - boot.failed))
 
 
+@pytest.mark.heavy
 def test_intervals_of_loss_at_compute_cover_the_truth():
     covered, replicates, flops = 0, 20, 6e12
     for seed in range(replicates):

@@ -42,6 +42,7 @@ def test_every_table_with_a_law_is_fitted_here():
     assert committed() == ["cpu_isoflop", "demo"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", committed())
 def test_a_committed_law_is_that_of_its_table(name):
     stated = json.loads((STUDIES / name / "law.json").read_text(encoding="utf-8"))

@@ -74,6 +74,7 @@ def test_an_axis_that_is_no_sweep_is_refused(axes: list[str], message: str) -> N
         expand(axes)
 
 
+@pytest.mark.heavy
 def test_arms_axes_sizes_lengths_and_seeds_all_meet(clips: Path, tmp_path: Path) -> None:
     study = compose(
         clips, tmp_path, "+arms.a=[]", '+arms.b=["objective.dense_captions=0"]',
@@ -196,6 +197,7 @@ def hash_of(name: str) -> float:
     return sum(name.encode()) % 7 / 7
 
 
+@pytest.mark.heavy
 def test_a_study_ends_with_its_table_answer_and_page_and_starts_nothing_twice(
     clips: Path, tmp_path: Path, planted: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +219,7 @@ def test_a_study_ends_with_its_table_answer_and_page_and_starts_nothing_twice(
     assert all("-s3" in name for name in planted[0])
 
 
+@pytest.mark.heavy
 def test_the_best_run_of_every_group_is_repeated_and_left_out_of_the_fit(
     clips: Path, tmp_path: Path, planted: list[list[str]]
 ) -> None:
@@ -233,6 +236,7 @@ def test_the_best_run_of_every_group_is_repeated_and_left_out_of_the_fit(
     assert {r["reason"] for r in repeats} == {"replicate: measures the noise floor"}
 
 
+@pytest.mark.heavy
 def test_a_failed_run_is_shown_and_the_others_are_analysed(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

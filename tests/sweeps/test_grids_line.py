@@ -58,6 +58,7 @@ def carry_out(kind: str, latents: Path, runs: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.heavy
 def test_two_sizes_are_trained_tabled_and_not_trained_again(latents: Path, tmp_path: Path) -> None:
     rows = carry_out("params", latents, tmp_path)
     assert len(rows) == 2

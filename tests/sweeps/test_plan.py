@@ -123,6 +123,7 @@ def test_rounding_by_more_than_a_tenth_is_warned_of(tmp_path):
     assert "parameters: " in text
 
 
+@pytest.mark.heavy
 def test_shapes_that_bend_a_law_are_noted(tmp_path):
     study = ["study=demo", f"root={tmp_path}", 'base=["experiment=cpu_demo","data.root=nowhere"]']
     notes = " ".join(plan_study(compose_any(study), Clips()).notes)

@@ -128,6 +128,7 @@ def test_a_csv_without_formulas_keeps_its_bytes():
         assert neutralise(text) == text
 
 
+@pytest.mark.heavy
 def test_a_refused_minimum_is_marked_and_an_exponent_without_one_says_why(tmp_path):
     study = write_small(tmp_path / "study")
     law = make_law(write_runs_again(study))
@@ -156,6 +157,7 @@ def test_the_frontier_says_how_far_each_point_lies_and_the_worst_residuals_come_
     assert len(residuals) == 8
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "name", ["runs.csv", "law.json", "study.json", "data.json", "samples/ladder.json"]
 )
@@ -211,6 +213,7 @@ def test_an_empty_folder_gives_a_page_and_no_folder_an_error(tmp_path):
         build_report(tmp_path / "nowhere")
 
 
+@pytest.mark.heavy
 def test_the_command_line_prints_the_page_or_the_error(tmp_path):
     def call(*arguments):
         command = [sys.executable, "-m", "sweeps.report", *arguments]

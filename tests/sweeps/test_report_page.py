@@ -97,6 +97,7 @@ def page(study: Path) -> str:
     return (study / "report" / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.heavy
 def test_the_page_of_500_runs_is_light_and_draws_nothing_twice(page: str) -> None:
     assert page.count("<tr>") > 499
     assert len(page.encode()) < 2_000_000

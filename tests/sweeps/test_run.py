@@ -119,6 +119,7 @@ def test_only_budgets_with_their_best_run_at_an_edge_are_extended(study: StudyCo
     assert {spec.phase for spec in more} == {"extend"}
 
 
+@pytest.mark.heavy
 def test_a_planted_law_comes_back_from_the_studys_own_table(study: StudyConfig) -> None:
     runner = IsoflopRunner(study, [])
     plant(runner, list(study.budgets), [0.35, 0.6, 1.0, 1.7, 2.9])
@@ -181,6 +182,7 @@ def test_the_command_lists_the_studies_and_refuses_what_it_does_not_know(
     assert "error: budget: unknown key. Allowed: base, budgets" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_a_study_on_data_that_is_not_there_stops_before_any_run(tmp_path: Path) -> None:
     base = f'base=["experiment=cpu_smoke","data.root={tmp_path}/none"]'
     command = [sys.executable, "-m", "sweeps.run", "study=smoke", f"root={tmp_path}/runs", base]

@@ -42,6 +42,7 @@ def asked(study: StudyConfig) -> list[tuple[float, float]]:
     return points
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_rung_of_a_study_composes_and_says_what_rounding_moved(
     name: str, root: Path, tmp_path: Path

@@ -13,6 +13,7 @@ from trainer.kinds import compose_any
 BASE = ["experiment=vae_smoke", "components=0", "steps=1", "validation.splits=[val]"]
 
 
+@pytest.mark.heavy
 def test_a_study_composes_and_trains_settings_of_a_compression_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

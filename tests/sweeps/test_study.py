@@ -94,6 +94,7 @@ def test_a_grid_below_the_smallest_size_is_shifted_up(plan: StudyPlan) -> None:
     assert min(sizes) > plan.study.grid.min_params / 1.6
 
 
+@pytest.mark.heavy
 def test_grids_of_all_budgets_have_runs_with_names_of_their_own(plan: StudyPlan) -> None:
     specs = [*plan.pilot(), *plan.grid(4e4)]
     study = plan.study
@@ -142,6 +143,7 @@ def test_a_study_may_choose_any_form_of_a_loss_in_params_and_tokens() -> None:
     assert [form.value for form in LawForm] == list(LOSS_FORMS)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("sizes", "chosen"), [(1, [2]), (2, [2, 3]), (3, [1, 2, 3]), (9, [0, 1, 2, 3, 4])]
 )
@@ -217,6 +219,7 @@ def test_a_command_without_a_study_is_told_the_studies() -> None:
         compose_study([])
 
 
+@pytest.mark.heavy
 def test_a_folder_keeps_one_study_whatever_cluster_carries_it_out(
     root: Path, tmp_path: Path
 ) -> None:

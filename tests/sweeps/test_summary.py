@@ -45,6 +45,7 @@ def read_wandb(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb's and protobuf's own
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # wandb keeps its service's socket open
 def test_the_summary_run_holds_law_tables_figures_and_files(

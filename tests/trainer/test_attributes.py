@@ -56,6 +56,7 @@ def test_only_attributes_with_a_choice_are_learned(clips) -> None:
         train_classifier(torch.zeros(3, 8), [{"rooms floor": "red"}] * 3)
 
 
+@pytest.mark.heavy
 def test_it_tells_what_can_be_seen_and_does_not_use_the_rest(clips) -> None:
     seen = torch.stack([describe(frames) for frames, _, _ in clips])
     labels = [labels_of(truth) for _, truth, _ in clips]
@@ -69,6 +70,7 @@ def test_it_tells_what_can_be_seen_and_does_not_use_the_rest(clips) -> None:
     assert again.name(seen[:9]) == classifier.name(seen[:9])
 
 
+@pytest.mark.heavy
 def test_the_command_marks_a_clip_that_shows_another_floor(clips, tmp_path: Path) -> None:
     root = tmp_path / "clips"
     for split, chosen in (("train", range(180)), ("val_worlds", range(180, 240))):

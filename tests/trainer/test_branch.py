@@ -50,6 +50,7 @@ class TestBranch:
             assert train(compose(latents, *TRUNK), folder)
         return folder
 
+    @pytest.mark.heavy
     def test_a_branch_is_bitwise_the_run_it_stands_for(
         self, latents: Path, trunk: Path, tmp_path: Path
     ) -> None:

@@ -100,6 +100,7 @@ def trained(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_training_learns_and_says_how_sure_it_is(trained: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
     records = read_metrics(trained / "metrics.jsonl")
@@ -111,6 +112,7 @@ def test_training_learns_and_says_how_sure_it_is(trained: Path) -> None:
     assert about["clips"] == 160
 
 
+@pytest.mark.heavy
 def test_unseen_clips_are_captioned_better_than_by_the_commonest_caption(
     squares: Path, trained: Path
 ) -> None:
@@ -128,6 +130,7 @@ def test_unseen_clips_are_captioned_better_than_by_the_commonest_caption(
     assert right > truth.count(majority), (right, truth.count(majority))
 
 
+@pytest.mark.heavy
 def test_the_benchmark_sets_it_apart_from_the_majority(squares: Path, trained: Path) -> None:
     config = BenchConfig(root=str(squares), weights=str(trained / "weights"))
     lines, result = measure(config)
@@ -138,6 +141,7 @@ def test_the_benchmark_sets_it_apart_from_the_majority(squares: Path, trained: P
     assert len(result["captions"]) == 24
 
 
+@pytest.mark.heavy
 def test_a_stopped_training_resumes_bit_by_bit(
     squares: Path, trained: Path, tmp_path: Path
 ) -> None:

@@ -279,6 +279,7 @@ def test_training_goes_on_when_the_disk_is_full(latents: Path, tmp_path: Path) -
     assert loaded.index["step"] == 6
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.usefixtures("group")
 @pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")

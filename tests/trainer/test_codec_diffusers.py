@@ -91,6 +91,7 @@ def measured(networks: Path, name: str, clips: Path, *more: str) -> RunConfig:
     return compose_run([f"data.root={clips}", "horizon.steps=1", *TEXT, *codec, *more])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_kind_codes_clips_of_any_size(networks: Path, name: str) -> None:
     codec, about = open_autoencoder(networks / name)
@@ -109,6 +110,7 @@ def test_every_kind_codes_clips_of_any_size(networks: Path, name: str) -> None:
         assert codec.decode(latent, 37, 50).shape == frames.shape
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", NETWORKS)
 def test_measured_latents_are_centred_and_scaled(networks: Path, name: str, clips: Path) -> None:
     run = measured(networks, name, clips)

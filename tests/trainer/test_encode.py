@@ -110,6 +110,7 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in files}
 
 
+@pytest.mark.heavy
 def test_a_fresh_result_is_kept_and_a_stale_one_is_made_anew(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +155,7 @@ def test_an_interrupted_encoding_goes_on_where_it_was(
     assert contents(out) == contents(whole)
 
 
+@pytest.mark.heavy
 def test_tasks_share_an_encoding_and_one_puts_it_together(
     clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

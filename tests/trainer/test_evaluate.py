@@ -123,6 +123,7 @@ def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return write_latents(tmp_path_factory.mktemp("alike"))
 
 
+@pytest.mark.heavy
 def test_the_noise_estimate_shrinks_with_the_square_root_of_the_clips(alike: Path) -> None:
     def noise(samples: int) -> float:
         squares = []
@@ -134,6 +135,7 @@ def test_the_noise_estimate_shrinks_with_the_square_root_of_the_clips(alike: Pat
     assert noise(6) / noise(54) == pytest.approx(3, rel=0.25)
 
 
+@pytest.mark.heavy
 def test_the_noise_estimate_is_the_spread_over_noise_seeds(alike: Path) -> None:
     results = []
     for seed in range(16):

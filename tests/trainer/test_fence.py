@@ -254,6 +254,7 @@ def test_a_damaged_lease_only_costs_the_wait(tmp_path: Path) -> None:
     fence.release()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("same_host", [True, False])
 @pytest.mark.parametrize("before", ["nothing", "a dead attempt"])
 def test_of_eight_processes_that_race_exactly_one_wins(

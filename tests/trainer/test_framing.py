@@ -69,6 +69,7 @@ def palette(source: ClipSource, subjects: Path) -> Palette:
     return learn_palette(source.known(str(subjects), "train", 0))
 
 
+@pytest.mark.heavy
 def test_the_probe_is_right_on_held_out_clips_and_their_crops(
     source: ClipSource, palette: Palette, subjects: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_the_probe_is_right_on_held_out_clips_and_their_crops(
     assert crops["baseline"] > 0.1
 
 
+@pytest.mark.heavy
 def test_an_empty_scene_and_a_subject_of_another_colour_are_noticed(
     source: ClipSource, palette: Palette
 ) -> None:
@@ -116,6 +118,7 @@ def test_the_share_follows_from_the_extent_of_a_blob(rows, columns, share) -> No
     assert share_in_frame(slice(*rows), slice(*columns), 48, 96) == pytest.approx(share)
 
 
+@pytest.mark.heavy
 def test_the_command_measures_clips_and_states_its_own_error(
     run: RunConfig, subjects: Path, tmp_path: Path, capsys
 ) -> None:

@@ -80,6 +80,7 @@ def test_every_check_runs_on_cpu_and_passes_or_says_why_not(tmp_path: Path) -> N
     assert [row["compared"] for row in record["rows"]] == [row["compared"] for row in rows]
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_without_a_gpu_one_line_says_so_and_the_status_is_2() -> None:
     done = command()

@@ -116,6 +116,7 @@ def test_a_broken_state_file_begins_anew(tmp_path: Path) -> None:
     assert read_sent(tmp_path).step == -1
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("clean")
 def test_offline_files_grow_with_the_run_and_hold_no_step_twice(
     latents: Path, tmp_path: Path
@@ -150,6 +151,7 @@ def test_offline_files_grow_with_the_run_and_hold_no_step_twice(
     assert (folder / LOG_FILE).read_text() == ""
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("clean")
 def test_online_a_resumed_run_holds_each_step_once(
     latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -173,6 +175,7 @@ def test_online_a_resumed_run_holds_each_step_once(
     assert [row["train_loss"] for row in rows] == [1.0] * 5 + [0.5] * 3
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("clean")
 @pytest.mark.parametrize("trouble", ["refused", "500", "401", "no key"])
 def test_without_a_server_the_records_go_to_offline_files_and_later_to_the_server(
@@ -204,6 +207,7 @@ def test_without_a_server_the_records_go_to_offline_files_and_later_to_the_serve
     assert [row["step"] for row in rows] == [1, 2, 3]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("clean")
 def test_a_server_that_dies_or_hangs_in_the_middle_keeps_nobody(
     latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -225,6 +229,7 @@ def test_a_server_that_dies_or_hangs_in_the_middle_keeps_nobody(
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("clean")
 def test_a_killed_mirror_is_told_in_a_line(
     latents: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -264,6 +269,7 @@ def test_sync_finds_runs_and_names_mistakes(
     assert "seconds=0: must be a positive number" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
 @pytest.mark.filterwarnings("ignore:torch.jit.*:DeprecationWarning")
 @pytest.mark.usefixtures("group", "clean")

@@ -40,6 +40,7 @@ def records(folder: Path) -> list[dict]:
 class TestStop:
     """Tests that train."""
 
+    @pytest.mark.heavy
     def test_wherever_it_stops_it_saves_once_leaves_its_mark_and_resumes_bitwise(
         self, latents: Path, tmp_path: Path
     ) -> None:

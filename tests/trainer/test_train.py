@@ -88,11 +88,13 @@ class TestRun:
             rows = list(csv.DictReader(file))
         assert float(rows[-1]["loss"]) == pytest.approx(result["loss"])
 
+    @pytest.mark.heavy
     def test_the_horizon_in_flops_is_met(self, latents: Path, tmp_path: Path) -> None:
         run = smoke(latents, "horizon.steps=0", "horizon.flops=1.5e10")
         assert train(run, tmp_path)
         assert read_json(tmp_path / "result.json")["flops"] == pytest.approx(1.5e10, rel=0.03)
 
+    @pytest.mark.heavy
     def test_learning_happens(self, latents: Path, tmp_path: Path) -> None:
         losses = {}
         for steps in (1, 80):

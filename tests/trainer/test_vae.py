@@ -97,6 +97,7 @@ def test_the_command_trains_and_a_second_call_finds_it_finished(
     assert main(["--run", str(folder)]) == 0
 
 
+@pytest.mark.heavy
 def test_a_stopped_training_resumes_bit_by_bit(
     clips: Path, trained: Path, tmp_path: Path, group: None
 ) -> None:
@@ -135,6 +136,7 @@ def task(run: VaeRun, folder: Path) -> VaeTask:
         loader.close()
 
 
+@pytest.mark.heavy
 def test_the_adversarial_loss_trains_both_sides(clips: Path, tmp_path: Path, group: None) -> None:
     more = ["loss.adversarial=0.1", "loss.adversarial_start=0.4", "log_every=1", "steps=5"]
     run, folder, _ = train(clips, tmp_path, *more)

@@ -113,6 +113,7 @@ def test_labels_that_are_rare_or_always_there_are_left_out() -> None:
         choose_labels([{"a"}, {"b"}], 8, 0.9)
 
 
+@pytest.mark.heavy
 def test_an_encoder_tells_red_rooms_from_green_ones(encoder: Path) -> None:
     network = load_perceptual(encoder)
     names = network.config.outputs
