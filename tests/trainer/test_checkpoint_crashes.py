@@ -1,7 +1,7 @@
 """Crashes, kills and damage around a save of several ranks lose nothing that was good."""
 
+import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from trainer.checkpoint.write import CheckpointError, CheckpointWriter, load_latest, verify
 from trainer.config import freeze
-from trainer.parallel.mesh import alone
+from trainer.layout.layout import Layout
+from trainer.parallel.mesh import Mesh, alone
 from trainer.run.metrics import read_metrics
 
 from .checkpoints import (
@@ -33,8 +35,8 @@ from .checkpoints import (
     whole,
     writers,
 )
-from .conftest import compose_smoke
-from .rendezvous import Rendezvous
+from .conftest import compose_smoke, read_json
+from .parallel.worlds import rank_file, run_world
 
 FILES = ["index.json", "rank-00000.safetensors", "rank-00003.safetensors"]
 
@@ -147,6 +149,7 @@ def child(folder: Path, rank: int, world: int, count: int, hangs: bool) -> subpr
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("moment", ["writing", "publishing"])
 def test_a_kill_in_the_middle_of_a_save_costs_that_save_only(tmp_path: Path, moment: str) -> None:
     count = 1 << 25  # 128 MiB: long enough to be met in the middle
@@ -193,51 +196,36 @@ def test_processes_save_together_through_files_alone(tmp_path: Path) -> None:
     assert found.tolist() == [20.0] * 5 + [21.0] * 5 + [22.0] * 5
 
 
-READER = """
-import sys
-from pathlib import Path
-import torch
-import torch.distributed as dist
-from trainer.checkpoint.write import load_latest
-from trainer.layout.layout import Layout
-from trainer.parallel.mesh import Mesh
-
-dist.init_process_group("gloo")
-mesh = Mesh(Layout(dp=2), dist.get_rank(), torch.device("cpu"))
-print(getattr(load_latest(Path(sys.argv[1]), mesh), "folder", None))
-dist.destroy_process_group()
-"""
+def load_as_rank(folder: str) -> None:
+    """Be one rank of two: load the newest checkpoint; note which it is and what was warned of."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    rank = dist.get_rank()
+    found = load_latest(Path(folder), Mesh(Layout(dp=2), rank, torch.device("cpu")))
+    seen = {"loaded": str(getattr(found, "folder", None)), "said": "\n".join(said)}
+    rank_file(Path(folder).parent, "seen", rank).write_text(json.dumps(seen))
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("damaged", [[], [0], [3], [0, 1, 2, 3]])
 def test_ranks_share_the_verifying_and_load_the_same(tmp_path: Path, damaged: list[int]) -> None:
-    made = writers(tmp_path, 4)
+    run = tmp_path / "run"
+    made = writers(run, 4)
     for step in (1, 2):
         save_ranks(made, step, cut_fragments(drawn(step), 2, 2))
     files = [f"rank-{rank:05d}.safetensors" for rank in damaged]
     for file in files:
-        path = tmp_path / "step-00000002" / file
+        path = run / "step-00000002" / file
         path.write_bytes(path.read_bytes()[:-1])
-    meeting = Rendezvous()
-    shared = os.environ | meeting.variables | {"WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", READER, str(tmp_path)],
-            cwd=ROOT,
-            env=shared | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = said_by(processes)
-    expected = tmp_path / ("step-00000001" if damaged else "step-00000002")
-    assert [out.strip() for out, _ in said] == [str(expected)] * 2
-    for rank, (_, err) in enumerate(said):  # each names the first damaged file of its share
+    run_world(2, "tests.trainer.test_checkpoint_crashes:load_as_rank", str(run))
+    seen = [read_json(rank_file(tmp_path, "seen", rank)) for rank in range(2)]
+    expected = run / ("step-00000001" if damaged else "step-00000002")
+    assert [rank["loaded"] for rank in seen] == [str(expected)] * 2
+    for rank in range(2):  # each names the first damaged file of its share
         own = [file for file in files if int(file[5:10]) % 2 == rank]
-        assert [file for file in files if file in err] == own[:1]
+        assert [file for file in files if file in seen[rank]["said"]] == own[:1]
 
 
 @pytest.mark.usefixtures("group")

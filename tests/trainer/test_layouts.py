@@ -1,14 +1,10 @@
 """The layout is invisible: processes, ZeRO stages and packs change nothing a run computes.
 
-Two processes are started once and train every two-process run in one group; this process trains
-their one-process twins.
+Two processes train every two-process run in one group; this process trains their one-process twins.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +28,7 @@ from trainer.rng import normal
 from trainer.run.metrics import read_metrics
 
 from .conftest import compose_smoke, read_json, write_latents
-from .rendezvous import Rendezvous
+from .parallel.worlds import run_world
 
 pytestmark = [
     pytest.mark.dist,
@@ -114,9 +110,8 @@ def validate(latents: Path, mesh: Mesh) -> list[object]:
     return [result.loss, result.noise, *result.by_time, *(v for group in groups for v in group)]
 
 
-def main(latents: Path, root: Path) -> None:
+def train_pairs(latents: Path, root: Path) -> None:
     """Train every two-process run as one rank of two."""
-    dist.init_process_group("gloo")
     rank = dist.get_rank()
 
     def job(run: RunConfig, name: str, stop_after: int | None = None) -> None:
@@ -134,26 +129,6 @@ def main(latents: Path, root: Path) -> None:
     job(compose(latents, 3, 2, 2), "saved-by-one")
     values = validate(latents, Mesh(Layout(dp=2), rank, torch.device("cpu")))
     (root / f"validation-{rank}.json").write_text(json.dumps(values))
-    dist.destroy_process_group()
-
-
-def start_pair(latents: Path, root: Path, meeting: Rendezvous) -> list[subprocess.Popen[bytes]]:
-    address = meeting.variables | {"WORLD_SIZE": "2"}
-    command = [sys.executable, "-m", "tests.trainer.test_layouts", str(latents), str(root)]
-    started = []
-    for rank in range(2):
-        place = address | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with (root / f"rank-{rank}.log").open("wb") as log:
-            started.append(
-                subprocess.Popen(
-                    command,
-                    cwd=Path(__file__).parents[2],
-                    env=os.environ | place,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    return started
 
 
 # --- this process ---------------------------------------------------------------------------------
@@ -172,20 +147,11 @@ def runs(group: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         alone = compose(latents, 0, 2, 1)
         freeze(alone, root / "saved-by-one")
         train(alone, root / "saved-by-one", stop_after=3)
-        meeting = Rendezvous()
-        ranks = start_pair(latents, root, meeting)
-        try:
-            for name, packs in (("alone", 2), ("alone-accumulated", 4)):
-                run = compose(latents, 0, packs, 1)
-                freeze(run, root / name)
-                train(run, root / name)
-            for rank, process in enumerate(ranks):
-                status = process.wait(timeout=300)
-                assert status == 0, (root / f"rank-{rank}.log").read_text()[-4000:]
-        finally:
-            for process in ranks:
-                process.kill()
-                process.wait()
+        run_world(2, "tests.trainer.test_layouts:train_pairs", latents, root)
+        for name, packs in (("alone", 2), ("alone-accumulated", 4)):
+            run = compose(latents, 0, packs, 1)
+            freeze(run, root / name)
+            train(run, root / name)
         for stage in (0, 3):
             name = f"saved-by-two-resumed-zero{stage}"
             shutil.copytree(root / "saved-by-two", root / name)
@@ -307,7 +273,3 @@ def test_validation_is_the_same_bits_on_any_number_of_ranks(runs: Path) -> None:
     expected = validate(runs / "latents", alone())
     for rank in range(2):
         assert json.loads((runs / f"validation-{rank}.json").read_text()) == expected
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
