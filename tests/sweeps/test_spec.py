@@ -14,11 +14,7 @@ BASE = ["experiment=vae_smoke", "components=0", "steps=1", "validation.splits=[v
 
 
 @pytest.mark.heavy
-def test_a_study_composes_and_trains_settings_of_a_compression_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for key in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(key, raising=False)  # of a group that the tests' process is in
+def test_a_study_composes_and_trains_settings_of_a_compression_network(tmp_path: Path) -> None:
     clips = write_clips(tmp_path / "clips")
     fixed = [*BASE, f"data.root={clips}", f"run_root={tmp_path / 'runs'}"]
     specs = [Spec(f"kl{kl}", "grid", 0.0, [f"loss.kl={kl}"]) for kl in ("1e-3", "1e-2")]
