@@ -20,6 +20,7 @@ from models.attention import (
     attend_varlen,
     build_flash_attention,
     choose_attention,
+    kernel_takes,
 )
 from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.model import DiT
@@ -283,3 +284,30 @@ def test_the_queries_of_a_context_rank_trace(rank: int) -> None:
         out.float().sum().backward()
         assert q.grad.shape == q.shape
         assert kv.grad.shape == kv.shape
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize(("q_lengths", "k_lengths"), LENGTHS, ids=str)
+def test_the_loop_is_softmax_attention_of_each_segment_alone(
+    q_lengths: list[int], k_lengths: list[int], padding: int
+) -> None:
+    q, k, v, q_rows, k_rows = inputs(q_lengths, k_lengths, padding, torch.float32)
+    expected = by_offsets(q, k, v, q_rows.offsets, k_rows.offsets).nan_to_num(0.0)
+    found = attend_segments(q, k, v, q_rows, k_rows)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "taken"),
+    [
+        (torch.bfloat16, 8, True),
+        (torch.float16, 256, True),
+        (torch.bfloat16, 264, False),
+        (torch.bfloat16, 20, False),
+        (torch.float32, 64, False),
+    ],
+)
+def test_kernels_take_half_precision_and_heads_of_whole_eighths_up_to_256(
+    dtype: torch.dtype, size: int, taken: bool
+) -> None:
+    assert kernel_takes(torch.empty(3, 2, size, dtype=dtype)) == taken

@@ -10,6 +10,7 @@ from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.model import DiT
 from models.objectives.flow import interpolate
 from models.pack import TokenPack
+from tests.models import by_hand
 
 CONFIG = ModelConfig(width=32, depth=2, text_width=16)
 
@@ -58,3 +59,82 @@ def test_every_parameter_gets_a_gradient_whether_captions_are_there_or_not(capti
     model(pack_of(x_1, 3, captions), x_0, torch.rand(3)).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert bool(model.null_caption.grad.any()) == (captions == 0)
+
+
+def moved(config: ModelConfig, heads: float) -> DiT:
+    """Return a network none of whose weights is special; ``heads``: size of queries' and keys'."""
+    generator = torch.Generator().manual_seed(3)
+    model = DiT(config).requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.normal_(0.0, 0.3, generator=generator)
+        if name.endswith(("qkv.weight", "q.weight", "kv.weight")):
+            parameter *= heads
+    return model
+
+
+# With queries and keys of about the norms' epsilon, it matters what that is and where it stands.
+@pytest.mark.parametrize("heads", [1.0, 1e-3])
+def test_the_velocity_is_that_of_the_equations_by_hand(heads: float) -> None:
+    config = dataclasses.replace(CONFIG, spread=[0.2, 0.4, 0.7, 1.0, 1.5, 3.0])
+    model, generator = moved(config, heads), torch.Generator().manual_seed(4)
+    lengths, captions, fps, t = [6, 9, 4], [3, 0, 5], [12.0, 0.0, 30.0], [0.1, 0.6, 0.95]
+    rows, padding = sum(lengths), 3
+    segment = torch.arange(3).repeat_interleave(torch.tensor(lengths))
+    pack = TokenPack(
+        latent=torch.zeros(rows + padding, 24),
+        valid=torch.ones(rows + padding, 24, dtype=torch.bool),
+        positions=torch.randint(0, 9, (rows + padding, 3), generator=generator),
+        place=torch.randn(rows + padding, POSITION_FEATURES, generator=generator),
+        segment=torch.cat([segment, segment[-1:].expand(padding)]),
+        lengths=lengths,
+        fps=torch.tensor(fps),
+        caption=torch.randn(sum(captions), 16, generator=generator),
+        caption_lengths=captions,
+    )
+    x_t = torch.randn(rows + padding, 24, generator=generator)
+    found = model(pack, x_t, torch.tensor(t)).double().numpy()
+
+    weights = {name: p.double().numpy() for name, p in model.named_parameters()}
+    row = word = 0
+    for i in range(3):
+        own, words = slice(row, row + lengths[i]), slice(word, word + captions[i])
+        inputs = (x[own].double().numpy() for x in (pack.positions, pack.place))
+        expected = by_hand.velocity(
+            weights,
+            config.depth,
+            config.spread,
+            x_t[own].double().numpy(),
+            t[i],
+            fps[i],
+            *inputs,
+            pack.caption[words].double().numpy(),
+        )
+        assert found[own] == pytest.approx(expected, rel=2e-4, abs=2e-4), i
+        row, word = own.stop, words.stop
+
+
+def test_a_networks_input_and_output_have_unit_variance_at_every_time() -> None:
+    # Brute force over draws: what the coefficients make of x_t and of the target.
+    sigma, generator = 0.3, torch.Generator().manual_seed(5)
+    model = DiT(dataclasses.replace(CONFIG, spread=[sigma] * 6))
+    x_0, x_1 = torch.randn(2, 200_000, generator=generator)
+    x_1 *= sigma
+    t = torch.linspace(0, 1, 7)
+    c_in, c_skip, c_out = (
+        c[:, 0] for c in model.precondition(pack_of(torch.zeros(7, 24), 7, 0), t)
+    )
+    for i, time in enumerate(t):
+        x_t = (1 - time) * x_0 + time * x_1
+        target = (x_1 - x_0 - c_skip[i] * x_t) / c_out[i]
+        assert (c_in[i] * x_t).std().item() == pytest.approx(1, rel=0.01)
+        assert target.std().item() == pytest.approx(1, rel=0.01)
+        assert (target * x_t).mean().item() == pytest.approx(0, abs=0.01)  # skip takes all it can
+
+
+def test_sigma_is_restored_in_fp32_cell_by_cell_of_each_channel() -> None:
+    model = DiT(dataclasses.replace(CONFIG, spread=[0.2, 0.4, 0.7, 1.0, 1.5, 3.0])).bfloat16()
+    model.restore_buffers(torch.device("cpu"))
+    expected = [s for s in (0.2, 0.4, 0.7, 1.0, 1.5, 3.0) for _ in range(4)]
+    assert model.sigma.dtype == torch.float32
+    assert model.sigma.tolist() == pytest.approx(expected)
+    assert model.dtype == torch.bfloat16

@@ -1,12 +1,14 @@
 """Rectified flow: its equations, its times and its sampler against known answers."""
 
+import dataclasses
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from models.objective import Draw, Prediction, Weighting
+from models.objective import Draw, Prediction, Weighting, build_objective, check_objective
 from models.objectives.flow import (
     Flow,
     flow_errors,
@@ -255,3 +257,110 @@ def test_the_sigmoid_weight_is_that_of_log_snrs() -> None:
 def test_a_run_of_a_window_refuses_to_sample() -> None:
     with pytest.raises(ValueError, match=r"objective.t_range=\[0.5, 1.0\]: the run learned these"):
         Flow(window=(0.5, 1.0)).sample(linear_network(Flow()), pack(), NOISE, 2, 1.0, 1.0)
+
+
+def test_the_error_is_the_distance_from_data_minus_noise() -> None:
+    # From noise 1 to data 3 the velocity is 2; valid values are summed, the others are left out.
+    x_0, x_1 = torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[3.0, 3.0, -4.0]])
+    valid = torch.tensor([[True, True, False]])
+    for velocity, expected in (([2.0, 2.0, 9.0], 0.0), ([5.0, 2.0, 9.0], 9.0), ([-2.0, 1, 0], 17)):
+        assert squared_errors(torch.tensor([velocity]), x_0, x_1, valid).tolist() == [expected]
+
+
+def test_a_models_velocity_is_what_errors_are_of() -> None:
+    x_0, valid = torch.randn(6, 4, generator=torch.Generator().manual_seed(3)), pack().valid.clone()
+    valid[:, 1] = False
+    masked = dataclasses.replace(pack(), valid=valid)
+    errors = flow_errors(lambda p, x_t, t: 2 * p.latent, masked, x_0, torch.tensor([0.25, 0.75]))
+    expected = ((DATA + x_0) ** 2)[:, [0, 2, 3]].sum(1)  # 2 x_1 - (x_1 - x_0)
+    torch.testing.assert_close(errors, expected)
+
+
+def test_times_are_those_of_the_closed_form() -> None:
+    # (t, tokens / shift_tokens) -> t / (t + s (1 - t)), s the square root of the ratio, at least 1.
+    for t, ratio, expected in ((1 / 2, 4, 1 / 3), (3 / 4, 9, 1 / 2), (3 / 4, 1 / 9, 3 / 4)):
+        normal = torch.tensor([t / (1 - t)]).log()
+        found = logit_normal_times(normal, torch.tensor([ratio * 90.0]), 90.0)
+        assert found.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("shift", "third", "two_thirds"), [(2.0, 1 / 5, 1 / 2), (0.5, 1 / 2, 0.8)])
+def test_sampler_looks_at_the_shifted_times_and_once_only_at_the_last_step(
+    shift: float, third: float, two_thirds: float
+) -> None:
+    seen = []
+
+    def velocity(p: TokenPack, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        assert t.shape == (2,)
+        assert t[0] == t[1]
+        seen.append(float(t[0]))
+        return x
+
+    sample(velocity, pack(), DATA, 3, 1.0, shift)
+    assert seen == pytest.approx([0, third, third, two_thirds, two_thirds])
+
+
+def test_sampler_takes_heuns_steps_and_ends_with_one_of_eulers() -> None:
+    # dx/dt = x in two steps of 1/2: 1 + h + h^2 / 2, then 1 + h.
+    end = sample(lambda p, x, t: x, pack(), torch.ones(6, 4), 2, 1.0, 1.0)
+    torch.testing.assert_close(end, torch.full((6, 4), 1.625 * 1.5))
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.8])
+def test_weights_of_a_time_are_those_of_their_papers(t: float) -> None:
+    snr = (t / (1 - t)) ** 2
+    expected = {
+        Weighting.uniform: 1.0,
+        Weighting.data: (1 - t) ** 2,
+        Weighting.min_snr: min(snr, 5.0) * (1 - t) ** 2,
+        # sigmoid(2 - log SNR) of the noise's error t^2, times d log SNR / dt.
+        Weighting.sigmoid: t**2 / (1 + math.exp(math.log(snr) - 2)) * 2 / (t * (1 - t)),
+    }
+    for weighting, weight in expected.items():
+        assert time_weight(weighting, torch.tensor([t])).item() == pytest.approx(weight, rel=1e-5)
+
+
+def test_settings_of_a_run_reach_its_objective() -> None:
+    settings = SimpleNamespace(
+        kind="flow", shift_tokens=9.0, prediction=Prediction.noise, weight=Weighting.data,
+        t_range=[0.25, 0.75], options={},
+    )  # fmt: skip
+    flow = build_objective(settings)
+    assert flow == Flow(9.0, Prediction.noise, Weighting.data, (0.25, 0.75))
+    assert flow.strata(2, 0.5).tolist() == [0.375, 0.625]
+    assert Flow().strata(4, 0.5).tolist() == [0.125, 0.375, 0.625, 0.875]
+    check_objective(settings)
+    settings.t_range = [0.5, 0.5]
+    with pytest.raises(ValueError, match=r"objective.t_range=\[0.5, 0.5\]: must rise"):
+        check_objective(settings)
+    settings.t_range, settings.options = [0.0, 1.0], {"least": 1.0}
+    with pytest.raises(ValueError, match=r"objective.options.least=1.0: is not an option"):
+        check_objective(settings)
+
+
+def test_errors_are_weighed_by_the_time_of_their_segment() -> None:
+    flow, plain = Flow(weight=Weighting.data), Flow()
+    network = linear_network(plain)
+    weight = ((1 - TIMES) ** 2)[pack().segment]
+    expected = plain.errors(network, pack(), NOISE, TIMES) * weight
+    torch.testing.assert_close(flow.errors(network, pack(), NOISE, TIMES), expected)
+    clock = TIMES[pack().segment].unsqueeze(-1)
+    torch.testing.assert_close(flow.inputs(pack(), NOISE, TIMES), NOISE + clock * (DATA - NOISE))
+
+
+@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("t", [0.0, 0.02, 0.3, 0.97, 1.0])
+def test_coefficients_turn_what_is_predicted_into_a_velocity(
+    prediction: Prediction, t: float
+) -> None:
+    sigma = 0.6
+    found = Flow(prediction=prediction).coefficients(torch.tensor([[t]]), torch.tensor([sigma]))
+    c_in, c_skip, c_out = (part.item() for part in found)
+    variance = (1 - t) ** 2 + (t * sigma) ** 2
+    assert c_in == pytest.approx(variance**-0.5, rel=1e-5)
+    expected = {
+        Prediction.velocity: ((t * sigma**2 - (1 - t)) / variance, sigma / variance**0.5),
+        Prediction.data: (-1 / max(1 - t, 0.05), sigma / max(1 - t, 0.05)),
+        Prediction.noise: (1 / max(t, 0.05), -1 / max(t, 0.05)),
+    }[prediction]
+    assert (c_skip, c_out) == pytest.approx(expected, rel=1e-5, abs=1e-6)

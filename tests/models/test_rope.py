@@ -1,5 +1,8 @@
 """Rotary positions and patches: relative, covering three axes, invertible."""
 
+import cmath
+import math
+
 import pytest
 import torch
 
@@ -69,3 +72,64 @@ def test_sinusoids_tell_all_times_apart() -> None:
     features = sinusoids(torch.linspace(0, 1, 201), 64)
     assert features.shape == (201, 64)
     assert torch.cdist(features, features).fill_diagonal_(9.0).min() > 0.1
+
+
+def test_every_pair_turns_by_its_axis_and_its_own_frequency() -> None:
+    # A head of 16 has 8 pairs: 2 for frames, 3 for rows, 3 for columns; frequencies theta^(-j / n).
+    config = ModelConfig(head_dim=16, rope_theta=100.0)
+    rotation = rope_rotation(config, torch.tensor([[3, 5, 7], [0, 2, 11]]))
+    for token, place in enumerate([(3, 5, 7), (0, 2, 11)]):
+        pairs = [(place[0], j, 2) for j in range(2)]
+        pairs += [(place[axis], j, 3) for axis in (1, 2) for j in range(3)]
+        expected = [cmath.exp(1j * at * 100.0 ** (-j / n)) for at, j, n in pairs]
+        assert rotation[token, 0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_turn_is_counterclockwise_in_the_plane_of_neighbouring_values() -> None:
+    x = torch.tensor([[[1.0, 0, 0, 2, 3, 4]]])
+    quarter, half, none = torch.tensor([[[1j, -1, 1]]]).unbind(-1)
+    turned = rotate(x, torch.stack([quarter, half, none], -1))
+    torch.testing.assert_close(turned, torch.tensor([[[0.0, 1, 0, -2, 3, 4]]]))
+
+
+def test_rotation_keeps_the_precision_of_what_it_turns() -> None:
+    x = torch.ones(1, 1, 2, dtype=torch.bfloat16)
+    assert rotate(x, torch.ones(1, 1, 1, dtype=torch.complex64)).dtype == torch.bfloat16
+
+
+PAIRS = {6: (1, 1, 1), 8: (2, 1, 1), 10: (1, 2, 2), 16: (2, 3, 3), 64: (10, 11, 11)}
+
+
+@pytest.mark.parametrize(("head_dim", "expected"), PAIRS.items())
+def test_pairs_are_shared_evenly_and_frames_get_what_is_left(
+    head_dim: int, expected: tuple[int, int, int]
+) -> None:
+    assert ModelConfig(head_dim=head_dim).rope_pairs() == expected
+
+
+def test_a_token_holds_a_patch_channel_by_channel_row_by_row() -> None:
+    latent = torch.arange(2 * 2 * 4 * 6).view(2, 2, 4, 6).float()
+    tokens = patchify(latent)
+    places = [(f, i, j) for f in range(2) for i in range(2) for j in range(3)]
+    for token, (f, i, j) in zip(tokens, places, strict=True):
+        cells = [latent[c, f, 2 * i + a, 2 * j + b] for c in (0, 1) for a in (0, 1) for b in (0, 1)]
+        assert token.tolist() == cells
+    assert torch.equal(unpatchify(tokens, 2, 4, 6), latent)
+
+
+def test_place_features_are_three_octaves_of_the_share_of_the_frame() -> None:
+    # Token (1, 0, 2) of (4, 3, 5): its middle lies at 3/8, 1/6 and 1/2 of the axes.
+    found = position_features(torch.tensor([[1, 0, 2]]), (4, 3, 5))[0].tolist()
+    angles = [math.pi * 2**k * share for share in (3 / 8, 1 / 6, 1 / 2) for k in range(3)]
+    expected = [*(math.sin(a) for a in angles), *(math.cos(a) for a in angles)]
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_sinusoids_reach_from_1_to_30_radians_in_equal_ratios(count: int) -> None:
+    frequencies = [30 ** (j / 3) for j in range(4)] if count == 8 else [1.0]
+    found = sinusoids(torch.tensor([0.0, 0.7]), count)
+    for value, row in zip((0.0, 0.7), found.tolist(), strict=True):
+        expected = [*(math.cos(value * f) for f in frequencies)]
+        expected += [math.sin(value * f) for f in frequencies]
+        assert row == pytest.approx(expected, abs=1e-5)

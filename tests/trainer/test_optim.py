@@ -78,3 +78,30 @@ def test_the_average_weighs_steps_by_that_profile(latents: Path) -> None:
 def test_widths_out_of_range_are_refused(latents: Path) -> None:
     with pytest.raises(ValueError, match=r"optim.ema_sigma=0.5: must be below 0.28. Use 0.04"):
         compose_smoke(latents, "optim.ema_sigma=0.5")
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("zero", [0, 1])
+def test_other_weights_are_computed_with_for_a_while_and_then_the_own_ones_again(
+    latents: Path, zero: int
+) -> None:
+    run = compose_smoke(latents, f"parallel.zero_stage={zero}")
+    engine = Engine(run.model, fresh(run), run.optim, run.parallel, alone())
+    network = dict(engine.stage.model.named_parameters())
+    own = {name: p.detach().clone() for name, p in network.items()}
+    masters = {f.name: f.tensors["param"] for f in engine.fragments()}
+    others = {name: master + 1.0 for name, master in masters.items()}
+
+    def evaluate() -> None:  # and end early, as a signal would
+        with engine.weights(others):
+            for name, parameter in network.items():
+                assert torch.equal(parameter, own[name] + 1.0), name
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        evaluate()
+    for name, parameter in network.items():
+        assert torch.equal(parameter, own[name]), name
+        assert torch.equal(masters[name], own[name].flatten()), name

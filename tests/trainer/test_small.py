@@ -154,3 +154,23 @@ def test_two_processes_train_the_same_network(latents: Path, whole: Path, tmp_pa
     expected, found = tensors(whole), tensors(tmp_path)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=TOLERANCE)
+
+
+def test_averaged_weights_stand_in_the_module_for_a_while_and_then_the_trained_ones_again(
+    latents: Path, whole: Path, tmp_path: Path
+) -> None:
+    made = training(latents, tmp_path)
+    assert run(made) is not None
+    saved = tensors(whole)  # another folder, the same run
+
+    def measure() -> None:  # and fail
+        with made.averaged() as module:
+            for name, parameter in module.named_parameters():
+                assert torch.equal(parameter, saved[f"ema/{name}"]), name
+                assert not torch.equal(parameter, saved[f"param/{name}"]), name
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        measure()
+    for name, parameter in made.module.named_parameters():
+        assert torch.equal(parameter, saved[f"param/{name}"]), name

@@ -1,0 +1,82 @@
+"""Modulation of a pack: both ways of computing it give each row what its own segment says."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.dit.modulation import Spans, add_gated, modulate
+from models.pack import TokenPack
+
+LENGTHS = [3, 1, 4]
+
+
+def pack(first_row: int = 0, rows: int = 8) -> TokenPack:
+    """Return the part of a pack of three segments that begins at ``first_row``."""
+    owner = [0, 0, 0, 1, *([2] * 20)]  # padding is the last segment's
+    return TokenPack(
+        latent=torch.zeros(rows, 4),
+        valid=torch.ones(rows, 4, dtype=torch.bool),
+        positions=torch.zeros(rows, 3, dtype=torch.long),
+        place=torch.zeros(rows, 18),
+        segment=torch.tensor(owner[first_row : first_row + rows]),
+        lengths=LENGTHS,
+        fps=torch.zeros(3),
+        caption=torch.zeros(0, 5),
+        caption_lengths=[0, 0, 0],
+        first_row=first_row,
+    )
+
+
+def draws(*shapes: tuple[int, int]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=generator, requires_grad=True) for shape in shapes]
+
+
+@pytest.fixture(params=[False, True], ids=["spans", "gathered"])
+def gathers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run once as on CPU and once as in compiled code and on CUDA."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: request.param)
+    assert Spans.of(pack()).gathers == request.param
+    return request.param
+
+
+# Rows of a deviation of 1e-3 tell what the norm's epsilon is.
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_a_row_is_normed_scaled_and_shifted_by_its_segment(gathers: bool, size: float) -> None:
+    x, shift, scale = draws((8, 6), (3, 6), (3, 6))
+    found = modulate(x * size, shift, scale, Spans.of(pack())).detach().numpy()
+    for row, owner in enumerate([0, 0, 0, 1, 2, 2, 2, 2]):
+        values = x[row].detach().double().numpy() * size
+        normed = (values - values.mean()) / np.sqrt(values.var() + 1e-6)
+        expected = normed * (1 + scale[owner].detach().numpy()) + shift[owner].detach().numpy()
+        assert found[row] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_a_row_gets_its_segments_gate_times_the_update(gathers: bool) -> None:
+    x, gate, y = draws((8, 6), (3, 6), (8, 6))
+    found = add_gated(x, gate, y, Spans.of(pack()))
+    for row, owner in enumerate([0, 0, 0, 1, 2, 2, 2, 2]):
+        torch.testing.assert_close(found[row], x[row] + gate[owner] * y[row])
+
+
+def test_both_ways_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for gathers in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda gathers=gathers: gathers)
+        x, shift, scale, gate = inputs = draws((8, 6), (3, 6), (3, 6), (3, 6))
+        spans = Spans.of(pack())
+        out = add_gated(x, gate, modulate(x, shift, scale, spans), spans)
+        found.append(torch.autograd.grad(out.square().sum(), inputs))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 11])
+def test_spans_of_any_part_of_the_rows_are_the_runs_of_its_segments(rows: int) -> None:
+    for first_row in range(11):
+        part = pack(first_row, rows)
+        spans = Spans.of(part)
+        told = [s for s, n in zip(spans.segments, spans.lengths, strict=True) for _ in range(n)]
+        assert told == part.segment.tolist()
+        assert spans.segments == sorted(set(told))
+        assert [len(piece) for piece in spans.split(torch.zeros(rows, 2))] == spans.lengths
