@@ -208,3 +208,26 @@ def test_thirty_steps_beat_the_commonest_caption() -> None:
     texts = [text for _, text in train]
     majority = max(set(texts), key=texts.count)
     assert right > 2 * truth.count(majority), (right, truth.count(majority))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_a_temperature_raises_chances_to_its_inverse_and_leaves_the_confidence(
+    temperature: float,
+) -> None:
+    config = CaptionerConfig(
+        width=16, head_dim=16, encoder_depth=1, decoder_depth=1, stem_width=4, max_caption_tokens=2
+    )
+    model, chances = Captioner(config, 8).eval(), torch.tensor([0.6, 0.3, 0.1])
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.cat([torch.full((5,), 1e-9), chances]).log())
+    count = 2000
+    memory = model.remember([random_view((1, 16, 16))]).repeat(count)
+    draws = torch.rand(count, 2, generator=torch.Generator().manual_seed(0))
+    made = write_captions(model, memory, [Special.dense] * count, draws, temperature)
+    seen = np.bincount([w.words[0] for w in made], minlength=8)[5:] / count
+    sharp = chances ** (1 / temperature)
+    assert np.abs(seen - (sharp / sharp.sum()).numpy()).max() < 4 * math.sqrt(0.25 / count)
+    for w in made[:20]:
+        expected = np.mean([math.log(chances[word - 5]) for word in w.words])
+        assert w.logprob == pytest.approx(expected, rel=1e-4)

@@ -1,5 +1,7 @@
 """The network as a codec: tiles and chunks cannot be seen, any size goes in and comes out."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -140,3 +142,34 @@ def test_pixels_and_frames_are_inverse_and_padding_repeats_edges() -> None:
     assert grown.shape == (2, 8, 8, 3)
     assert torch.equal(grown[:, :5, :7], to_pixels(frames))
     assert torch.equal(grown[:, 7, 7], grown[:, 4, 6])
+
+
+def test_a_codec_neither_trains_its_network_nor_changes_it(vae: Vae) -> None:
+    made = Vae(NETWORK).train().requires_grad_(True)
+    codec = VaeCodec(CODEC, made)
+    assert not codec.vae.training
+    assert not any(parameter.requires_grad for parameter in codec.vae.parameters())
+
+
+def test_latents_are_scaled_by_the_codecs_statistics(vae: Vae) -> None:
+    plain = VaeCodec(dataclasses.replace(CODEC, mean=[0.0] * 8, scale=1.0), vae)
+    codec, frames = VaeCodec(CODEC, vae), clip((5, 32, 32))
+    raw, scaled = plain.encode(frames), codec.encode(frames)
+    torch.testing.assert_close(scaled * 0.5 + 0.1, raw)
+    assert torch.equal(codec.decode(scaled, 32, 32), plain.decode(scaled * 0.5 + 0.1, 32, 32))
+    assert plain.decode(scaled * 0.5 + 0.1, 30, 17).shape == (5, 30, 17, 3)
+
+
+def test_tiles_are_even_and_see_their_halo_up_to_the_border() -> None:
+    found = tiles(10, 4, 4, 2)
+    assert [(t.rows.start, t.rows.stop) for t in found] == [(0, 3), (3, 6), (6, 10)]
+    assert [(t.seen_rows.start, t.seen_rows.stop) for t in found] == [(0, 5), (1, 8), (4, 10)]
+    assert {(t.columns.start, t.columns.stop) for t in found} == {(0, 4)}
+    assert {(t.seen_columns.start, t.seen_columns.stop) for t in found} == {(0, 4)}
+    assert [(t.inner[0].start, t.inner[0].stop) for t in found] == [(0, 3), (2, 5), (2, 6)]
+
+
+def test_levels_are_rounded_and_clipped() -> None:
+    pixels = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 100.4 / 127.5 - 1, 100.6 / 127.5 - 1])
+    assert to_frames(pixels).tolist() == [0, 0, 128, 255, 255, 100, 101]
+    assert to_pixels(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]

@@ -3,7 +3,7 @@
 import pytest
 
 from data.bounds import check_bounds
-from models.config import CodecConfig, ModelConfig
+from models.config import CaptionerConfig, CodecConfig, ModelConfig, VaeConfig
 from models.dit.model import DiT
 
 BAD = {
@@ -50,3 +50,38 @@ def test_latents_are_padded_to_whole_patches(
     clip: tuple[int, int, int], latent: tuple[int, int, int]
 ) -> None:
     assert CodecConfig().latent_shape(*clip) == latent
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 6, "head_dim": 6, "values_per_token": 12, "spread": [0.1] * 3},
+        {"width": 48, "values_per_token": 96, "spread": [1.0] * 24},  # half of the values
+        {"depth": 1},
+    ],
+)
+def test_a_shape_at_the_edge_of_a_rule_is_built(changes: dict) -> None:
+    ModelConfig(**changes).check()
+
+
+def test_a_clip_off_the_grid_is_told_where_to_be_cut() -> None:
+    for frames, cut in ((2, 1), (4, 1), (16, 13), (18, 17)):
+        with pytest.raises(ValueError, match=rf"num_frames={frames}: .*k \* 4\. Cut .* to {cut} f"):
+            CodecConfig().latent_shape(frames, 16, 16)
+    assert CodecConfig(stride=[2, 4, 16]).latent_shape(7, 9, 33) == (4, 4, 4)
+
+
+def test_a_captioners_head_must_divide_its_width() -> None:
+    with pytest.raises(
+        ValueError, match=r"captioner.head_dim=12: must divide captioner.width=64\."
+    ):
+        CaptionerConfig(width=64, head_dim=12).check()
+    CaptionerConfig(width=60, head_dim=6).check()
+
+
+@pytest.mark.parametrize("name", ["patch", "fold"])
+def test_blocks_of_a_video_network_are_powers_of_two(name: str) -> None:
+    VaeConfig(**{name: [1, 2, 8]}).check()
+    for sizes in ([6, 1, 1], [1, 3, 1], [2, 4, 12]):
+        with pytest.raises(ValueError, match=rf"vae\.{name}=.*: must be three powers of two"):
+            VaeConfig(**{name: sizes}).check()

@@ -62,3 +62,8 @@ def test_a_width_other_than_the_encoders_is_refused(minilm: TextEncoder) -> None
 def test_a_folder_without_weights_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"text.path=.*: must be a folder with config.json.*Leave"):
         build_text_encoder(TextConfig(path=str(tmp_path)))
+
+
+def test_bytes_have_the_normal_embeddings_of_seed_0(letters: TextEncoder) -> None:
+    table = torch.randn(256, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(letters.encode(["é!"])[0], table[[0xC3, 0xA9, ord("!")]])

@@ -1,13 +1,17 @@
 """The compression network: a wavelet at first, causal, and of the size its preset says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from data.bounds import check_bounds
+from models.codec.lpips import Lpips
 from models.codec.patches import haar, haar_patch, low_pass, to_patches
-from models.codec.vae import Vae, lead_in, reach
+from models.codec.vae import Reach, Vae, lead_in, reach
 from models.codec.wavelet import WaveletCodec
-from models.config import CodecConfig, VaeConfig
+from models.config import CodecConfig, ModelConfig, VaeConfig
+from models.dit.model import DiT
 
 SMALL = VaeConfig(
     encoder_widths=[8, 12], decoder_widths=[12, 8], encoder_blocks=[2, 1], decoder_blocks=[1, 2]
@@ -193,3 +197,18 @@ def test_shapes_that_cannot_be_built_are_refused(changes: dict, message: str) ->
 def test_sizes_outside_their_bounds_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_bounds(VaeConfig(**changes), "vae.")
+
+
+def test_weights_hold_what_is_learned_and_no_fixed_transform() -> None:
+    for network in (fresh(SMALL), Lpips(), DiT(ModelConfig())):
+        learned = [name for name, _ in network.named_parameters()]
+        assert sorted(network.state_dict()) == sorted(learned)
+
+
+def test_reach_is_a_block_a_position_and_a_fold_shares_the_outer_ones() -> None:
+    config = VaeConfig(
+        fold=[4, 2, 8], encoder_blocks=[3, 5], decoder_blocks=[7, 4], encoder_widths=[8, 8],
+        decoder_widths=[8, 8],
+    )  # fmt: skip
+    assert reach(config) == Reach(encoder=5 + 2, decoder=7 + 2)  # outer blocks over 2, rounded up
+    assert reach(replace(config, fold=[1, 4, 3])) == Reach(encoder=5 + 1, decoder=7 + 2)
