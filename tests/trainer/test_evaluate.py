@@ -1,18 +1,25 @@
 """The quiet y-axis: repeatable, shared by any ranks, with a noise estimate that can be trusted."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
+from data.loading.loader import load_fixed
 from models.dit.model import DiT
+from models.objectives.flow import flow_errors
 from models.pack import TokenPack
-from trainer.config import RunConfig
+from trainer.config import CaptionUse, RunConfig
 from trainer.diffusion.collate import Collator
-from trainer.diffusion.evaluate import Validator
-from trainer.parallel.mesh import alone
+from trainer.diffusion.evaluate import Stopped, Validator
+from trainer.diffusion.micro_batch import MicroBatch
+from trainer.layout.layout import Layout
+from trainer.parallel.mesh import Mesh, alone
+from trainer.rng import normal
 
 from . import conftest
 from .conftest import compose_smoke, write_latents
@@ -150,3 +157,102 @@ def test_the_noise_estimate_is_the_spread_over_noise_seeds(alike: Path) -> None:
 def test_an_unknown_split_is_named(latents: Path) -> None:
     with pytest.raises(ValueError, match=r"split=val_moon: .* is missing"):
         build(compose_smoke(latents), 3, "val_moon")
+
+
+def crooked(pack: TokenPack, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Predict something that depends on everything."""
+    return 0.3 * x_t + t[pack.segment].unsqueeze(-1) * pack.place.sum(1, keepdim=True)
+
+
+def test_a_validation_is_the_mean_over_clips_draws_and_strata_by_hand(latents: Path) -> None:
+    run = compose_smoke(latents, "validation.times=3", "validation.noise_seed=11")
+    collator, golden = Collator(run.codec, run.text), (math.sqrt(5) - 1) / 2
+    samples = load_fixed(run.data, "val_worlds", 7)
+    clips = [collator.encode(s) for s in samples]
+    errors, values = np.zeros((7, 2, 3)), np.zeros(7)
+    for i, clip in enumerate(clips):
+        alone = collator.pack([clip], [CaptionUse.dense])
+        values[i] = float(alone.valid.sum())
+        for draw in range(2):
+            for stratum in range(3):
+                purpose = f"val-noise-{draw}"
+                x_0 = normal(tuple(clip.tokens.shape), 11, purpose, samples[i].info.key, stratum)
+                t = (stratum + math.modf(i * golden)[0]) / 3
+                x_t = (1 - t) * x_0 + t * clip.tokens
+                error = crooked(alone, x_t, torch.tensor([t])) - (clip.tokens - x_0)
+                errors[i, draw, stratum] = float((error * alone.valid).square().sum())
+    validator = build(run, 7, "val_worlds")
+    result, losses = validator.measure_clips(crooked)
+    assert result.loss == pytest.approx(errors.mean((1, 2)).sum() / values.sum(), rel=1e-5)
+    by_time = errors.mean(1).sum(0) / values.sum()
+    assert result.by_time == pytest.approx(by_time.tolist(), rel=1e-5)
+    halves = (errors[:, 0] - errors[:, 1]).mean(1) / 2
+    assert result.noise == pytest.approx(math.sqrt((halves**2).sum()) / values.sum(), rel=1e-3)
+    assert losses.tolist() == pytest.approx((errors.mean((1, 2)) / values).tolist(), rel=1e-5)
+    assert (result.clips, result.tokens) == (7, sum(len(c.tokens) for c in clips))
+    one = validator.measure(crooked, draws=1)
+    assert one.loss == pytest.approx(errors[:, 0].mean(1).sum() / values.sum(), rel=1e-5)
+    (first, *_) = result.groups
+    shapes = [(i.num_frames, i.height, i.width) for i in validator.infos]
+    own = [i for i in range(7) if shapes[i] == (first.num_frames, first.height, first.width)]
+    assert first.clips == len(own) > 0
+    assert first.errors == pytest.approx(errors.mean((1, 2))[own].sum(), rel=1e-5)
+    assert first.variance == pytest.approx((halves[own] ** 2).sum(), rel=1e-3)
+    assert first.values == values[own].sum()
+    assert first.tokens == sum(len(clips[i].tokens) for i in own)
+
+
+class Recording(Mesh):
+    """A rank that sums nothing and keeps what it was asked to sum."""
+
+    asked: ClassVar[list[tuple[float, ...]]] = []
+
+    def sum(self, *values: float) -> list[float]:
+        self.asked.append(values)
+        return list(values)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_ranks_share_the_clips_evenly_and_together_measure_each_once(
+    latents: Path, world: int
+) -> None:
+    run = compose_smoke(latents)
+    collator, runs = Collator(run.codec, run.text), []
+    totals = []
+    for rank in range(world):
+        mesh = Recording(Layout(dp=world), rank, torch.device("cpu"))
+        mesh.asked.clear()
+        validator = Validator(run, "val_worlds", collator, mesh, 7)
+        assert validator.num_clips == 7
+        seen = []
+
+        def errors_of(batches: list[MicroBatch], seen: list[str] = seen) -> list[torch.Tensor]:
+            seen += [batch.keys[0] for batch in batches]
+            return [flow_errors(crooked, b.pack, b.x_0, b.t) for b in batches]
+
+        validator.measure_by(errors_of)
+        runs.append(len(seen))
+        totals.append(mesh.asked[-1])
+    assert set(runs) == {2 * math.ceil(7 / world)}  # of two draws each
+    whole = build(run, 7, "val_worlds").measure(crooked)
+    summed = np.sum(totals, axis=0)
+    errors, values = summed[: 7 * 2 * 2], summed[7 * 2 * 2 :]
+    assert errors.sum() / 4 / values.sum() == pytest.approx(whole.loss, rel=1e-6)
+
+
+def test_a_signal_stops_a_validation_between_two_looks_of_four_clips(latents: Path) -> None:
+    validator, seen = build(compose_smoke(latents), 7, "val_worlds"), []
+
+    def errors_of(batches: list[MicroBatch]) -> list[torch.Tensor]:
+        seen.append(len(batches))
+        return [flow_errors(silent, b.pack, b.x_0, b.t) for b in batches]
+
+    with pytest.raises(Stopped):
+        validator.measure_by(errors_of, should_stop=lambda: len(seen) == 2)
+    assert seen == [4, 4]
+    seen.clear()
+    looked = validator.measure_by(errors_of, should_stop=lambda: False)
+    assert seen == [4, 4, 4, 2]
+    seen.clear()
+    assert validator.measure_by(errors_of) == looked
+    assert seen == [14]
