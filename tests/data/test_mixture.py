@@ -1,12 +1,15 @@
 """Several sources by weight: shares, exactly once per pass of each, resume, keys apart."""
 
+import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from data.bounds import check_bounds
 from data.config import DataConfig, MemberConfig
@@ -19,6 +22,7 @@ from tests.data.conftest import info_of, meta
 
 CELL = (4, 16, 16)
 SIZES = {"wide": 40, "tall": 90, "tiny": 3}
+GOLDEN_ORDER = [12, 8, 14, 15, 13, 11, 4, 9, 6, 10, 7, 5, 1, 3, 2, 16, 0, 19, 17, 18]
 WEIGHTS = {"wide": 1.0, "tall": 2.0, "tiny": 0.5}
 
 
@@ -251,3 +255,77 @@ def test_a_smaller_limit_holds_a_subset_and_every_member_is_limited(roots) -> No
 def test_a_limit_that_cannot_be_met_is_refused(roots, limit) -> None:
     with pytest.raises(ValueError, match=r"data\.limit=.*: must be 0, a share below 1 or a whole"):
         read_mixture(config_of(roots, limit=limit), "train")
+
+
+def test_the_next_source_is_the_one_that_exact_arithmetic_chooses():
+    """Of the sources not ahead of their share, the one that would finish its next sample first."""
+    rng = np.random.default_rng(2)
+    lengths = [int(n) for n in rng.integers(1, 40, 60)]
+    spans = [Span(0, 10, 1.0), Span(10, 40, 2.0), Span(40, 60, 1.0)]
+    shares = [Fraction(1, 4), Fraction(1, 2), Fraction(1, 4)]
+    stream = Stream(lengths, spans, seed=3)
+    served, total = [Fraction(0)] * 3, Fraction(0)
+    waiting = [[] for _ in spans]
+    drawn = [stream.draw()[1] for _ in range(400)]
+    for planned in drawn:
+        source = sum(planned.index >= span.start for span in spans) - 1
+        waiting[source].append(lengths[planned.index])
+    for planned in drawn[:300]:
+        finishes = [(s + queue[0]) / q for s, queue, q in zip(served, waiting, shares, strict=True)]
+        late = [i for i in range(3) if served[i] / shares[i] <= total]
+        chosen = min(late, key=lambda i: (finishes[i], i))
+        assert spans[chosen].start <= planned.index < spans[chosen].stop
+        served[chosen] += waiting[chosen].pop(0)
+        total += lengths[planned.index]
+
+
+def test_a_place_is_told_by_its_code():
+    lengths = list(range(1, 31))
+    stream = Stream(lengths, [Span(0, 7, 3.0), Span(7, 30, 1.0)], seed=4)
+    codes = [stream.draw() for _ in range(100)]
+    assert len({code for code, _ in codes}) == 100
+    fresh = Stream(lengths, [Span(0, 7, 3.0), Span(7, 30, 1.0)], seed=4)
+    for code, planned in reversed(codes):
+        assert fresh.locate(code) == planned
+    for source, (start, stop) in enumerate(((0, 7), (7, 30))):
+        own = [(code // 2, p) for code, p in codes if code % 2 == source]
+        assert [place for place, _ in own] == list(range(len(own)))
+        assert all(start <= p.index < stop for _, p in own)
+        assert [p.visit for _, p in own] == [i // (stop - start) for i in range(len(own))]
+
+
+def test_rows_of_the_index_know_their_member_and_its_share(roots):
+    found = read_mixture(config_of(roots), "train")
+    owners = [name for name, count in SIZES.items() for _ in range(count)]
+    assert [list(SIZES)[found.member_of(i)] for i in range(len(owners))] == owners
+    assert [info.source.split("/")[0] for info in found.infos] == owners
+    assert found.shares == pytest.approx([1 / 3.5, 2 / 3.5, 0.5 / 3.5])
+    assert found.members[1].name == f"{roots / 'tall'} train"
+
+
+def test_a_limit_takes_the_keys_of_the_smallest_digests(roots):
+    whole = read_mixture(DataConfig(root=str(roots / "tall")), "train").infos
+    for limit, count in ((0.5, 45), (0.001, 1), (1, 1), (90, 90), (7, 7)):
+        digests = sorted(hashlib.sha256(info.key.encode()).hexdigest() for info in whole)[:count]
+        found = read_mixture(DataConfig(root=str(roots / "tall"), limit=limit), "train").infos
+        assert sorted(hashlib.sha256(i.key.encode()).hexdigest() for i in found) == digests, limit
+    with pytest.raises(ValueError, match=r"data\.limit=91"):
+        read_mixture(DataConfig(root=str(roots / "tall"), limit=91), "train")
+
+
+def test_a_payload_comes_from_the_cache_where_there_is_one(roots):
+    class Cache:
+        """As much of a cache as a member asks."""
+
+        def read_payload(self, split, info):
+            return f"{split} {info.key}".encode()
+
+    plain = read_mixture(DataConfig(root=str(roots / "wide")), "train")
+    info, member = plain.infos[3], plain.members[0]
+    assert replace(member, cache=Cache()).read_payload(info) == f"train {info.key}".encode()
+    assert load(member.read_payload(info))["latent"].eq(3.0).all()
+
+
+def test_the_shuffled_order_of_a_seed_never_changes():
+    """Guards the promise that old runs resume, as the plan's golden numbers do."""
+    assert windowed(20, 5, 2, seed=7)[0] == GOLDEN_ORDER

@@ -6,9 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.dataset.tokens import tokens
+from data.dataset.tokens import grid, shape_name, tokens
 from data.loading.accounting import Accounting
-from data.loading.planner import PackPlanner, Planned, deal, pack_cost
+from data.loading.planner import PackPlanner, Planned, deal, pack_cost, shard_numbers
+from data.loading.stream import Span, Stream
 from tests.data.conftest import info_of
 
 CELL = (4, 16, 16)
@@ -235,3 +236,120 @@ def test_equal_lengths_leave_the_pool_oldest_first():
     order = planner_of(lengths_as_infos([512] * 9), packs_per_step=1, pool=1)
     assert flat == [p for _ in range(9) for p in order.next_step()[0]]
     assert isinstance(flat[0], Planned)
+
+
+def packed_by_hand(lengths, waiting, pack_tokens, max_segments, pool, in_order):
+    """Yield packs by scanning a plain list: the oldest seeds one, then what fits joins."""
+    held = []
+    while True:
+        held += [next(waiting) for _ in range(pool - len(held))]
+        pack = [held.pop(0)]
+        while len(pack) < max_segments:
+            held += [next(waiting) for _ in range(pool - len(held))]
+            used = sum(lengths[p.index] for p in pack)
+            fitting = [p for p in held if used + lengths[p.index] <= pack_tokens]
+            if not fitting:
+                break
+            if used >= in_order * pack_tokens:
+                largest = max(lengths[p.index] for p in fitting)
+                fitting = [p for p in fitting if lengths[p.index] == largest]
+            pack.append(fitting[0])
+            held.remove(fitting[0])
+        yield pack
+
+
+@pytest.mark.parametrize("in_order", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize(("pool", "max_segments"), [(1, 9), (5, 2), (12, 64)])
+def test_a_plan_is_the_one_that_scanning_a_list_gives(in_order, pool, max_segments):
+    lengths = np.random.default_rng(4).integers(1, 13, 40).tolist()  # many equal ones
+    planner = planner_of(
+        lengths_as_infos(lengths), 24, 3, max_segments, pool, seed=5, in_order=in_order
+    )
+    stream = Stream(lengths, [Span(0, 40, 1.0)], 5)
+    waiting = (stream.draw()[1] for _ in range(10_000))
+    packs = packed_by_hand(lengths, waiting, 24, max_segments, pool, in_order)
+    for _ in range(30):
+        step = [next(packs) for _ in range(3)]
+        cost = [sum(n + n * n / 6144 for n in (lengths[p.index] for p in pack)) for pack in step]
+        expected = [step[i] for i in sorted(range(3), key=lambda i: (-cost[i], i))]
+        assert planner.next_step() == expected
+
+
+def test_attention_costs_as_much_as_the_rest_at_six_times_a_width_of_1024():
+    assert pack_cost([6144]) == 2 * 6144
+    assert pack_cost([6144, 3072, 0]) == 2 * 6144 + 1.5 * 3072
+
+
+def test_no_swap_with_the_slowest_rank_would_shorten_a_step():
+    rng = np.random.default_rng(6)
+    for world, room in ((2, 2), (2, 5), (3, 4), (4, 3)):
+        for _ in range(20):
+            costs = sorted(rng.pareto(1.5, world * room) + 1, reverse=True)
+            hands = deal(costs, world)
+            assert all(hand == sorted(hand) for hand in hands)
+            assert sorted(n for hand in hands for n in hand) == list(range(world * room))
+            loads = [sum(costs[n] for n in hand) for hand in hands]
+            slow = int(np.argmax(loads))
+            for other in set(range(world)) - {slow}:
+                for mine in hands[slow]:
+                    for theirs in hands[other]:
+                        moved = costs[mine] - costs[theirs]
+                        after = max(loads[slow] - moved, loads[other] + moved)
+                        assert after >= max(loads) * (1 - 2e-9)
+
+
+def test_packs_are_dealt_to_the_least_loaded_rank_and_then_swapped():
+    assert deal([9.0, 5, 4, 4, 1, 1], 2) == [[0, 4, 5], [1, 2, 3]]  # 11 against 13
+    assert deal([3.0, 3, 2, 2], 2) == [[0, 2], [1, 3]]
+    # Longest first gives 10 + 2 against 7 + 6; nothing better is left.
+    assert [sum((10.0, 7, 6, 2)[n] for n in hand) for hand in deal([10.0, 7, 6, 2], 2)] == [12, 13]
+
+
+LEAST = {"pack_tokens": 1, "packs_per_step": 1, "max_segments": 1, "pool": 1, "seed": 0}
+
+
+@pytest.mark.parametrize("name", [*LEAST, "shuffle_shards"])
+def test_the_least_value_of_each_argument_is_taken_and_one_less_is_refused(name):
+    infos, least = lengths_as_infos([1, 1]), LEAST | {"shuffle_shards": 0}
+    step = planner_of(infos, **least).next_step()
+    assert [len(pack) for pack in step] == [1]
+    with pytest.raises(ValueError, match=rf"data\.{name}=.*: must be at least {least[name]}\. Use"):
+        planner_of(infos, **(least | {name: least[name] - 1}))
+
+
+def test_what_a_plan_depends_on_is_named_where_it_has_an_effect():
+    infos = lengths_as_infos([1, 2, 3, 4])
+    named = planner_of(infos, spans=[Span(0, 1, 2.0), Span(1, 4, 0.5)], in_order=0.25).parameters()
+    assert named["mixture"] == [[1, 2.0], [3, 0.5]]
+    assert named["in_order"] == 0.25
+    assert "shuffle_shards" not in named
+    assert planner_of(infos, shuffle_shards=2).parameters()["shuffle_shards"] == 2
+
+
+def test_shards_are_numbered_where_their_name_changes():
+    shards = ["b", "b", "a", "c", "c", "a"]
+    infos = [info_of(f"s{i}", "image", (1, 16, 16), shard=name) for i, name in enumerate(shards)]
+    assert shard_numbers(infos).tolist() == [0, 0, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [
+        ((100, 100), "square"),
+        ((100, 109), "square"),
+        ((109, 100), "square"),
+        ((100, 111), "landscape"),
+        ((111, 100), "portrait"),
+        ((90, 160), "landscape"),
+        ((160, 90), "portrait"),
+    ],
+)
+def test_a_shape_is_named_beyond_a_ratio_of_eleven_to_ten(size, name):
+    assert shape_name(*size) == name
+
+
+def test_a_grid_counts_the_first_frame_alone_and_covers_every_edge():
+    assert grid(1, 16, 16, CELL) == (1, 1, 1)
+    assert grid(2, 17, 33, CELL) == (2, 2, 3)
+    assert grid(9, 32, 16, (2, 16, 8)) == (5, 2, 2)
+    assert tokens(9, 32, 16, (2, 16, 8)) == 20
