@@ -270,3 +270,46 @@ def test_tied_exponents_are_one_parameter():
     form = FORMS["chinchilla_tied"]
     assert isinstance(form, SumOfPowers)
     assert form.coefficient_names == ("E", "A", "alpha", "B")
+
+
+def test_changes_of_a_schedule_are_dated_between_records_and_jumps_at_theirs():
+    """A warm-up to 1 at step 10, a small change after 20 and a jump at 40; two curves alike."""
+    step, lr = np.array([10.0, 20, 30, 40]), np.array([1.0, 1, 0.95, 0.5])
+    columns = {"curve": np.repeat([3.0, 8.0], 4), "step": np.tile(step, 2), "lr": np.tile(lr, 2)}
+    found = FORMS["tissue"].prepare(columns)
+    area = np.array([5, 15, 15 + 5 + 0.95 * 5, 15 + 5 + 0.95 * 15])
+    np.testing.assert_allclose(found.area, np.tile(area, 2))
+    rise = (np.arange(16) + 0.5) / 16  # the middles of the warm-up's steps
+    for row in range(8):
+        own, place = found.row == row, row % 4
+        when, drop, now = 10 * rise, np.full(16, -1 / 16), rise + 0.5 / 16
+        before = 5 * rise**2
+        if place >= 2:
+            when, drop, now = np.append(when, 25), np.append(drop, 0.05), np.append(now, 0.95)
+            before = np.append(before, 20)
+        if place == 3:
+            when, drop, now = np.append(when, 40), np.append(drop, 0.45), np.append(now, 0.5)
+            before = np.append(before, area[3])
+        order = np.argsort(found.steps[own])[::-1]
+        np.testing.assert_allclose(found.steps[own][order], step[place] - when, atol=1e-12)
+        np.testing.assert_allclose(found.since[own][order], area[place] - before, atol=1e-12)
+        np.testing.assert_allclose(found.drop[own][order], drop)
+        np.testing.assert_allclose(found.log_lr[own][order], np.log(now))
+    sums = found.sum_rows(found.drop[None])[0]
+    np.testing.assert_allclose(sums, np.tile(-lr, 2), atol=1e-12)  # all changes make the rate
+
+
+def test_a_multi_power_gain_is_the_sum_over_changes_by_hand():
+    step, lr = np.array([10.0, 20, 30, 40]), np.array([1.0, 1, 0.95, 0.5])
+    columns = {"curve": np.zeros(4), "step": step, "lr": lr}
+    form = FORMS["multi_power"].placed(columns, np.ones(4))
+    assert (form.peak, form.reach) == (1.0, pytest.approx(15 + 5 + 0.95 * 15))
+    theta = form.theta(L0=2.0, A=0.5, alpha=0.4, B=3.0, C=0.7, beta=0.6, gamma=0.3)
+    rows = form.prepare(columns)
+    for row in range(4):
+        own = rows.row == row
+        lr_k, since, drop = np.exp(rows.log_lr[own]), rows.since[own], rows.drop[own]
+        gain = sum(drop * (1 - (1 + 0.7 * lr_k**-0.3 * since) ** -0.6))
+        expected = 2 + 0.5 * rows.area[row] ** -0.4 - 3 * gain
+        found = np.exp(form.bind(columns).log_prediction(theta[None])[0, row])
+        assert found == pytest.approx(expected)
