@@ -231,3 +231,16 @@ def test_a_temperature_raises_chances_to_its_inverse_and_leaves_the_confidence(
     for w in made[:20]:
         expected = np.mean([math.log(chances[word - 5]) for word in w.words])
         assert w.logprob == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [(160, 320), (96, 96), (400, 70)])
+def test_a_clip_is_scaled_by_the_first_power_of_097_that_fits(size: tuple[int, int]) -> None:
+    config = CaptionerConfig(
+        max_frames=5, max_video_tokens=48
+    )  # 24 cells of 16 x 16 a latent frame
+    view = fit_view(torch.zeros(5, *size, 3, dtype=torch.uint8), 24.0, config)
+    shapes = [[round(n * 0.97**k) for n in size] for k in range(99)]
+    fits = [-(-h // 16) * -(-w // 16) <= 24 for h, w in shapes]
+    assert list(view.pixels.shape[1:3]) == shapes[fits.index(True)]
+    grey = fit_view(torch.full((5, *size, 3), 77, dtype=torch.uint8), 24.0, config)
+    assert (grey.pixels == 77).all()

@@ -67,8 +67,10 @@ def moved(config: ModelConfig, heads: float) -> DiT:
     model = DiT(config).requires_grad_(False)
     for name, parameter in model.named_parameters():
         parameter.normal_(0.0, 0.3, generator=generator)
-        if name.endswith(("qkv.weight", "q.weight", "kv.weight")):
-            parameter *= heads
+        # Values, which follow queries and keys in these rows, keep their size.
+        read = {"qkv.weight": 2 / 3, ".q.weight": 1, ".kv.weight": 1 / 2}
+        share = next((part for end, part in read.items() if name.endswith(end)), 0)
+        parameter[: round(share * len(parameter))] *= heads
     return model
 
 
@@ -138,3 +140,20 @@ def test_sigma_is_restored_in_fp32_cell_by_cell_of_each_channel() -> None:
     assert model.sigma.dtype == torch.float32
     assert model.sigma.tolist() == pytest.approx(expected)
     assert model.dtype == torch.bfloat16
+
+
+def test_first_values_are_zero_one_or_normal_by_what_a_parameter_is_for() -> None:
+    model = DiT(dataclasses.replace(CONFIG, text_width=900))
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    zeros = ("modulation.weight", "cross_attention.out.weight", "offset")
+    for name, parameter in model.named_parameters():
+        if name == "modulation.bias":  # shift, scale and gate of either branch
+            assert parameter.view(6, 32).tolist() == [[g] * 32 for g in (0, 0, 1, 0, 0, 1)]
+        elif name.endswith(("norm.weight", "temperature")):
+            assert (parameter == 1).all(), name
+        elif name.startswith("head") or name.endswith(zeros) or name.endswith("bias"):
+            assert not parameter.any(), name
+        else:
+            size = 1.0 if name == "null_caption" else parameter.shape[1] ** -0.5
+            error = 5 * size / (2 * parameter.numel()) ** 0.5
+            assert parameter.std().item() == pytest.approx(size, abs=error), name

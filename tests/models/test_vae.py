@@ -212,3 +212,52 @@ def test_reach_is_a_block_a_position_and_a_fold_shares_the_outer_ones() -> None:
     )  # fmt: skip
     assert reach(config) == Reach(encoder=5 + 2, decoder=7 + 2)  # outer blocks over 2, rounded up
     assert reach(replace(config, fold=[1, 4, 3])) == Reach(encoder=5 + 1, decoder=7 + 2)
+
+
+def test_first_values_keep_the_size_of_what_flows_and_blocks_together_add_one() -> None:
+    config = VaeConfig(
+        encoder_widths=[64, 64], decoder_widths=[64, 64], encoder_blocks=[2, 3],
+        decoder_blocks=[4, 1],
+    )  # fmt: skip
+    vae = Vae(config)
+    for parameter in vae.parameters():
+        if parameter is not vae.encoder.low_pass and parameter is not vae.decoder.low_pass:
+            parameter.data.fill_(7.0)
+    vae.reset_parameters(torch.Generator().manual_seed(0))
+    for part in (vae.encoder, vae.decoder):
+        blocks = [*part.inner, *part.outer]
+        for layer, size in (
+            (part.fold if part is vae.encoder else part.unfold, 1.0),
+            *((block.up, 1.0) for block in blocks),
+            *((block.down, len(blocks) ** -0.5) for block in blocks),
+        ):
+            expected = size * layer.in_features**-0.5
+            assert layer.weight.std().item() == pytest.approx(expected, rel=0.05)
+            assert not layer.bias.any()
+        for block in blocks:
+            assert block.time.tolist() == [[1.0] * 64, [0.0] * 64, [0.0] * 64]
+            assert block.gain.eq(1.0).all()
+            centre = block.space[:, :, 1, 1].mean().item()
+            assert centre == pytest.approx(1.0, abs=4 / 9 / 8)
+            around = block.space.clone()
+            around[:, :, 1, 1] -= 1.0
+            assert around.std().item() == pytest.approx(1 / 9, rel=0.15)
+        assert not part.out.weight.any()
+        assert not part.out.bias.any()
+
+
+def test_the_low_pass_path_begins_with_means_and_first_details_and_then_finer_ones() -> None:
+    config = VaeConfig(patch=[2, 2, 2], fold=[1, 1, 1], channels=7)
+    rows = low_pass(config).view(7, 2, 2, 2, 3)
+    luma, blue, red = (
+        torch.tensor(c) / sum(x * x for x in c) ** 0.5
+        for c in ((1.0, 1, 1), (-1.0, -1, 2), (1.0, -1, 0))
+    )
+    flat, up = torch.ones(2), torch.tensor([1.0, -1.0])
+    for row, (t, h, w, colour) in enumerate(
+        [(flat, flat, flat, luma), (flat, flat, flat, blue), (flat, flat, flat, red),
+         (up, flat, flat, luma), (flat, up, flat, luma), (flat, flat, up, luma),
+         (flat, flat, up, blue)]
+    ):  # fmt: skip
+        expected = torch.einsum("t,h,w,c->thwc", t, h, w, colour) * 3**0.5
+        torch.testing.assert_close(rows[row], expected, msg=f"row {row}")
