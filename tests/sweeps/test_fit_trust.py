@@ -155,6 +155,21 @@ def test_resamples_are_fitted_that_hold_enough_distinct_rows_and_values(fixed):
     assert 0.5 < np.mean(enough) < (1.01 if fixed else 1)
 
 
+def test_only_what_is_fitted_needs_distinct_values_of_its_column():
+    """Of three sizes a resample may lack one where the size's exponent and the floor are given."""
+    params = np.repeat([1e4, 4e4, 16e4], [3, 3, 2])
+    tokens = np.geomspace(1e6, 1e9, 8)
+    columns, loss = {"params": params, "tokens": tokens}, 0.25 + 30 / params**0.42
+    loss = loss + 900 / tokens**0.55
+    lacking = {}
+    for fixed in ({}, {"E": 0.25, "alpha": 0.42}):
+        fit = fit_form(CHINCHILLA, columns, loss, FitOptions(fixed=fixed))
+        weights = bootstrap_fit(fit, range(8), 300, seed=1).weights
+        lacking[len(fixed)] = sum(len(np.unique(params[row > 0])) < 3 for row in weights)
+    assert lacking[0] == 0
+    assert lacking[2] > 10
+
+
 # --- rows -----------------------------------------------------------------------------------------
 
 
