@@ -29,6 +29,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from data.secrets import masked
+
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 NOTHING_KEPT = "nothing was written. Run the same command again."
@@ -115,13 +117,13 @@ class Command:
         try:
             return self.work(words)
         except (ValueError, Refused) as error:
-            print(f"error: {explain(error)}", file=sys.stderr)
+            print(f"error: {masked(explain(error), os.environ)}", file=sys.stderr)
             return USER_ERROR
         except OSError as error:
             text = explain_system(error)
             if text is None or as_rank:
                 raise
-            print(f"error: {text}", file=sys.stderr)
+            print(f"error: {masked(text, os.environ)}", file=sys.stderr)
             return USER_ERROR
         except KeyboardInterrupt:
             print(f"interrupted: {self.kept}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Schema of a cluster, and the one place that composes it; values live in ``conf/cluster``."""
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
+from data.secrets import refuse_secrets, texts_in
 from launch.slurm_config import SlurmConfig
 
 CONF_DIR = Path(__file__).parent / "conf"
@@ -91,6 +93,7 @@ def compose_cluster(overrides: list[str]) -> ClusterConfig:
     assert isinstance(found, dict)
     cluster = found["cluster"]
     assert isinstance(cluster, ClusterConfig)
+    refuse_secrets(texts_in(asdict(cluster), "cluster"), os.environ)
     return cluster
 
 

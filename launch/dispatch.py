@@ -1,9 +1,10 @@
 """Carry out jobs where a cluster's config says: on this machine, or through its queue."""
 
+import os
 from collections.abc import Callable, Sequence
 
 from launch.config import ClusterConfig, ClusterKind
-from launch.local.process import Job
+from launch.local.process import Job, refuse_keys_of
 from launch.local.progress import Progress
 from launch.local.run import Outcome, run_jobs
 from launch.slurm.commands import SlurmError
@@ -18,7 +19,8 @@ def run_on(
 ) -> list[Outcome]:
     """Run jobs to their end and return their outcomes, in the same order.
 
-    title: names the jobs in a queue. Raises ValueError for jobs or clusters that cannot work.
+    title: names the jobs in a queue. Raises ValueError for jobs or clusters that cannot work, and
+    for jobs that hold a key.
     """
     if cluster.kind is ClusterKind.slurm:
         try:
@@ -27,6 +29,7 @@ def run_on(
             raise ValueError(
                 f"cluster.kind=slurm: {error}. Try again: what was submitted is found."
             ) from error
+    refuse_keys_of(jobs, os.environ)
     return run_jobs(
         jobs,
         cluster.slots,

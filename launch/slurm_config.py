@@ -8,6 +8,8 @@ from typing import Annotated
 from annotated_types import Ge
 from typing_extensions import Doc
 
+from data.secrets import is_secret_name
+
 Count = Annotated[int, Ge(1)]
 
 # What sbatch reads on an #SBATCH line as one plain word: no space, quote, hash or backslash. Signs
@@ -15,7 +17,6 @@ Count = Annotated[int, Ge(1)]
 _WORD = re.compile(r"[A-Za-z0-9_.,:=@/+&|*()\[\]%!-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPTION = re.compile(r"[a-z][a-z0-9-]+")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 # Options that the launcher itself decides.
 _OWN = {
     "array", "chdir", "comment", "cpus-per-task", "dependency", "error", "exclude", "export",
@@ -138,8 +139,10 @@ class SlurmConfig:
     pass_env: Annotated[
         list[str],
         Doc(
-            "Names of variables handed over from the submitting shell without their values "
-            "being written anywhere; the place for keys."
+            "Names of variables handed over from the submitting shell; the place for keys. "
+            "Their values are in no file of this project, but SLURM keeps a job's environment in "
+            "its controller's files until the job ends, and in its accounting for good where "
+            "AccountingStoreFlags holds job_env."
         ),
     ] = field(default_factory=list)
     python: Annotated[str, Doc("Interpreter on the nodes; empty takes the one that submits.")] = ""
@@ -189,7 +192,7 @@ class SlurmConfig:
                 raise ValueError(
                     f"{key}: must be a variable's name. Use for example NCCL_SOCKET_IFNAME=ib0."
                 )
-            if is_secret(name):
+            if is_secret_name(name):
                 raise ValueError(
                     f"{key}: would be written into scripts. "
                     f"Use cluster.slurm.pass_env=[{name}] and set it in your shell."
@@ -201,11 +204,6 @@ class SlurmConfig:
                     f"cluster.slurm.pass_env={name!r}: must hold names of variables, not values. "
                     "Use for example [WANDB_API_KEY]."
                 )
-
-
-def is_secret(name: str) -> bool:
-    """Tell whether a variable of this name is likely to hold a key."""
-    return _SECRET.search(name) is not None
 
 
 def _check_word(key: str, value: str) -> None:

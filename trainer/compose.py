@@ -5,6 +5,7 @@ Torch-free.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -21,6 +22,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from data.bounds import check_bounds
 from data.files import write_text
+from data.secrets import refuse_secrets, texts_in
 
 CONFIG_FILE = "config.yaml"
 _NAMELESS = "run"  # stands for the name of a schema that has none
@@ -167,15 +169,16 @@ def freeze_as(
 ) -> None:
     """Write ``config.yaml`` into a run folder, or check that what it holds is this experiment.
 
-    Raises ValueError where it holds another one.
+    Raises ValueError where it holds another one, and for a run that holds a key.
     """
-    path = folder / CONFIG_FILE
+    path, config = folder / CONFIG_FILE, OmegaConf.structured(run)
+    refuse_secrets(texts_in(OmegaConf.to_container(config)), os.environ)
     if path.exists() and identity(load(folder)) != identity(run):
         raise ValueError(
             f"run={folder}: holds another experiment. Choose another name or delete the folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(run)))
+    write_text(path, OmegaConf.to_yaml(config))
 
 
 def read_frozen(folder: Path) -> DictConfig:

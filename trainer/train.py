@@ -25,6 +25,7 @@ import os
 import warnings
 from pathlib import Path
 
+from data.secrets import masked
 from data.shell import command
 from trainer.config import RunKind
 from trainer.kinds import (
@@ -64,7 +65,8 @@ def main(argv: list[str]) -> int:
     if argv[0] == "--cfg":
         from omegaconf import OmegaConf
 
-        print(OmegaConf.to_yaml(OmegaConf.structured(compose_any(argv[1:]))))
+        text = OmegaConf.to_yaml(OmegaConf.structured(compose_any(argv[1:])))
+        print(masked(text, os.environ))
         return 0
     return _launch(compose_any(argv))
 

@@ -15,6 +15,7 @@ from data.config import DataConfig
 from data.dataset.sample import SampleInfo, is_count, is_file_name, is_sha256
 from data.dataset.shards import INDEX_NAME, MANIFEST_NAME, check_payload
 from data.files import publish, write_bytes
+from data.secrets import masked
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ShardCache:
 
     def __init__(self, url: str, folder: Path, limit_bytes: int) -> None:
         self.url = url.rstrip("/")
+        self.shown = masked(self.url, os.environ)  # in messages
         self.folder = folder
         self.limit_bytes = limit_bytes
         manifest = self._fetch_bytes(MANIFEST_NAME)
@@ -71,16 +73,18 @@ class ShardCache:
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
         raise FetchError(
-            f"data.root={self.url}: its {MANIFEST_NAME} must list bytes and SHA-256 of all shards. "
-            "Write the dataset with kinescale ingest or kinescale encode and upload it again."
+            f"data.root={self.shown}: its {MANIFEST_NAME} must list bytes and SHA-256 of all "
+            "shards. Write the dataset with kinescale ingest or kinescale encode and upload it "
+            "again."
         )
 
     def _check_limit(self) -> None:
         largest = max(s["nbytes"] for split in self.shards.values() for s in split.values())
         if 0 < self.limit_bytes < largest:
             raise FetchError(
-                f"data.cache_bytes={self.limit_bytes}: must hold the largest shard of {self.url}, "
-                f"{largest} bytes. Use 0 (no limit), or as many bytes as the node can spare."
+                f"data.cache_bytes={self.limit_bytes}: must hold the largest shard of "
+                f"{self.shown}, {largest} bytes. Use 0 (no limit), or as many bytes as the node "
+                "can spare."
             )
 
     def _fetch_index(self, split: str) -> None:
@@ -89,7 +93,7 @@ class ShardCache:
             return
         expected = self.manifest.get("indexes", {}).get(split)
         if expected is None:
-            log.warning("%s: the manifest has no SHA-256 of %s's index", self.url, split)
+            log.warning("%s: the manifest has no SHA-256 of %s's index", self.shown, split)
         write_bytes(path, self._fetch_bytes(f"{split}/{INDEX_NAME}", expected))
 
     def read_payload(self, split: str, info: SampleInfo) -> bytes:
@@ -113,7 +117,7 @@ class ShardCache:
             raise
         except ValueError as error:
             # Verified when it came, so the copy went bad here: a power cut, or a disk's fault.
-            log.warning("%s: %s Fetching the shard again.", self.url, error)
+            log.warning("%s: %s Fetching the shard again.", self.shown, error)
             return self._with_shard(split, info.shard, read, again=True)
 
     def _with_shard(
@@ -137,7 +141,7 @@ class ShardCache:
         expected = self.shards.get(split, {}).get(shard)
         if expected is None:
             raise FetchError(
-                f"shard={shard}: the manifest of {self.url} does not list it in {split}. "
+                f"shard={shard}: the manifest of {self.shown} does not list it in {split}. "
                 "Write and upload the dataset again."
             )
         part = _part(path)
@@ -167,6 +171,11 @@ class ShardCache:
                 )
             time.sleep(0.05)
 
+    def _shown_reason(self, error: Exception) -> str:
+        """Return an error's words without keys; some file systems leave the scheme of a URL out."""
+        inner, shown = (url.partition("://")[2] for url in (self.url, self.shown))
+        return masked(f"{type(error).__name__}: {error}".replace(inner, shown), os.environ)
+
     def _fetch_bytes(self, name: str, expected: dict[str, Any] | None = None) -> bytes:
         def read(stream: Any) -> bytes:
             found: bytes = stream.read()
@@ -187,10 +196,10 @@ class ShardCache:
                 with fsspec.open(f"{self.url}/{name}", "rb") as stream:
                     return read(stream)
             except Exception as error:  # noqa: BLE001 - each file system has its own; raised below
-                reasons.append(f"{type(error).__name__}: {error}"[:200])
-                log.warning("%s/%s: attempt %d: %s", self.url, name, attempt + 1, reasons[-1])
+                reasons.append(self._shown_reason(error)[:200])
+                log.warning("%s/%s: attempt %d: %s", self.shown, name, attempt + 1, reasons[-1])
         raise FetchError(
-            f"data.root={self.url}: {name} could not be fetched in {ATTEMPTS} attempts "
+            f"data.root={self.shown}: {name} could not be fetched in {ATTEMPTS} attempts "
             f"({reasons[-1]}). Check the address, the access rights and the network."
         )
 
@@ -209,8 +218,9 @@ def open_root(config: DataConfig, root: str) -> tuple[Path, ShardCache | None]:
         return Path(root), None
     if not config.cache_dir:
         raise ValueError(
-            f"data.cache_dir=(empty): must name a folder on this node where data.root={root} is a "
-            "URL. Use a local disk that all its processes share."
+            "data.cache_dir=(empty): must name a folder on this node where "
+            f"data.root={masked(root, os.environ)} is a URL. Use a local disk that all its "
+            "processes share."
         )
     cache = ShardCache(root, Path(config.cache_dir), config.cache_bytes)
     return cache.root, cache

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import psutil
+
+from data.secrets import refuse_secrets
 
 LOG_FILE = "log.txt"
 METRICS_FILE = "metrics.jsonl"
@@ -50,6 +52,17 @@ class Job:
     num_processes: int
     cost: float
     done_marker: Path
+
+
+def refuse_keys_of(jobs: Sequence[Job], environ: Mapping[str, str]) -> None:
+    """Raise ValueError where a job's arguments or its frozen config hold a key.
+
+    Frozen configs are checked once more, as people edit them.
+    """
+    for job in jobs:
+        config = job.run_dir / "config.yaml"
+        texts = {str(config): config.read_text(encoding="utf-8")} if config.is_file() else {}
+        refuse_secrets(texts | {f"arguments of {job.name}": "\n".join(job.argv)}, environ)
 
 
 class RunLocked(RuntimeError):

@@ -13,13 +13,12 @@ from typing import Any
 
 import launch
 from data.files import write_text
-from launch.slurm_config import is_secret
+from data.secrets import masked
 
 CODE_FILE = "code.json"
 DIFF_FILE = "code.diff"
 _ROOMS = ("models", "data", "trainer", "launch", "sweeps")
 _SUFFIXES = {".py", ".yaml", ".json", ".safetensors", ".html", ".css", ".txt"}
-_SHORTEST_SECRET = 8
 
 
 def snapshot(root: Path) -> Path:
@@ -62,13 +61,11 @@ def snapshot(root: Path) -> Path:
 def describe_code(code: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     """Return git's revision of the code with the snapshot's folder, and git's diff to it.
 
-    Values of variables that look like keys are blanked out of the diff. Without git both are empty.
+    Keys are blanked out of the diff. Without git both are empty.
     """
     source = Path(launch.__file__).resolve().parents[1]
     revision = _git(source, "rev-parse", "HEAD").strip()
-    diff = _git(source, "diff", "HEAD") if revision else ""
-    for name, value in secrets_of(environ).items():
-        diff = diff.replace(value, f"<{name}>")
+    diff = masked(_git(source, "diff", "HEAD") if revision else "", environ)
     return {"revision": revision, "dirty": bool(diff), "code": str(code)}, diff
 
 
@@ -80,26 +77,6 @@ def write_code(run_dir: Path, about: dict[str, Any], diff: str) -> None:
             path.unlink(missing_ok=True)
             continue
         write_text(path, text)
-
-
-def secrets_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that look like keys: by their names, and not too short to be one."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if is_secret(name) and len(value) >= _SHORTEST_SECRET and not Path(value).exists()
-    }
-
-
-def refuse_secrets(texts: Mapping[str, str], environ: Mapping[str, str]) -> None:
-    """Raise ValueError where a text holds the value of a variable that looks like a key."""
-    for name, value in secrets_of(environ).items():
-        for what, text in texts.items():
-            if value in text:
-                raise ValueError(
-                    f"{what}: holds the value of ${name}, which must never be written. Remove it; "
-                    f"jobs get the variable by cluster.slurm.pass_env=[{name}]."
-                )
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.files import write_json, write_text
+from data.secrets import refuse_secrets
 from launch.config import ClusterConfig
-from launch.local.process import Job
+from launch.local.process import Job, refuse_keys_of
 from launch.run_folder.records import (
     CANCELLED_FILE,
     JOB_FILE,
@@ -26,7 +27,7 @@ from launch.slurm import commands
 from launch.slurm.commands import QueueEntry, SlurmError
 from launch.slurm.plan import PLAN_FILE, SubmitPlan, make_plans
 from launch.slurm.render import dependency, exported, render
-from launch.slurm.snapshot import describe_code, refuse_secrets, snapshot, write_code
+from launch.slurm.snapshot import describe_code, snapshot, write_code
 
 SCRIPT = "job.sh"
 _FOLDER = ".slurm"
@@ -100,9 +101,7 @@ def _prepare_runs(jobs: Sequence[Job], code: Path) -> None:
     about, diff = describe_code(code, os.environ)
     for job in jobs:
         job.run_dir.mkdir(parents=True, exist_ok=True)
-        config = job.run_dir / "config.yaml"
-        texts = {str(config): config.read_text()} if config.is_file() else {}
-        refuse_secrets(texts | {f"arguments of {job.name}": "\n".join(job.argv)}, os.environ)
+        refuse_keys_of([job], os.environ)
         write_code(job.run_dir, about, diff)
         (job.run_dir / CANCELLED_FILE).unlink(missing_ok=True)
 

@@ -1,17 +1,24 @@
 """Freeze a study to its folder, once."""
 
+import os
+
 from omegaconf import OmegaConf
 
 from data.files import write_text
+from data.secrets import refuse_secrets, texts_in
 from sweeps.study.config import Study
 
 FREE = ("question", "root", "cluster")  # of a study of any kind
 
 
 def freeze_study(study: Study) -> None:
-    """Write ``study.yaml`` into the study's folder; refuse a folder that holds another study."""
-    path = study.folder / "study.yaml"
-    text = OmegaConf.to_yaml(OmegaConf.structured(study))
+    """Write ``study.yaml`` into the study's folder.
+
+    Raises ValueError for a folder that holds another study, and for a study that holds a key.
+    """
+    path, config = study.folder / "study.yaml", OmegaConf.structured(study)
+    refuse_secrets(texts_in(OmegaConf.to_container(config)), os.environ)
+    text = OmegaConf.to_yaml(config)
     if path.exists() and _science(path.read_text(), study) != _science(text, study):
         raise ValueError(
             f"study={study.folder}: holds a study with other settings. "

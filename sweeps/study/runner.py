@@ -6,6 +6,7 @@ What is done is skipped, so that the same command continues; a run that fails is
 study goes on without it.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from omegaconf import OmegaConf
 
 from data.files import write_json, write_text
+from data.secrets import masked
 from launch.local.process import Job
 from launch.local.run import Outcome, Status
 from sweeps.study.config import Study
@@ -127,7 +129,7 @@ class StudyRunner(ABC):
             "kind": self.study.kind,
             "name": self.study.name,
             "question": self.study.question,
-            "command": "python -m sweeps.run " + " ".join(self.argv),
+            "command": masked("python -m sweeps.run " + " ".join(self.argv), os.environ),
             "config": OmegaConf.to_container(OmegaConf.structured(self.study), enum_to_str=True),
             **self.describe(),
             "started": started,

@@ -213,6 +213,16 @@ def test_a_dead_network_stops_the_run_and_drops_nothing(memory, tmp_path, monkey
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_a_key_in_a_url_is_told_nowhere(tmp_path, caplog):
+    url = "memory://me:planted@bucket/set"
+    with pytest.raises(FetchError, match=r"data.root=memory://\*\*\*@bucket/set: .*Error") as error:
+        ShardCache(url, tmp_path, 0)
+    with pytest.raises(ValueError, match=r"data.root=memory://\*\*\*@bucket/set is a URL"):
+        open_root(DataConfig(cache_dir=""), url)
+    assert caplog.text.count("attempt") == 2
+    assert "planted" not in str(error.value) + caplog.text
+
+
 def test_a_shard_that_went_bad_on_the_local_disk_is_fetched_again(memory, tmp_path, rewrite):
     cache = ShardCache(memory, tmp_path, 0)
     info = read_index(cache.root, "train")[3]

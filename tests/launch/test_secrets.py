@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from launch.config import ClusterConfig, compose_cluster
+from launch.dispatch import run_on
 from launch.slurm.commands import QueueEntry
+from launch.slurm.snapshot import describe_code
 from launch.slurm.submit import submit_jobs
 
 from .plans import make_cluster
@@ -100,6 +103,34 @@ def test_a_config_that_holds_a_key_is_not_submitted(commands: Path, tmp_path: Pa
         submit_jobs("study", [job], make_cluster())
     assert SECRETS["HF_TOKEN"] not in str(error.value)
     assert not (commands / "sbatch-environment").exists()
+
+
+def test_a_config_that_holds_a_key_is_not_run_here_either(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    job = make_job(tmp_path / "runs", "run", PROGRAM)
+    (job.run_dir / "config.yaml").write_text(f"note: {SECRETS['HF_TOKEN']}\n")
+    with pytest.raises(ValueError, match=r"config.yaml: holds the value of \$HF_TOKEN"):
+        run_on(ClusterConfig(), "study", [job])
+    assert {path.name for path in job.run_dir.iterdir()} == {"config.yaml", "program.py"}
+
+
+def test_a_cluster_with_a_key_is_not_composed_whatever_its_kind() -> None:
+    words = ["cluster.slurm.env=['DATA=https://me:planted@host/']"]
+    with pytest.raises(ValueError, match=r"cluster\.slurm\.env\[0\]: holds a key") as error:
+        compose_cluster(words)
+    assert "planted" not in str(error.value)
+    cluster = compose_cluster(["cluster.slurm.env=['TOKENIZERS_PARALLELISM=false']"])
+    assert cluster.slurm.env == ["TOKENIZERS_PARALLELISM=false"]
+
+
+def test_keys_are_blanked_out_of_the_diff(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers = {"rev-parse": "abc", "diff": f"+a = '{SECRETS['HF_TOKEN']}'\n+b = 'https://m:p@h/'\n"}
+    monkeypatch.setattr("launch.slurm.snapshot._git", lambda folder, *words: answers[words[0]])
+    about, diff = describe_code(tmp_path, SECRETS)
+    assert about["dirty"]
+    assert diff == "+a = '<HF_TOKEN>'\n+b = 'https://***@h/'\n"
 
 
 def test_a_second_submission_of_a_finished_run_calls_nothing(

@@ -129,6 +129,8 @@ def test_more_seeds_continue_a_study_and_other_arms_do_not(tmp_path: Path) -> No
     freeze_study(compose(tmp_path, "seeds=[0,1,2]", "draws.prompts=3", "level=0.9"))
     with pytest.raises(ValueError, match="holds a study with other settings"):
         freeze_study(compose(tmp_path, "flops=1e9"))
+    with pytest.raises(ValueError, match=r"cluster\.slurm\.env\[0\]: holds a key"):
+        freeze_study(compose(tmp_path, "cluster.slurm.env=['DATA=https://me:planted@host/']"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a run is stands in its config: every kind composes, freezes, loads and trains by it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -107,6 +108,37 @@ def test_a_folder_of_another_experiment_is_refused(experiment: str, tmp_path: Pa
     freeze_as(run, tmp_path, kind.load, kind.identity)
     with pytest.raises(ValueError, match=r"holds another experiment\. Choose another"):
         freeze_as(other, tmp_path, kind.load, kind.identity)
+
+
+@pytest.mark.parametrize("experiment", ONE_OF_EACH)
+def test_a_run_that_holds_a_key_is_not_frozen(
+    experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "planted-0123456789abcdef")
+    for root in ("s3://me:planted@bucket/set", "sets/planted-0123456789abcdef"):
+        run = composed(experiment, f"data.root={root}", f"run_root={tmp_path}")
+        with pytest.raises(ValueError, match=r"data\.root: holds .*must never be written") as error:
+            freeze_any(run)
+        assert "planted" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_frozen_is_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = freeze_any(composed("cpu_smoke", f"run_root={tmp_path}"))
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / "config.yaml")] == [
+        0o750, 0o640,
+    ]  # fmt: skip
+
+
+def test_a_printed_config_holds_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cfg", "experiment=cpu_smoke", "data.root=s3://me:planted@bucket/set"]) == 0
+    said = capsys.readouterr().out
+    assert "root: s3://***@bucket/set" in said
+    assert "planted" not in said
 
 
 @pytest.mark.parametrize("experiment", ONE_OF_EACH)

@@ -153,6 +153,20 @@ def test_offline_files_grow_with_the_run_and_hold_no_step_twice(
 
 @pytest.mark.heavy
 @pytest.mark.usefixtures("clean")
+def test_a_key_that_somebody_wrote_into_a_config_is_not_sent(latents: Path, tmp_path: Path) -> None:
+    folder = make_run(latents, tmp_path / "run")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace(f"root: {latents}", "root: s3://me:planted@b/set"))
+    assert "planted" in config.read_text()
+    write(folder / "metrics.jsonl", 0, range(1, 3), 1.0)
+    assert MirrorProcess(folder, WandbMode.offline).finish(60)
+    records = read_offline(folder)
+    (started,) = [r["run"] for r in records if r["type"] == "run"]
+    assert started["config"]["update"]["data"]["root"] == "s3://***@b/set"
+    assert "planted" not in json.dumps(records)
+
+
+@pytest.mark.usefixtures("clean")
 def test_online_a_resumed_run_holds_each_step_once(
     latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from data.secrets import masked_in
 from trainer.config import WandbMode
 from trainer.mirror.tail import Tail, read_sent, write_sent
 from trainer.mirror.wandb_run import numbers, start_wandb
@@ -75,7 +76,7 @@ class Mirror:
             logging_.get("project", "kinescale"),
             logging_.get("group", ""),
             list(logging_.get("tags") or []),
-            {str(key): value for key, value in config.items()} | _where(self._folder),
+            masked_in(config, os.environ) | _where(self._folder),
             self.sent.id,
         )
         self.sent.offline = self._mode is WandbMode.offline

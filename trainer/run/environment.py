@@ -8,11 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data.secrets import masked_in
+
 _PACKAGES = ("torch", "deepspeed", "webdataset", "decord", "av", "hydra-core", "wandb", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """Describe where a run happens, for the record; no host name, no user, no variables."""
+    """Describe where a run happens, for the record; no host, user, variable or key."""
     return {
         "python": platform.python_version(),
         "system": platform.system(),
@@ -20,7 +22,7 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git_revision(),
-        "argv": sys.argv[1:],
+        "argv": masked_in(sys.argv[1:], os.environ),
     }
 
 
