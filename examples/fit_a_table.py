@@ -6,17 +6,13 @@ python examples/fit_a_table.py [FILE.csv [FORM]]
 import sys
 from pathlib import Path
 
-from sweeps.fit.forms.catalogue import form_of
-from sweeps.fit.law import fit_law, runs_of
-from sweeps.fit.options import FitOptions
-from sweeps.fit.rows.table import read_table
+from kinescale import FitOptions, law_of_table
 
 COMMITTED = Path(__file__).parents[1] / "docs/studies/cpu_isoflop/runs.csv"
 path = Path(sys.argv[1]) if len(sys.argv) > 1 else COMMITTED
 form = sys.argv[2] if len(sys.argv) > 2 else "kaplan"
 
-runs = runs_of(read_table(path, form_of(form), {}))
-law = fit_law(runs, form, FitOptions(resamples=200))
+law = law_of_table(path, form, FitOptions(resamples=200))
 
 print(law.fit.form.equation)
 for name, value in law.fit.coefficients.items():

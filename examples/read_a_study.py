@@ -3,23 +3,22 @@
 python examples/read_a_study.py [FOLDER]
 """
 
-import csv
-import json
 import sys
 from pathlib import Path
 
+from kinescale import load_study
+
 COMMITTED = Path(__file__).parents[1] / "docs/studies/cpu_isoflop"
-study = Path(sys.argv[1]) if len(sys.argv) > 1 else COMMITTED
+study = load_study(sys.argv[1] if len(sys.argv) > 1 else COMMITTED)
+law = study.law
+if law is None:
+    sys.exit(f"{study.name} has no law")
 
-with (study / "runs.csv").open(encoding="utf-8", newline="") as file:
-    runs = [row for row in csv.DictReader(file) if row["excluded"] == "0"]
-law = json.loads((study / "law.json").read_text(encoding="utf-8"))
-
-print(f"{len(runs)} runs, {law['equation']}")
-for budget in sorted({float(run["budget"]) for run in runs}):
-    tried = [run for run in runs if float(run["budget"]) == budget]
-    best = min(tried, key=lambda run: float(run["loss"]))
-    size, loss = int(best["params"]), float(best["loss"])
+print(f"{study.name}: {len(study.runs)} runs, {law['equation']}")
+for budget in sorted({run["budget"] for run in study.runs}):
+    tried = [run for run in study.runs if run["budget"] == budget]
+    best = min(tried, key=lambda run: run["loss"])
+    size, loss = int(best["params"]), best["loss"]
     print(f"{budget:8.3g} FLOPs: {len(tried):2} runs, best {size:7,} parameters, loss {loss:.4f}")
 
 held = law["held_out"]

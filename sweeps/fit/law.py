@@ -156,16 +156,33 @@ def fit_table(
         table = read_table(Path(path), Minima(), names, drop_highest)
         return plain(fit_minima(without_diverged(table), options))
     shape = form_of(form)
-    table = read_table(Path(path), shape, names, drop_highest)
     unseen = read_table(Path(predict), shape, names, target=False) if predict else None
     if form not in LOSS_FORMS:
+        table = read_table(Path(path), shape, names, drop_highest)
         return fit_columns(shape, table, unseen, options)
-    law = fit_law(runs_of(table), form, options)
-    law = replace(law, excluded=table.excluded + law.excluded, warnings=table.notes + law.warnings)
+    law = law_of_table(path, form, options, columns=names, drop_highest=drop_highest)
     found = law.to_dict()
     if unseen is not None:
         found["predictions"] = plain(predictions_of(law.fit, law.bootstrap, unseen))
     return found
+
+
+def law_of_table(
+    path: str | Path,
+    form: str = "chinchilla",
+    options: FitOptions = DEFAULTS,
+    *,
+    columns: Mapping[str, str] | None = None,
+    drop_highest: int = 0,
+) -> Law:
+    """Fit a form of (params, tokens) to a table of runs; arguments as of `fit_table`.
+
+    Raises:
+        ValueError: as `fit_table`, and for a form that is none of params and tokens.
+    """
+    table = read_table(Path(path), loss_form_of(form), dict(columns or {}), drop_highest)
+    law = fit_law(runs_of(table), form, options)
+    return replace(law, excluded=table.excluded + law.excluded, warnings=table.notes + law.warnings)
 
 
 def runs_of(table: Table) -> list[Run]:
