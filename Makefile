@@ -7,6 +7,10 @@ OMP_NUM_THREADS ?= 1
 # Test processes side by side, a file to each; 0: all in this one (for a debugger).
 WORKERS ?= 2
 ARGS ?=
+# Which build of torch must come out of setup, cpu or cuda (empty: whichever the index has), and an
+# index to look at beside pip's own: its wheels say +cpu or +cu in their version, and so go first.
+TORCH ?=
+TORCH_INDEX ?=
 export OMP_NUM_THREADS
 
 BIN := $(VENV)/bin
@@ -20,8 +24,8 @@ SYSTEM_PACKAGES := chromium ffmpeg slurm-wlm munge iproute2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-system demo report studies law test test-fast test-dist test-slurm \
-  gpu-check bench bench-data bench-models bench-fit bench-runs plan check format clean clean-venv clean-data
+.PHONY: help torch-choice setup setup-system demo report studies law test test-fast test-dist \
+  test-slurm gpu-check bench bench-data bench-models bench-fit bench-runs plan check format clean clean-venv clean-data
 
 help: ## List the targets
 	@echo "kinescale: scaling laws for video diffusion transformers"
@@ -30,9 +34,18 @@ help: ## List the targets
 	  | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) OMP_NUM_THREADS=$(OMP_NUM_THREADS) WORKERS=$(WORKERS)"
+	@echo '  TORCH=cpu or cuda: the build of torch that setup must bring; TORCH_INDEX=URL: where to look, too'
 	@echo 'and ARGS for the programs behind demo, report and the tests: make test ARGS="-k fit -x"'
 
-setup: $(STAMP) ## Create the environment in VENV and install the pinned packages (no root needed)
+torch-choice:
+	@case "$(TORCH)" in ""|cpu|cuda) ;; \
+	  *) echo "TORCH=$(TORCH): must be cpu or cuda, or left out. Use TORCH=cpu." >&2; exit 1;; esac
+
+setup: torch-choice $(STAMP) ## Create the environment in VENV and install the pinned packages (no root needed)
+	@test -z "$(TORCH)" || $(BIN)/python -c 'import sys, torch; \
+	  found = "cuda" if torch.version.cuda else "cpu"; \
+	  sys.exit(found != "$(TORCH)" and f"TORCH=$(TORCH): {torch.__version__} is a build for {found}. " \
+	  "Use make clean-venv, then make setup TORCH=$(TORCH) TORCH_INDEX=URL of an index that has it.")'
 	@printf '%s\n' '' 'kinescale is ready. Activate its environment, then ask for the commands:' '' \
 	  '  . $(VENV)/bin/activate' '  kinescale' '' 'Or begin at once: make demo'
 
@@ -43,9 +56,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "setup: creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || { \
 	  echo "setup: $(PYTHON) cannot make environments. On Debian: apt-get install python3-venv" >&2; \
 	  rm -rf $(VENV); exit 1; }
-	@echo "setup: installing the packages of constraints.txt (2.3 GB with the CPU wheel of torch; minutes)"
+	@echo "setup: installing the packages of constraints.txt (2.3 GB with a CPU wheel of torch," \
+	  "6.3 GB with the CUDA build that most indexes have; minutes)"
 	@$(BIN)/python -m pip install --no-input --disable-pip-version-check $(PIP_QUIET) \
-	  --constraint constraints.txt --editable '.[dev]'
+	  $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 	@echo "setup: done, $$($(BIN)/python -c 'import torch; print("torch", torch.__version__, \
 	  "with CUDA" if torch.cuda.is_available() else "on CPU")')"

@@ -18,7 +18,11 @@ README_LINES = 150
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
-        *(page for folder in (*ROOMS, "docs") for page in (ROOT / folder).rglob("*.md")),
+        *(
+            page
+            for folder in (*ROOMS, "docs", "containers")
+            for page in (ROOT / folder).rglob("*.md")
+        ),
     ]
 )
 # The log and the studies say what was true on their day.
