@@ -103,6 +103,8 @@ def test_a_later_phase_follows_from_results_and_the_same_command_starts_nothing(
     assert (first["kind"], first["best"], first["seconds"]) == ("tiny", 0.25, 6.0)
     assert first["command"] == "python -m sweeps.run study=tiny losses=[1]"
     assert first["failures"] == []
+    runner.argv.append("base=['data.root=s3://me:planted@b/set']")
+    assert runner.about("")["command"].endswith(" base=['data.root=s3://***@b/set']")
     again = TinyRunner(study)
     again.run()
     assert again.started == []

@@ -8,6 +8,7 @@ import pytest
 
 from trainer.config import CheckpointConfig
 from trainer.run.attempt import STOPPED_FILE
+from trainer.run.environment import environment
 from trainer.run.session import SaveClock, Session
 
 
@@ -34,6 +35,15 @@ def test_attempts_are_numbered_and_a_stopped_one_leaves_its_mark(tmp_path: Path)
         session.mark_stopped(7)
         assert json.loads((tmp_path / STOPPED_FILE).read_text()) == {"attempt": attempt, "step": 7}
         session.release()
+
+
+def test_the_environment_holds_the_words_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "planted-0123456789abcdef")
+    words = ["seed=1", "data.root=s3://me:planted@b/set", "name=planted-0123456789abcdef"]
+    monkeypatch.setattr("sys.argv", ["train", *words])
+    found = environment()
+    assert found["argv"] == ["seed=1", "data.root=s3://***@b/set", "name=<HF_TOKEN>"]
+    assert "planted" not in json.dumps(found)
 
 
 def test_while_an_attempt_lives_every_process_of_another_is_refused(tmp_path: Path) -> None:
