@@ -160,3 +160,4 @@ def test_setup_looks_into_the_index_that_is_given(tmp_path: Path) -> None:
 
     assert "--extra-index-url 'http://index/a b' --con" in said("TORCH_INDEX=http://index/a b")
     assert "--extra-index-url" not in said()
+    assert re.search(r"2\.3 GB with a CPU wheel.*6\.3 GB with the CUDA build", said())
