@@ -118,6 +118,7 @@ bench: $(STAMP) ## Print the ratios that decisions rest on (run it on an idle ma
 	@$(BIN)/python -m benchmarks.cpu_ops
 	@$(BIN)/python -m benchmarks.train_step
 	@$(BIN)/python -m benchmarks.page_speed
+	@$(BIN)/python -m benchmarks.status_speed
 
 bench-data: $(STAMP) ## Decoders, packing, loading, buckets, ingest against what others do (half an hour)
 	@$(BIN)/python -m benchmarks.decode --update docs/decode.md

@@ -1,16 +1,17 @@
 """What a run is doing, from its folder and the queue; reads only."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from launch.local.process import METRICS_FILE, tail_text
+from data.files import finite
+from launch.local.process import METRICS_FILE
 from launch.run_folder.goodput import measure
-from launch.run_folder.records import CANCELLED_FILE, read_json, read_launches
-from launch.run_folder.runs import RESULT_FILE, RunFolder
+from launch.run_folder.reader import Facts, FolderReader
+from launch.run_folder.records import CANCELLED_FILE, is_alive, newest_attempt, read_launches
+from launch.run_folder.runs import CONFIG_FILE, RESULT_FILE, RunFolder
 from launch.slurm.accounting import PastJob
 from launch.slurm.commands import QueueEntry
 from launch.slurm.submit import entry_of
@@ -19,8 +20,18 @@ from trainer.run.heartbeat import read_heartbeats
 if TYPE_CHECKING:
     from launch.planner.machine import MachineConfig
 
-# Three beats of faults.beat_seconds' default, and a slow file server.
-_FRESH_SECONDS = 30.0
+# By so much the clocks of two hosts may differ.
+_CLOCK_SECONDS = 60.0
+# Some beats of faults.beat_seconds' default, and a slow file server.
+_FRESH_SECONDS = 30.0 + _CLOCK_SECONDS
+# By the one clock of the file server: so much older than the newest sign, a sign is no news.
+_SILENT_SECONDS = 30.0
+# A sign's step is looked up before its file gets its moment.
+_WRITE_SECONDS = 0.25
+_MOST_FLOPS = 1e40
+_LEAST_SECONDS = 1e-6
+_MOST_ETA = 1e10
+_MOST_PROBLEMS = 3
 # What is said where a folder does not tell how its run ended; accounting may.
 _LOST = "ended without a word: its node was lost, or it was killed"
 _NO_SIGN = "gives no sign of life"
@@ -56,8 +67,15 @@ class RunState:
     cost: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        return asdict(self)
+        """Return it as JSON that every parser takes: finite numbers, whole characters."""
+        values: dict[str, Any] = finite(asdict(self))
+        texts = {k: _whole(v) for k, v in values.items() if isinstance(v, str)}
+        return values | texts
+
+
+def _whole(text: str) -> str:
+    """Return a text without half characters, which a file's name or JSON may hold."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def state_of(
@@ -68,102 +86,205 @@ def state_of(
     machine: "MachineConfig | None" = None,
     past: PastJob | None = None,
 ) -> RunState:
-    """Read a run's state.
+    """Read a run's state, whatever lies in its folder: what cannot be read, the reason says.
 
     entries: the queue; None where it is not known or there is none. price: of a process an hour.
     past: what accounting remembers of its last job, which tells how a run without a word ended.
-    machine: whose peak MFU is a share of. Raises ValueError where it has none for the precision.
+    machine: whose peak MFU is a share of; one without a figure for the precision gives none.
     """
     now = time.time() if now is None else now
-    found = RunState(run.name)
-    _add_progress(found, run.path)
-    launches = read_launches(run.path)
+    found, reader = RunState(run.name), FolderReader(run.path)
+    config = reader.read(CONFIG_FILE) or _no_config(reader)
+    result = reader.read(RESULT_FILE)
+    speed = _add_progress(found, reader, config, result)
+    launches = read_launches(run.path, reader.note)
+    processes = _processes(config, launches)
     entry = entry_of(run.path, entries or [])
     if entry is not None:
         found.job, found.nodes = entry.job, entry.nodes
-    _judge(found, run.path, launches, entry, entries is not None, now)
+    if result is not None:
+        _conclude(found, result)
+    else:
+        beats = read_heartbeats(run.path, reader.note)
+        signs = _Signs(launches, beats, processes, speed, now)
+        _judge(found, reader, signs, entry, entries is not None)
     if past is not None and entry is None and found.state in ("failed", "new"):
         _add_past(found, past)
-    goodput = measure(run.path, now if found.state in ("running", "stalled") else 0.0)
+    goodput = measure(run.path, now if found.state in ("running", "stalled") else 0.0, reader.note)
     found.goodput, found.lost_seconds = goodput.share, goodput.lost
-    parallel = read_yaml(run.path / "config.yaml").get("parallel", {})
-    processes = _processes(parallel, launches)
     if machine is not None and found.teraflops_per_second is not None:
-        peak = processes * machine.peak(str(parallel.get("precision", "fp32")))
-        found.mfu = found.teraflops_per_second * 1e12 / peak
+        _add_mfu(found, reader, config, machine, processes)
     found.device_hours = processes * goodput.computing / 3600
     found.cost = price * found.device_hours if price else None
     starts = sum(r["event"] == "start" for r in launches)
-    found.attempts = starts or len(list((run.path / "attempts").glob("[0-9]*")))
+    found.attempts = starts or newest_attempt(run.path)
+    found.reason = "; ".join(filter(None, [found.reason, *_shown(reader.problems)]))
     return found
 
 
-def _add_progress(found: RunState, path: Path) -> None:
-    """Add what the last lines of metrics.jsonl and the frozen config say."""
-    lines = _records(tail_text(path / METRICS_FILE, 50))
+def _no_config(reader: FolderReader) -> Facts:
+    """Return an empty config, and note where there is none."""
+    if not reader.problems:
+        reader.note(f"{CONFIG_FILE}: is missing")
+    return Facts({}, f"{CONFIG_FILE}: ", reader.note)
+
+
+def _shown(problems: Sequence[str]) -> list[str]:
+    more = len(problems) - _MOST_PROBLEMS
+    rest = [f"and {more} more"] if more > 0 else []
+    return [*problems[:_MOST_PROBLEMS], *rest]
+
+
+def _add_progress(
+    found: RunState, reader: FolderReader, config: Facts, result: Facts | None
+) -> float:
+    """Add what the last lines of metrics.jsonl, the result and the config say.
+
+    Returns how many steps a second the run has made at most of late, 0 where that is not known.
+    """
+    lines = reader.last_records(METRICS_FILE, 50)
     for record in lines:
-        found.step = record.get("step", found.step)
-        found.loss = record.get("train_loss", found.loss)
-        found.tokens_per_second = record.get("tokens_per_second", found.tokens_per_second)
-    result = read_json(path / RESULT_FILE)
-    found.step = result.get("steps", found.step)
-    found.loss = result.get("loss", found.loss)
-    speeds = [r for r in lines if r.get("seconds")]
-    if not speeds:
-        return
-    last = speeds[-1]
-    if last.get("flops"):  # of small networks nobody counts them
-        found.teraflops_per_second = last["flops"] / last["seconds"] / 1e12
-    found.steps = max(result.get("steps", 0), _planned_steps(path, last))
-    left = max(found.steps - last["step"], 0)
-    found.eta_seconds = left * last["seconds"] / max(last["step"], 1) if found.steps else None
+        found.step = record.count("step") or found.step
+        found.loss = _first(_loss(record, "train_loss"), found.loss)
+        found.tokens_per_second = _first(
+            record.number("tokens_per_second"), found.tokens_per_second
+        )
+    if result is not None:
+        found.step = result.count("steps") or found.step
+        found.loss = _first(_loss(result, "loss"), found.loss)
+    clocked = [(r, s) for r in lines if (s := r.number("seconds") or 0.0) > _LEAST_SECONDS]
+    if not clocked:
+        return 0.0
+    last, seconds = clocked[-1]
+    if flops := last.number("flops", most=_MOST_FLOPS):  # of small networks nobody counts them
+        found.teraflops_per_second = flops / seconds / 1e12
+    found.steps = max(result.count("steps") if result else 0, _planned_steps(config, last))
+    step = last.count("step")
+    if found.steps:
+        eta = max(found.steps - step, 0) * seconds / max(step, 1)
+        found.eta_seconds = eta if eta < _MOST_ETA else None
+    return _speed([(r.count("step"), s) for r, s in clocked])
 
 
-def _planned_steps(path: Path, last: dict[str, Any]) -> int:
+def _first(new: float | None, old: float | None) -> float | None:
+    return old if new is None else new
+
+
+def _loss(record: Facts, key: str) -> float | None:
+    return record.number(key, least=-1e300, most=1e300)
+
+
+def _speed(points: Sequence[tuple[int, float]]) -> float:
+    """Return the highest steps a second between records; the first includes the start."""
+    pairs = pairwise(points)
+    speeds = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in pairs if b[1] > a[1]]
+    return max([points[-1][0] / points[-1][1], *speeds])
+
+
+def _planned_steps(config: Facts, last: Facts) -> int:
     """Return how many steps a run has in all, by its horizon and what a step has cost so far.
 
     A small network's run states its steps; 0 where nothing does.
     """
-    config = read_yaml(path / "config.yaml")
-    horizon = config.get("horizon", {})
-    if steps := horizon.get("steps") or config.get("steps"):
-        return int(steps)
+    horizon = config.section("horizon")
+    if steps := horizon.count("steps") or config.count("steps"):
+        return steps
     for key in ("flops", "tokens"):
-        if horizon.get(key) and last.get(key):
-            return round(last["step"] * horizon[key] / last[key])
+        whole, done = (f.number(key, most=_MOST_FLOPS) for f in (horizon, last))
+        if whole and done and whole / done < 1e9:
+            return round(last.count("step") * whole / done)
     return 0
 
 
+@dataclass(frozen=True)
+class _Signs:
+    """What tells whether a run lives: its launches, its ranks' signs, and the moment.
+
+    processes: of the present attempt; ranks beyond are of an earlier one. speed: steps a second.
+    """
+
+    launches: Sequence[dict[str, Any]]
+    beats: Sequence[dict[str, Any]]
+    processes: int
+    speed: float
+    now: float
+
+    def alive(self, asked: bool) -> bool:
+        """Tell whether the run lives. asked: whether the queue, where it is not, is known."""
+        last = self.launches[-1] if self.launches else {}
+        local = last.get("local") is True
+        if asked and last and not local:
+            return False
+        # Of a run that ended, only what came clearly later is a sign: it was started by hand.
+        since = last["time"] + _CLOCK_SECONDS if last.get("event") == "end" else 0.0
+        fresh = any(
+            max(self.now - _FRESH_SECONDS, since) < b["written"] and b["phase"] != "ended"
+            for b in self.beats
+        )
+        if not local or last["event"] != "start":
+            return fresh
+        known = is_alive(last)
+        return fresh or self.now - last["time"] < _FRESH_SECONDS if known is None else known
+
+    def lagging(self) -> str:
+        """Name the ranks that are behind the others; collectives allow one step.
+
+        Signs are of different moments, and a fast run makes many steps between two of them. So
+        only a rank is behind whose sign is not older than one with a higher step.
+        """
+        beats = [b for b in self.beats if b["rank"] < self.processes or self.processes < 2]
+        beats = [b for b in beats if b["phase"] not in ("start", "load", "ended")]
+        if not beats:
+            return ""
+        newest, furthest = max(b["written"] for b in beats), max(b["step"] for b in beats)
+        slack = 1 + self.speed * _WRITE_SECONDS
+        slow = [b for b in beats if b["step"] < _reached(beats, b["written"]) - slack]
+        silent = [b for b in beats if b["written"] < newest - _SILENT_SECONDS]
+        if silent:
+            seconds = newest - min(b["written"] for b in silent)
+            return f"{_ranks(silent)}: no sign of life for {seconds:.0f} s, others give them"
+        if not slow:
+            return ""
+        lowest = min(b["step"] for b in slow)
+        return f"{_ranks(slow)}: at step {lowest}, others at {furthest}"
+
+
+def _reached(beats: Sequence[dict[str, Any]], moment: float) -> int:
+    """Return the highest step that a rank was at up to a moment, by the file server's clock."""
+    return max(b["step"] for b in beats if b["written"] <= moment)
+
+
+def _ranks(beats: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(f"rank {b['rank']} on {b['host']}" for b in beats[:3])
+
+
+def _conclude(found: RunState, result: Facts) -> None:
+    """Set the state of a run that has its result."""
+    diverged = result.text("status") == "diverged"
+    found.state = "diverged" if diverged else "done"
+    found.reason = result.text("reason") if diverged else ""
+    found.eta_seconds = None
+
+
 def _judge(
-    found: RunState,
-    path: Path,
-    launches: Sequence[dict[str, Any]],
-    entry: QueueEntry | None,
-    asked: bool,
-    now: float,
+    found: RunState, reader: FolderReader, signs: _Signs, entry: QueueEntry | None, asked: bool
 ) -> None:
-    """Set state and reason."""
-    result, stalled = read_json(path / RESULT_FILE), read_json(path / "stalled.json")
-    if result:
-        diverged = result.get("status") == "diverged"
-        found.state, found.reason = ("diverged", result["reason"]) if diverged else ("done", "")
-        found.eta_seconds = None
-        return
-    beats = read_heartbeats(path)
-    alive = any(now - b["written"] < _FRESH_SECONDS and b["phase"] != "ended" for b in beats)
+    """Set state and reason of a run without a result."""
+    stalled = reader.read("stalled.json")
+    summary = stalled.text("summary") if stalled else ""
     if entry is not None and entry.state == "PENDING":
         held = entry.reason.startswith("JobHeld") or entry.reason == "DependencyNeverSatisfied"
         found.state, found.reason = ("held" if held else "waiting"), entry.reason
-    elif entry is not None or (alive and not (asked and launches)):
-        found.state, found.reason = "running", _lagging(beats)
-        if stalled.get("summary"):
-            found.state, found.reason = "stalled", stalled["summary"]
-    elif (path / CANCELLED_FILE).exists():
+    elif entry is not None or signs.alive(asked):
+        found.state, found.reason = "running", signs.lagging()
+        if summary:
+            found.state, found.reason = "stalled", summary
+    elif reader.has(CANCELLED_FILE):
         found.state = "cancelled"
-    elif (path / "stopped.json").exists():
+    elif reader.has("stopped.json"):
         found.state, found.reason = "stopped", "saved; the same submission continues it"
-    elif beats or launches:
-        found.state, found.reason = "failed", stalled.get("summary", "") or _last_reason(launches)
+    elif signs.beats or signs.launches:
+        found.state, found.reason = "failed", summary or _last_reason(signs.launches)
 
 
 def _add_past(found: RunState, past: PastJob) -> None:
@@ -179,44 +300,21 @@ def _last_reason(launches: Sequence[dict[str, Any]]) -> str:
     ends = [r for r in launches if r["event"] == "end"]
     if launches and launches[-1]["event"] == "start":
         return _LOST
-    return str(ends[-1].get("reason", "")) if ends else _NO_SIGN
+    return str(ends[-1].get("reason") or "") if ends else _NO_SIGN
 
 
-def _lagging(beats: Sequence[dict[str, Any]]) -> str:
-    """Name the ranks whose step is behind that of the others; collectives allow one step."""
-    steps = [b["step"] for b in beats if b["phase"] not in ("start", "load", "ended")]
-    if not steps or max(steps) - min(steps) < 2:
-        return ""
-    slow = [b for b in beats if b["step"] == min(steps)]
-    names = ", ".join(f"rank {b['rank']} on {b['host']}" for b in slow[:3])
-    return f"{names}: at step {min(steps)}, others at {max(steps)}"
-
-
-def _processes(parallel: dict[str, Any], launches: Sequence[dict[str, Any]]) -> int:
-    counts = [r["processes"] for r in launches if r.get("processes")]
-    return int(counts[-1]) if counts else int(parallel.get("processes", 1))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a frozen config as plain values; {} if it cannot be read."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]
-
+def _add_mfu(
+    found: RunState, reader: FolderReader, config: Facts, machine: "MachineConfig", processes: int
+) -> None:
+    precision = config.section("parallel").text("precision") or "fp32"
     try:
-        found = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, OmegaConfBaseException):
-        return {}
-    return {str(k): v for k, v in found.items()} if isinstance(found, dict) else {}
+        peak = processes * machine.peak(precision)
+    except ValueError as error:
+        reader.note(f"no MFU: {error}")
+        return
+    found.mfu = (found.teraflops_per_second or 0.0) * 1e12 / peak
 
 
-def _records(text: str) -> list[dict[str, Any]]:
-    found = []
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
+def _processes(config: Facts, launches: Sequence[dict[str, Any]]) -> int:
+    counts = [r["processes"] for r in launches if r.get("processes")]
+    return int(counts[-1]) if counts else config.section("parallel").count("processes") or 1

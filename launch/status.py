@@ -72,7 +72,7 @@ def format_table(states: "Sequence[RunState]", lost: bool = False) -> str:
     """Return a table with one line a run, and a line that counts the states."""
     columns = _COLUMNS["lost" if lost else "speed"]
     rows = [[name for name, _ in columns]]
-    rows += [[show(state) for _, show in columns] for state in states]
+    rows += [[printable(show(state)) for _, show in columns] for state in states]
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
     counts = [(name, sum(s.state == name for s in states)) for name in _STATES]
@@ -98,10 +98,10 @@ def _seconds(cause: str) -> "Callable[[RunState], str]":
 
 
 _FIRST: "list[tuple[str, Callable[[RunState], str]]]" = [
-    ("run", lambda s: printable(s.name)),
+    ("run", lambda s: s.name),
     ("state", lambda s: s.state),
     ("step", lambda s: f"{s.step}/{s.steps}" if s.steps else str(s.step)),
-    ("loss", lambda s: _number(s.loss, ".4f")),
+    ("loss", lambda s: _number(s.loss, ".4f" if abs(s.loss or 0) < 1e6 else ".3e")),
 ]
 _LAST: "list[tuple[str, Callable[[RunState], str]]]" = [
     ("goodput", lambda s: _number(s.goodput, ".1%")),
@@ -110,7 +110,7 @@ _LAST: "list[tuple[str, Callable[[RunState], str]]]" = [
     ("cost", lambda s: _number(s.cost, ".2f")),
     ("job", lambda s: s.job),
     ("node", lambda s: s.nodes),
-    ("note", lambda s: printable(s.reason)),
+    ("note", lambda s: s.reason),
 ]
 _COLUMNS: "dict[str, list[tuple[str, Callable[[RunState], str]]]]" = {
     "speed": [
@@ -151,7 +151,8 @@ def main(argv: list[str]) -> int:
         while True:
             states = read_states(folders, price, machine)
             if settings.get("json") == "true":
-                print(json.dumps([state.to_dict() for state in states], indent=1))
+                rows = [state.to_dict() for state in states]
+                print(json.dumps(rows, indent=1, allow_nan=False))
             else:
                 text = format_table(states, settings.get("lost") == "true")
                 clear = "\x1b[H\x1b[2J" if settings.get("watch") and sys.stdout.isatty() else ""

@@ -20,6 +20,7 @@ Keys: docs/config.md; clusters: launch/conf/cluster.
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from data.shell import command
 if TYPE_CHECKING:
     from launch.config import ClusterConfig
     from launch.local.process import Job
+    from launch.run_folder.reader import Facts
 
 
 def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
@@ -35,8 +37,8 @@ def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
 
     The composed run is frozen, unless ``dry``. Raises ValueError.
     """
+    from launch.run_folder.reader import Facts
     from launch.run_folder.runs import find_runs, refuse_study
-    from trainer.config import RunConfig
     from trainer.kinds import compose_any, folder_of, freeze_any, processes_of, start_command
 
     refuse_study(words, "run cluster=slurm")
@@ -48,25 +50,43 @@ def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
         return [_frozen(run.path) for folder in folders for run in find_runs(Path(folder))]
     run = compose_any(list(words))
     folder = folder_of(run) if dry else freeze_any(run)
-    flops = run.horizon.flops if isinstance(run, RunConfig) else 0.0  # weighs what runs here
-    return [_job(folder, start_command(run, folder), processes_of(run), flops)]
+    goal = _goal(Facts(asdict(run), "", _refuse))
+    return [_job(folder, start_command(run, folder), processes_of(run), goal)]
+
+
+def _refuse(problem: str) -> None:
+    raise ValueError(f"{problem}. Correct the config.")
 
 
 def _frozen(folder: Path) -> "Job":
     """Return the job of a frozen run of any kind (they differ in schema, not in how they start)."""
-    from launch.state import read_yaml
+    from launch.run_folder.reader import FolderReader
     from trainer.run.start import start_processes
 
-    config = read_yaml(folder / "config.yaml")
-    processes = int(config.get("parallel", {}).get("processes", 1))
-    flops = float(config.get("horizon", {}).get("flops", 0.0))
-    return _job(folder, start_processes(processes, folder), processes, flops)
+    reader = FolderReader(folder)
+    config = reader.read("config.yaml")
+    processes = config.section("parallel").count("processes") or 1 if config else 1
+    goal = _goal(config) if config else ("flops", 0.0)
+    if config is None or reader.problems:
+        wrong = (reader.problems or ["config.yaml: is missing"])[0]
+        raise ValueError(f"folder={folder}: {wrong}. Mend the file, or leave this run out.")
+    return _job(folder, start_processes(processes, folder), processes, goal)
 
 
-def _job(folder: Path, argv: list[str], processes: int, flops: float) -> "Job":
+def _goal(config: "Facts") -> tuple[str, float]:
+    """Return which count of metrics.jsonl tells a run's end, and its value there."""
+    horizon = config.section("horizon")
+    for key in ("flops", "tokens"):
+        if whole := horizon.number(key, most=1e40):
+            return key, whole
+    return "step", float(horizon.count("steps") or config.count("steps"))
+
+
+def _job(folder: Path, argv: list[str], processes: int, goal: tuple[str, float]) -> "Job":
     from launch.local.process import Job
 
-    return Job(folder.name, folder, argv, processes, max(flops, 1.0), folder / "result.json")
+    cost = goal[1] if goal[0] == "flops" and goal[1] else 1.0
+    return Job(folder.name, folder, argv, processes, cost, folder / "result.json", goal)
 
 
 def _submit(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:

@@ -2,7 +2,6 @@
 
 import ctypes
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import IO
 
 import psutil
 
+from data.reading import number_of, parse_object, read_tail
 from data.secrets import refuse_secrets
 
 LOG_FILE = "log.txt"
@@ -44,6 +44,8 @@ class Job:
     num_processes: slots it takes.
     cost: FLOPs of the whole run; orders the queue and weighs progress.
     done_marker: file whose existence means the job has finished.
+    goal: the count of ``metrics.jsonl`` that tells how far it is, and its value at the end; 0 takes
+        the cost. A run of so many tokens or steps has FLOPs that nobody knows ahead.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Job:
     num_processes: int
     cost: float
     done_marker: Path
+    goal: tuple[str, float] = ("flops", 0.0)
 
 
 def refuse_keys_of(jobs: Sequence[Job], environ: Mapping[str, str]) -> None:
@@ -82,33 +85,31 @@ def available_cores() -> int:
 
 def tail_text(path: Path, num_lines: int = 30) -> str:
     """Return the last lines of a text file, or '' if there is none."""
-    return "\n".join(_tail(path).splitlines()[-num_lines:])
+    return "\n".join(read_tail(path, _TAIL_BYTES)[0].splitlines()[-num_lines:])
+
+
+def read_done(job: Job) -> float:
+    """Return which part of a job's cost its metrics say is done."""
+    key, whole = job.goal
+    whole = whole or job.cost
+    return job.cost * min(read_count(job.run_dir, key) / whole, 1.0) if whole > 0 else 0.0
 
 
 def read_flops(run_dir: Path) -> float:
-    """Return the cumulative FLOPs that the last usable line of ``metrics.jsonl`` states, or 0.
+    """Return the cumulative FLOPs that a run's metrics state, or 0."""
+    return read_count(run_dir, "flops")
 
-    The last line may be half written, and not every line carries ``flops``.
+
+def read_count(run_dir: Path, key: str) -> float:
+    """Return a count of the last usable line of ``metrics.jsonl``, such as flops or step; or 0.
+
+    The last line may be half written, and not every line carries each count.
     """
-    for line in reversed(_tail(run_dir / METRICS_FILE).splitlines()):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        flops = record.get("flops") if isinstance(record, dict) else None
-        if isinstance(flops, int | float) and flops >= 0:
-            return float(flops)
+    for line in reversed(read_tail(run_dir / METRICS_FILE, _TAIL_BYTES)[0].splitlines()):
+        found = number_of((parse_object(line) or {}).get(key))
+        if found is not None and found >= 0:
+            return found
     return 0.0
-
-
-def _tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
-            return file.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 class Child:
@@ -156,6 +157,11 @@ class Child:
             env={**os.environ, **settings, **env, TAG: self._tag},
             start_new_session=True,
         )
+
+    @property
+    def pid(self) -> int:
+        """Return the number of the job's first process."""
+        return self._process.pid
 
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs; after the end nothing of the job lives."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launch.run_folder.reader import Note
 from launch.run_folder.records import read_launches
 from trainer.run.attempt import read_timelines
 
@@ -43,13 +44,13 @@ class Goodput:
         return self.useful / self.wall if self.wall > 0 else None
 
 
-def measure(run_dir: Path, now: float) -> Goodput:
+def measure(run_dir: Path, now: float, note: Note | None = None) -> Goodput:
     """Measure a run from what it and its launcher wrote; ``now`` ends an attempt that still runs.
 
     Moments come from the clocks of the nodes: seconds of difference between them are taken for
-    time spent, never for less than none.
+    time spent, never for less than none. note: is told what could not be read.
     """
-    return account(read_launches(run_dir), read_timelines(run_dir), now)
+    return account(read_launches(run_dir, note), read_timelines(run_dir, note), now)
 
 
 def account(

@@ -1,5 +1,6 @@
 """Which runs a folder holds: itself, those of a study, or those of a root; torch-free."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +19,46 @@ class RunFolder:
     @property
     def is_done(self) -> bool:
         """Whether it has its result."""
-        return (self.path / RESULT_FILE).exists()
+        return os.path.exists(self.path / RESULT_FILE)
 
 
 def find_runs(folder: Path) -> list[RunFolder]:
     """Return the frozen runs in a run folder, a study's folder or a folder of runs, by name.
 
-    Raises ValueError where there are none.
+    A run whose config cannot be read, or is lost, is among them: who reads it will say so. Raises
+    ValueError where there are none.
     """
-    for pattern in (CONFIG_FILE, f"runs/*/{CONFIG_FILE}", f"*/{CONFIG_FILE}"):
-        found = sorted(path.parent for path in folder.glob(pattern) if path.is_file())
+    if _is_run(folder):
+        return [RunFolder(folder.name or folder.resolve().name, folder)]
+    for place in (folder / "runs", folder):
+        found = [path for path in _folders(place) if _is_run(path)]
         if found:
-            return [RunFolder(path.name or path.resolve().name, path) for path in found]
+            return [RunFolder(path.name, path) for path in found]
     raise ValueError(
         f"folder={folder}: holds no runs (folders with a {CONFIG_FILE}). Give a run's folder, a "
         "study's, or the root of several."
     )
+
+
+def _folders(place: Path) -> list[Path]:
+    """Return the folders in a place by name, without the hidden ones."""
+    try:
+        names = sorted(os.listdir(place))
+    except OSError:
+        return []
+    found = (place / name for name in names if not name.startswith("."))
+    return [path for path in found if os.path.isdir(path)]
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run's, or one that may not be looked into and so may be one."""
+    try:
+        os.lstat(folder / CONFIG_FILE)
+    except PermissionError:
+        return True
+    except OSError:
+        return os.path.lexists(folder / "metrics.jsonl")
+    return True
 
 
 def refuse_study(words: Iterable[str], command: str) -> None:

@@ -116,6 +116,8 @@ def ended_attempt(
     if not starts:
         return 0
     last = starts[-1]
+    if not last.get("job"):
+        return 0  # a launcher without a queue started it
     if last.get("job") != job:
         state = view(str(last.get("job"))).state
         if not state or state in _ALIVE:
@@ -126,8 +128,8 @@ def ended_attempt(
 def blamed_nodes(stalled: dict[str, Any]) -> list[str]:
     """Return the hosts of the ranks that the trainer's watchdog suspects."""
     suspects = stalled.get("suspects")
-    hosts = {s.get("host") for s in suspects} if isinstance(suspects, list) else set()
-    return sorted(str(host) for host in hosts if host)
+    known = [s for s in suspects if isinstance(s, dict)] if isinstance(suspects, list) else []
+    return sorted({h for s in known if isinstance(h := s.get("host"), str) and h})
 
 
 def is_fresh(path: Path, begun: float) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.config import ClusterConfig
-from launch.local.process import LOG_FILE, Job, read_flops, tail_text
+from launch.local.process import LOG_FILE, Job, read_done, tail_text
 from launch.local.progress import Progress
 from launch.local.run import Outcome, Status, catch_signals
 from launch.run_folder.records import read_launches
@@ -58,7 +58,7 @@ class _Watcher:
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._title, self._cluster, self._on_progress = title, cluster, on_progress
-        self._runs = [_Watched(job, read_flops(job.run_dir)) for job in jobs]
+        self._runs = [_Watched(job, read_done(job)) for job in jobs]
         self._begun, self._stopped, self._away = time.monotonic(), False, False
 
     def stop(self) -> None:
@@ -122,7 +122,7 @@ class _Watcher:
         settled = total = fresh = 0.0
         for run in self._runs:
             cost = run.job.cost
-            run.flops = max(run.flops, min(read_flops(run.job.run_dir), cost))
+            run.flops = max(run.flops, read_done(run.job))
             flops = cost if run.outcome is not None else run.flops
             total, settled = total + cost, settled + flops
             if run.outcome is None or run.outcome.status is Status.done:

@@ -5,17 +5,20 @@ not survive srun and torchrun. ``timeline/attempt-000002.json`` says how the mai
 time.
 """
 
-import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data.files import write_json
+from data.reading import number_of, read_object
 
 STOPPED_FILE = "stopped.json"
 _FOLDER = "timeline"
+_NUMBERS = ("attempt", "started", "moved", "written", "first_step", "step", "phase_seconds")
+_MOST = 1e15
 # Set by a launcher that knows, from its scheduler, that these attempts are over.
 _ENDED = "KINESCALE_ENDED_ATTEMPTS"
 
@@ -83,14 +86,47 @@ class Timeline:
         write_json(self._path, record, synced=False)
 
 
-def read_timelines(folder: Path) -> list[dict[str, Any]]:
-    """Return the timelines of a run's attempts in order; unreadable ones are left out."""
+def read_timelines(folder: Path, note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """Return the timelines of a run's attempts in order; unreadable ones are left out.
+
+    note: is told which and why.
+    """
     found = []
-    for path in sorted((folder / _FOLDER).glob("attempt-*.json")):
-        try:
-            record = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict) and {"attempt", "started", "written", "seconds"} <= set(record):
-            found.append(record)
+    for path in matching(folder / _FOLDER, "attempt-", note):
+        content = read_object(path)
+        problem = content.problem or _what_is_wrong(content.values)
+        if not problem:
+            found.append({"moved": content.values["written"]} | content.values)
+        elif note is not None:
+            note(content.problem or f"{path.name}: {problem}")
     return found
+
+
+def matching(folder: Path, prefix: str, note: Callable[[str], None] | None = None) -> list[Path]:
+    """Return the JSON files of a folder whose names begin so, in order; [] where it is none."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        if note is not None:
+            note(f"{folder.name}: cannot be read ({error.strerror})")
+        return []
+    wanted = [name for name in names if name.startswith(prefix) and name.endswith(".json")]
+    return [folder / name for name in sorted(wanted)]
+
+
+def _what_is_wrong(record: dict[str, Any]) -> str:
+    """Return why a timeline cannot be counted with, or ''."""
+    if missing := {"attempt", "started", "written", "seconds"} - record.keys():
+        return f"lacks {', '.join(sorted(missing))}"
+    seconds = record["seconds"]
+    known = {key: record[key] for key in _NUMBERS if key in record}
+    if not isinstance(seconds, dict):
+        return "seconds is no object"
+    known |= {f"seconds.{phase}": spent for phase, spent in seconds.items()}
+    for key, value in known.items():
+        number = number_of(value)
+        if number is None or not -1 <= number < _MOST:
+            return f"{key} is no number that it can have"
+    return "" if isinstance(record.get("phase", ""), str) else "phase is no text"

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_text
-from trainer.run.attempt import Timeline
+from data.reading import number_of, read_object
+from trainer.run.attempt import Timeline, matching
 
 log = logging.getLogger(__name__)
 
@@ -238,24 +239,44 @@ class Heartbeat:
             self._can_write = False
 
 
-def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
+def read_heartbeats(
+    folder: Path, note: Callable[[str], None] | None = None
+) -> list[dict[str, Any]]:
     """Return the last sign of life of each rank of a run, by rank; unreadable ones are left out.
 
     Ranks of an earlier, larger attempt are among them. Only a ``beat`` that changes proves life:
-    ``time`` is by the clock of the rank's host, ``written`` by that of the file server.
+    ``time`` is by the clock of the rank's host, ``written`` by that of the file server. note: is
+    told which cannot be read and why; else the log is.
     """
     signs = []
-    for path in sorted((folder / _FOLDER).glob("rank-*.json")):
-        try:
-            sign = json.loads(path.read_text()) | {"written": path.stat().st_mtime}
-            missing = _SIGN_KEYS - sign.keys()
-            if missing:
-                raise ValueError(f"lacks {', '.join(sorted(missing))}")
-        except (OSError, ValueError, TypeError) as error:
-            log.warning("%s: cannot be read (%s)", path, error)
-            continue
-        signs.append(sign)
+    tell = note or _warn
+    for path in matching(folder / _FOLDER, "rank-", tell):
+        content = read_object(path)
+        problem = content.problem or _what_is_wrong(content.values)
+        if not problem:
+            try:
+                signs.append(content.values | {"written": path.stat().st_mtime})
+            except OSError as error:
+                problem = f"cannot be read ({error.strerror})"
+        if problem:
+            tell(content.problem or f"{path.name}: {problem}")
     return sorted(signs, key=lambda sign: sign["rank"])
+
+
+def _warn(problem: str) -> None:
+    log.warning("a sign of life cannot be read: %s", problem)
+
+
+def _what_is_wrong(sign: dict[str, Any]) -> str:
+    """Return why a sign of life cannot be compared with others, or ''."""
+    if missing := _SIGN_KEYS - sign.keys():
+        return f"lacks {', '.join(sorted(missing))}"
+    for key in ("rank", "step", "pid", "beat"):
+        number = number_of(sign[key])
+        if not isinstance(sign[key], int) or number is None or not 0 <= number < 1e15:
+            return f"{key} is no whole number that it can have"
+    wrong = [key for key in ("host", "phase") if not isinstance(sign[key], str)]
+    return f"{wrong[0]} is no text" if wrong else ""
 
 
 def find_suspects(
