@@ -15,17 +15,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from data.shell import USER_ERROR
 from launch.local.process import (
     LOG_FILE,
     Child,
     Job,
     RunLocked,
     available_cores,
-    read_flops,
+    read_done,
     tail_text,
 )
 from launch.local.progress import Progress, ProgressPrinter
+from launch.run_folder.records import CANCELLED_FILE, append_launch, this_host
 
 __all__ = [
     "Job",
@@ -100,7 +103,8 @@ def run_jobs(
 
     The costliest job that fits the free slots starts next (longest processing time first), so the
     end has little idling; one that is wider than all slots runs alone, and says so. A failed job
-    is started again up to ``retries`` times; the others go on. On SIGINT or SIGTERM (handled
+    is started again up to ``retries`` times, unless its exit status says that a user must mend
+    something; the others go on. On SIGINT or SIGTERM (handled
     while in the main thread) every child gets SIGTERM, ``grace_seconds`` to save, then SIGKILL; a
     second signal skips the wait. Check for ``interrupted`` and ``failed`` afterwards.
 
@@ -186,7 +190,7 @@ class _Launcher:
     def run(self, poll_seconds: float) -> None:
         """Start, watch and settle jobs until all are settled or a stop is asked for."""
         for entry in self.entries:
-            entry.flops = entry.flops_before = read_flops(entry.job.run_dir)
+            entry.flops = entry.flops_before = read_done(entry.job)
             if entry.job.done_marker.exists():
                 entry.outcome = Outcome(entry.job.name, Status.skipped)
         while not self.stops and any(entry.outcome is None for entry in self.entries):
@@ -227,12 +231,21 @@ class _Launcher:
         entry.attempts += 1
         entry.started = time.monotonic()
         try:
+            if entry.attempts == 1:  # asked for again, a run is no longer cancelled
+                (entry.job.run_dir / CANCELLED_FILE).unlink(missing_ok=True)
             entry.child = Child(
                 entry.job, self.env, self.threads, entry.attempts, self.grace_seconds
             )
         except (RunLocked, OSError) as error:
-            # No retry: a lock or a missing program does not go away by itself.
+            # No retry: a lock or a missing program does not go away by itself. The lock's holder
+            # writes the record, not this launcher.
+            if isinstance(error, OSError):
+                self._record(entry, "end", outcome=Status.failed, reason=str(error))
             self._fail(entry, None, str(error))
+            return
+        self._record(
+            entry, "start", pid=entry.child.pid, processes=entry.job.num_processes, **this_host()
+        )
 
     def _settle_ended(self) -> None:
         for entry in self._running():
@@ -242,18 +255,31 @@ class _Launcher:
                 continue
             entry.child = None
             entry.seconds += time.monotonic() - entry.started
-            if entry.job.done_marker.exists():
-                entry.outcome = Outcome(
-                    entry.job.name, Status.done, code, entry.attempts, entry.seconds
-                )
-            elif self.stops:
-                entry.outcome = Outcome(
-                    entry.job.name, Status.interrupted, code, entry.attempts, entry.seconds
-                )
-            elif entry.attempts > self.retries:
-                self._fail(entry, code, _explain(entry.job, code))
+            status = self._judge(entry, code)
+            reason = _explain(entry.job, code) if status in (Status.failed, None) else ""
+            self._record(entry, "end", outcome=status or Status.failed, reason=reason)
+            if status is Status.failed:
+                self._fail(entry, code, reason)
+            elif status is None:
+                self._report(f"{entry.job.name}: {reason}; it starts again")
             else:
-                self._report(f"{entry.job.name}: {_explain(entry.job, code)}; it starts again")
+                entry.outcome = Outcome(entry.job.name, status, code, entry.attempts, entry.seconds)
+
+    def _judge(self, entry: _Entry, code: int) -> Status | None:
+        """Return how a job ended, None where it is to be started again."""
+        if entry.job.done_marker.exists():
+            return Status.done
+        if self.stops or (entry.job.run_dir / CANCELLED_FILE).exists():
+            return Status.interrupted
+        # What a user has to mend, such as a value of the config, is the same the next time.
+        return Status.failed if code == USER_ERROR or entry.attempts > self.retries else None
+
+    def _record(self, entry: _Entry, event: str, **fields: Any) -> None:
+        """Write to launches.jsonl, for status and cancel; a full disk must not end the others."""
+        try:
+            append_launch(entry.job.run_dir, event, local=True, **fields)
+        except OSError as error:
+            self._report(f"{entry.job.name}: launches.jsonl cannot be written ({error})")
 
     def _fail(self, entry: _Entry, code: int | None, reason: str) -> None:
         tail = tail_text(entry.job.run_dir / LOG_FILE)
@@ -283,7 +309,7 @@ class _Launcher:
             cost = entry.job.cost
             if entry.child is not None:
                 # Never falls: a retry restarts from a checkpoint, before what was shown.
-                entry.flops = max(entry.flops, min(read_flops(entry.job.run_dir), cost))
+                entry.flops = max(entry.flops, read_done(entry.job))
             if entry.outcome is not None and entry.outcome.status is Status.done:
                 entry.flops = cost
             flops = cost if _is_settled(entry) else min(entry.flops, cost)

@@ -88,7 +88,9 @@ def is_alive(record: Mapping[str, Any]) -> bool | None:
         return True
     except (OSError, OverflowError):
         return None
-    return True
+    # One that nobody has waited for keeps its number: a container's first process may never.
+    state = read_tail(Path(f"/proc/{pid}/stat"), 512)[0].rpartition(") ")[2]
+    return not state.startswith("Z")
 
 
 def _is_sound(key: str, value: Any) -> bool:

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launch.config import ClusterConfig
-from launch.local.process import read_flops
+from launch.local.process import end_processes, read_done, read_flops
 from launch.local.run import (
     Job,
     Progress,
@@ -22,6 +23,9 @@ from launch.local.run import (
     describe_failures,
     run_jobs,
 )
+from launch.run_folder.runs import RunFolder
+from launch.state import state_of
+from launch.submit import find_jobs
 
 FINISH = "import pathlib; pathlib.Path('{run_dir}/result.json').write_text('{{}}')"
 # Writes its start and end, so that overlaps can be counted afterwards.
@@ -347,3 +351,54 @@ def test_bad_jobs_and_settings_say_what_is_allowed(tmp_path):
 def test_no_jobs_is_no_work():
     assert run_jobs([]) == []
     assert describe_failures([]) == ""
+
+
+def test_a_run_of_tokens_or_steps_is_as_far_as_its_horizon_says(tmp_path):
+    record = {"step": 5, "tokens": 200, "flops": 1e15}
+    for goal, part in ((("tokens", 1000.0), 0.2), (("step", 10.0), 0.5), (("flops", 4e15), 0.25)):
+        job = replace(make_job(tmp_path, goal[0], FINISH), goal=goal)
+        (job.run_dir / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+        assert read_done(job) == pytest.approx(part * job.cost)
+    assert read_done(replace(job, goal=("flops", 0.0), cost=2e15)) == 1e15
+    (job.run_dir / "config.yaml").write_text("horizon: {tokens: 1000}\n")
+    assert [read_done(found) for found in find_jobs([str(job.run_dir)])] == [0.2]
+
+
+def test_what_a_user_must_mend_is_not_tried_again(tmp_path):
+    job = make_job(tmp_path, "run", "raise SystemExit(2)")
+    (outcome,) = run([job], retries=3)
+    assert (outcome.status, outcome.attempts, outcome.reason) == (Status.failed, 1, "exited 2")
+
+
+def test_a_run_that_failed_here_is_said_to_have_failed(tmp_path):
+    job = make_job(tmp_path, "run", "raise SystemExit(3)")
+    (job.run_dir / "config.yaml").write_text("name: run\n")
+    assert run([job], retries=1)[0].status is Status.failed
+    found = state_of(RunFolder("run", job.run_dir), [])
+    assert (found.state, found.reason, found.attempts) == ("failed", "exited 3", 2)
+    make_job(tmp_path, "run", FINISH)
+    run([make_job(tmp_path, "run", FINISH)])
+    assert state_of(RunFolder("run", job.run_dir), []).state == "done"
+
+
+def test_a_run_without_a_sign_of_life_yet_runs_while_its_process_lives(tmp_path):
+    job = make_job(tmp_path, "run", STUBBORN)
+    (job.run_dir / "config.yaml").write_text("name: run\n")
+    launcher = start_launcher(tmp_path, ["run"], grace=0.2)
+    wait_for(job.run_dir / "pids")
+    assert state_of(RunFolder("run", job.run_dir), []).state == "running"
+    launcher.kill()
+    launcher.communicate()
+    end_processes(str(job.run_dir.resolve()), 0.0)
+    lost = state_of(RunFolder("run", job.run_dir), [])
+    assert lost.state == "failed"
+    assert "without a word" in lost.reason
+
+
+def test_a_cancelled_run_is_not_tried_again_until_it_is_asked_for(tmp_path):
+    job = make_job(tmp_path, "run", "import pathlib\n"
+        "pathlib.Path('{run_dir}/cancelled.json').touch()\nraise SystemExit(75)")  # fmt: skip
+    (outcome,) = run([job], retries=3)
+    assert (outcome.status, outcome.attempts) == (Status.interrupted, 1)
+    assert run([make_job(tmp_path, "run", FINISH)])[0].status is Status.done
+    assert not (job.run_dir / "cancelled.json").exists()
