@@ -76,8 +76,10 @@ def is_alive(record: Mapping[str, Any]) -> bool | None:
     None where it is another host's, which cannot be seen from here.
     """
     pid, here = record.get("pid"), this_host()
-    if not isinstance(pid, int) or pid < 1 or record.get("host") != here["host"]:
+    if record.get("host") != here["host"]:
         return None
+    if not isinstance(pid, int) or not 0 < pid < 1 << 31:
+        return False
     if record.get("boot") and here["boot"] and record["boot"] != here["boot"]:
         return False
     try:
@@ -86,8 +88,6 @@ def is_alive(record: Mapping[str, Any]) -> bool | None:
         return False
     except PermissionError:
         return True
-    except (OSError, OverflowError):
-        return None
     # One that nobody has waited for keeps its number: a container's first process may never.
     state = read_tail(Path(f"/proc/{pid}/stat"), 512)[0].rpartition(") ")[2]
     return not state.startswith("Z")
