@@ -316,5 +316,6 @@ def _add_mfu(
 
 
 def _processes(config: Facts, launches: Sequence[dict[str, Any]]) -> int:
-    counts = [r["processes"] for r in launches if r.get("processes")]
-    return int(counts[-1]) if counts else config.section("parallel").count("processes") or 1
+    counts = [int(r.get("processes") or 0) for r in launches]
+    told = next((count for count in reversed(counts) if count), 0)
+    return told or config.section("parallel").count("processes") or 1

@@ -4,6 +4,7 @@ A run that ended without a word in its folder (a lost node, a folder that its no
 the kernel's out-of-memory killer) is told from it. Clusters without accounting answer nothing.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _WORDS = {
 }
 # slurmd reports 53 where it cannot open what a batch script needs on its node.
 _CANNOT_OPEN = 53
+_JOB_ID = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,6 @@ def _ids_of(run_dir: Path) -> list[str]:
     ids = read_json(Path(folder) / JOB_FILE).get("ids")
     if not isinstance(ids, list):
         return []
-    numbers = [job for job in ids if isinstance(job, str) and job.isdigit()]
+    numbers = [job for job in ids if isinstance(job, str) and _JOB_ID.fullmatch(job)]
     # A single run is no array; accounting then knows its bare id.
     return [name for job in numbers for name in (job, f"{job}_{index}")]

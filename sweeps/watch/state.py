@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from data.reading import parse_object, read_object, read_tail
 from launch.local.process import METRICS_FILE
 from sweeps.study.results import EXCLUDED_PHASES
 from sweeps.study.spec import Phase
@@ -163,7 +164,7 @@ class Watcher:
             return replace(run, state=state, attempts=attempts)
         stamp = (stat.st_mtime, stat.st_size)
         if run.folder not in self._tails or self._tails[run.folder][0] != stamp:
-            records = _records(_tail(folder / METRICS_FILE))
+            records = _records(read_tail(folder / METRICS_FILE, TAIL_BYTES)[0])
             self._tails[run.folder] = stamp, _of_records(run, records, spec.get("overrides", []))
         idle = max(self._now() - stat.st_mtime, 0.0)
         known = self._tails[run.folder][1]
@@ -300,7 +301,7 @@ def _number(value: Any) -> float | None:
     """Return a finite number, or None."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
@@ -313,31 +314,12 @@ def _count(folder: Path) -> int:
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        return None  # not there, or another tool is writing it: the next look will tell
-    return found if isinstance(found, dict) else None
-
-
-def _tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - TAIL_BYTES))
-            return file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
+    found = read_object(path)
+    # Not there, or another tool is writing it: the next look will tell.
+    return found.values if found.exists and not found.problem else None
 
 
 def _records(text: str) -> list[dict[str, Any]]:
     """Return the whole records of a tail; its first and last line may be cut."""
-    found = []
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and "step" in record:
-            found.append(record)
-    return found
+    found = (parse_object(line) for line in text.splitlines())
+    return [record for record in found if record is not None and "step" in record]

@@ -69,6 +69,7 @@ CONTENTS = [
     ("launches.jsonl", '{"event": "start", "time": 1, "processes": "4"}\n', "processes is of the"),
     ("launches.jsonl", '{"event": "end", "time": 1, "reason": {}}\n', "reason is of the wrong"),
     ("launches.jsonl", '{"event": "start", "time": 1, "submitted": []}\n', "submitted is of the"),
+    ("launches.jsonl", '{"event": "start", "time": 1, "processes": 0.5}\n', "ended without"),
     ("submission.json", '{"job_name": {}, "index": "a"}', ""),
     ("heartbeats/rank-00000.json", "{}", "rank-00000.json: lacks beat"),
     ("heartbeats/rank-00000.json", "[]", "rank-00000.json: is a list, no object"),
@@ -248,6 +249,9 @@ def test_clocks_that_differ_and_signs_of_different_moments_are_no_alarm(tmp_path
     for rank, ago in enumerate((0.0, 1.5, 3.0, 4.5)):  # 90 steps a second, a sign every 5 s
         beat(folder, rank, round(9000 - 90 * ago), ago)
     assert (look(folder).state, look(folder).reason) == ("running", "")
+    beat(folder, 0, 9000, 0.2)
+    beat(folder, 1, 8985, 0.1)  # its step was looked up before the other's, and written after it
+    assert look(folder).reason == ""
     for ahead in (40.0, -40.0):  # of this clock against the file server's
         run = RunFolder("run", folder)
         found = state_of(run, None, now=time.time() + ahead)

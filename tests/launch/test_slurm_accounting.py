@@ -108,3 +108,8 @@ def test_accounting_speaks_where_the_folder_is_silent(tmp_path: Path) -> None:
     (run.path / "stalled.json").unlink()
     append_launch(run.path, "end", reason="exit status 3 of rank 0")
     assert state_of(run, [], past=past["8_0"]).reason == "exit status 3 of rank 0"
+
+
+def test_ids_that_are_no_numbers_are_not_asked_for(tmp_path: Path) -> None:
+    run = submitted(tmp_path, "one", ["10", "²", "1" * 5000, "-1"], 0)
+    assert accounting._ids_of(run) == ["10", "10_0"]

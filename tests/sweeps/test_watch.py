@@ -121,15 +121,15 @@ def test_unchanged_files_are_not_opened_again(tmp_path, monkeypatch):
     seen = watcher(folder)
     first = seen.look()
     opened = []
-    real = Path.open
+    real = os.open  # that of data/reading.py
     monkeypatch.setattr(
-        Path, "open", lambda self, *args, **kw: opened.append(self.name) or real(self, *args, **kw)
+        os, "open", lambda path, *args: opened.append(Path(path).name) or real(path, *args)
     )
     assert seen.look() == first
     assert "metrics.jsonl" not in opened
     metrics(folder, "a", 120)
     assert seen.look().runs[0].step == 120
-    assert opened.count("metrics.jsonl") == 2  # the writer and the reader
+    assert opened.count("metrics.jsonl") == 1
     assert path.exists()
 
 
@@ -228,3 +228,17 @@ def test_a_plan_tells_the_arm_apart_from_what_the_run_is_for(tmp_path):
     assert [(run.phase, run.arm) for run in runs.values()] == [
         ("arm", "native"), ("arm", "square"), ("grid", ""),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "result.json"])
+@pytest.mark.parametrize("content", [None, "[" * 100_000, '{"step": 1' + "0" * 400 + "}", "\x00"])
+def test_what_lies_in_a_run_folder_neither_holds_up_nor_ends_the_view(tmp_path, name, content):
+    folder = study(tmp_path / "s", [spec("odd"), spec("done")])
+    finish(folder, "done", 0.31)
+    path = folder / "runs" / "odd-hash" / name
+    path.parent.mkdir(parents=True)
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(content)
+    assert look(folder)[1]["done"].state is State.finished
