@@ -16,6 +16,7 @@ from typing import Any
 OBJECT_BYTES = 4 << 20
 YAML_BYTES = 1 << 20
 _YAML_DEPTH = 64
+_CHUNK = 1 << 18  # memory is taken for as much as is asked for
 _NUMBER = re.compile(r"[-+]?(\d+|(\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+)")
 _WORDS: dict[str, bool | float | None] = {
     "": None, "~": None, "null": None, "true": True, "false": False,
@@ -128,7 +129,7 @@ def _read(path: Path, limit: int, only_tail: bool = False) -> bytes:
 def _read_all(descriptor: int, most: int) -> bytes:
     """Read until the end, or so many bytes; one read may return less than there is."""
     parts: list[bytes] = []
-    while most > 0 and (part := os.read(descriptor, most)):
+    while most > 0 and (part := os.read(descriptor, min(most, _CHUNK))):
         parts.append(part)
         most -= len(part)
     return b"".join(parts)

@@ -256,7 +256,9 @@ class _Launcher:
             entry.child = None
             entry.seconds += time.monotonic() - entry.started
             status = self._judge(entry, code)
-            reason = _explain(entry.job, code) if status in (Status.failed, None) else ""
+            reason = "" if status is Status.done else _explain(entry.job, code)
+            if status is Status.interrupted:
+                reason = f"was told to stop, and {reason}"
             self._record(entry, "end", outcome=status or Status.failed, reason=reason)
             if status is Status.failed:
                 self._fail(entry, code, reason)

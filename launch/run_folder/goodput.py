@@ -23,6 +23,7 @@ from launch.run_folder.records import read_launches
 from trainer.run.attempt import read_timelines
 
 CAUSES = ("queue", "requeue", "detect", "start", "load", "save", "repeat", "end")
+_IN_ORDER = ("done", "stopped", "cancelled", "interrupted")
 _USEFUL = ("data", "forward and backward", "update", "validation")
 
 
@@ -106,7 +107,7 @@ def _spans(
         moved = timeline.get("moved", start["time"])
         running = good = False
         if end is not None and end["event"] == "end":
-            ended, good = end["time"], end.get("outcome") in ("done", "stopped", "cancelled")
+            ended, good = end["time"], end.get("outcome") in _IN_ORDER
         elif following is not None:  # lost with its node: known when SLURM queued it again
             ended = min(max(following.get("submitted") or moved, moved), following["time"])
         else:

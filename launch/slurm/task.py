@@ -44,6 +44,8 @@ _POLL_SECONDS = 0.5
 _ASK_SECONDS = 5.0
 _CLOCK_SECONDS = 10.0
 _LOG = "log.txt"
+# Our own file: some 600 bytes for each run of an array, of which SLURM allows millions.
+_PLAN_BYTES = 1 << 32
 # Longer than KillWait of any sane site: requeued, the supervisor waits here to be ended.
 _AFTER_REQUEUE_SECONDS = 300.0
 
@@ -264,7 +266,7 @@ def say(text: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Supervise the run that this job, or this task of an array, is for."""
-    plan = read_json(Path(argv[0]) / "plan.json")
+    plan = read_json(Path(argv[0]) / "plan.json", limit=_PLAN_BYTES)
     if not plan:
         print(f"{argv[0]}/plan.json: cannot be read", file=sys.stderr)
         return 1

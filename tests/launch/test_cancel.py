@@ -12,7 +12,8 @@ import pytest
 from data.files import write_json
 from launch.cancel import main
 from launch.local.process import end_processes
-from launch.run_folder.records import append_launch, this_host
+from launch.run_folder.goodput import measure
+from launch.run_folder.records import append_launch, read_launches, this_host
 from launch.run_folder.runs import RunFolder
 from launch.state import state_of
 
@@ -82,6 +83,8 @@ def test_a_run_of_this_machine_ends_and_is_not_started_again(
         end_processes(str(folder.resolve()), 0.0)
     assert (folder / "stopped.json").exists() == (not words)
     assert state_of(RunFolder("run", folder), []).state == state
+    assert read_launches(folder)[-1]["reason"].startswith("was told to stop, and ")
+    assert measure(folder, 0.0).lost["detect"] == 0.0
 
 
 def test_a_run_started_by_hand_is_found_by_its_lease(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.slurm import task
 from launch.slurm.commands import SlurmError, parse_queue, parse_version, run
 from launch.slurm.job import JobView, job_id, parse_view
 from launch.slurm.plan import make_plans
@@ -179,3 +180,11 @@ def test_a_plan_takes_torchrun_off_a_run_of_several_processes(tmp_path):
     job = type(job)(job.name, job.run_dir, argv, 2, 1.0, job.done_marker)
     (plan,) = make_plans("x", [job], make_cluster(), OLD, tmp_path, tmp_path, "/opt/python")
     assert plan.tasks[0].argv == ("/opt/python", "-m", "trainer.train", "--run", str(job.run_dir))
+
+
+def test_the_plan_of_a_large_array_is_read_whole(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    tasks = [{"run_dir": f"{tmp_path}/none-{'x' * 900}", "argv": []}] * 6000
+    (tmp_path / "plan.json").write_text(json.dumps({"tasks": tasks}))
+    with pytest.raises(OSError, match="none-"):  # it got as far as the log of its run
+        task.main([str(tmp_path)])
