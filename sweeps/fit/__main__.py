@@ -7,6 +7,7 @@ from typing import Any
 
 from data.files import write_json
 from data.shell import command
+from sweeps.fit.beside import DEFAULT_FORM, beside
 from sweeps.fit.describe import describe
 from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.law import fit_table
@@ -22,7 +23,7 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
 
   table=FILE.csv     one row a run, with a header (or .jsonl, an object a line); required
   out=FILE.json      where the law goes; only printed when absent
-  form=chinchilla    one of the forms below
+  form=chinchilla    one of the forms below (default: its study's)
   columns.X=COLUMN   the table's column for X, when it is not called so (params= tokens= loss= too)
   flops=[...]        compute at which N*, D* and the loss are wanted (default: the table's budgets
                      and the next one of their ladder)
@@ -37,6 +38,9 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
   mean=false         true minimises the mean over runs and not the sum
   drop_highest=0     exclude so many rows of highest loss
   noise=             of a repeat, in the loss's unit (form=minima; default: loss_noise)
+
+A study's own runs.csv is fitted as the study fits it: what is not given here (form, level,
+resamples, columns) is read from study.yaml, study.json or law.json beside it, and told in a line.
 
 Columns used when present: name, flops (training FLOPs; 6 N D when absent), budget (nominal FLOPs;
 otherwise grouped by flops), loss_noise (standard deviation of a repeat), cluster (seeds of one
@@ -104,6 +108,7 @@ class Command:
     columns: dict[str, str]  # ours -> the table's
     drop_highest: int
     options: FitOptions
+    said: str  # what was taken from the study that the table belongs to
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -128,16 +133,21 @@ def parse(arguments: Sequence[str]) -> Command:
             raise ValueError(f"{argument}: cannot be read as a number. See --help.") from None
     if "table" not in given:
         raise ValueError("table=: is required. Give table=FILE.csv, or see --help.")
-    named = {name: given[name] for name in COLUMNS if name in given}
+    given |= {f"columns.{name}": given[name] for name in COLUMNS if name in given}
+    study = beside(Path(given["table"]))
+    groups = {group: found for group in GROUPS if (found := _entries(given, group))}
+    taken = study.taken(given | groups)
+    given |= taken | groups
     chosen = {key: given[key] for key in READERS if key in given}
     return Command(
         table=given["table"],
         out=given.get("out", ""),
-        form=given.get("form", "chinchilla"),
+        form=given.get("form", DEFAULT_FORM),
         predict=given.get("predict", ""),
-        columns=named | _entries(given, "columns"),
+        columns=given.get("columns", {}),
         drop_highest=given.get("drop_highest", 0),
-        options=FitOptions(fixed=_entries(given, "fixed"), **chosen),
+        options=FitOptions(fixed=given.get("fixed", {}), **chosen),
+        said=study.said(taken),
     )
 
 
@@ -172,7 +182,9 @@ def main(arguments: list[str]) -> int:
             Path(out).parent.mkdir(parents=True, exist_ok=True)
             write_json(Path(out), law)
     finally:
-        print(describe(law))  # after the file: a reader that leaves ends this process
+        print(
+            f"{asked.said}\n" * bool(asked.said) + describe(law)
+        )  # after the file: a reader that leaves ends this process
     if out:
         print(f"\nWritten to {out}")
     return 0

@@ -152,16 +152,17 @@ def fit_table(
         ValueError: naming the column, the line, the rule and the remedy.
     """
     names = dict(columns or {})
+    asked = _asked(options, names, drop_highest)
     if form == Minima.name:
         table = read_table(Path(path), Minima(), names, drop_highest)
-        return plain(fit_minima(without_diverged(table), options))
+        return plain(fit_minima(without_diverged(table), options)) | asked
     shape = form_of(form)
     unseen = read_table(Path(predict), shape, names, target=False) if predict else None
     if form not in LOSS_FORMS:
         table = read_table(Path(path), shape, names, drop_highest)
-        return fit_columns(shape, table, unseen, options)
+        return fit_columns(shape, table, unseen, options) | asked
     law = law_of_table(path, form, options, columns=names, drop_highest=drop_highest)
-    found = law.to_dict()
+    found = law.to_dict() | asked
     if unseen is not None:
         found["predictions"] = plain(predictions_of(law.fit, law.bootstrap, unseen))
     return found
@@ -183,6 +184,17 @@ def law_of_table(
     table = read_table(Path(path), loss_form_of(form), dict(columns or {}), drop_highest)
     law = fit_law(runs_of(table), form, options)
     return replace(law, excluded=table.excluded + law.excluded, warnings=table.notes + law.warnings)
+
+
+def _asked(options: FitOptions, columns: Mapping[str, str], drop_highest: int) -> dict[str, Any]:
+    """Return the entry of law.json with the unusual that was asked for; none where nothing was."""
+    every = {
+        "columns": dict(columns), "fixed": dict(options.fixed), "flops": list(options.flops),
+        "sizes": list(options.sizes), "drop_highest": drop_highest, "mean": options.mean,
+        "noise": options.noise,
+    }  # fmt: skip
+    unusual = {key: value for key, value in every.items() if value not in ({}, [], 0, None)}
+    return {"asked": unusual} if unusual else {}
 
 
 def runs_of(table: Table) -> list[Run]:

@@ -12,7 +12,7 @@ examples:
   machine=h100    a file of launch/conf/machine; price=VALUE of a device-hour in place of its own
   mfu=.4          share of the machine's peak that trains; flops=C gives the budget itself
   precision=      bf16 or fp32 (default: the machine's faster one)
-  form=, level=.9, resamples=1000, seed=0   of the fit, as for fit (form: the study's own)
+  form=, level=, resamples=, seed=   of the fit, as for fit (default: the study's own)
   out=FILE.json   the answer for a tool (--json prints it)
   other keys      settings of the run that is planned, as for train (data.root=...)
 

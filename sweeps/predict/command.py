@@ -1,13 +1,14 @@
 """The command line of a prediction: its options, the fit, and the printed answer."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data.files import write_json
 from launch.planner.machine import MachineConfig, load_machine
+from sweeps.fit.beside import beside
 from sweeps.fit.entries import plain
 from sweeps.fit.forms.catalogue import loss_form_of
 from sweeps.fit.law import fit_law, runs_of
@@ -22,6 +23,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "price": str, "mfu": float, "flops": float, "precision": str, "form": str, "level": float,
     "resamples": int, "seed": int, "out": str,
 }  # fmt: skip
+FIT_KEYS = ("level", "resamples", "seed", "delta", "residual", "mean", "fixed")
 SHOWN_WARNINGS = 8
 
 
@@ -36,9 +38,9 @@ def run(argv: Sequence[str]) -> int:
     machine = _machine(given)
     budget = _budget(given, machine)
     source = find_source(given.pop("study"))
-    chosen = {key: given[key] for key in ("level", "resamples", "seed") if key in given}
-    law = fit_source(source, given.get("form", ""), FitOptions(flops=[budget.flops], **chosen))
+    law, said = fit_asked(source, given, budget)
     found = answer(source, law, budget, machine, overrides)
+    found = replace(found, notes=[said] * bool(said) + found.notes)
     values = plain(found.to_dict())
     try:
         if out:
@@ -52,16 +54,36 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def fit_source(source: Source, form: str = "", options: FitOptions = DEFAULTS) -> Law:
+def fit_asked(source: Source, given: Mapping[str, Any], budget: Budget) -> tuple[Law, str]:
+    """Fit a study's table as it is fitted there, but for what is given; return what to say of it.
+
+    Raises:
+        ValueError: as `fit_source`.
+    """
+    study = beside(source.table)
+    asked = {key: given[key] for key in ("form", *FIT_KEYS) if key in given}
+    taken = {k: v for k, v in study.taken(asked).items() if k in ("form", "columns", *FIT_KEYS)}
+    asked = taken | asked
+    options = FitOptions(flops=[budget.flops], **{k: asked[k] for k in FIT_KEYS if k in asked})
+    law = fit_source(source, asked.get("form", ""), options, asked.get("columns"))
+    return law, study.said(taken)
+
+
+def fit_source(
+    source: Source,
+    form: str = "",
+    options: FitOptions = DEFAULTS,
+    columns: Mapping[str, str] | None = None,
+) -> Law:
     """Fit a study's table and keep its notes, as sweeps.fit does.
 
-    form: of the law; the study's own when empty.
+    form: of the law; the study's own when empty. columns: of the table (ours -> the table's).
 
     Raises:
         ValueError: the form splits nothing into params and tokens, or the table makes no law.
     """
     form = form or source.form
-    table = read_table(source.table, loss_form_of(form), {})
+    table = read_table(source.table, loss_form_of(form), dict(columns or {}))
     law = fit_law(runs_of(table), form, options)
     return replace(law, warnings=table.notes + law.warnings)
 

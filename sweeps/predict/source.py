@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sweeps.fit.beside import DEFAULT_FORM, beside
 from sweeps.kinds.compose import CONF_DIR, compose_any
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.study.config import RecipeConfig
@@ -22,7 +23,7 @@ class Source:
     base: list[str]
     recipe: RecipeConfig
     notes: list[str]
-    form: str = "chinchilla"
+    form: str = DEFAULT_FORM
 
 
 def find_source(text: str) -> Source:
@@ -73,11 +74,12 @@ def _with_settings(name: str, table: Path, folder: Path) -> Source:
             raise ValueError(f"{frozen}: cannot be read ({error}).") from None
         assert isinstance(recipe, RecipeConfig)
         base = list(map(str, found.get("base", [])))
-        return Source(name, table, base, recipe, [], str(found.get("form", "chinchilla")))
+        return Source(name, table, base, recipe, [], beside(table).form)
     if (CONF_DIR / "study" / f"{name}.yaml").is_file():
         study = compose_any([f"study={name}"])
         if isinstance(study, StudyConfig):
             note = f"{folder} has no study.yaml: base and recipe are those of study={name} today."
-            return Source(name, table, study.base, study.recipe, [note], study.form.value)
+            form = str(beside(table).values.get("form", study.form.value))
+            return Source(name, table, study.base, study.recipe, [note], form)
     note = f"{folder} has no study.yaml: shapes and recipe are this project's defaults."
-    return Source(name, table, [], RecipeConfig(), [note])
+    return Source(name, table, [], RecipeConfig(), [note], beside(table).form)

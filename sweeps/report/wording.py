@@ -2,7 +2,7 @@
 
 import math
 
-from sweeps.report.inputs.isoflop import Inputs, interval, mapping, records, to_number
+from sweeps.report.inputs.isoflop import Inputs, Json, interval, mapping, records, to_number
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -181,10 +181,18 @@ def held_out_verdict(inputs: Inputs) -> str:
 
 
 def warnings_of(inputs: Inputs) -> list[str]:
-    """Return the law's own warnings; where it states no list, what its parts say of themselves."""
-    law = inputs.law
-    if isinstance(law.get("warnings"), list):
-        return [str(item) for item in law["warnings"]]
+    """Return the warnings of the law and of the study, none twice.
+
+    Where the law states no list, what its parts say of themselves.
+    """
+    own = inputs.study.get("warnings")
+    law = inputs.law.get("warnings")
+    found = [*(law if isinstance(law, list) else _doubts(inputs.law))]
+    found += own if isinstance(own, list) else []
+    return list(dict.fromkeys(map(str, found)))
+
+
+def _doubts(law: Json) -> list[str]:
     found = []
     for point in records(law.get("isoflop")):
         if point.get("interior") is False:

@@ -91,3 +91,19 @@ def test_a_minimum_that_is_not_one_is_refused_with_the_reason(table, said):
     assert not minimum.interior
     assert minimum.params is None
     assert said in minimum.reason
+
+
+def test_a_refusal_says_which_size_is_the_best_and_by_what():
+    # The second size has the best single run, the first the best mean.
+    params = np.array([1e4, 2e4, 2e4, 4e4, 8e4])
+    loss = np.array([1.00, 0.99, 1.03, 1.05, 1.12])
+    minimum = isoflop_minima([(1e12, params, loss)], 0.002, six_n)[0][0]
+    assert "by the mean over its seeds, is at the smallest end" in minimum.reason
+    # The parabola falls to the left of all sizes, where none of them is the best.
+    steps = np.arange(8.0)
+    params, loss = 1e4 * 2**steps, 1 + 0.002 * (steps + 2) ** 2
+    loss[0] = loss[1] + 0.001
+    minimum = isoflop_minima([(1e12, params, loss)], 0.002, six_n)[0][0]
+    assert "minimum lies below the smallest size tried, but the best size is number 2 of 8" in (
+        minimum.reason
+    )

@@ -109,9 +109,18 @@ def _minimum(
     best = float(each[np.argmin([y[x == size].mean() for size in each])])
     if curvature <= 0:
         return replace(refused, reason="loss does not curve upwards in log params")
-    if best in (x.min(), x.max()) or not x.min() < vertex < x.max():
-        end = "smallest" if min(best, vertex) <= x.min() else "largest"
-        return replace(refused, reason=f"the best size is at the {end} end of those tried")
+    if best in (x.min(), x.max()):
+        end = "smallest" if best == x.min() else "largest"
+        by = ", by the mean over its seeds," if len(x) > sizes else ""
+        return replace(refused, reason=f"the best size{by} is at the {end} end of those tried")
+    if not x.min() < vertex < x.max():
+        end = "below the smallest" if vertex <= x.min() else "above the largest"
+        place = int(np.searchsorted(each, best)) + 1
+        reason = (
+            f"the parabola's minimum lies {end} size tried, but the best size is number {place} of "
+            f"{sizes}"
+        )
+        return replace(refused, reason=reason)
     open_share = float(np.mean(~np.isfinite(where)))
     if open_share > 1 - level:
         reason = f"in {100 * open_share:.0f} % of redraws within the noise there is no minimum"

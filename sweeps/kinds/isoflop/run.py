@@ -60,8 +60,9 @@ class IsoflopRunner(StudyRunner):
         self.account()
 
     def describe(self) -> dict[str, Any]:
-        """Return recipe, pilot, noise floor and twins."""
+        """Return recipe, pilot, noise floor, twins, and what runs alone can warn of."""
         return {
+            "warnings": self._repetition(),
             "recipe": recipes.describe(self.study.recipe),
             "pilot": self._pilot,
             "seconds_meaning": "training time summed over runs, one thread a process",
@@ -135,7 +136,6 @@ class IsoflopRunner(StudyRunner):
         except ValueError as error:
             law = unfitted(str(error), table, self.study.form.value)
             print(f"warning: {law['warnings'][0]}", file=sys.stderr)
-        law["warnings"] += self._repetition()
         write_json(self.study.folder / "law.json", law)
         self.law = law
 

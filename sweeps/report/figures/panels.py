@@ -165,18 +165,31 @@ def _plot_parabola(axes: Axes, runs: Sequence[Run], color: str) -> None:
 
 
 def _plot_isoflop_minimum(axes: Axes, point: Json, runs: Sequence[Run]) -> None:
-    """Mark the minimum; where it was refused, cross out the best run that stands in its place."""
+    """Mark the minimum; where it was refused, cross out the best size that stands in its place.
+
+    As in the fit a size counts by the mean over its seeds.
+    """
     best, loss = to_number(point.get("params")), to_number(point.get("loss"))
     if not math.isfinite(best + loss):
         if point:
-            least = min(runs, key=lambda run: run.loss)
-            axes.plot(least.params, least.loss, "x", ms=13, mew=2, color=ACCENT, ls="", zorder=5)
+            size, mean = best_size(runs)
+            axes.plot(size, mean, "x", ms=13, mew=2, color=ACCENT, ls="", zorder=5)
         return
     low, high = interval_of(point, "params")
     if math.isfinite(low + high):
         axes.hlines(loss, low, high, color=INK, lw=1.4, zorder=4)
     interior = point.get("interior") is not False
     axes.plot(best, loss, "v", ms=8, mfc=INK if interior else PAPER, mec=INK, ls="", zorder=5)
+
+
+def best_size(runs: Sequence[Run]) -> tuple[float, float]:
+    """Return the parameters of the size with the least loss, and that loss, mean over seeds."""
+    losses: dict[float, list[float]] = {}
+    for run in runs:
+        losses.setdefault(run.params, []).append(run.loss)
+    means = {size: float(np.mean(of)) for size, of in losses.items()}
+    size = min(means, key=lambda size: means[size])
+    return size, means[size]
 
 
 def plot_minimum(axes: Axes, inputs: Inputs, point: Json, key: str) -> None:

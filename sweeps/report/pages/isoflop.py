@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
+from sweeps.fit.beside import fit_words
 from sweeps.report import wording
 from sweeps.report.checklist.checklist import checklist, summary
 from sweeps.report.figures.law import draw_all, save_picture
@@ -206,6 +207,7 @@ def _study_texts(inputs: Inputs) -> dict[str, str]:
     config = inputs.study.get("config")
     return {
         "command": str(inputs.study.get("command") or ""),
+        "fit": fit_words(inputs.law),
         "recipe": _text(inputs.study.get("recipe")),
         "pilot": _text(inputs.study.get("pilot")),
         "config": json.dumps(config, indent=2, ensure_ascii=False, default=str) if config else "",
