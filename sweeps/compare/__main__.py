@@ -14,13 +14,16 @@ losses do not overlap, where the interval holds 1, and where the difference is b
 
   method=        law: both frontiers L*(C) from a law of (params, tokens); frontier: a power of
                  FLOPs through each budget's best run (default: law where both tables allow it)
-  columns.X=COL  the tables' column for X
+  form=          of both laws (default: each study's own)
+  validation=same  refuses sides that were validated on other data, by what their folders say: the
+                 data set's digest, the runs' configs and counts; differs compares them nevertheless
+  columns.X=COL  the tables' column for X (default: each study's own)
   level=.9       of the intervals
   resamples=1000 bootstrap refits; seed=0 of them
   out=FILE.json  the result for a tool (--json prints it)
   svg=FILE.svg   both frontiers and the multiplier
 
-Both must be measured on the same validation clips and noise: a table cannot show that.
+A table that lies in no study does not say what it was validated on: both must be the same.
 """
 
 from data.shell import command

@@ -16,11 +16,16 @@ from sweeps.compare.sides import (
     read_table_side,
     renamed_apart,
 )
+from sweeps.compare.validation import agreement, validated
+from sweeps.fit.beside import DEFAULT_FORM, beside
+from sweeps.fit.forms.catalogue import LOSS_FORMS
 from sweeps.fit.options import DEFAULTS, FitOptions
 
 READERS: dict[str, Any] = {
-    "level": float, "resamples": int, "seed": int, "method": str, "out": str, "svg": str,
+    "level": float, "resamples": int, "seed": int, "method": str, "form": str, "validation": str,
+    "out": str, "svg": str,
 }  # fmt: skip
+SAME, DIFFERS = "same", "differs"
 
 
 def compare(
@@ -30,28 +35,64 @@ def compare(
     *,
     columns: Mapping[str, str] | None = None,
     method: str | None = None,
+    form: str = "",
+    validation: str = SAME,
 ) -> tuple[Comparison, Side, Side]:
     """Compare two studies, tables or runs; see `sweeps.compare.__main__`.
 
+    columns, form: of both tables; empty leaves them to each table's study.
+
     Raises:
-        ValueError: they cannot be read, or are not of one kind.
+        ValueError: they cannot be read, are not of one kind, or were validated on other data.
     """
     if method not in (None, "law", "frontier"):
         raise ValueError(f"method={method}: is not known. Use law or frontier.")
-    paths, mapping = [locate(a), locate(b)], dict(columns or {})
+    if validation not in (SAME, DIFFERS):
+        raise ValueError(f"validation={validation}: is not known. Use {SAME} or {DIFFERS}.")
+    paths = [locate(a), locate(b)]
     if len({path.is_dir() for path in paths}) > 1:
         raise ValueError(f"{a} and {b}: one is a run, the other a table. Give two of a kind.")
+    known = agreement(*(validated(path) for path in paths))
+    if known.differs and validation == SAME:
+        raise ValueError(
+            f"validation={SAME}: {a} and {b} were validated on other data: "
+            f"{'; '.join(known.differs)}. Such losses do not compare; "
+            f"validation={DIFFERS} compares them nevertheless."
+        )
     if paths[0].is_dir():
         draws, seed = options.resamples, options.seed
         sides = [read_run_side(path, draws, seed + i) for i, path in enumerate(paths)]
     else:
-        laws = method or ("law" if all(can_make_law(p, mapping) for p in paths) else "frontier")
-        sides = [
-            read_table_side(path, mapping, laws, replace(options, seed=options.seed + i))
-            for i, path in enumerate(paths)
-        ]
+        sides = _table_sides(paths, dict(columns or {}), method, form, options)
     one, other = renamed_apart(*sides)
-    return compare_sides(one, other, options.level), one, other
+    found = replace(compare_sides(one, other, options.level), validation=known.sentence())
+    if known.differs:
+        found = replace(found, verdict=f"{found.verdict} {known.sentence()}")
+    return found, one, other
+
+
+def _table_sides(
+    paths: Sequence[Path],
+    columns: Mapping[str, str],
+    method: str | None,
+    form: str,
+    options: FitOptions,
+) -> list[Side]:
+    """Return both tables' frontiers, each by its own study's columns and form."""
+    studies = [beside(path) for path in paths]
+    mappings = [{**study.columns, **columns} for study in studies]
+    able = all(can_make_law(p, m) for p, m in zip(paths, mappings, strict=True))
+    forms = [form or (s.form if s.form in LOSS_FORMS else DEFAULT_FORM) for s in studies]
+    return [
+        read_table_side(
+            path,
+            mappings[i],
+            method or ("law" if able else "frontier"),
+            replace(options, seed=options.seed + i),
+            forms[i],
+        )
+        for i, path in enumerate(paths)
+    ]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -61,9 +102,11 @@ def run(argv: Sequence[str]) -> int:
         ValueError: an option or an input is wrong.
     """
     names, columns, given = _parse([a for a in argv if a != "--json"])
-    out, svg, method = (given.pop(key, None) for key in ("out", "svg", "method"))
+    out, svg = (given.pop(key, None) for key in ("out", "svg"))
+    asked = {key: given.pop(key) for key in ("method", "form", "validation") if key in given}
     one, other = names
-    found, a, b = compare(one, other, FitOptions(**given), columns=columns, method=method)
+    options = FitOptions(**(_of_both(one, other) | given))
+    found, a, b = compare(one, other, options, columns=columns, **asked)
     text = json.dumps(found.to_dict(), indent=1) if "--json" in argv else describe(found, a, b)
     try:
         if out:
@@ -78,6 +121,12 @@ def run(argv: Sequence[str]) -> int:
     finally:
         print(text)  # after the files: a reader that leaves ends this process
     return 0
+
+
+def _of_both(one: str, other: str) -> dict[str, Any]:
+    """Return level and resamples where both studies state the same."""
+    a, b = (beside(locate(text)).values for text in (one, other))
+    return {k: a[k] for k in ("level", "resamples") if k in a and a[k] == b.get(k)}
 
 
 def _parse(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, Any]]:
@@ -143,6 +192,7 @@ def describe(found: Comparison, a: Side, b: Side) -> str:
             "One seed each: the interval holds only the noise of validation. Inside a run the "
             "learning rate has not decayed, so the better run's saving is rather understated."
         )
-    lines.append("Both must be measured on the same validation clips and noise.")
+    if found.validation not in found.verdict:
+        lines.append(found.validation)
     return "\n".join([*lines, *(["", "Notes"] if found.notes else []),
                       *(f"  - {note}" for note in found.notes)])  # fmt: skip

@@ -19,6 +19,7 @@ from sweeps.fit.trust.bootstrap import percentile_interval
 
 LOSSES = 9  # at which the multiplier is read, evenly in log loss
 NOISE_FACTOR = 2.0  # a difference below twice its own noise is not told
+RUNAWAY = 1.25  # a frontier beyond its runs' losses by this factor is none of theirs
 LOST = 0.2  # share of draws that do not reach the range: beyond it there is no interval
 
 
@@ -30,6 +31,7 @@ class Comparison:
     points: the multiplier at single losses. loss_range: common to both. difference: mean of
     log(L_A / L_B) at equal compute; noise: of that difference, 1 standard deviation, from the noise
     of single runs over the runs at hand. trend: factor at the low loss over that at the high one.
+    validation: what is known of the data that both were validated on.
     """
 
     a: str
@@ -48,6 +50,7 @@ class Comparison:
     trend: float | None
     trend_interval: Interval | None
     notes: list[str]
+    validation: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -60,8 +63,8 @@ def compare_sides(a: Side, b: Side, level: float) -> Comparison:
     """Compare two sides; what cannot be told is refused in words."""
     notes = [*a.notes, *b.notes]
     low, high = common_losses(a, b)
-    if not low < high:
-        reason = _apart(a, b)
+    reason = _runaway(a) or _runaway(b) or ("" if low < high else _apart(a, b))
+    if reason:
         return Comparison(
             a.name, b.name, a.method, None, None, level, reason, f"Refused: {reason}", None, [],
             None, None, None, None, None, notes,
@@ -132,6 +135,21 @@ def _noise(a: Side, b: Side, low: float, high: float) -> float | None:
         runs = 1 if side.method == "curve" else max(min(inside, side.runs), 1)
         variance += side.noise**2 / runs
     return float(np.sqrt(variance))
+
+
+def _runaway(side: Side) -> str:
+    """Return why a frontier that leaves the losses of its own runs tells nothing, else nothing."""
+    inside = (side.grid >= np.log(side.low)) & (side.grid <= np.log(side.high))
+    curve = np.exp(side.curve[inside])
+    least, most = float(np.min(side.loss)), float(np.max(side.loss))
+    if curve.size and least / RUNAWAY <= curve.min() and curve.max() <= most * RUNAWAY:
+        return ""
+    other = "method=frontier" if side.method == "law" else "another table"
+    return (
+        f"the fit of {side.name} runs away: inside the compute of its runs it leaves their losses, "
+        f"{least:.4g} to {most:.4g}, by more than a factor {RUNAWAY:g}. Add runs, or give another "
+        f"form= or {other}."
+    )
 
 
 def _apart(a: Side, b: Side) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from sweeps.fit.entries import residual_scatter
 from sweeps.fit.forms.base import Array, Columns
-from sweeps.fit.forms.catalogue import CHINCHILLA, FRONTIER, PURE_FRONTIER
+from sweeps.fit.forms.catalogue import CHINCHILLA, FRONTIER, PURE_FRONTIER, loss_form_of
 from sweeps.fit.general import without_diverged
 from sweeps.fit.law import runs_of
 from sweeps.fit.minima.envelope import envelope
@@ -92,16 +92,18 @@ def locate(text: str) -> Path:
 
 
 def read_table_side(
-    path: Path, mapping: Mapping[str, str], method: str, options: FitOptions
+    path: Path, mapping: Mapping[str, str], method: str, options: FitOptions, form: str
 ) -> Side:
     """Return the frontier of a table of runs, by `method` law or frontier.
+
+    form: of the law.
 
     Raises:
         ValueError: the table cannot make one.
     """
     name = path.parent.name if path.name == "runs.csv" else path.stem
     if method == "law":
-        return _law_side(name, path, mapping, options)
+        return _law_side(name, path, mapping, options, form)
     return _frontier_side(name, path, mapping, options)
 
 
@@ -136,16 +138,19 @@ def _runs(path: Path, mapping: Mapping[str, str]) -> tuple[list[Run], list[str]]
     return [r for r, reason in zip(runs_of(table), why, strict=True) if not reason], notes
 
 
-def _law_side(name: str, path: Path, mapping: Mapping[str, str], options: FitOptions) -> Side:
+def _law_side(
+    name: str, path: Path, mapping: Mapping[str, str], options: FitOptions, form: str
+) -> Side:
     runs, notes = _runs(path, mapping)
-    fit = fit_runs(CHINCHILLA, runs, options)
+    fit = fit_runs(loss_form_of(form), runs, options)
     columns, loss = fit.columns, fit.target
     boot = bootstrap_fit(fit, clusters_of(runs), options.resamples, options.level, options.seed)
     if not len(boot.theta):
         raise ValueError(
             f"table={path}: no resample of its {len(runs)} runs could be fitted. Add runs."
         )
-    notes = [f"{name}: {note}" for note in [*notes, *warn_fit(fit, boot)]]
+    law = f"its law is {fit.form.equation.partition(' (')[0]}."
+    notes = [f"{name}: {note}" for note in [law, *notes, *warn_fit(fit, boot)]]
     cost = interpolated_flops_per_token(runs)
     low, high = float(columns["flops"].min()), float(columns["flops"].max())
     grid = np.linspace(np.log(low / REACH), np.log(high * REACH), GRID)

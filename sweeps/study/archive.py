@@ -140,6 +140,14 @@ def read_results(study_dir: Path) -> dict[str, Json]:
     return {run["name"]: run["result"] for run in _archived(study_dir)}
 
 
+def read_configs(study_dir: Path) -> dict[str, str]:
+    """Return config.yaml of every run that an archive holds, as text; none where it is no archive.
+
+    Raises ValueError where the file is damaged.
+    """
+    return {run["name"]: run["config"] for run in _archived(study_dir)}
+
+
 def read_curves(study_dir: Path) -> dict[str, list[tuple[float, float]]]:
     """Return the (flops, loss) pairs of the curves of every run that an archive holds."""
     path = study_dir / CURVES

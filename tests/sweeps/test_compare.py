@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 
 from sweeps.compare.__main__ import main
 from sweeps.compare.command import compare
+from sweeps.compare.multiplier import compare_sides
+from sweeps.compare.sides import read_table_side
+from sweeps.compare.validation import validated
 from sweeps.fit.options import FitOptions
 
 DEMO = Path(__file__).parents[2] / "docs" / "studies" / "demo"
@@ -174,6 +178,98 @@ def test_a_bad_question_is_named(tmp_path, capsys, words, said):
     (tmp_path / "empty").mkdir()
     assert main([word.format(**places) for word in words]) == 2
     assert said in capsys.readouterr().err
+
+
+def study(folder, about=None, **files):
+    """Write a small study: a table, and what its folder says of it."""
+    table(folder / "runs.csv", noise=0, factor=1.5 if folder.name == "b" else 1.0)
+    if about is not None:
+        (folder / "study.yaml").write_text(about)
+    for name, value in files.items():
+        path = folder / (name.replace("_", "/") + ".json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+    return str(folder)
+
+
+BASE = "base: [experiment=cpu_demo, 'data.root={root}', 'validation.samples={samples}']\n"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ({"data": {"digest": "aa"}}, {"data": {"digest": "bb"}},
+         "digest of the data set is aa and bb"),
+        ({"about": BASE.format(root="x", samples=96)}, {"about": BASE.format(root="y", samples=96)},
+         "data.root is x and y"),
+        ({"about": BASE.format(root="x", samples=96)}, {"about": "base: [experiment=cpu_demo]"},
+         "validation.samples is 96 and as the experiment has it"),
+        ({"runs_r_result": {"validation": {"val": {"clips": 96, "tokens": 500}}}},
+         {"runs_r_result": {"validation": {"val": {"clips": 48, "tokens": 250}}}},
+         "what was counted of val is 96 clips of 500 tokens and 48 clips of 250 tokens"),
+    ],
+)  # fmt: skip
+def test_other_validation_data_are_refused_unless_asked_for(tmp_path, capsys, a, b, said):
+    words = [study(tmp_path / "a", **a), study(tmp_path / "b", **b), "resamples=5"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "validation=differs compares them nevertheless" in error
+    assert main([*words, "validation=differs"]) == 0
+    verdict = capsys.readouterr().out.splitlines()[0]
+    assert verdict.startswith("b is worth 1.5x")
+    assert "Their validation data differ: " in verdict
+    assert said in verdict
+
+
+def test_what_was_compared_is_said_and_one_data_set_may_lie_in_two_places(tmp_path, capsys):
+    digest = {"digest": "aa"}
+    a = study(tmp_path / "a", BASE.format(root="x", samples=96), data=digest)
+    b = study(tmp_path / "b", BASE.format(root="y", samples=96), data=digest)
+    assert main([a, b, "resamples=5"]) == 0
+    said = "are the same by digest of the data set, experiment, validation.samples."
+    assert said in capsys.readouterr().out
+    assert main([a, study(tmp_path / "c" / "b"), "resamples=5"]) == 0
+    assert "Nothing beside them says on which clips" in capsys.readouterr().out
+
+
+def test_the_committed_studies_of_two_validation_sets_are_refused(capsys):
+    assert main([str(DEMO), str(DEMO.parent / "cpu_isoflop")]) == 2
+    assert "data.root is as the experiment has it and datasets/law/latents" in (
+        capsys.readouterr().err
+    )
+
+
+def test_an_archive_says_by_its_runs_on_what_they_were_validated():
+    found = validated(DEMO.parent / "cpu_isoflop" / "runs.csv")
+    assert found.config["data.root"] == '"datasets/law/latents"'
+    assert found.counted == {"val_worlds": "96 clips of 14510 tokens"}
+
+
+def test_each_study_is_compared_by_its_own_form_unless_one_is_given(tmp_path, capsys):
+    a = study(tmp_path / "a", "form: kaplan\nlevel: 0.8\nresamples: 6\n")
+    b = study(tmp_path / "b", "form: chinchilla_tied\nlevel: 0.8\nresamples: 7\n")
+    assert main([a, b]) == 0
+    text = capsys.readouterr().out
+    assert "a: its law is L = [(N_c" in text
+    assert "b: its law is L = E + A / params^alpha + B / tokens^alpha" in text
+    assert "80 % interval" in text
+    assert main([a, b, "form=chinchilla", "level=.9", "resamples=5"]) == 0
+    text = capsys.readouterr().out
+    assert "its law is L = [(N_c" not in text
+    assert "90 % interval" in text
+
+
+def test_a_fit_that_leaves_the_losses_of_its_runs_is_refused_without_its_figures(tmp_path):
+    paths = [Path(table(tmp_path / f"{name}.csv", noise=0)) for name in "ab"]
+    a, b = (read_table_side(p, {}, "law", FitOptions(resamples=5), "chinchilla") for p in paths)
+    away = replace(b, curve=b.curve + np.log(0.4))
+    found = compare_sides(a, away, 0.9)
+    least, most = b.loss.min(), b.loss.max()
+    assert found.factor is None
+    assert "the fit of b runs away: inside the compute of its runs" in found.refusal
+    assert f"their losses, {least:.4g} to {most:.4g}, by" in found.refusal
+    assert "goes from" not in found.verdict
 
 
 @pytest.mark.slow
