@@ -41,6 +41,7 @@ COMMANDS = (
         schema="sweeps.predict.price:PriceConfig",
     ),
     Row("report", "sweeps.report.__main__", "write a study's page again"),
+    Row("summary", "sweeps.summary", "send a study's law and page to W&B"),
     Row("archive", "sweeps.study.archive", "keep a finished study small, or restore one"),
     Row(
         "ladder",

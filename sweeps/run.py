@@ -17,6 +17,7 @@ The command line is Hydra's: study=NAME selects sweeps/conf/study/NAME.yaml, key
 finished runs stay.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,18 +37,20 @@ def run_study(study: "Study", argv: Sequence[str]) -> int:
     from sweeps.kinds.isoflop.run import IsoflopRunner
     from sweeps.report.pages.by_kind import build_page
     from sweeps.study.phases import INTERRUPTED, Interrupted
-    from sweeps.summary import log_summary
+    from sweeps.summary import START_SECONDS, send_summary, summary_mode
 
     runner = KINDS[study.kind].runner(study, argv)
+    # Only a law has a summary; a WANDB_MODE that is none is refused before any run, not after all.
+    logs = runner.plan.base.log if isinstance(runner, IsoflopRunner) else None
+    mode = summary_mode(logs.wandb, os.environ) if logs else None
     try:
         runner.run()
     except Interrupted:
         print("interrupted: runs saved what they had; the same command continues.")
         return INTERRUPTED
     page = build_page(study.folder)
-    if isinstance(runner, IsoflopRunner):  # only a law has a summary
-        project = runner.plan.base.log.project
-        log_summary(runner.study, project, runner.rows, runner.law, page)
+    if logs is not None and mode is not None:
+        send_summary(study.folder, mode, logs.project, START_SECONDS + logs.wandb_seconds)
     for name in ANSWERS:
         if (study.folder / name).exists():
             print(f"{name + ':':15s}{study.folder / name}")

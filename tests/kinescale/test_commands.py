@@ -54,6 +54,7 @@ WORDS = {
     "economics": "law={none}",
     "report": "{none}",
     "keys": "{none}",
+    "summary": "{none}",
     "archive": "{none} out",
     "ladder": "low={none}",
     "workspaces": "{none}",

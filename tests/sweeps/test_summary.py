@@ -3,18 +3,30 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sweeps.kinds.compose import compose_any
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.report.inputs.isoflop import read_inputs
 from sweeps.report.pages.isoflop import build_report
 from sweeps.report.tables.isoflop import Cell, Table
-from sweeps.summary import log_summary, plain_table, summary_numbers
+from sweeps.run import run_study
+from sweeps.summary import (
+    LOG_FILE,
+    log_summary,
+    plain_table,
+    send_summary,
+    summary_mode,
+    summary_numbers,
+)
+from sweeps.summary import main as summary_main
 from sweeps.workspaces import available, main
+from trainer.config import WandbMode
 
 from .study_files import BUDGETS, HOSTILE, make_law, write_runs
 
@@ -49,12 +61,10 @@ def read_wandb(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb's and protobuf's own
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # wandb keeps its service's socket open
 def test_the_summary_run_holds_law_tables_figures_and_files(
-    study: StudyConfig, monkeypatch: pytest.MonkeyPatch
+    study: StudyConfig,
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
     law = json.loads((study.folder / "law.json").read_text())
-    rows = [{"name": "=cmd()", "loss": 0.5}]
-    log_summary(study, "tests", rows, law, study.folder / "report" / "index.html")
+    log_summary(study.folder, WandbMode.offline, "tests")
     records = read_wandb(study.folder)
     (started,) = [r["run"] for r in records if r["type"] == "run"]
     assert (started["run_group"], started["tags"]) == ("tiny", ["law", "chinchilla"])
@@ -75,11 +85,55 @@ def test_the_summary_run_holds_law_tables_figures_and_files(
     assert (study.folder / "wandb_report.json").exists() == available()
 
 
-def test_a_disabled_wandb_writes_nothing(study: StudyConfig, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    elsewhere = StudyConfig(name="none", root=str(tmp_path))
-    log_summary(elsewhere, "tests", [], {}, tmp_path / "index.html")
+def test_a_disabled_wandb_writes_nothing(tmp_path: Path) -> None:
+    assert send_summary(tmp_path, WandbMode.disabled, "tests", 1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_summary_goes_where_the_runs_go_or_less_far() -> None:
+    offline, online, disabled = WandbMode.offline, WandbMode.online, WandbMode.disabled
+    assert summary_mode(online, {}) is online
+    assert summary_mode(disabled, {"WANDB_MODE": "online"}) is disabled
+    assert summary_mode(offline, {"WANDB_MODE": "run"}) is offline
+    assert summary_mode(online, {"WANDB_MODE": "dryrun"}) is offline
+    assert summary_mode(online, {"WANDB_MODE": "disabled"}) is disabled
+    with pytest.raises(ValueError, match="WANDB_MODE=shared: is no mode of a study"):
+        summary_mode(offline, {"WANDB_MODE": "shared"})
+
+
+def test_a_wandb_mode_that_is_none_is_refused_before_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "shared")
+    study = compose_any(["study=demo", f"root={tmp_path}"])
+    with pytest.raises(ValueError, match="WANDB_MODE=shared"):
+        run_study(study, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_summary_that_fails_is_a_line_and_ends_nothing(tmp_path: Path, capsys) -> None:
+    assert not send_summary(tmp_path, WandbMode.offline, "tests", 60.0)
+    line = capsys.readouterr().err
+    assert f"ended with status 2: {tmp_path / LOG_FILE}" in line
+    assert f"kinescale summary {tmp_path} mode=online" in line
+    assert "has no page" in (tmp_path / LOG_FILE).read_text()
+    assert not send_summary(tmp_path / "none", WandbMode.offline, "tests", 60.0)
+    assert "cannot be started" in capsys.readouterr().err
+
+
+def test_a_summary_that_hangs_is_ended_in_time(study: StudyConfig, capsys) -> None:
+    started = time.monotonic()
+    assert not send_summary(study.folder, WandbMode.offline, "tests", 0.05)
+    assert time.monotonic() - started < 30
+    assert "did not end in 0.05 s" in capsys.readouterr().err
+
+
+def test_the_command_sends_and_refuses_what_it_does_not_know(study: StudyConfig, capsys) -> None:
+    assert summary_main([str(study.folder), "mode=shared"]) == 2
+    assert "mode=shared: is not known" in capsys.readouterr().err
+    assert summary_main([str(study.folder), "moed=online"]) == 2
+    assert summary_main([str(study.folder), "seconds=long"]) == 2
+    assert summary_main([str(study.folder), "mode=disabled"]) == 0
 
 
 def test_a_column_of_a_table_has_one_type() -> None:
