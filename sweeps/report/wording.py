@@ -1,20 +1,33 @@
 """Numbers and findings in words."""
 
 import math
+from datetime import UTC, datetime
 
 from sweeps.report.inputs.isoflop import Inputs, Json, interval, mapping, records, to_number
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 NONE = "–"
+_DIRTY = "-dirty"  # what git describe says of a working tree with changes
+_COUNTS = ("params", "tokens", "unique_tokens")
+# Keys whose words are not the key with spaces.
+_HEADINGS = {
+    "flops": "FLOPs", "params": "parameters", "lr": "learning rate",
+    "best_lr": "best learning rate", "std": "standard deviation",
+    "std_percent": "standard deviation (%)", "low_percent": "low (%)",
+    "high_percent": "high (%)", "std_of_seeds": "standard deviation of seeds",
+    "std_of_draws": "standard deviation of draws", "std_of_both": "standard deviation of both",
+    "redraws_at_an_edge_percent": "redraws at an edge (%)", "num_frames": "frames",
+    "git": "commit",
+}  # fmt: skip
 
 
 def format_flops(value: float) -> str:
-    """Return ``3×10¹²``: one significant digit more only where it says something."""
+    """Return ``3×10¹²``: up to two significant digits more where they say something."""
     if not math.isfinite(value) or value <= 0:
         return NONE
     exponent = math.floor(math.log10(value))
-    mantissa = round(value / 10**exponent, 1)
+    mantissa = round(value / 10**exponent, 2)
     if mantissa >= 10:
         mantissa, exponent = 1.0, exponent + 1
     power = "10" + str(exponent).translate(_SUPERSCRIPTS)
@@ -69,6 +82,75 @@ def format_seconds(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
+
+
+def format_moment(text: str) -> str:
+    """Return ``2026-11-27 11:56 UTC`` of a moment in ISO 8601; other text as it is."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    if moment.tzinfo is None:
+        return text
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def heading(key: object) -> str:
+    """Return what a key of a file is called as a heading of a table or of an axis."""
+    text = str(key)
+    return _HEADINGS.get(text, text.replace("_", " "))
+
+
+def format_by_key(key: str, value: object) -> str:
+    """Return a number as its key asks: compute as powers of ten, counts with a unit.
+
+    Empty for what is no number, or none that its key says anything of.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return ""
+    if key in ("flops", "budget", "spent_flops"):
+        return format_flops(float(value))
+    if key == "seconds":
+        return format_seconds(float(value))
+    if key in _COUNTS or (isinstance(value, float) and abs(value) >= 1000):
+        return format_count(float(value))
+    return ""
+
+
+def seeds_text(noise: Json) -> str:
+    """Return what a spread over seeds was measured on: ``15 points of 3 seeds each``."""
+    points = [p for p in noise.get("points") or [] if isinstance(p, list | tuple) and len(p) == 3]
+    if len(points) > 1:
+        least, most = min(p[2] for p in points), max(p[2] for p in points)
+        seeds = f"{least}" if least == most else f"{least} to {most}"
+        return f"{len(points)} points of {seeds} seeds each"
+    count = to_number(noise.get("n"))
+    return f"{count:.0f} seeds{' of one point' * len(points)}" if math.isfinite(count) else ""
+
+
+def noise_text(noise: Json) -> str:
+    """Return what the spread over seeds says; empty where it was not measured."""
+    mean, deviation = to_number(noise.get("mean")), to_number(noise.get("std"))
+    if not math.isfinite(mean + deviation) or mean == 0:
+        return ""
+    where = seeds_text(noise)
+    pooled = "pooled over " if " points of " in where else "over " if where else ""
+    return (
+        f"Runs that differ in their seed alone spread by {format_percent(deviation / mean, 2)} of "
+        f"their loss (standard deviation{', ' * bool(where)}{pooled}{where}): smaller differences "
+        "than about twice that are noise."
+    )
+
+
+def code_warning(study: Json) -> list[str]:
+    """Return the warning that a study's code was not committed, where its environment says so."""
+    commit = str(mapping(study.get("env")).get("git") or "")
+    if not commit.endswith(_DIRTY):
+        return []
+    return [
+        f"The runs' code is commit {commit.removesuffix(_DIRTY)} with changes that were not "
+        "committed: that commit alone does not give these runs."
+    ]
 
 
 def plural(count: int, noun: str) -> str:
@@ -189,6 +271,7 @@ def warnings_of(inputs: Inputs) -> list[str]:
     law = inputs.law.get("warnings")
     found = [*(law if isinstance(law, list) else _doubts(inputs.law))]
     found += own if isinstance(own, list) else []
+    found += code_warning(inputs.study)
     return list(dict.fromkeys(map(str, found)))
 
 

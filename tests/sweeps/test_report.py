@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
+from sweeps.report.__main__ import main
 from sweeps.report.figures.law import draw_all
 from sweeps.report.figures.svg import file_svg
 from sweeps.report.inputs.isoflop import read_inputs
@@ -170,6 +171,38 @@ def test_a_missing_or_broken_part_is_a_note_not_a_crash(tmp_path, name):
     assert name == "runs.csv" or f"{name} is not valid JSON" in page
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("law.json", '{"frontier": [{"flo', "law.json: is no JSON"),
+        ("law.json", "[]", "law.json: holds no object"),
+        ("runs.csv", "", "runs.csv: lists no run"),
+        ("runs.csv", "name,params,tokens,loss\n", "runs.csv: lists no run"),
+        ("runs.csv", None, "runs.csv: lists no run"),
+    ],
+)
+def test_a_folder_without_a_run_or_with_a_broken_law_is_an_error(
+    tmp_path, capsys, name, content, said
+):
+    study = write_small(tmp_path / "study")
+    (study / name).unlink()
+    if content is not None:
+        (study / name).write_text(content)
+    assert main([str(study)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (study / "report").exists()
+
+
+def test_a_folder_without_law_or_study_still_gives_a_page(tmp_path, capsys):
+    study = write_small(tmp_path / "study")
+    for name in ("law.json", "study.json", "data.json"):
+        (study / name).unlink()
+    assert main([str(study)]) == 0
+    assert "law.json is missing" in Path(capsys.readouterr().out.strip()).read_text()
+
+
 def write_small(study: Path) -> Path:
     study.mkdir()
     rows = write_runs(study, np.random.default_rng(2))
@@ -265,8 +298,8 @@ def test_exponents_are_raised_as_a_whole():
 
 
 def test_numbers_read_as_people_write_them():
-    assert [format_flops(x) for x in (1e12, 2.5e13, 9.99e12, math.nan)] == [
-        "10¹²", "2.5×10¹³", "10¹³", "–",
+    assert [format_flops(x) for x in (1e12, 2.5e13, 1.25e12, 9.996e12, math.nan)] == [
+        "10¹²", "2.5×10¹³", "1.25×10¹²", "10¹³", "–",
     ]  # fmt: skip
     assert [format_count(x) for x in (136_000, 999_999, 4.1e6, 12)] == [
         "136 k", "1 M", "4.1 M", "12.0",

@@ -70,14 +70,16 @@ def worst_residuals(inputs: Inputs) -> Found:
     scatter, noise = to_number(inputs.law.get("scatter")), seed_spread(inputs)
     if not found:
         return UNKNOWN
-    parts = [f"{r.run.name} {format_signed_percent(r.residual)}" for r in found[:3]]
-    text = (
-        f"scatter {format_percent(scatter, 2)}" if math.isfinite(scatter) else "scatter not known"
-    )
+    parts = [f"{r.run.name} {format_signed_percent(math.expm1(r.residual))}" for r in found[:3]]
+    known = f"log residuals scatter by {scatter:.4f}"
+    text = known if math.isfinite(scatter) else "scatter not known"
     if noise:
         text += f", {scatter / noise:.1f} times the noise of seeds"
     odd = bool(noise) and scatter > 2 * noise
-    return f"{text}; worst {', '.join(parts)}.", Status.caution if odd else Status.answered
+    return (
+        f"{text}; measured over fitted, the worst: {', '.join(parts)}.",
+        Status.caution if odd else Status.answered,
+    )
 
 
 def held_out(inputs: Inputs) -> Found:

@@ -12,6 +12,7 @@ from sweeps.report.wording import (
     format_count,
     format_percent,
     plural,
+    seeds_text,
     warnings_of,
 )
 from sweeps.study.results import FREE_EPOCHS
@@ -130,7 +131,8 @@ def seed_noise(inputs: Inputs) -> Found:
     count, spread = to_number(noise.get("n")), seed_spread(inputs)
     if not spread:
         return UNKNOWN
-    seeds = f" over {count:.0f} seeds" if math.isfinite(count) else ", as the table of runs says"
+    where = seeds_text(noise)
+    seeds = f" over {where}" if where else ", as the table of runs says"
     status = Status.answered if not count < 3 else Status.caution
     return f"{format_percent(spread, 2)} of the loss{seeds}.", status
 

@@ -47,7 +47,7 @@ def draw_all(inputs: Inputs) -> dict[str, Drawing]:
         alt = "Compute-optimal parameters and tokens against compute, with intervals."
         drawings.append(draw("frontier", Size(WIDTH, 350), partial(_frontier_figure, inputs), alt))
     if residuals(inputs):
-        alt = "Residuals of the fit in per cent against parameters and tokens, coloured by budget."
+        alt = "Log residuals of the fit against parameters and tokens, coloured by budget."
         build = partial(_residual_figure, inputs)
         drawings.append(draw("residuals", Size(WIDTH, 310), build, alt))
     drawings += draw_exponents(inputs) + draw_breakdown(inputs)
@@ -118,7 +118,7 @@ def _residual_figure(inputs: Inputs, size: Size) -> Figure:
             )  # fmt: skip
         axes.set(xscale="log", xlabel=label, ylim=(-reach, reach))
         tick_counts(axes)
-    panels[0].set_ylabel("measured − fitted (%)")
+    panels[0].set_ylabel("100 log(measured / fitted)")
     if band:
         panels[0].legend(loc="upper right")
     return figure

@@ -20,7 +20,7 @@ from sweeps.report.figures.svg import (
 )
 from sweeps.report.inputs.isoflop import Json, records, to_number
 from sweeps.report.inputs.points import PointsInputs
-from sweeps.report.wording import format_count
+from sweeps.report.wording import format_count, format_flops, heading
 
 _HEIGHT = 300  # CSS pixels of a row of panels
 _COLUMNS = 2
@@ -106,11 +106,11 @@ def _plot(axes: Axes, panel: Json, palette: list[str]) -> None:
             ls="", label=label, zorder=4,
         )  # fmt: skip
     axes.set_title(plain(str(panel.get("title") or "")))
-    axes.set_xlabel(plain(str(panel.get("xlabel") or "")))
-    axes.set_ylabel(plain(str(panel.get("ylabel") or "")))
+    axes.set_xlabel(plain(heading(panel.get("xlabel") or "")))
+    axes.set_ylabel(plain(heading(panel.get("ylabel") or "")))
     for name, axis in (("xlog", axes.xaxis), ("ylog", axes.yaxis)):
         if panel.get(name):
-            _log_scale(axes, name[0], axis)
+            _log_scale(axes, name[0], axis, axis.get_label_text())
     if ticks := [plain(str(tick)) for tick in panel.get("ticks") or []]:
         axes.set_xticks(range(len(ticks)), ticks)
         axes.set_xlim(-0.6, len(ticks) - 0.4)
@@ -118,7 +118,7 @@ def _plot(axes: Axes, panel: Json, palette: list[str]) -> None:
         axes.legend(loc="best", handlelength=1.4)
 
 
-def _log_scale(axes: Axes, letter: str, axis: object) -> None:
+def _log_scale(axes: Axes, letter: str, axis: object, label: str) -> None:
     (axes.set_xscale if letter == "x" else axes.set_yscale)("log")
     low, high = axes.get_xlim() if letter == "x" else axes.get_ylim()
     marks = (1.0,) if high / low > 50 else (1.0, 2.0, 5.0) if high / low > 4 else range(1, 10)
@@ -128,10 +128,12 @@ def _log_scale(axes: Axes, letter: str, axis: object) -> None:
 
         axis.set_major_locator(MaxNLocator(4))  # type: ignore[attr-defined]
     axis.set_minor_formatter(NullFormatter())  # type: ignore[attr-defined]
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))  # type: ignore[attr-defined]
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, label)))  # type: ignore[attr-defined]
 
 
-def _tick(value: float) -> str:
+def _tick(value: float, label: str) -> str:
+    if "FLOPs" in label:
+        return format_flops(value)
     return format_count(value) if value >= 1000 else f"{value:.3g}"
 
 

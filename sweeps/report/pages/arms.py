@@ -57,7 +57,7 @@ def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
         question=str(study.get("question") or ""),
         finding=_finding(inputs),
         verdicts=[verdict(row, inputs.reference) for row in _headlines(inputs)],
-        warnings=_warnings(inputs),
+        warnings=[*_warnings(inputs), *wording.code_warning(inputs.study)],
         facts=_facts(inputs),
         differences_caption=(
             f"Each arm minus {inputs.reference}, paired by seed and by clip, with its "
@@ -117,7 +117,7 @@ def _facts(inputs: ArmsInputs) -> list[str]:
     if math.isfinite(seconds):
         facts.append(f"{wording.format_seconds(seconds)} of training, summed over runs")
     if finished := study.get("finished"):
-        facts.append(f"finished {finished}")
+        facts.append(f"finished {wording.format_moment(str(finished))}")
     return facts
 
 

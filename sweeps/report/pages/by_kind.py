@@ -1,5 +1,6 @@
 """The page of a study of any kind."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from sweeps.report.pages.isoflop import build_report
 from sweeps.report.pages.points import build_points_report
 
 PAGES = {"isoflop": build_report, "arms": build_arms_report, "points": build_points_report}
+_AGAIN = "Move it away, then: kinescale fit table={0}/runs.csv out={0}/law.json."
 OLD_NAMES = {"": "isoflop", "grid": "points"}  # what study.json of before 2026-11-30 says
 
 
@@ -18,6 +20,37 @@ def build_page(study_dir: Path) -> Path:
     """
     kind = _kind(study_dir)
     return PAGES.get(OLD_NAMES.get(kind, kind), build_report)(study_dir)
+
+
+def check_study(study_dir: Path) -> None:
+    """Raise ValueError where no page is worth drawing: no run at all, or a law.json that is none.
+
+    Any other part that is missing or broken is a note on the page.
+    """
+    if not study_dir.is_dir():
+        raise ValueError(f"STUDY_DIR={study_dir}: must be a folder. Name a study's: runs/demo.")
+    table, law = study_dir / "runs.csv", study_dir / "law.json"
+    if not _has_a_row(table):
+        raise ValueError(f"{table}: lists no run. Run the study, then the same command again.")
+    if not law.is_file():
+        return
+    again = _AGAIN.format(study_dir)
+    try:
+        found = json.loads(law.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ValueError(f"{law}: is no JSON ({error}). {again}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{law}: holds no object. {again}")
+
+
+def _has_a_row(table: Path) -> bool:
+    if not table.is_file():
+        return False
+    text = table.read_text(encoding="utf-8", errors="replace")
+    try:
+        return any(True for _ in csv.DictReader(text.splitlines()))
+    except csv.Error:
+        return False
 
 
 def _kind(study_dir: Path) -> str:

@@ -33,6 +33,7 @@ from sweeps.report.tables.safe_csv import csv_data_uri
 from sweeps.report.video import video_data_uri
 
 _HERE = Path(__file__).parent
+_POWER = re.compile(r"\^(?:\(([^()]+)\)|(-?[\d.]*\d|[a-z]+(?:_[A-Z])?))")
 _ENVIRONMENT_FIRST = ("python", "torch", "cpu", "gpu", "cores", "memory", "git")
 
 
@@ -95,11 +96,10 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
         held_out_known=bool(mapping(inputs.law.get("held_out"))),
         tables=study_tables(inputs),
         accounting=accounting_tables(inputs),
-        data=[table for key, value in folded(inputs).items()
-              for table in tabulate(key.replace("_", " "), value)],
+        data=_folded_tables(inputs),
         columns=_ladder_columns(inputs),
         ladder=ladder,
-        noise=_noise_text(inputs),
+        noise=wording.noise_text(mapping(inputs.study.get("seeds_noise"))),
         study=_study_texts(inputs),
         runs_uri=csv_data_uri(inputs.runs_csv),
         notes=inputs.notes,
@@ -130,7 +130,7 @@ def page_parts(num_colors: int) -> dict[str, Any]:
 def typeset(text: str) -> Markup:
     """Return escaped text with ``x^y`` raised and no line break before ``%``."""
     safe = str(escape(text)).replace(" %", "\u00a0%")
-    return Markup(re.sub(r"\^(-?[\d.]*\d|[a-z]+(?:_[A-Z])?)", r"<sup>\1</sup>", safe))
+    return Markup(re.sub(_POWER, lambda found: f"<sup>{found[1] or found[2]}</sup>", safe))
 
 
 def show_drawing(drawing: Drawing, palette: list[str]) -> Markup:
@@ -152,7 +152,7 @@ def _facts(inputs: Inputs) -> list[str]:
     if math.isfinite(seconds):
         facts.append(f"{wording.format_seconds(seconds)} of training, summed over runs")
     if finished := inputs.study.get("finished"):
-        facts.append(f"finished {finished}")
+        facts.append(f"finished {wording.format_moment(str(finished))}")
     return facts
 
 
@@ -178,6 +178,15 @@ def study_tables(inputs: Inputs) -> dict[str, tables.Table | None]:
     }
 
 
+def _folded_tables(inputs: Inputs) -> list[tables.Table]:
+    """Return what else is on record: single values in one table, then each part."""
+    every = folded(inputs)
+    parts = {k: v for k, v in every.items() if isinstance(v, dict | list)}
+    single = {k: v for k, v in every.items() if k not in parts}
+    found = tabulate("The data set", single)
+    return found + [t for k, v in parts.items() for t in tabulate(wording.heading(k), v)]
+
+
 def environment_table(env: Json) -> tables.Table | None:
     """Return the machine and its packages, None where nothing is known."""
     known = [(key, tables.show_value(env[key])) for key in _ENVIRONMENT_FIRST if key in env]
@@ -185,22 +194,8 @@ def environment_table(env: Json) -> tables.Table | None:
             and not isinstance(v, dict)]  # fmt: skip
     nested = [(f"{k} · {name}", tables.show_value(item)) for k, v in env.items()
               if isinstance(v, dict) for name, item in v.items()]  # fmt: skip
-    rows = [(key.replace("_", " "), value) for key, value in [*known, *rest, *nested]]
+    rows = [(wording.heading(key), value) for key, value in [*known, *rest, *nested]]
     return tables.pairs_table("Environment", rows) if rows else None
-
-
-def _noise_text(inputs: Inputs) -> str:
-    noise = mapping(inputs.study.get("seeds_noise"))
-    mean, deviation = to_number(noise.get("mean")), to_number(noise.get("std"))
-    if not math.isfinite(mean + deviation) or mean == 0:
-        return ""
-    count = to_number(noise.get("n"))
-    seeds = f" over {count:.0f} seeds" if math.isfinite(count) else ""
-    return (
-        f"The loss of one and the same run{seeds} is {wording.format_value(mean)} ± "
-        f"{wording.format_value(deviation, 2)} ({wording.format_percent(deviation / mean, 2)}): "
-        "smaller differences than about twice that are noise."
-    )
 
 
 def _study_texts(inputs: Inputs) -> dict[str, str]:

@@ -54,7 +54,7 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
         question=str(study.get("question") or ""),
         answer=str(finding.get("answer") or "This study has no answer yet."),
         said=[str(sentence) for sentence in finding.get("said") or []],
-        warnings=[str(sentence) for sentence in finding.get("warnings") or []],
+        warnings=[*map(str, finding.get("warnings") or []), *wording.code_warning(study)],
         facts=_facts(inputs),
         figures={name: show_drawing(drawing, palette) for name, drawing in drawings.items()},
         caption=_caption(inputs),
@@ -84,7 +84,7 @@ def _facts(inputs: PointsInputs) -> list[str]:
         if math.isfinite(value):
             facts.append(f"{show(value)} {what}")
     if finished := study.get("finished"):
-        facts.append(f"finished {finished}")
+        facts.append(f"finished {wording.format_moment(str(finished))}")
     return facts
 
 
@@ -109,14 +109,15 @@ def _records(title: str, rows: object) -> Table | None:
     cells = [
         [
             Cell(
-                tables.show_value(row.get(key)) if row.get(key) != "" else wording.NONE,
+                wording.format_by_key(key, row.get(key))
+                or (tables.show_value(row.get(key)) if row.get(key) != "" else wording.NONE),
                 to_number(row[key]) if isinstance(row.get(key), int | float) else None,
             )
             for key in keys
         ]
         for row in found
     ]
-    names = [str(key).replace("_", " ") for key in keys]
+    names = [wording.heading(key) for key in keys]
     return make_table(title, names, cells) if cells else None
 
 
@@ -128,7 +129,8 @@ def _runs(inputs: PointsInputs) -> Table | None:
         for key, _ in known:
             text = run.get(key, "")
             value = math.nan if key in _WORDS else to_number(text)
-            shown = tables.show_value(value) if math.isfinite(value) else text or wording.NONE
+            shown = wording.format_by_key(key, value) or tables.show_value(value)
+            shown = shown if math.isfinite(value) else text or wording.NONE
             cells.append(Cell(shown, value if math.isfinite(value) else None))
         rows.append(cells)
     return make_table("All runs", [label for _, label in known], rows) if rows else None

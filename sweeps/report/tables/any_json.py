@@ -5,6 +5,7 @@ from typing import Any
 
 from sweeps.report.inputs.isoflop import Json
 from sweeps.report.tables.isoflop import Cell, Table, make_table, pairs_table, show_value
+from sweeps.report.wording import heading
 
 _MAX_DEPTH = 3
 
@@ -71,4 +72,4 @@ def _records_table(title: str, rows: Sequence[tuple[str, Json]]) -> Table:
 
 
 def _label(key: object) -> str:
-    return str(key).replace("_", " ")
+    return heading(key)

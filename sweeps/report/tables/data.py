@@ -12,7 +12,10 @@ from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell, p
 from sweeps.report.wording import format_percent
 
 _COUNTS = ("sources", "clips", "images", "frames", "tokens")
-_FACTS = ("token_cap", "max_frames", "cell")
+_FACTS = {
+    "token_cap": "at most {} tokens a clip", "max_frames": "at most {} frames",
+    "cell": "a token is {} frames and pixels",
+}  # fmt: skip
 
 
 def accounting_tables(inputs: Inputs) -> list[Table]:
@@ -57,8 +60,14 @@ def _splits(inputs: Inputs) -> Table | None:
     for name in ("landscape", "portrait", "square"):
         shapes = [_histogram(s, "aspect_ratio", name) for s in splits.values()]
         rows.append([Cell(f"{name} samples"), *(number_cell(n, _shown(n)) for n in shapes)])
-    facts = ", ".join(f"{k.replace('_', ' ')} {inputs.data[k]}" for k in _FACTS if k in inputs.data)
-    return make_table(f"Splits, by source ({facts})", ["", *splits], rows)
+    data = inputs.data
+    facts = [text.format(_sides(data[key])) for key, text in _FACTS.items() if key in data]
+    told = f" ({', '.join(facts)})" if facts else ""
+    return make_table(f"Splits, by source{told}", ["", *splits], rows)
+
+
+def _sides(value: object) -> str:
+    return " × ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _packing(inputs: Inputs) -> Table | None:

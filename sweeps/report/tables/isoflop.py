@@ -26,6 +26,7 @@ from sweeps.report.wording import (
     level_text,
 )
 
+LONGEST_NAME = 44  # letters of a name that no line break splits
 WORST = 8  # residuals in words; the figure shows all
 
 
@@ -43,8 +44,8 @@ class Cell:
 
     @property
     def short(self) -> bool:
-        """Return whether the text should stay on one line."""
-        return len(self.text) <= 26
+        """Return whether the text should stay on one line: it is short, or a run's name."""
+        return len(self.text) <= 26 or (" " not in self.text and len(self.text) <= LONGEST_NAME)
 
 
 @dataclass(frozen=True)
@@ -213,11 +214,11 @@ def residual_table(inputs: Inputs) -> Table | None:
             number_cell(item.run.params, format_count(item.run.params)),
             number_cell(item.run.tokens, format_count(item.run.tokens)),
             number_cell(item.run.loss),
-            number_cell(item.residual, format_signed_percent(item.residual)),
+            number_cell(item.residual, f"{item.residual:+.4f}".replace("-", "−")),
         )
         for item in found[:WORST]
     ]
-    columns = ("run", "budget", "params", "tokens", "loss", "measured − fitted")
+    columns = ("run", "budget", "params", "tokens", "loss", "log(measured / fitted)")
     caption = f"The {len(rows)} worst of {len(found)} residuals"
     return make_table(caption, columns, rows) if rows else None
 
