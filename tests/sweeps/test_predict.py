@@ -115,6 +115,17 @@ def test_a_study_is_predicted_by_the_form_it_names(tmp_path):
     assert asked.fit.form.name == "chinchilla_tied"
 
 
+def test_a_prediction_takes_the_fit_of_its_study_and_says_so(tmp_path, capsys):
+    (tmp_path / "runs.csv").write_text((DEMO / "runs.csv").read_text())
+    about = "base: []\nrecipe: {}\nform: kaplan\nlevel: 0.8\nresamples: 12\n"
+    (tmp_path / "study.yaml").write_text(about)
+    words = [f"study={tmp_path}", "gpus=1", "days=.1", "machine=cpu2", "flops=1e12", "--json"]
+    assert main([*words, "level=.7"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["notes"][0] == f"form=kaplan resamples=12: from {tmp_path / 'study.yaml'}"
+    assert (found["law"]["form"], found["law"]["level"]) == ("kaplan", 0.7)
+
+
 def test_the_command_writes_json(tmp_path, capsys):
     out = tmp_path / "answer.json"
     words = ["gpus=1", "days=.1", "machine=cpu2", "flops=1e12", "resamples=20", "price=3"]
