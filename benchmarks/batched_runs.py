@@ -28,12 +28,13 @@ from models.network import initial_values
 from models.objectives.flow import flow_errors
 from models.pack import Ragged, TokenPack
 from models.roles import role_groups
-from trainer.config import OptimConfig, RunConfig, identity, load_run
+from trainer.config import OptimConfig, RunConfig, load_run
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import _init_generator
 from trainer.diffusion.micro_batch import MicroBatch, prepare
+from trainer.identity import identity
 from trainer.optim import gamma_of, learning_rate
 from trainer.parallel.mesh import alone
 

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 from kinescale import compose_run
 from models.count import count_params
-from trainer.config import freeze, load_run, run_name
+from trainer.config import load_run
+from trainer.identity import freeze, run_name
 
 settings = ["model=w64d2", "horizon.flops=1e12", "optim.lr=4e-3", "data.packs_per_step=2"]
 run = compose_run(settings)  # the words of `kinescale train`

@@ -3,13 +3,12 @@
 A run is composed once by Hydra, frozen to ``RUN/config.yaml``, and only loaded from there by ranks.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Len, Lt, MinLen
-from omegaconf import OmegaConf
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
@@ -17,13 +16,12 @@ from data.config import DataConfig
 from models.architecture import check_model
 from models.config import CodecConfig, Finite, ModelConfig, TextConfig
 from models.objective import Prediction, Weighting, check_objective
-from trainer.codec.files import fill, fingerprint
-from trainer.compose import check_name, compose_as, freeze_as, hashed_name, load_as
+from trainer.codec.files import fill
+from trainer.compose import check_name, compose_as, load_as
 from trainer.layout.config import ParallelConfig
 
 Share = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # what every generator takes
-_SET = object()  # equals no value of a key
 
 
 class RunKind(StrEnum):
@@ -365,63 +363,6 @@ def _settled(run: RunConfig) -> RunConfig:
         run.model.spread = list(run.codec.spread)
     run.check()
     return run
-
-
-def identity(run: RunConfig) -> dict[str, Any]:
-    """Return what defines the experiment, whatever machine carries it out."""
-    config = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
-    assert isinstance(config, dict)
-    experiment = ("model", "codec", "text", "objective", "optim", "horizon", "validation", "seed")
-    chosen = {str(key): _said(config[key], _LATER.get(key, {})) for key in experiment}
-    chosen["codec"] = fingerprint(run.codec)
-    if run.branch.run:
-        chosen["branch"] = {"run": Path(run.branch.run).name, "step": run.branch.step}
-    planning = ("train_split", "pack_tokens", "packs_per_step", "max_segments", "pool")
-    chosen["data"] = {key: config["data"][key] for key in planning}
-    chosen["data"]["name"] = _data_name(run.data.root)
-    # Left out where they have no effect, so that earlier runs keep their names.
-    for key in ("in_order", "shuffle_shards", "limit"):
-        if config["data"][key]:
-            chosen["data"][key] = config["data"][key]
-    if run.data.mixture:
-        chosen["data"]["mixture"] = [
-            asdict(member) | {"root": _data_name(member.root)} for member in run.data.mixture
-        ]
-    return chosen
-
-
-# Keys that came later, with what they were before they could be set: left out where they still are
-# that, so that earlier runs keep their names.
-_LATER: dict[str, dict[str, Any]] = {
-    "model": {"architecture": "dit", "options": {}},
-    "objective": {
-        "kind": "flow",
-        "prediction": "velocity",
-        "weight": "uniform",
-        "t_range": [0.0, 1.0],
-        "options": {},
-    },
-}
-
-
-def _said(section: Any, unset: dict[str, Any]) -> Any:
-    if not unset:
-        return section
-    return {key: value for key, value in section.items() if unset.get(key, _SET) != value}
-
-
-def _data_name(root: str) -> str:
-    return "/".join(Path(root).parts[-2:])
-
-
-def run_name(run: RunConfig) -> str:
-    """Return the folder name: a readable prefix and the hash of the experiment; never parsed."""
-    return hashed_name(run.name, identity(run))
-
-
-def freeze(run: RunConfig, folder: Path) -> None:
-    """Write ``config.yaml`` into a run folder, or check that what it holds is this experiment."""
-    freeze_as(run, folder, load_run, identity)
 
 
 def load_run(folder: Path) -> RunConfig:

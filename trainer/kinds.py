@@ -18,7 +18,8 @@ from trainer.captioner.config import (
     load_captioner_run,
 )
 from trainer.compose import freeze_as, hashed_name, read_frozen, said_kind
-from trainer.config import RunConfig, RunKind, compose_run, identity, load_run
+from trainer.config import RunConfig, RunKind, compose_run, load_run
+from trainer.identity import identity
 from trainer.run.start import start_processes
 from trainer.vae.config import (
     PerceptualRun,

@@ -16,7 +16,8 @@ from launch.planner.online import online_bytes
 from launch.planner.speed import Execution, StepTime, step_time
 from launch.planner.workload import Workload, batch_of, pack_shape, plan_workload
 from models.count import count_params
-from trainer.config import RunConfig, run_name
+from trainer.config import RunConfig
+from trainer.identity import run_name
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)

@@ -15,8 +15,9 @@ from models.count import count_params
 from sweeps.study.clips import Clips
 from sweeps.study.expected import Expected, Planned
 from sweeps.study.results import read_result
-from trainer.config import RunConfig, run_name
+from trainer.config import RunConfig
 from trainer.diffusion.horizon import flops_per_token, plan_horizon, some_of
+from trainer.identity import run_name
 
 # A checkpoint holds fp32 weights, their average and both moments of AdamW (trainer/checkpoint).
 CHECKPOINT_BYTES_PER_PARAM = 16

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from launch.local.process import Job
-from trainer.config import compose_run, freeze, run_name
+from trainer.config import compose_run
+from trainer.identity import freeze, run_name
 from trainer.kinds import start_command
 
 from ..trainer.faults.runs import words

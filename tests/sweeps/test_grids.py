@@ -18,7 +18,8 @@ from sweeps.report.pages.points import build_points_report
 from sweeps.run import run_study
 from sweeps.study import runner as runner_module
 from sweeps.study.freeze import freeze_study
-from trainer.config import compose_run, run_name
+from trainer.config import compose_run
+from trainer.identity import run_name
 
 HOSTILE = "</script><script>alert('x')</script><img src=https://evil.example/x onerror=alert(1)>"
 STUDIES = Path(__file__).parents[2] / "sweeps/conf/study"

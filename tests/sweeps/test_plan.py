@@ -12,7 +12,7 @@ from sweeps.kinds.compose import compose_any
 from sweeps.plan.__main__ import main
 from sweeps.plan.table import Estimator, doubts, makespan, totals
 from sweeps.study.clips import Clips
-from trainer.config import run_name
+from trainer.identity import run_name
 
 BASE = 'base=["experiment=cpu_smoke","data.root=nowhere"]'
 

@@ -104,8 +104,8 @@ def trained(latents: Path, group: None, tmp_path_factory: pytest.TempPathFactory
     """Return the folder of a finished smoke run."""
     import warnings
 
-    from trainer.config import freeze
     from trainer.diffusion.attempt import train_run
+    from trainer.identity import freeze
 
     folder = tmp_path_factory.mktemp("trained")
     run = compose_smoke(latents, "horizon.steps=3")

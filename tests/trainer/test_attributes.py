@@ -11,7 +11,7 @@ from data.dataset.shards import ShardWriter, read_index, write_manifest
 from data.media.h264 import encode_h264
 from data.worlds.palette import COLOURS
 from data.worlds.truth import CameraTruth, ShotTruth, Truth
-from trainer.config import freeze
+from trainer.identity import freeze
 from trainer.probes.attributes import check, describe, labels_of, learnable, main, train_classifier
 
 from .conftest import compose_smoke

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from trainer.checkpoint.write import load_latest
-from trainer.config import RunConfig, compose_run, freeze, run_name
+from trainer.config import RunConfig, compose_run
 from trainer.diffusion.attempt import train_run
+from trainer.identity import freeze, run_name
 
 from .conftest import read_json
 

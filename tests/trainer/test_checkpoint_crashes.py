@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from trainer.checkpoint.write import CheckpointError, CheckpointWriter, load_latest, verify
-from trainer.config import freeze
+from trainer.identity import freeze
 from trainer.layout.layout import Layout
 from trainer.parallel.mesh import Mesh, alone
 from trainer.run.metrics import read_metrics

@@ -11,15 +11,8 @@ import pytest
 
 from tests.conftest import child_seconds
 from trainer.compose import CONF_DIR
-from trainer.config import (
-    RunConfig,
-    RunKind,
-    compose_run,
-    freeze,
-    identity,
-    load_run,
-    run_name,
-)
+from trainer.config import RunConfig, RunKind, compose_run, load_run
+from trainer.identity import freeze, identity, run_name
 from trainer.kinds import compose_any, kind_of
 from trainer.train import main
 

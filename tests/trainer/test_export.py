@@ -17,8 +17,9 @@ from models.architecture import specification_of
 from models.config import ModelConfig
 from models.dit.model import DiT
 from trainer.checkpoint.write import CheckpointWriter
-from trainer.config import compose_run, freeze
+from trainer.config import compose_run
 from trainer.diffusion.export import main
+from trainer.identity import freeze
 from trainer.layout.layout import Layout
 from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import Mesh

@@ -10,7 +10,8 @@ from data.dataset.shards import ShardWriter, read_index, write_manifest
 from data.media.h264 import encode_h264
 from data.worlds.clip import Clip
 from data.worlds.framing import film_framing
-from trainer.config import RunConfig, freeze
+from trainer.config import RunConfig
+from trainer.identity import freeze
 from trainer.probes.common import ClipSource, ProbeConfig, read_clip
 from trainer.probes.framing import (
     Palette,

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from models.attention import attend_segments
-from trainer.config import freeze
 from trainer.diffusion.attempt import train_run
 from trainer.gpu_checks import check as gpu_check
 from trainer.gpu_checks import layouts
@@ -30,6 +29,7 @@ from trainer.gpu_checks.report import (
     run_cases,
     within,
 )
+from trainer.identity import freeze
 
 from .conftest import compose_smoke
 

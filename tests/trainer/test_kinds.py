@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from trainer import compose
 from trainer.compose import CONF_DIR, freeze_as
-from trainer.config import RunConfig, RunKind, compose_run, load_run, run_name
+from trainer.config import RunConfig, RunKind, compose_run, load_run
+from trainer.identity import run_name
 from trainer.kinds import (
     KINDS,
     AnyRun,

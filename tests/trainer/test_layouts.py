@@ -17,11 +17,12 @@ import trainer.diffusion.micro_batch
 from data.loading.loader import Loader
 from models.dit.model import DiT
 from trainer.checkpoint.write import load_latest
-from trainer.config import RunConfig, freeze
+from trainer.config import RunConfig
 from trainer.diffusion.attempt import train_run
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.loop import _init_generator
+from trainer.identity import freeze
 from trainer.layout.layout import Layout
 from trainer.parallel.mesh import Mesh, alone
 from trainer.rng import normal

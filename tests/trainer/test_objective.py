@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from models.objective import find_objective
-from trainer.config import compose_run, freeze, run_name
+from trainer.config import compose_run
 from trainer.diffusion.attempt import train_run
 from trainer.generate.generate import Request, generate, load_model
+from trainer.identity import freeze, run_name
 from trainer.run.metrics import read_metrics
 
 from .conftest import compose_smoke, read_json

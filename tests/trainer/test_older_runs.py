@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import compose_run, load_run, run_name
+from trainer.config import compose_run, load_run
 from trainer.diffusion.attempt import train_run
+from trainer.identity import run_name
 from trainer.run.metrics import read_metrics
 
 from .conftest import read_json, write_latents

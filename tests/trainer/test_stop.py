@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from trainer.checkpoint.write import load_latest
-from trainer.config import freeze
 from trainer.diffusion.attempt import train_run
+from trainer.identity import freeze
 from trainer.run.attempt import STOPPED_FILE, read_timelines
 from trainer.run.lease import Fence
 from trainer.run.metrics import read_metrics

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from trainer.checkpoint.write import load_latest
-from trainer.config import RunConfig, compose_run, freeze
+from trainer.config import RunConfig, compose_run
 from trainer.diffusion.attempt import check_encoding, train_run
+from trainer.identity import freeze
 from trainer.run.metrics import read_metrics
 
 from .conftest import read_json

@@ -16,9 +16,10 @@ from models.codec.vae import Vae
 from models.config import VaeConfig
 from trainer.codec.build import load_codec, load_vae
 from trainer.codec.files import fingerprint
-from trainer.config import compose_run, freeze, identity, load_run
+from trainer.config import compose_run, load_run
 from trainer.diffusion.attempt import check_encoding
 from trainer.encode.encode import encode_dataset
+from trainer.identity import freeze, identity
 from trainer.kinds import freeze_any
 from trainer.run.metrics import read_metrics
 from trainer.train import main

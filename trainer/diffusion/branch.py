@@ -12,7 +12,8 @@ from typing import Any
 
 from trainer.checkpoint.files import CheckpointError, find_steps, step_folder
 from trainer.checkpoint.read import Loaded, load_latest, verify
-from trainer.config import RunConfig, identity, load_run
+from trainer.config import RunConfig, load_run
+from trainer.identity import identity
 from trainer.parallel.mesh import Mesh
 
 _FREE = ("horizon", "validation", "branch")  # parts of an experiment in which a branch may differ

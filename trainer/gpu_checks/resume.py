@@ -13,10 +13,11 @@ from torch import Tensor
 
 from models.architecture import specification_of
 from trainer.checkpoint.read import load_latest
-from trainer.config import RunConfig, compose_run, freeze
+from trainer.config import RunConfig, compose_run
 from trainer.diffusion.attempt import train_run
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative
 from trainer.gpu_checks.samples import write_latents
+from trainer.identity import freeze
 from trainer.layout.config import Precision
 from trainer.parallel.mesh import start_mesh, stop_mesh
 from trainer.run.metrics import read_metrics

@@ -14,8 +14,9 @@ from sweeps.study.expected import Expected, Planned
 from sweeps.study.recipe import rounding_warnings
 from sweeps.study.results import read_result
 from sweeps.study.spec import Phase, Spec
-from trainer.config import RunConfig, run_name
+from trainer.config import RunConfig
 from trainer.diffusion.horizon import Clip
+from trainer.identity import run_name
 
 
 class _DryPlan(StudyPlan):

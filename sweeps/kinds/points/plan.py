@@ -21,8 +21,9 @@ from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.clips import StandIn
 from sweeps.study.recipe import recipe_for
 from sweeps.study.spec import NO_HORIZON, Phase, Spec, overrides_of, train_job
-from trainer.config import RunConfig, compose_run, run_name
+from trainer.config import RunConfig, compose_run
 from trainer.diffusion.horizon import Clip, flops_per_token, some_of
+from trainer.identity import run_name
 
 MAX_POINTS = 100_000  # a product that is larger is a mistake in the YAML
 

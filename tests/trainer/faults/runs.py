@@ -9,7 +9,8 @@ import torch
 
 from models.architecture import specification_of
 from trainer.checkpoint.write import Loaded, load_latest, verify
-from trainer.config import compose_run, freeze, load_run
+from trainer.config import compose_run, load_run
+from trainer.identity import freeze
 from trainer.run.metrics import read_metrics
 
 from ..conftest import read_json

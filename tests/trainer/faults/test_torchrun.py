@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import compose_run, run_name
+from trainer.config import compose_run
+from trainer.identity import run_name
 from trainer.run.heartbeat import read_heartbeats
 
 from .conftest import Inject, Twin

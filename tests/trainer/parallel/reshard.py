@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from trainer.config import RunConfig, freeze
+from trainer.config import RunConfig
 from trainer.diffusion.attempt import train_run
+from trainer.identity import freeze
 
 from ..conftest import compose_smoke
 

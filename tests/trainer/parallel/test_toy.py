@@ -21,7 +21,8 @@ from models.architecture import check_model, specification_of
 from models.config import ModelConfig
 from models.count import count_flops, count_params
 from models.network import build_network
-from trainer.config import compose_run, run_name
+from trainer.config import compose_run
+from trainer.identity import run_name
 from trainer.layout.config import ParallelConfig
 from trainer.layout.layout import Layout
 from trainer.layout.shapes import rank_params
