@@ -29,7 +29,7 @@ from sweeps.report.tables.isoflop import Cell, Table, make_table
 from sweeps.study.results import COLUMNS
 from sweeps.workspaces import write_definition
 from trainer.config import WandbMode
-from trainer.mirror.wandb_run import start_wandb
+from trainer.mirror.wandb_run import own_environment, start_wandb
 
 _FILES = ("runs.csv", "law.json", "study.json", "data.json", "study.yaml", "report/index.html")
 _WORDS = ("name", "reason", "phase", "cluster")  # columns of runs.csv that are text
@@ -69,7 +69,7 @@ def send_summary(folder: Path, mode: WandbMode, project: str, seconds: float) ->
         return True
     words = [sys.executable, "-m", "sweeps.summary", str(folder), "--here"]
     words += [f"mode={mode.value}", f"project={project}"]
-    environment = dict(os.environ) | {"WANDB_MODE": mode.value, "OMP_NUM_THREADS": "1"}
+    environment = own_environment() | {"WANDB_MODE": mode.value, "OMP_NUM_THREADS": "1"}
     why = ""
     try:
         (folder / LOG_FILE).parent.mkdir(exist_ok=True)

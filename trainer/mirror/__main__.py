@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trainer.config import WandbMode
 from trainer.mirror.follow import Broken, Mirror, follow
+from trainer.mirror.wandb_run import own_environment
 
 
 def main(argv: list[str]) -> int:
@@ -36,9 +37,7 @@ def main(argv: list[str]) -> int:
         if mode is WandbMode.online and "alone" not in argv:
             log.warning("W&B: offline from here on. Later: kinescale wandb-sync %s", folder)
             again = [sys.executable, "-m", "trainer.mirror", str(folder), WandbMode.offline.value]
-            # Without the variable that leads to the service of the run that failed.
-            left = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_SERVICE")}
-            os.execve(again[0], again, left)
+            os.execve(again[0], again, own_environment())
         return 1
     return 0
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from trainer.config import WandbMode
+from trainer.mirror.wandb_run import own_environment
 
 log = logging.getLogger(__name__)
 LOG_FILE = Path("wandb") / "mirror.log"
@@ -26,7 +27,7 @@ class MirrorProcess:
         self._process: subprocess.Popen[bytes] | None = None
         if mode is WandbMode.disabled:
             return
-        environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
+        environment = own_environment() | {"OMP_NUM_THREADS": "1"}
         try:
             (folder / LOG_FILE).parent.mkdir(exist_ok=True)
             with (folder / LOG_FILE).open("ab") as out:

@@ -20,6 +20,7 @@ from pathlib import Path
 from data.shell import command
 from trainer.config import WandbMode
 from trainer.mirror.tail import read_sent
+from trainer.mirror.wandb_run import own_environment
 
 
 def find_folders(folder: Path) -> list[Path]:
@@ -38,7 +39,12 @@ def sync(folder: Path, seconds: float) -> bool:
     command = [sys.executable, "-m", "trainer.mirror", str(folder), mode, "alone"]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, timeout=seconds, check=False, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            env=own_environment(),
+            timeout=seconds,
+            check=False,
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired:
         return False

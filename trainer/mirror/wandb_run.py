@@ -46,6 +46,14 @@ def start_wandb(
     return run
 
 
+def own_environment() -> dict[str, str]:
+    """Return the environment of a process that is to have a W&B service of its own.
+
+    A service that it found by the variable WANDB_SERVICE would refuse a run that it knows already.
+    """
+    return {key: value for key, value in os.environ.items() if not key.startswith("WANDB_SERVICE")}
+
+
 def numbers(record: dict[str, Any]) -> dict[str, float]:
     """Return what of a record W&B can plot."""
     return {key: value for key, value in record.items() if _is_number(value)}

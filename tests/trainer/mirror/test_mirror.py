@@ -41,6 +41,8 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the tests' own W&B settings; a home without a login."""
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+    # What a process leaves in its environment that has spoken to W&B itself.
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-tcp-localhost-9-token")
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.setenv("NETRC", "/nonexistent/netrc")
 

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from models.attention import attend_segments
 from models.config import ModelConfig
 from models.pack import TokenPack
+from models.precondition import velocity_coefficients
 from trainer.layout.config import Precision
 from trainer.layout.cost import Work
 from trainer.parallel.mesh import _GROUPS, Mesh, join_mesh
@@ -30,7 +31,9 @@ def build_ranks(model: ModelConfig, setting: Setting, ranks: list[int]) -> list[
         with fake_world(rank, setting.parallel.layout.world):
             mesh = join_mesh(setting.parallel.layout, torch.device("cpu"))
             seconds = time.perf_counter() - start
-            stage = build_stage(model, setting.parallel, mesh, attend_segments)
+            stage = build_stage(
+                model, setting.parallel, mesh, attend_segments, velocity_coefficients
+            )
             named = stage.model.named_parameters()
             found.append(
                 {
@@ -57,7 +60,7 @@ def fake_step(
     """Run forward and backward of every chunk of a rank on fake tensors, one micro-batch."""
     with fake_world(rank, setting.parallel.layout.world):
         mesh = join_mesh(setting.parallel.layout, torch.device("cpu"))
-        stage = build_stage(model, setting.parallel, mesh, attend_segments)
+        stage = build_stage(model, setting.parallel, mesh, attend_segments, velocity_coefficients)
         with FakeTensorMode(allow_non_fake_inputs=True):
             _materialise(stage, setting, mesh)
             pack = own_rows(_pack(model, rows, lengths), mesh.layout, rank)
