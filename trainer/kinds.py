@@ -1,11 +1,11 @@
-"""Every kind of run in one table: how it is composed, named, frozen, loaded and trained.
+"""Every kind of run in one table: how it is composed, named, frozen, loaded, trained and measured.
 
 What a run is stands in its config, as ``kind``; nobody guesses it from a name or from text.
 Torch-free: what trains a kind is imported when one is trained.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,14 @@ class Kind:
     compose: Hydra overrides -> run; load: run folder -> run. Both raise ValueError.
     identity: run -> what defines the experiment, plain values; the folder's name hashes it.
     train: (run, folder, should_stop) -> False when it was stopped before its end; imports torch.
+    splits: run -> held-out splits; ``loss`` in result.json is that of the first.
+    loss: what that loss is, in words.
+    columns: what result.json says of every run, in the order of a table; a kind that does not
+        count FLOPs or tokens has no such column.
+    lengths: units in which a run's length may be given, with the key of each. Of several keys one
+        is positive.
+    counts: the unit that metrics.jsonl counts work in, and budgets are stated in: flops or steps.
+    group: key that groups runs in W&B, '' where a kind is not mirrored.
     """
 
     schema: type
@@ -49,6 +57,12 @@ class Kind:
     load: Callable[[Path], Any]
     identity: Callable[[Any], dict[str, Any]]
     train: Callable[[Any, Path, Stop], bool]
+    splits: Callable[[Any], Sequence[str]]
+    loss: str
+    columns: tuple[str, ...]
+    lengths: Mapping[str, str] = field(default_factory=lambda: {"steps": "steps"})
+    counts: str = "steps"
+    group: str = ""
 
 
 def _train_diffusion(run: RunConfig, folder: Path, should_stop: Stop) -> bool:
@@ -75,18 +89,56 @@ def _train_captioner(run: CaptionerRun, folder: Path, should_stop: Stop) -> bool
     return train_here(run, folder, should_stop)
 
 
+_COUNTED = (
+    "params", "tokens", "flops", "flops_6nd", "loss", "loss_noise", "lr", "batch_tokens", "width",
+    "depth", "steps", "seed", "loss_real", "real_token_share", "seconds", "world_size",
+    "zero_stage", "padding_share",
+)  # fmt: skip
+_SMALL = ("params", "steps", "samples", "loss", "seconds")
+
 KINDS: Mapping[RunKind, Kind] = {
-    RunKind.diffusion: Kind(RunConfig, compose_run, load_run, identity, _train_diffusion),
-    RunKind.codec: Kind(VaeRun, compose_vae, load_vae_run, VaeRun.identity, _train_codec),
+    RunKind.diffusion: Kind(
+        RunConfig,
+        compose_run,
+        load_run,
+        identity,
+        _train_diffusion,
+        splits=lambda run: run.validation.splits,
+        loss="error of what the objective predicts, at fixed noise and strata of times",
+        columns=_COUNTED,
+        lengths={key: f"horizon.{key}" for key in ("flops", "tokens", "steps")},
+        counts="flops",
+        group="log.group",
+    ),
+    RunKind.codec: Kind(
+        VaeRun,
+        compose_vae,
+        load_vae_run,
+        VaeRun.identity,
+        _train_codec,
+        splits=lambda run: run.validation.splits,
+        loss="squared error of pixels of peak 1, geometric mean over clips: 10^(-PSNR / 10)",
+        columns=(*_SMALL, "psnr", "ssim", "flicker", "values_per_pixel"),
+    ),
     RunKind.perceptual: Kind(
         PerceptualRun,
         compose_perceptual,
         load_perceptual_run,
         PerceptualRun.identity,
         _train_perceptual,
+        splits=lambda run: [run.val_split],
+        loss="cross-entropy of a label of a frame, in nats",
+        columns=(*_SMALL, "base_rate_nats_a_label", "accuracy", "majority_accuracy"),
     ),
     RunKind.captioner: Kind(
-        CaptionerRun, compose_captioner, load_captioner_run, captioner_identity, _train_captioner
+        CaptionerRun,
+        compose_captioner,
+        load_captioner_run,
+        captioner_identity,
+        _train_captioner,
+        splits=lambda run: [run.validation_split],
+        loss="cross-entropy of a word of a caption, in nats",
+        columns=(*_SMALL, "caption_logprob"),
     ),
 }
 

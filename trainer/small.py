@@ -82,7 +82,7 @@ class SmallTraining(Generic[B]):
     loss: (module, batch) -> terms, the same names in the same order on every process.
     steps: optimizer steps of the whole run.
     finish: called on every process after the last step with averaged weights in the module;
-        what it returns is added to ``result.json``.
+        what it returns is added to ``result.json``, its ``loss`` on held-out clips among it.
     """
 
     def __init__(
@@ -296,8 +296,9 @@ class SmallTraining(Generic[B]):
         with self.averaged() as module:
             found = self._finish(module) if self._finish is not None else {}
         params = sum(p.numel() for p in self._params.values())
+        done = asdict(self.progress)
         result = {"name": self.folder.name, "status": "finished", "params": params}
-        result |= asdict(self.progress) | found
+        result |= {"steps": done.pop("step")} | done | found
         if self.mesh.is_main:
             write_json(self.folder / "result.json", result)
         return result

@@ -99,7 +99,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_run_learns_and_leaves_its_result(whole: Path) -> None:
     result = json.loads((whole / "result.json").read_text())
     assert result["status"] == "finished"
-    assert result["step"] == STEPS
+    assert result["steps"] == STEPS
     assert result["bias"] == tensors(whole)["ema/2.bias"].tolist()
     records = read_metrics(whole / "metrics.jsonl")
     assert [r["step"] for r in records] == [2, 4, 6, 8]

@@ -128,7 +128,8 @@ class CaptionTask:
         measured = measure(captioner, self.vocabulary, held_out)
         about = describe_run(run, self.infos) | {"heldout_clips": len(held_out), **measured}
         digest = save_captioner(self.folder / WEIGHTS, captioner, self.vocabulary, about)
-        return {**measured, "weights_sha256": digest}
+        loss = measured["heldout_nats_a_word"]
+        return {"loss": loss, **measured, "weights_sha256": digest}
 
 
 def mirror_words(text: str) -> str:

@@ -112,8 +112,9 @@ class PerceptualTask:
             "labels": len(module.config.outputs),
             "frames": len(targets),
         }
+        loss = {"loss": found["heldout_nats_a_label"]}
         if not self.mesh.is_main:
-            return found
+            return found | loss
         about = {
             "trained": {
                 "run": self.folder.name,
@@ -124,7 +125,7 @@ class PerceptualTask:
             "validation": found,
         }
         digest = save_perceptual(module, self.folder / ENCODER, about)
-        return found | {"digest": digest}
+        return found | loss | {"digest": digest}
 
 
 def train_perceptual(

@@ -156,7 +156,10 @@ class VaeTask:
         }
         write_card(place, card)
         seconds = round(time.monotonic() - started, 1)
-        return {"validation": validation, "digest": digest, "validation_seconds": seconds}
+        measured = headline([split["vae"] for split in validation.values()])
+        return measured | {
+            "validation": validation, "digest": digest, "validation_seconds": seconds,
+        }  # fmt: skip
 
     def _validate(self, codec: VaeCodec, split: str) -> dict[str, dict[str, float]]:
         """Return what the network and the best plain downsampling make of a split."""
@@ -168,6 +171,17 @@ class VaeTask:
             if sample.frames is not None
         ]
         return {"vae": summary(ours), "plain": summary(plain)}
+
+
+def headline(splits: list[dict[str, float]]) -> dict[str, float]:
+    """Return the quality on the first split, and its error as the loss; nothing where none is.
+
+    loss: squared error of pixels of peak 1, geometric mean over clips, 10^(-PSNR / 10).
+    """
+    if not splits:
+        return {}
+    shown = {key: splits[0][key] for key in ("psnr", "ssim", "flicker", "values_per_pixel")}
+    return {"loss": 10 ** (-shown["psnr"] / 10), **shown}
 
 
 def load_start(vae: Vae, start: str) -> None:

@@ -21,7 +21,8 @@ from trainer.captioner.caption import main
 from trainer.captioner.config import compose_captioner, load_captioner_run
 from trainer.captioner.train import mirror_words, train_captioner
 from trainer.captioner.weights import load_captioner
-from trainer.kinds import freeze_any
+from trainer.config import RunKind
+from trainer.kinds import KINDS, freeze_any
 from trainer.run.metrics import read_metrics
 from trainer.train import main as train_main
 
@@ -105,7 +106,8 @@ def test_training_learns_and_says_how_sure_it_is(trained: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
     records = read_metrics(trained / "metrics.jsonl")
     assert records[-1]["nats_a_word"] < 0.5 * records[0]["nats_a_word"]
-    assert result["step"] == STEPS
+    assert (result["steps"], result["loss"]) == (STEPS, result["heldout_nats_a_word"])
+    assert set(KINDS[RunKind.captioner].columns) <= set(result)
     assert result["doubtful_logprob"] <= result["caption_logprob"] <= 0
     about = load_captioner(trained / "weights").about
     assert about["doubtful_logprob"] == result["doubtful_logprob"]

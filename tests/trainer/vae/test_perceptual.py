@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from data.dataset.shards import ShardWriter, write_manifest
 from data.media.h264 import encode_h264
-from trainer.kinds import freeze_any
+from trainer.config import RunKind
+from trainer.kinds import KINDS, freeze_any
 from trainer.train import main
 from trainer.vae.config import compose_perceptual, compose_vae
 from trainer.vae.labels import choose_labels, frame_labels
@@ -82,7 +83,9 @@ def encoder(rooms: Path, group: None, tmp_path_factory: pytest.TempPathFactory) 
     folder = freeze_any(run)
     result = train_perceptual(run, folder, lambda: False)
     assert result is not None
-    assert result["heldout_nats_a_label"] < 0.8 * result["base_rate_nats_a_label"]
+    assert result["loss"] == result["heldout_nats_a_label"]
+    assert result["loss"] < 0.8 * result["base_rate_nats_a_label"]
+    assert set(KINDS[RunKind.perceptual].columns) <= set(result)
     assert result["accuracy"] > result["majority_accuracy"]
     return folder / "encoder"
 

@@ -16,11 +16,11 @@ from models.codec.vae import Vae
 from models.config import VaeConfig
 from trainer.codec.build import load_codec, load_vae
 from trainer.codec.files import fingerprint
-from trainer.config import compose_run, load_run
+from trainer.config import RunKind, compose_run, load_run
 from trainer.diffusion.attempt import check_encoding
 from trainer.encode.encode import encode_dataset
 from trainer.identity import freeze, identity
-from trainer.kinds import freeze_any
+from trainer.kinds import KINDS, freeze_any
 from trainer.run.metrics import read_metrics
 from trainer.train import main
 from trainer.vae.config import VaeRun, compose_vae
@@ -69,6 +69,8 @@ def test_a_training_leaves_a_network_with_its_statistics(trained: Path, clips: P
     assert result["status"] == "finished"
     assert result["digest"] == card["digest"]
     assert set(result["validation"]["val"]) == {"vae", "plain"}
+    assert set(KINDS[RunKind.codec].columns) <= set(result)
+    assert result["loss"] == pytest.approx(10 ** (-result["validation"]["val"]["vae"]["psnr"] / 10))
     assert max(card["spread"]) == 1.0
     run = compose_run([f"data.root={clips}", "horizon.steps=1", *codec_of(trained / "codec")])
     loaded, values = load_codec(run.codec), []
