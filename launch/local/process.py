@@ -42,7 +42,7 @@ class Job:
     run_dir: its folder; gets ``log.txt``, and is expected to get ``metrics.jsonl``.
     argv: program and arguments.
     num_processes: slots it takes.
-    cost: FLOPs of the whole run; orders the queue and weighs progress.
+    cost: FLOPs of the whole run, or what else ``goal`` counts; orders the queue, weighs progress.
     done_marker: file whose existence means the job has finished.
     goal: the count of ``metrics.jsonl`` that tells how far it is, and its value at the end; 0 takes
         the cost. A run of so many tokens or steps has FLOPs that nobody knows ahead.

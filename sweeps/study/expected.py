@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.study.spec import Spec
-from trainer.config import RunConfig
+from trainer.kinds import AnyRun
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Expected:
     """One run to be: its spec, how to compose it, and what rounding moved too far."""
 
     spec: Spec
-    compose: Callable[[], RunConfig]
+    compose: Callable[[], AnyRun]
     doubts: list[str] = field(default_factory=list)
 
 

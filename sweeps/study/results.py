@@ -10,7 +10,10 @@ from typing import Any
 
 from data.files import write_csv
 from sweeps.study.spec import Phase, Spec
+from trainer.config import RunKind
+from trainer.kinds import KINDS
 
+# In the order of a table; what a run does not have is no column of it.
 COLUMNS = (
     "name", "params", "tokens", "flops", "flops_6nd", "loss", "loss_noise", "lr", "batch_tokens",
     "excluded", "reason", "budget", "phase", "width", "depth", "steps", "seed", "loss_real",
@@ -54,9 +57,14 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def collect(
-    specs: Sequence[Spec], folders: dict[str, Path], noise: SeedNoise | None
+    specs: Sequence[Spec],
+    folders: dict[str, Path],
+    noise: SeedNoise | None,
+    kind: RunKind = RunKind.diffusion,
 ) -> list[dict[str, Any]]:
     """Return a row for every run of a study, also for those that failed or diverged.
+
+    kind: of all runs; it says what a row holds (trainer/kinds.py).
 
     ``loss_noise`` joins the run's own noise of validation draws with the spread over seeds.
     ``cluster`` is the same for the seeds of one point, which the fit resamples together.
@@ -64,8 +72,11 @@ def collect(
     rows = []
     for spec in specs:
         result = read_result(folders[spec.name]) or {"status": "missing"}
-        row: dict[str, Any] = {key: result.get(key) for key in COLUMNS}
-        row |= {"name": folders[spec.name].name, "phase": spec.phase.value, "budget": spec.budget}
+        row: dict[str, Any] = {key: result.get(key) for key in KINDS[kind].columns}
+        row |= {"name": folders[spec.name].name, "phase": spec.phase.value}
+        row |= {"loss_noise": result.get("loss_noise"), "cluster": None}
+        if spec.unit == "flops":
+            row["budget"] = spec.budget
         if row["params"] is not None:
             row["cluster"] = f"c{spec.budget:g}-n{row['params']}"
         reason = EXCLUDED_PHASES.get(spec.phase, "")

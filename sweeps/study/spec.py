@@ -7,10 +7,17 @@ from pathlib import Path
 from data.files import write_json
 from launch.local.process import Job
 from sweeps.study.config import Study
-from trainer.kinds import AnyRun, freeze_any, processes_of, start_command
+from trainer.config import RunKind
+from trainer.kinds import KINDS, AnyRun, freeze_any, kind_of, processes_of, start_command
 
-# A point sets its own horizon, whatever the base or its experiment says.
-NO_HORIZON = ("horizon.flops=0", "horizon.tokens=0", "horizon.steps=0")
+
+def no_length(kind: RunKind) -> tuple[str, ...]:
+    """Return the overrides that take any length off a run, whatever its base or experiment says."""
+    return tuple(f"{key}=0" for key in KINDS[kind].lengths.values())
+
+
+NO_HORIZON = no_length(RunKind.diffusion)
+METRIC = {"flops": "flops", "steps": "step"}  # of metrics.jsonl, by the unit of a budget
 
 
 class Phase(StrEnum):
@@ -36,7 +43,8 @@ class Phase(StrEnum):
 class Spec:
     """One run of a study.
 
-    phase: what it is for; budget: nominal FLOPs; arm: which one it belongs to, '' without arms.
+    phase: what it is for; arm: which one it belongs to, '' without arms.
+    budget: nominal FLOPs, or what else ``unit`` says, as its kind of run counts (trainer/kinds.py).
     overrides: what makes it differ from the study's base.
     """
 
@@ -45,19 +53,31 @@ class Spec:
     budget: float
     overrides: list[str] = field(default_factory=list)
     arm: str = ""
+    unit: str = "flops"
+
+
+def refuse_uncounted(study: Study) -> None:
+    """Raise ValueError where a study of budgets in FLOPs asks for runs that do not count them."""
+    kind = kind_of(study.base)
+    if KINDS[kind].counts != "flops":
+        raise ValueError(
+            f"base: asks for runs of kind={kind}, whose FLOPs nobody counts, so that no budget or "
+            "law of FLOPs is defined for them. Use schema: points with lengths.steps."
+        )
 
 
 def overrides_of(study: Study, spec: Spec) -> list[str]:
     """Return the Hydra overrides of a spec's run, which lies in the study's ``runs`` folder."""
-    root = study.folder / "runs"
-    fixed = [f"name={spec.name}", f"run_root={root}", f"log.group={study.name}"]
-    return [*study.base, *NO_HORIZON, *spec.overrides, *fixed]
+    chosen = kind_of([*study.base, *spec.overrides])
+    fixed = [f"name={spec.name}", f"run_root={study.folder / 'runs'}"]
+    fixed += [f"{KINDS[chosen].group}={study.name}"] if KINDS[chosen].group else []
+    return [*study.base, *no_length(chosen), *spec.overrides, *fixed]
 
 
 def train_job(run: AnyRun, name: str, cost: float) -> Job:
     """Freeze a run of any kind into its folder and return the job that trains it.
 
-    cost: in FLOPs; it orders jobs and weighs their progress.
+    cost: in the unit that its kind counts; it orders jobs and weighs their progress.
     """
     folder = freeze_any(run)
     return Job(
@@ -67,6 +87,7 @@ def train_job(run: AnyRun, name: str, cost: float) -> Job:
         num_processes=processes_of(run),
         cost=cost,
         done_marker=folder / "result.json",
+        goal=(METRIC[KINDS[run.kind].counts], 0.0),
     )
 
 

@@ -10,7 +10,7 @@ from data.dataset.shards import read_index
 from launch.local.process import Job
 from sweeps.kinds.arms.config import ArmsConfig, Probe
 from sweeps.kinds.arms.prompts import Prompt, choose_prompts
-from sweeps.study.spec import Phase, Spec, overrides_of, train_job
+from sweeps.study.spec import Phase, Spec, overrides_of, refuse_uncounted, train_job
 from trainer.config import CaptionUse, RunConfig, compose_run
 
 PROBES = {Probe.attributes: "trainer.probes.attributes", Probe.framing: "trainer.probes.framing"}
@@ -36,6 +36,7 @@ class ArmsPlan:
 
     def __init__(self, study: ArmsConfig) -> None:
         self.study = study
+        refuse_uncounted(study)
         self.specs = [
             Spec(
                 f"{arm}-s{seed}",

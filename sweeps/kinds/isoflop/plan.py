@@ -14,7 +14,14 @@ from models.count import count_params
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.recipe import Recipe, recipe_for
-from sweeps.study.spec import NO_HORIZON, Phase, Spec, overrides_of, train_job
+from sweeps.study.spec import (
+    NO_HORIZON,
+    Phase,
+    Spec,
+    overrides_of,
+    refuse_uncounted,
+    train_job,
+)
 from trainer.config import RunConfig, compose_run
 from trainer.diffusion.horizon import Clip, flops_per_token, some_of
 
@@ -24,6 +31,7 @@ class StudyPlan:
 
     def __init__(self, study: StudyConfig) -> None:
         self.study = study
+        refuse_uncounted(study)
         self.base = compose_run([*study.base, *NO_HORIZON, "horizon.flops=1"])
 
     @cached_property

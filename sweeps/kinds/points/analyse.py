@@ -9,6 +9,7 @@ from sweeps.kinds.points.answer import Finding, Row
 from sweeps.kinds.points.config import Analysis, PointsConfig
 from sweeps.kinds.points.noise import Spread, noise_floor
 from sweeps.kinds.points.resolution import resolution
+from sweeps.kinds.points.settings import settings
 from sweeps.kinds.points.transfer import transfer
 from sweeps.study.results import FREE_EPOCHS
 
@@ -29,6 +30,8 @@ def analyse(
         finding = noise_floor(rows, draws, level)
     elif study.analysis is Analysis.transfer:
         finding = transfer(rows, spread, level, resamples)
+    elif study.analysis is Analysis.settings:
+        finding = settings(rows, spread, level, study.lengths.chosen[0])
     elif study.analysis is Analysis.resolution:
         finding = resolution(rows, spread, level, resamples)
     else:
@@ -43,7 +46,7 @@ def with_shared_warnings(finding: Finding, study: PointsConfig, rows: Sequence[R
             if r["status"] not in ("finished", "left out")]  # fmt: skip
     if lost:
         finding.warnings.append(f"Runs without a result: {', '.join(lost)}.")
-    often = [r["epochs"] for r in rows if (r["epochs"] or 0) > FREE_EPOCHS]
+    often = [r["epochs"] for r in rows if (r.get("epochs") or 0) > FREE_EPOCHS]
     if often and study.analysis is not Analysis.data:
         finding.warnings.append(
             f"{len(often)} of {len(rows)} runs saw every clip more than {FREE_EPOCHS} times (up to "

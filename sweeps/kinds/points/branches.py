@@ -10,7 +10,6 @@ from math import ceil
 
 from sweeps.kinds.points.plan import Point, PointsPlan
 from sweeps.study.spec import Phase, Spec
-from trainer.config import RunConfig
 
 
 def branch_steps(every: int, count: int, decay: float) -> list[tuple[int, int]]:
@@ -58,7 +57,7 @@ def _warmup_steps(plan: PointsPlan, point: Point) -> float:
     """Return the steps of warm-up: the base's share of the shortest branch."""
     branches = plan.study.branches
     shortest = branch_steps(branches.every, 1, branches.decay)[0][1]
-    own: RunConfig = plan.compose(replace(point.spec, overrides=[
+    own = plan.transformer(replace(point.spec, overrides=[
         o for o in point.spec.overrides if not o.startswith(("optim.warmup=", "optim.decay="))
     ]))  # fmt: skip
     return own.optim.warmup * shortest

@@ -26,6 +26,7 @@ class Analysis(StrEnum):
     noise: the spread of the loss over seeds, apart from that of validation draws.
     resolution: one isoFLOP law for each arm, side by side.
     schedule: points from the decay branches of long runs.
+    settings: which settings have the least loss at each length, beside the spread over seeds.
     samples: clips from the best run of each length, side by side.
     """
 
@@ -36,6 +37,7 @@ class Analysis(StrEnum):
     noise = "noise"
     resolution = "resolution"
     schedule = "schedule"
+    settings = "settings"
     samples = "samples"
 
 
@@ -74,6 +76,10 @@ class LengthsConfig:
     tokens_per_param: Annotated[list[Positive], Doc("Video tokens for each parameter.")] = field(
         default_factory=list
     )
+    steps: Annotated[
+        list[Annotated[int, Ge(1)]],
+        Doc("Optimizer steps, of runs that count nothing else: codecs, encoders, captioners."),
+    ] = field(default_factory=list)
 
     @property
     def chosen(self) -> tuple[str, list[float]]:
@@ -84,6 +90,7 @@ class LengthsConfig:
                 ("flops", self.flops),
                 ("tokens", self.tokens),
                 ("tokens_per_param", self.tokens_per_param),
+                ("steps", [float(value) for value in self.steps]),
             )
             if values
         ]

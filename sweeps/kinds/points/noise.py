@@ -119,8 +119,9 @@ def _row(group: Sequence[Row], draws: dict[str, list[float]], level: float) -> R
     spread = spread_of([losses.tolist()], level)
     assert spread is not None
     own = [r["loss_noise_draws"] for r in group if r["loss_noise_draws"] is not None]
+    name, size = size_of(group[0])
     row: Row = {
-        "flops": group[0]["budget"], "params": group[0]["params"], "seeds": len(group),
+        name: size, "params": group[0]["params"], "seeds": len(group),
         "mean_loss": float(losses.mean()), "std": float(losses.std(ddof=1)),
         "std_percent": 100 * spread.relative, "low_percent": 100 * spread.low,
         "high_percent": 100 * spread.high,
@@ -132,6 +133,11 @@ def _row(group: Sequence[Row], draws: dict[str, list[float]], level: float) -> R
         row |= {f"std_of_{name}": value for name, value in found.items()}
         row["noises"] = len(measured[0])
     return row
+
+
+def size_of(row: Row) -> tuple[str, float]:
+    """Return what a run's length is counted in, flops or steps, and how long it was asked to be."""
+    return ("flops", row["budget"]) if "budget" in row else ("steps", row["length"])
 
 
 def _draws_said(tables: Sequence[Row]) -> list[str]:
@@ -151,18 +157,20 @@ def _draws_said(tables: Sequence[Row]) -> list[str]:
 
 
 def _panels(groups: dict[str, list[Row]], tables: Sequence[Row]) -> list[Panel]:
+    name = size_of(next(iter(groups.values()))[0])[0]
+    unit = "FLOPs" if name == "flops" else name
     shown = [
         Series(
             f"{len(group)} seeds",
             [100 * (r["loss"] / row["mean_loss"] - 1) for r in group],
-            [row["flops"]] * len(group),
+            [row[name]] * len(group),
             colour=number,
         )
         for number, (group, row) in enumerate(zip(groups.values(), tables, strict=True))
     ]
     spread = Series(
         "over seeds",
-        [row["flops"] for row in tables],
+        [row[name] for row in tables],
         [row["std_percent"] for row in tables],
         [row["low_percent"] for row in tables],
         [row["high_percent"] for row in tables],
@@ -172,7 +180,7 @@ def _panels(groups: dict[str, list[Row]], tables: Sequence[Row]) -> list[Panel]:
         values = [100 * row["std_of_draws"] / row["mean_loss"] for row in tables]
         series.append(Series("over validation noise", spread.x, values, colour=1))
     return [
-        Panel("Every run", "loss minus the mean of its setting (%)", "FLOPs of a run", shown,
+        Panel("Every run", "loss minus the mean of its setting (%)", f"{unit} of a run", shown,
               xlog=False),
-        Panel("Spread", "FLOPs of a run", "standard deviation (% of the loss)", series),
+        Panel("Spread", f"{unit} of a run", "standard deviation (% of the loss)", series),
     ]  # fmt: skip

@@ -11,19 +11,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from data.dataset.shards import read_index
-from data.dataset.tokens import tokens
 from data.loading.mixture import limited
 from launch.local.process import Job
 from models.config import ModelConfig
-from models.count import count_params
+from sweeps.kinds.points.asked import check_asked, refuse_fixed
 from sweeps.kinds.points.config import PointsConfig
+from sweeps.kinds.points.draft import DRAFTS, Length
 from sweeps.ladder.shapes import Rung, shape_for
 from sweeps.study.clips import StandIn
-from sweeps.study.recipe import recipe_for
-from sweeps.study.spec import NO_HORIZON, Phase, Spec, overrides_of, train_job
-from trainer.config import RunConfig, compose_run
-from trainer.diffusion.horizon import Clip, flops_per_token, some_of
-from trainer.identity import run_name
+from sweeps.study.spec import Phase, Spec, no_length, overrides_of, train_job
+from trainer.config import RunConfig, RunKind
+from trainer.diffusion.horizon import Clip
+from trainer.kinds import KINDS, AnyRun, compose_any, folder_of, kind_of
 
 MAX_POINTS = 100_000  # a product that is larger is a mistake in the YAML
 
@@ -32,14 +31,15 @@ MAX_POINTS = 100_000  # a product that is larger is a mistake in the YAML
 class Point:
     """One run to be.
 
-    spec: its name, phase and overrides; its ``budget`` is the FLOPs asked for.
-    settings: the overrides of the axes, by key.
+    spec: its name, phase and overrides; its ``budget`` is what was asked, as its kind counts it.
+    kind: of run. settings: the overrides of the axes, by key.
     length: what was asked, in the study's unit. seed: of weights, order and noise.
-    tokens, unique_tokens: asked for, and those of its clips. cluster: the trunk that points share.
+    params, tokens, unique_tokens: see ``draft.py``. cluster: the trunk that points share.
     group: what all runs share that differ only in rate, batch and seed.
     """
 
     spec: Spec
+    kind: RunKind
     settings: dict[str, str]
     length: float
     seed: int
@@ -62,7 +62,7 @@ class PointsPlan:
         self.study = study
         self._index = cache(self._read_index)
         self._composed = cache(self._compose_shared)
-        self._run = cache(compose_run_of)  # a quarter of a second, and asked for in every phase
+        self._run = cache(compose_of)  # a quarter of a second, and asked for in every phase
         self._shape = cache(shape_for_values)  # a search over all widths
 
     def points(self) -> list[Point]:
@@ -78,9 +78,10 @@ class PointsPlan:
         chosen = list(product(arms, expand(study.axes), lengths, sizes, study.seeds))
         if len(chosen) > MAX_POINTS:
             raise ValueError(f"axes: make {len(chosen)} points. Use fewer than {MAX_POINTS}.")
+        self._check([self._own(arm, dict(settings)) for arm, settings, *_ in chosen])
         found: dict[str, Point] = {}
         for arm, settings, length, size, seed in chosen:
-            point = self._point(phase, arm, dict(settings), (unit, length), size, seed)
+            point = self._point(phase, arm, dict(settings), Length(unit, length), size, seed)
             found.setdefault(point.spec.name, point)  # two sizes may share the closest shape
         return list(found.values())
 
@@ -101,57 +102,58 @@ class PointsPlan:
         phase: Phase,
         arm: str,
         settings: dict[str, str],
-        asked: tuple[str, float],
+        length: Length,
         size: float,
         seed: int,
     ) -> Point:
-        """Return one point; ``asked`` is its length with the unit."""
-        (unit, length), study = asked, self.study
-        own = [*study.arms.get(arm, []), *(f"{key}={value}" for key, value in settings.items())]
-        run, shape = self._shaped(own, size, length)
-        infos = self._index(run.data.root, run.data.train_split, run.data.limit)
-        per_token = flops_per_token(run, some_of(infos))
-        params = count_params(run.model).total
-        wanted = {
-            "flops": length / per_token,
-            "tokens": length,
-            "tokens_per_param": length * params,
-            "steps": length * study.recipe.batch_tokens,
-        }[unit]
-        rung = Rung(run.model.width, run.model.depth, run.model.head_dim, params)
-        recipe = recipe_for(study.recipe, wanted, rung, run.model.base_width)
-        set_by = {override.partition("=")[0] for override in own}
-        rates = [o for o in recipe.overrides() if o.partition("=")[0] not in set_by]
-        horizon = f"horizon.tokens={wanted:.6g}"
-        if unit in ("flops", "steps"):
-            horizon = f"horizon.{unit}={length:.6g}"
+        """Return one point."""
+        own = self._own(arm, settings)
+        run, shape = self._shaped(own, size, length.value)
+        kind = KINDS[run.kind]
+        draft = DRAFTS[kind.counts](run, length, self.study.recipe, own, self._clips_of)
         words = [arm, *(f"{_short(k)}{_plain(v)}" for k, v in settings.items())]
-        words += [f"w{run.model.width}d{run.model.depth}" if size else "", f"{unit[0]}{length:.3g}"]
-        words += [f"s{seed}"] if seed else []
+        words += [_shape_of(shape), draft.label, f"s{seed}" if seed else ""]
         free = [f"{key}={value}" for key, value in settings.items() if key not in RATES]
         return Point(
             spec=Spec(
                 "-".join(word.replace("+", "") for word in words if word),
                 phase,
-                wanted * per_token,
-                [*own, *shape, *rates, horizon, f"seed={seed}"],
+                draft.budget,
+                [*own, *shape, *draft.overrides, f"seed={seed}"],
                 arm,
+                kind.counts,
             ),
+            kind=run.kind,
             settings=settings,
-            length=length,
+            length=length.value,
             seed=seed,
-            params=params,
-            tokens=wanted,
-            unique_tokens=unique_tokens(infos, run),
-            group=json.dumps([arm, sorted(free), shape, length]),
+            params=draft.params,
+            tokens=draft.tokens,
+            unique_tokens=draft.unique_tokens,
+            group=json.dumps([arm, sorted(free), shape, length.value]),
         )
 
-    def _shaped(
-        self, own: Sequence[str], size: float, length: float
-    ) -> tuple[RunConfig, list[str]]:
+    def _own(self, arm: str, settings: dict[str, str]) -> list[str]:
+        """Return the overrides of an arm, then those of the axes."""
+        return [*self.study.arms.get(arm, []), *(f"{k}={v}" for k, v in settings.items())]
+
+    def _check(self, owns: Sequence[list[str]]) -> None:
+        """Raise ValueError for runs that the study cannot ask, and for those of several kinds."""
+        kinds = list(dict.fromkeys(self._composed(tuple(own)).kind for own in owns))
+        for kind in kinds:
+            check_asked(self.study, kind)
+        if len(kinds) > 1:
+            raise ValueError(
+                f"arms: are runs of kind={' and kind='.join(kinds)}, whose losses do not "
+                "compare. Use a study for each."
+            )
+        for own in owns:
+            refuse_fixed(own, kinds[0])
+
+    def _shaped(self, own: Sequence[str], size: float, length: float) -> tuple[AnyRun, list[str]]:
         """Return the run with the ladder's shape for a size, and the overrides that give it."""
         run, sizes = self._composed(tuple(own)), self.study.sizes
-        if not size:
+        if not size or not isinstance(run, RunConfig):  # others have no ladder, and are refused
             return run, []
         scale = (length / sizes.at) ** sizes.exponent if sizes.at else 1.0
         rung = self._shape(size * scale, json.dumps(asdict(run.model)))
@@ -159,8 +161,13 @@ class PointsPlan:
         model = replace(run.model, **{key: getattr(rung, key) for key in keys})
         return replace(run, model=model), [f"model.{key}={getattr(rung, key)}" for key in keys]
 
-    def _compose_shared(self, own: tuple[str, ...]) -> RunConfig:
-        return compose_run([*self.study.base, *NO_HORIZON, "horizon.flops=1", *own])
+    def _compose_shared(self, own: tuple[str, ...]) -> AnyRun:
+        kind = kind_of([*self.study.base, *own])
+        some = f"{next(iter(KINDS[kind].lengths.values()))}=1"
+        return compose_any([*self.study.base, *no_length(kind), some, *own])
+
+    def _clips_of(self, run: RunConfig) -> Sequence[Clip]:
+        return self._index(run.data.root, run.data.train_split, run.data.limit)
 
     def _read_index(self, root: str, split: str, limit: float) -> Sequence[Clip]:
         """Return the clips that a run trains on, or the one that stands in for them."""
@@ -172,23 +179,28 @@ class PointsPlan:
             return [StandIn(**asdict(self.study.stand_in))]
         return limited(infos, limit)
 
-    def compose(self, spec: Spec) -> RunConfig:
+    def compose(self, spec: Spec) -> AnyRun:
         """Compose a spec's run."""
         return self._run(tuple(overrides_of(self.study, spec)))
 
+    def transformer(self, spec: Spec) -> RunConfig:
+        """Compose a spec's run in a study that is asked of diffusion transformers alone."""
+        run = self.compose(spec)
+        assert isinstance(run, RunConfig), "check_asked refuses others"
+        return run
+
     def folder(self, spec: Spec) -> Path:
         """Return a spec's run folder, whether it exists or not."""
-        run = self.compose(spec)
-        return Path(run.run_root) / run_name(run)
+        return folder_of(self.compose(spec))
 
     def job(self, spec: Spec) -> Job:
         """Freeze a spec's run and return the job that trains it."""
         return train_job(self.compose(spec), spec.name, spec.budget)
 
 
-def compose_run_of(overrides: tuple[str, ...]) -> RunConfig:
-    """Return ``compose_run`` of overrides that can be a key."""
-    return compose_run(list(overrides))
+def compose_of(overrides: tuple[str, ...]) -> AnyRun:
+    """Return ``compose_any`` of overrides that can be a key."""
+    return compose_any(list(overrides))
 
 
 def shape_for_values(params: float, model: str) -> Rung:
@@ -222,9 +234,10 @@ def expand(axes: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
     return list(product(*choices))
 
 
-def unique_tokens(infos: Sequence[Clip], run: RunConfig) -> int:
-    """Return the video tokens of all clips."""
-    return sum(tokens(i.num_frames, i.height, i.width, run.cell) for i in infos)
+def _shape_of(shape: Sequence[str]) -> str:
+    """Return a shape of the ladder as a part of a run's name, '' where none was asked."""
+    width, depth = (o.partition("=")[2] for o in shape[:2]) if shape else ("", "")
+    return f"w{width}d{depth}" if shape else ""
 
 
 def _short(key: str) -> str:

@@ -21,9 +21,10 @@ from sweeps.kinds.points.plan import Point, PointsPlan
 from sweeps.kinds.points.stop_early import cannot_matter, waves
 from sweeps.kinds.points.table import rows_of, write_rows
 from sweeps.study import recipe as recipes
-from sweeps.study.results import read_result
+from sweeps.study.results import COLUMNS, read_result
 from sweeps.study.runner import StudyRunner, Work
 from sweeps.study.samples import draw_samples
+from trainer.kinds import KINDS
 
 
 class PointsRunner(StudyRunner):
@@ -56,28 +57,37 @@ class PointsRunner(StudyRunner):
         write_json(self.study.folder / "analysis.json", finding.to_json())
         if self.study.analysis is Analysis.samples:
             best = best_of_lengths(rows_of(self.points, self.folders, None))
-            yield from draw_samples(self.study, best, self.plan.compose(self.points[0].spec))
+            yield from draw_samples(self.study, best, self.plan.transformer(self.points[0].spec))
         print(finding.answer)
 
     def describe(self) -> dict[str, Any]:
         """Return what was asked, how, and the FLOPs that it took."""
         study = self.study
-        results = [read_result(folder) or {} for folder in self.folders.values()]
-        return {
+        kind = KINDS[self.points[0].kind]
+        measures = [key for key in kind.columns if key not in COLUMNS]
+        told = {
             "cost": study.cost,
             "expected": study.expected,
             "analysis": study.analysis.value,
             "level": study.level,
-            "recipe": recipes.describe(study.recipe),
-            "flops": sum(result.get("flops", 0) for result in results),
+            "loss": kind.loss,
+            "columns": [*self.points[0].settings, *measures],  # beside those of every study
         }
+        if kind.counts == "flops":
+            results = [read_result(folder) or {} for folder in self.folders.values()]
+            told["recipe"] = recipes.describe(study.recipe)
+            told["flops"] = sum(result.get("flops", 0) for result in results)
+        return told
 
     def _check_data(self, points: Sequence[Point]) -> None:
         """Raise ValueError where a data set is missing, before anything is trained."""
         seen = set()
         for point in points:
             run = self.plan.compose(point.spec)
-            for split in (run.data.train_split, *run.validation.splits):
+            held_out = KINDS[run.kind].splits(run)
+            if not held_out:
+                raise ValueError("validation.splits=[]: no loss to compare. Use [val_worlds].")
+            for split in (run.data.train_split, *held_out):
                 if (run.data.root, split) not in seen:
                     read_index(run.data.root, split)
                     seen.add((run.data.root, split))
@@ -148,7 +158,7 @@ class PointsRunner(StudyRunner):
         """
         seeds, found = self.study.noise_seeds, {}
         for run in self.finished() if seeds else []:
-            settings, folder = self.plan.compose(run.spec).validation, run.folder
+            settings, folder = self.plan.transformer(run.spec).validation, run.folder
             words = [settings.splits[0], settings.samples, *seeds]
             out = self.study.folder / "noises" / f"{folder.name}-{'-'.join(map(str, words))}.json"
             argv = [sys.executable, "-m", "trainer.probes.score", f"run={folder}", f"out={out}"]

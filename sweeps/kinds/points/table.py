@@ -8,16 +8,18 @@ from data.files import write_csv
 from sweeps.kinds.points.plan import Point
 from sweeps.study.results import COLUMNS, SeedNoise, collect, read_result
 from sweeps.study.spec import Phase
+from trainer.config import RunKind
+from trainer.kinds import KINDS
 
 EXTRA = (
     "arm", "length", "asked_tokens", "unique_tokens", "epochs", "clip_tokens", "loss_noise_draws",
-    "spent_flops", "status", "setting", "group",
+    "spent_flops", "status", "setting", "group", "axes",
 )  # fmt: skip
 LEFT_OUT = {
     Phase.replicate: "replicate: measures the noise floor",
     Phase.trunk: "trunk: its rate never falls",
 }
-INTERNAL = ("setting", "group")  # keys that only the analyses need
+INTERNAL = ("setting", "group", "axes")  # keys that only the analyses need
 
 
 def rows_of(
@@ -28,25 +30,19 @@ def rows_of(
     setting: the same for runs that differ in their seed alone. clip_tokens: mean of the clips seen.
     asked_tokens: what the counted ``tokens`` are close to. spent_flops: those of a branch alone.
     """
-    rows = collect([point.spec for point in points], folders, noise)
+    kind = points[0].kind if points else RunKind.diffusion  # a study's runs are all of one
+    rows = collect([point.spec for point in points], folders, noise, kind)
     for row, point in zip(rows, points, strict=True):
         result = read_result(folders[point.spec.name]) or {"status": "missing"}
-        samples = result.get("samples")
+        row |= _of_tokens(point, result) if "tokens" in KINDS[kind].columns else {}
         row |= {
             "arm": point.arm,
             "length": point.length,
-            "asked_tokens": point.tokens,
             "cluster": point.cluster or None,
-            "unique_tokens": point.unique_tokens,
-            "epochs": result.get("accounting", {}).get("epochs"),
-            "clip_tokens": result["tokens"] / samples if samples else None,
-            "loss_noise_draws": result.get("loss_noise"),
-            "spent_flops": result["flops"] - result.get("flops_before", 0)
-            if "flops" in result
-            else None,
             "status": result["status"],
             "setting": setting_of(point),
             "group": point.group,
+            "axes": point.settings,
             "seed": point.seed,
         }
         row |= point.settings
@@ -56,6 +52,19 @@ def rows_of(
     return rows
 
 
+def _of_tokens(point: Point, result: dict[str, Any]) -> dict[str, Any]:
+    """Return what a row holds of a run that counts tokens and FLOPs."""
+    samples, flops = result.get("samples"), result.get("flops")
+    return {
+        "asked_tokens": point.tokens,
+        "unique_tokens": point.unique_tokens,
+        "epochs": result.get("accounting", {}).get("epochs"),
+        "clip_tokens": result["tokens"] / samples if samples else None,
+        "loss_noise_draws": result.get("loss_noise"),
+        "spent_flops": None if flops is None else flops - result.get("flops_before", 0),
+    }
+
+
 def setting_of(point: Point) -> str:
     """Return what runs share that differ in their seed alone."""
     overrides = sorted(o for o in point.spec.overrides if not o.startswith("seed="))
@@ -63,8 +72,9 @@ def setting_of(point: Point) -> str:
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write runs.csv atomically; a missing value is an empty field."""
-    shown = [column for column in EXTRA if column not in INTERNAL]
-    axes = [key for row in rows for key in row if key not in COLUMNS and key not in EXTRA]
-    columns = [*COLUMNS, *shown, *dict.fromkeys(axes)]
-    write_csv(path, columns, rows)
+    """Write runs.csv atomically; a missing value is an empty field, a missing key no column."""
+    have = dict.fromkeys(key for row in rows for key in row)
+    known = [*COLUMNS, *EXTRA]
+    others = [key for key in have if key not in known]  # what one kind measures, and the axes
+    columns = [key for key in known if key in have or not rows] + others
+    write_csv(path, [key for key in columns if key not in INTERNAL], rows)

@@ -16,8 +16,8 @@ from sweeps.kinds.compose import CONF_DIR, compose_any, compose_study
 from sweeps.kinds.isoflop.config import LawForm, StudyConfig
 from sweeps.kinds.isoflop.plan import StudyPlan
 from sweeps.study.freeze import freeze_study
-from sweeps.study.spec import NO_HORIZON
-from trainer.config import compose_run
+from sweeps.study.spec import no_length
+from trainer import kinds
 from trainer.diffusion.horizon import plan_horizon
 
 SIZES = [(17, 64, 112), (9, 120, 80), (5, 96, 96), (1, 128, 96), (13, 72, 112), (17, 112, 64)]
@@ -68,7 +68,9 @@ def test_every_study_composes_and_so_does_its_base_run(name: str) -> None:
         assert {plan.compose(spec).horizon.flops for spec in plan.specs} == {study.flops}
     else:
         for arm in study.arms.values() or [[]]:
-            assert compose_run([*study.base, *NO_HORIZON, "horizon.flops=1", *arm])
+            kind = kinds.kind_of([*study.base, *arm])
+            some = f"{next(iter(kinds.KINDS[kind].lengths.values()))}=1"
+            assert kinds.compose_any([*study.base, *no_length(kind), some, *arm]).kind is kind
 
 
 def test_a_base_with_a_length_of_its_own_gives_way_to_the_point(root: Path) -> None:

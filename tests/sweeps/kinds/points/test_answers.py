@@ -1,11 +1,13 @@
 """The analyses of studies of points, on planted runs whose answer is known."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import tukey_hsd
 
 from sweeps.fit.options import FitOptions
 from sweeps.kinds.points.answer import Finding, Row
@@ -13,6 +15,7 @@ from sweeps.kinds.points.branches import branch_steps
 from sweeps.kinds.points.laws import data_constrained, power, recipes, samples, schedule
 from sweeps.kinds.points.noise import components, noise_floor, seed_noise_of, spread_of
 from sweeps.kinds.points.resolution import resolution
+from sweeps.kinds.points.settings import settings
 from sweeps.kinds.points.table import EXTRA, write_rows
 from sweeps.kinds.points.transfer import transfer, vertex
 from sweeps.study.results import COLUMNS
@@ -240,3 +243,68 @@ def test_the_ladder_of_samples_takes_the_best_of_each_length(tmp_path: Path) -> 
     finding = samples(rows, tmp_path, FitOptions(resamples=10))
     assert [entry["loss"] for entry in finding.tables["The ladder"]] == [0.4, 0.3]
     assert "from 0.4 to 0.3" in finding.answer
+
+
+# Settings.
+
+
+def chosen(name: str, length: float, losses: list[float]) -> list[Row]:
+    """Return the runs of one setting, as a kind of run that counts steps has them."""
+    group = json.dumps(["", [name], [], length])
+    extra = {"axes": {"k": name}, "group": group, "setting": f"{name} {length}", "psnr": 20.0}
+    rows = [row(loss=loss, length=length, seed=i, **extra) for i, loss in enumerate(losses)]
+    return [{key: r[key] for key in r if key not in ("budget", "flops", "tokens")} for r in rows]
+
+
+def test_differences_of_all_settings_at_once_are_those_of_tukey() -> None:
+    rng = np.random.default_rng(5)
+    losses = {name: 0.3 * m * np.exp(0.004 * rng.standard_normal(4))
+              for name, m in (("a", 1.0), ("b", 1.004), ("c", 1.05))}  # fmt: skip
+    rows = [r for name, values in losses.items() for r in chosen(name, 40, values.tolist())]
+    finding = settings(rows, seed_noise_of(rows, 0.9)[1], 0.9, "steps")
+    known = tukey_hsd(*(np.log(values) for values in losses.values())).confidence_interval(0.9)
+    ranked = sorted(losses, key=lambda name: losses[name].mean())
+    for found in finding.tables["Settings"][1:]:
+        i, j = (list(losses).index(n) for n in (found["setting"].removeprefix("k="), ranked[0]))
+        bounds = [100 * math.expm1(side[i, j]) for side in (known.low, known.high)]
+        assert [found["low_percent"], found["high_percent"]] == pytest.approx(bounds, abs=0.02)
+        assert found["psnr"] == 20.0
+    assert finding.answer.startswith(
+        f"At 40 steps the loss is least, {losses[ranked[0]].mean():.4g}"
+    )
+    assert "noise alone may part it from k=b" in finding.answer.replace("k=a", "k=b")
+    assert "k=c" not in finding.answer
+
+
+def test_settings_are_ranked_at_each_length_and_the_longest_answers() -> None:
+    rows = [*chosen("a", 40, [0.50, 0.501]), *chosen("b", 40, [0.40, 0.401]),
+            *chosen("a", 160, [0.30, 0.301]), *chosen("b", 160, [0.35, 0.351])]  # fmt: skip
+    finding = settings(rows, seed_noise_of(rows, 0.9)[1], 0.9, "steps")
+    assert "At 160 steps the loss is least, 0.3005, with k=a; k=b is 17 % above" in finding.answer
+    assert "At 40 steps the loss is least, 0.4005, with k=b" in finding.said[0]
+    assert [panel.title for panel in finding.panels] == [
+        "Loss against length",
+        "Every run at 160 steps",
+    ]
+    assert finding.numbers["best"] == "k=a"
+    lone = settings(rows[::2], None, 0.9, "steps")
+    assert "no difference can be told from noise" in lone.warnings[0]
+    assert "in one seed" in lone.answer
+    assert settings([], None, 0.9, "steps").answer == "No run finished."
+
+
+def test_noise_and_powers_are_asked_of_runs_that_count_no_flops(tmp_path: Path) -> None:
+    rows = []
+    for size in (1000, 2000, 4000, 8000, 16000, 32000):
+        losses = [x * (0.1 + size**-0.5) for x in (1.0, 1.001)]
+        rows += [r | {"params": size} for r in chosen(str(size), 40, losses)]
+    noise = seed_noise_of(rows, 0.9)[0]
+    assert noise is not None
+    finding = noise_floor(rows, {}, 0.9)
+    assert finding.tables["Spread over seeds"][0]["steps"] == 40
+    assert finding.panels[1].xlabel == "steps of a run"
+    for one in rows:
+        one["loss_noise"] = noise.relative * one["loss"]
+    law = power(rows, written(tmp_path, rows), FitOptions(resamples=20)).laws["power"]
+    assert law["coefficients"]["alpha"] == pytest.approx(0.5, abs=0.02)
+    assert law["coefficients"]["E"] == pytest.approx(0.1, rel=0.05)
