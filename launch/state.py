@@ -111,7 +111,8 @@ def state_of(
     if past is not None and entry is None and found.state in ("failed", "new"):
         _add_past(found, past)
     goodput = measure(run.path, now if found.state in ("running", "stalled") else 0.0, reader.note)
-    found.goodput, found.lost_seconds = goodput.share, goodput.lost
+    if goodput.told or not found.step:  # else its steps were made, and nobody told how
+        found.goodput, found.lost_seconds = goodput.share, goodput.lost
     if machine is not None and found.teraflops_per_second is not None:
         _add_mfu(found, reader, config, machine, processes)
     found.device_hours = processes * goodput.computing / 3600

@@ -94,7 +94,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _seconds(cause: str) -> "Callable[[RunState], str]":
-    return lambda state: f"{state.lost_seconds.get(cause, 0.0):.0f}"
+    return lambda state: _number(state.lost_seconds.get(cause), ".0f")
 
 
 _FIRST: "list[tuple[str, Callable[[RunState], str]]]" = [

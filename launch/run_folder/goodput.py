@@ -32,12 +32,14 @@ class Goodput:
     """Seconds of a run, all attempts together.
 
     wall: since it was submitted, or first started; computing: that its processes were held.
+    told: whether its trainer told its phases; those of small networks do not.
     """
 
     wall: float = 0.0
     useful: float = 0.0
     computing: float = 0.0
     lost: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0.0))
+    told: bool = False
 
     @property
     def share(self) -> float | None:
@@ -58,7 +60,7 @@ def account(
     launches: Sequence[dict[str, Any]], timelines: Sequence[dict[str, Any]], now: float
 ) -> Goodput:
     """Attribute wall time; see the head of this file."""
-    found = Goodput()
+    found = Goodput(told=bool(timelines))
     spans = _spans(launches, timelines, now)
     for number, span in enumerate(spans):
         before = spans[number - 1] if number else None

@@ -19,6 +19,7 @@ from sweeps.study.expected import Planned
 
 OWN = ("machine", "price", "devices", "clip")
 SHOWN_DOUBTS = 12
+UNKNOWN = "–"
 
 
 def run(argv: Sequence[str]) -> int:
@@ -42,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
     bar = track(planned.runs, "composing", console=console, disable=not console.is_terminal)
     rows = [estimator.row(expected) for expected in bar]
     total = totals(rows, planned, machine, devices)
-    notes = [*clips.notes, *planned.notes]
+    notes = [*clips.notes, *planned.notes, *estimator.notes]
     if "--json" in argv:
         print(json.dumps(as_json(rows, total, planned, machine.name, notes), indent=1))
     else:
@@ -94,9 +95,9 @@ def _table(rows: Sequence[Row], currency: str) -> Table:
     for row in rows:
         state = f"{100 * row.done:.0f} %" if row.state == "partial" else row.state
         table.add_row(
-            row.name, state, f"{row.width} x {row.depth}", f"{row.params:.4g}",
-            f"{row.tokens:.3g}", f"{row.flops:.3g}", str(row.steps), str(row.batch_tokens),
-            f"{row.lr:.3g}", clock(row.seconds), _money(row.money),
+            row.name, state, f"{row.width} x {row.depth}" if row.width else UNKNOWN,
+            f"{row.params:.4g}", _figure(row.tokens), _figure(row.flops), str(row.steps),
+            str(row.batch_tokens), f"{row.lr:.3g}", clock(row.seconds), _money(row.money),
         )  # fmt: skip
     return table
 
@@ -104,14 +105,20 @@ def _table(rows: Sequence[Row], currency: str) -> Table:
 def _totals(total: Totals, planned: Planned, machine: str) -> list[str]:
     lines = [
         f"{planned.folder}: {total.runs} runs ({total.finished} finished, {total.partial} partial, "
-        f"{total.missing} missing), {total.flops:.3g} FLOPs, up to {total.params_largest:.3g} "
-        "parameters",
-        f"On {total.devices} devices of {machine}: {clock(total.seconds)} of training, "
-        f"{total.device_hours:.3g} device-hours, {_money(total.money)} {total.currency}",
+        f"{total.missing} missing), {_figure(total.flops)} FLOPs, up to "
+        f"{total.params_largest:.3g} parameters",
     ]
-    if total.flops_left < total.flops:
+    where = f"On {total.devices} devices of {machine}"
+    if total.seconds is None:
+        lines.append(f"{where}: the time of such runs is not modelled")
+    else:
         lines.append(
-            f"Still to do: {clock(total.seconds_left)}, {total.device_hours_left:.3g} "
+            f"{where}: {clock(total.seconds)} of training, {_figure(total.device_hours)} "
+            f"device-hours, {_money(total.money)} {total.currency}"
+        )
+    if total.seconds is not None and total.finished + total.partial:
+        lines.append(
+            f"Still to do: {clock(total.seconds_left)}, {_figure(total.device_hours_left)} "
             f"device-hours, {_money(total.money_left)} {total.currency}"
         )
     lines.append(
@@ -121,8 +128,10 @@ def _totals(total: Totals, planned: Planned, machine: str) -> list[str]:
     return lines
 
 
-def clock(seconds: float) -> str:
+def clock(seconds: float | None) -> str:
     """Return a time in the unit that suits it."""
+    if seconds is None:
+        return UNKNOWN
     if seconds < 1:
         return f"{seconds:.1f} s"
     if seconds < 48 * 3600:
@@ -130,5 +139,11 @@ def clock(seconds: float) -> str:
     return f"{seconds / 86400:.1f} d"
 
 
-def _money(value: float) -> str:
+def _figure(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3g}"
+
+
+def _money(value: float | None) -> str:
+    if value is None:
+        return UNKNOWN
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

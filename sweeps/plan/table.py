@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset.tokens import tokens
-from launch.local.process import read_flops
+from launch.local.process import read_count
 from launch.planner.machine import MachineConfig
+from launch.planner.small import SmallRun, plan_small
 from models.count import count_params
 from sweeps.study.clips import Clips
 from sweeps.study.expected import Expected, Planned
 from sweeps.study.results import read_result
 from trainer.config import RunConfig
 from trainer.diffusion.horizon import flops_per_token, plan_horizon, some_of
-from trainer.identity import run_name
+from trainer.kinds import folder_of
 
 # A checkpoint holds fp32 weights, their average and both moments of AdamW (trainer/checkpoint).
 CHECKPOINT_BYTES_PER_PARAM = 16
@@ -29,28 +30,29 @@ SHORT_OF_DISK = 0.8  # of what is free: beyond it a study is warned of
 class Row:
     """One run of the table.
 
-    state: finished, partial (``done`` of its FLOPs are in its metrics) or missing.
+    state: finished, partial (``done`` of its work is in its metrics) or missing.
     seconds: wall time of the whole run on the machine; device_hours: times its processes.
     checkpoint_bytes: what it keeps on disk. flops, tokens: training only.
+    None is what cannot be known ahead of a run of its kind.
     """
 
     name: str
     phase: str
     state: str
     done: float
-    width: int
-    depth: int
+    width: int | None
+    depth: int | None
     params: int
-    tokens: float
-    flops: float
+    tokens: float | None
+    flops: float | None
     steps: int
     batch_tokens: int
     lr: float
     seed: int
     processes: int
-    seconds: float
-    device_hours: float
-    money: float
+    seconds: float | None
+    device_hours: float | None
+    money: float | None
     checkpoint_bytes: float
     doubts: list[str]
 
@@ -60,6 +62,7 @@ class Totals:
     """What the rows take together, and what of that is left to do.
 
     seconds: on ``devices`` of the machine, the longest run first, of training alone.
+    None is a sum over rows of which one does not know its part.
     """
 
     runs: int
@@ -67,30 +70,53 @@ class Totals:
     partial: int
     missing: int
     params_largest: int
-    flops: float
-    flops_left: float
-    device_hours: float
-    device_hours_left: float
+    flops: float | None
+    flops_left: float | None
+    device_hours: float | None
+    device_hours_left: float | None
     devices: int
-    seconds: float
-    seconds_left: float
-    money: float
-    money_left: float
+    seconds: float | None
+    seconds_left: float | None
+    money: float | None
+    money_left: float | None
     currency: str
     disk_bytes: float
     disk_free_bytes: float
 
 
 class Estimator:
-    """Turn composed runs into rows for one machine."""
+    """Turn composed runs into rows for one machine. notes: what no row can say."""
 
     def __init__(self, machine: MachineConfig, clips: Clips) -> None:
         self.machine, self.clips = machine, clips
+        self.notes: list[str] = []
         self._fill: dict[str, float] = {}
 
     def row(self, expected: Expected) -> Row:
         """Return the row of one run."""
-        run, spec = expected.compose(), expected.spec
+        run = expected.compose()
+        if isinstance(run, RunConfig):
+            return self._transformer(expected, run)
+        return self._small(expected, run)
+
+    def _small(self, expected: Expected, run: SmallRun) -> Row:
+        """Return the row of a small network's run, of which less is known."""
+        plan, spec = plan_small(run, self.machine), expected.spec
+        bound = [] if plan.exact else ["parameters, which its data decide: the most are shown"]
+        bound += ["FLOPs, which its clips decide: the most are shown"] if plan.flops else []
+        for note in [*bound, *plan.unknown]:
+            if (said := f"Not known of kind={plan.kind}: {note}.") not in self.notes:
+                self.notes.append(said)
+        state, done = existing(folder_of(run), "step", run.steps)
+        return Row(
+            spec.name, spec.phase.value, state, done, None, None, plan.params, None, plan.flops,
+            run.steps, plan.step_tokens, run.optim.lr, run.seed, plan.processes, None, None, None,
+            run.checkpoint.keep * CHECKPOINT_BYTES_PER_PARAM * plan.params + LOG_BYTES_PER_RUN,
+            expected.doubts,
+        )  # fmt: skip
+
+    def _transformer(self, expected: Expected, run: RunConfig) -> Row:
+        spec = expected.spec
         infos = self.clips.of(run)
         cost = flops_per_token(run, some_of(infos))
         step_tokens = self._step_tokens(run)
@@ -108,7 +134,7 @@ class Estimator:
         )
         device_hours = flops / rate / 3600
         params = count_params(run.model).total
-        state, done = existing(Path(run.run_root) / run_name(run), flops)
+        state, done = existing(folder_of(run), "flops", flops)
         return Row(
             spec.name, spec.phase.value, state, done, run.model.width, run.model.depth, params,
             steps * step_tokens, flops, steps, run.batch_tokens, run.optim.lr, run.seed, processes,
@@ -128,24 +154,33 @@ class Estimator:
         return self._fill[key]
 
 
-def existing(folder: Path, flops: float) -> tuple[str, float]:
-    """Return the state of a run's folder and the share of its FLOPs that are done."""
+def existing(folder: Path, count: str, whole: float) -> tuple[str, float]:
+    """Return the state of a run's folder, and the share of its work that its metrics count."""
     result = read_result(folder)
     if result is not None:
         return str(result.get("status", "finished")), 1.0
     if not folder.is_dir():
         return "missing", 0.0
-    done = read_flops(folder)
-    return ("partial", min(done / flops, 1.0)) if done else ("missing", 0.0)
+    done = read_count(folder, count)
+    return ("partial", min(done / whole, 1.0)) if done else ("missing", 0.0)
 
 
-def makespan(rows: Sequence[tuple[float, int]], devices: int) -> float:
+def whole_sum(values: Sequence[float | None]) -> float | None:
+    """Return a sum, None where a part of it is not known."""
+    known = [value for value in values if value is not None]
+    return float(sum(known)) if len(known) == len(values) else None
+
+
+def makespan(rows: Sequence[tuple[float | None, int]], devices: int) -> float | None:
     """Return the wall time of (seconds, processes) on `devices`, the longest run first.
 
-    A run wider than the machine counts as all of it.
+    A run wider than the machine counts as all of it. None where a run's time is not known.
     """
     free = [0.0] * devices
-    for seconds, processes in sorted(rows, reverse=True):
+    known = [(seconds, processes) for seconds, processes in rows if seconds is not None]
+    if len(known) < len(rows):
+        return None
+    for seconds, processes in sorted(known, reverse=True):
         taken = [heapq.heappop(free) for _ in range(min(processes, devices))]
         for _ in taken:
             heapq.heappush(free, max(taken) + seconds)
@@ -156,8 +191,9 @@ def totals(rows: Sequence[Row], planned: Planned, machine: MachineConfig, device
     """Return the sums, and how long they take on `devices` of the machine."""
     left = [1 - row.done for row in rows]
 
-    def rest(key: str) -> float:
-        return float(sum(share * getattr(r, key) for share, r in zip(left, rows, strict=True)))
+    def rest(key: str) -> list[float | None]:
+        values = [getattr(row, key) for row in rows]
+        return [v if v is None else share * v for share, v in zip(left, values, strict=True)]
 
     states = [row.state for row in rows]
     folder = planned.folder.resolve()
@@ -169,17 +205,18 @@ def totals(rows: Sequence[Row], planned: Planned, machine: MachineConfig, device
         partial=states.count("partial"),
         missing=states.count("missing"),
         params_largest=max(r.params for r in rows),
-        flops=sum(r.flops for r in rows),
-        flops_left=rest("flops"),
-        device_hours=sum(r.device_hours for r in rows),
-        device_hours_left=rest("device_hours"),
+        flops=whole_sum([r.flops for r in rows]),
+        flops_left=whole_sum(rest("flops")),
+        device_hours=whole_sum([r.device_hours for r in rows]),
+        device_hours_left=whole_sum(rest("device_hours")),
         devices=devices,
         seconds=makespan([(r.seconds, r.processes) for r in rows], devices),
         seconds_left=makespan(
-            [(s * r.seconds, r.processes) for s, r in zip(left, rows, strict=True) if s], devices
+            [(s, r.processes) for s, r in zip(rest("seconds"), rows, strict=True) if s != 0],
+            devices,
         ),
-        money=sum(r.money for r in rows),
-        money_left=rest("money"),
+        money=whole_sum([r.money for r in rows]),
+        money_left=whole_sum(rest("money")),
         currency=machine.price.currency,
         # One checkpoint more than kept exists on each device while a new one is written.
         disk_bytes=sum(r.checkpoint_bytes for r in rows) + devices * largest.checkpoint_bytes,

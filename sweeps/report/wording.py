@@ -18,7 +18,8 @@ _HEADINGS = {
     "high_percent": "high (%)", "std_of_seeds": "standard deviation of seeds",
     "std_of_draws": "standard deviation of draws", "std_of_both": "standard deviation of both",
     "redraws_at_an_edge_percent": "redraws at an edge (%)", "num_frames": "frames",
-    "git": "commit",
+    "git": "commit", "psnr": "PSNR (dB)", "ssim": "SSIM", "flicker": "flicker (grey levels)",
+    "samples": "clips seen",
 }  # fmt: skip
 
 

@@ -28,12 +28,19 @@ def summary(state: StudyState) -> str:
     """Return one line: how far, how many runs in which state, how long still."""
     counts = ", ".join(f"{number} {name}" for name, number in state.counts.items() if number)
     eta = "" if state.over else f", ETA {format_clock(state.eta_seconds)}"
-    return f"{100 * state.fraction:.0f} % of the FLOPs, {len(state.runs)} runs: {counts}{eta}"
+    return (
+        f"{100 * state.fraction:.0f} % of the {unit(state)}, {len(state.runs)} runs: {counts}{eta}"
+    )
+
+
+def unit(state: StudyState) -> str:
+    """Return what a study's budgets count, in words."""
+    return "FLOPs" if state.unit == "flops" else state.unit
 
 
 def terminal(state: StudyState, height: int | None = None) -> Group:
     """Return the tables for a terminal; the idlest runs are cut where its height asks for it."""
-    best = _best(state.best)
+    best = _best(state.best, unit(state))
     runs = state.runs
     room = None if height is None else max(height - len(state.best) - 12, 3)
     hidden = 0
@@ -71,9 +78,9 @@ def cells(run: RunState) -> list[str]:
     ]  # fmt: skip
 
 
-def _best(best: list[Best]) -> Table:
+def _best(best: list[Best], unit: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("FLOPs", "finished", "best loss", "params", "run"):
+    for name in (unit, "finished", "best loss", "params", "run"):
         table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
     for row in best:
         table.add_row(*map(Text, best_cells(row)))
@@ -116,6 +123,7 @@ def write_page(path: Path, state: StudyState, seconds: float) -> None:
     text = environment.get_template("watch.html").render(
         folder=state.folder,
         summary=summary(state),
+        unit=unit(state),
         seconds=max(1, round(seconds)) if not state.over else 0,
         percent=round(100 * state.fraction, 1),
         runs=[(run.state.value, run.fraction or 0.0, cells(run)) for run in state.runs],

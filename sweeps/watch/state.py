@@ -16,7 +16,7 @@ from typing import Any
 from data.reading import parse_object, read_object, read_tail
 from launch.local.process import METRICS_FILE
 from sweeps.study.results import EXCLUDED_PHASES
-from sweeps.study.spec import Phase
+from sweeps.study.spec import METRIC, Phase
 
 TAIL_BYTES = 16_384  # some eighty records: the last validation and the speed of the last minutes
 # A step of a large model with its validation can take minutes; beyond this nothing was written.
@@ -42,8 +42,9 @@ class State(StrEnum):
 class RunState:
     """One run now.
 
-    fraction: of its FLOPs (of its tokens or steps where it has no budget), None where unknown.
-    loss: the last validation loss, None before the first. flops_per_second: of late.
+    fraction: of its budget (of its tokens or steps where it has none), None where unknown.
+    loss: the last validation loss, None before the first. flops_per_second: of late;
+    work_per_second: the same in the unit of its budget.
     idle_seconds: since its metrics grew. reason: result.json's, of a run that ended badly.
     arm: '' where the study has none.
     """
@@ -59,6 +60,7 @@ class RunState:
     train_loss: float | None = None
     tokens_per_second: float | None = None
     flops_per_second: float | None = None
+    work_per_second: float | None = None
     eta_seconds: float | None = None
     attempts: int = 0
     params: int | None = None
@@ -81,7 +83,10 @@ class Best:
 
 @dataclass(frozen=True)
 class StudyState:
-    """A study now. eta_seconds: at the present speed of all running runs; None when none runs."""
+    """A study now. eta_seconds: at the present speed of all running runs; None when none runs.
+
+    unit: of its budgets, flops or steps.
+    """
 
     folder: str
     runs: list[RunState]
@@ -89,6 +94,7 @@ class StudyState:
     fraction: float
     eta_seconds: float | None
     counts: dict[str, int]
+    unit: str = "flops"
 
     @property
     def over(self) -> bool:
@@ -115,7 +121,8 @@ class Watcher:
         Raises:
             ValueError: there is no plan, or it is not one.
         """
-        runs = [self._run(spec) for spec in self._specs()]
+        specs = self._specs()
+        runs = [self._run(spec) for spec in specs]
         weights = [run.budget or 0.0 for run in runs]
         mean = sum(weights) / max(sum(w > 0 for w in weights), 1) or 1.0
         weights = [weight or mean / 100 for weight in weights]  # a twin is short
@@ -123,8 +130,9 @@ class Watcher:
         fraction = sum(w * (r.fraction or 0.0) for w, r in zip(weights, runs, strict=True)) / total
         counts = {state.value: sum(r.state is state for r in runs) for state in State}
         return StudyState(
-            str(self.folder), runs, best_of(runs), fraction, _eta(runs, weights), counts
-        )
+            str(self.folder), runs, best_of(runs), fraction, _eta(runs, weights), counts,
+            specs[0]["unit"] if specs else "flops",
+        )  # fmt: skip
 
     def plan_age(self) -> float:
         """Return the seconds since plan.json was last written."""
@@ -165,7 +173,7 @@ class Watcher:
         stamp = (stat.st_mtime, stat.st_size)
         if run.folder not in self._tails or self._tails[run.folder][0] != stamp:
             records = _records(read_tail(folder / METRICS_FILE, TAIL_BYTES)[0])
-            self._tails[run.folder] = stamp, _of_records(run, records, spec.get("overrides", []))
+            self._tails[run.folder] = stamp, _of_records(run, records, spec)
         idle = max(self._now() - stat.st_mtime, 0.0)
         known = self._tails[run.folder][1]
         state = State.running if idle < QUIET_SECONDS else State.quiet
@@ -193,14 +201,19 @@ def _specs(path: Path, plan: Any) -> list[dict[str, Any]]:
                 f"{path}: entry {number} is no run ({', '.join(wrong) or 'folder'}). "
                 "Start the study again."
             )
-    return [_with_arm(spec) for spec in plan]
+    return [_completed(spec) for spec in plan]
 
 
-def _with_arm(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run with its arm; plans of before 2026-11-30 gave it as the phase, or not at all."""
-    if spec["phase"] in list(Phase):
-        return {"arm": ""} | dict(spec)
-    return dict(spec) | {"phase": Phase.arm.value, "arm": spec["phase"]}
+def _completed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run with its arm and its budget's unit, which older plans lack.
+
+    Plans of before 2026-11-30 gave an arm as the phase, or not at all.
+    """
+    found = {"arm": "", "overrides": []} | dict(spec)
+    found["unit"] = "steps" if found.get("unit") == "steps" else "flops"
+    if spec["phase"] not in list(Phase):
+        found |= {"phase": Phase.arm.value, "arm": spec["phase"]}
+    return found
 
 
 def _ended(run: RunState, result: Mapping[str, Any]) -> RunState:
@@ -220,7 +233,7 @@ def _ended(run: RunState, result: Mapping[str, Any]) -> RunState:
 
 
 def _of_records(
-    run: RunState, records: Sequence[Mapping[str, Any]], overrides: Sequence[str]
+    run: RunState, records: Sequence[Mapping[str, Any]], spec: Mapping[str, Any]
 ) -> RunState:
     """Return a run as the last records of its metrics show it."""
     if not records:
@@ -232,23 +245,27 @@ def _of_records(
         return next((value for value in found if value is not None), None)
 
     steps = int(_number(last.get("step")) or 0)
-    fraction = _fraction(run.budget, last, overrides)
-    speed = _speed(records)
-    done = _number(last.get("flops"))
+    count = METRIC[spec["unit"]]
+    fraction = _fraction(run.budget, count, last, spec["overrides"])
+    speed = _speed(records, count)
+    done = _number(last.get(count))
     eta = None
     if fraction and done and speed:
         eta = done * (1 - fraction) / fraction / speed
     return replace(
         run, step=steps, fraction=fraction, loss=latest("loss"), train_loss=latest("train_loss"),
-        tokens_per_second=latest("tokens_per_second"), flops_per_second=speed, eta_seconds=eta,
+        tokens_per_second=latest("tokens_per_second"), eta_seconds=eta,
+        flops_per_second=_speed(records, "flops"), work_per_second=speed,
     )  # fmt: skip
 
 
-def _fraction(budget: float, last: Mapping[str, Any], overrides: Sequence[str]) -> float | None:
-    """Return how much of a run is done, by its FLOPs, else by the horizon it was given."""
+def _fraction(
+    budget: float, count: str, last: Mapping[str, Any], overrides: Sequence[str]
+) -> float | None:
+    """Return how much of a run is done, by its budget, else by the horizon it was given."""
     goals = dict(o.split("=", 1) for o in overrides if isinstance(o, str) and "=" in o)
     for key, goal in (
-        ("flops", budget),
+        (count, budget),
         ("tokens", _number(goals.get("horizon.tokens"))),
         ("step", _number(goals.get("horizon.steps"))),
     ):
@@ -258,9 +275,9 @@ def _fraction(budget: float, last: Mapping[str, Any], overrides: Sequence[str]) 
     return None
 
 
-def _speed(records: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return FLOP/s over the records at hand, by the run's own clock."""
-    points = [(_number(r.get("seconds")), _number(r.get("flops"))) for r in records]
+def _speed(records: Sequence[Mapping[str, Any]], count: str) -> float | None:
+    """Return what is counted a second over the records at hand, by the run's own clock."""
+    points = [(_number(r.get("seconds")), _number(r.get(count))) for r in records]
     known = [(s, f) for s, f in points if s is not None and f is not None]
     if not known:
         return None
@@ -288,12 +305,12 @@ def best_of(runs: Sequence[RunState]) -> list[Best]:
 
 def _eta(runs: Sequence[RunState], weights: Sequence[float]) -> float | None:
     """Return what is left over the present speed of all running runs, or the longest's own ETA."""
-    running = [r for r in runs if r.state is State.running and r.flops_per_second]
+    running = [r for r in runs if r.state is State.running and r.work_per_second]
     if not running:
         return None
     pairs = zip(runs, weights, strict=True)
     left = sum(weight * (1 - (run.fraction or 0.0)) for run, weight in pairs)
-    speed = sum(run.flops_per_second or 0.0 for run in running)
+    speed = sum(run.work_per_second or 0.0 for run in running)
     return max([left / speed, *(run.eta_seconds or 0.0 for run in running)])
 
 

@@ -19,7 +19,7 @@ from sweeps.report.video import video_data_uri
 _RUN_COLUMNS = (
     ("name", "run"), ("arm", "arm"), ("phase", "phase"), ("seed", "seed"), ("params", "params"),
     ("width", "width"), ("depth", "depth"), ("flops", "FLOPs"), ("tokens", "tokens"),
-    ("unique_tokens", "unique tokens"), ("epochs", "epochs"), ("lr", "rate"),
+    ("unique_tokens", "unique tokens"), ("epochs", "epochs"), ("steps", "steps"), ("lr", "rate"),
     ("batch_tokens", "batch"), ("loss", "loss"), ("loss_noise", "± noise"),
     ("seconds", "seconds"), ("reason", "left out because"),
 )  # fmt: skip
@@ -97,9 +97,11 @@ def _asked(inputs: PointsInputs) -> Table:
     study = inputs.study
     asked = [
         ("Question", study.get("question")), ("Cost", study.get("cost")),
-        ("Expected beforehand", study.get("expected")), ("Recipe", study.get("recipe")),
+        ("Expected beforehand", study.get("expected")),
     ]  # fmt: skip
-    return pairs_table("The study", [(k, str(v or wording.NONE)) for k, v in asked])
+    # A small network has no recipe, and older studies do not say what their loss is.
+    asked += [(key.capitalize(), study[key]) for key in ("loss", "recipe") if study.get(key)]
+    return pairs_table("The study", [(word, str(v or wording.NONE)) for word, v in asked])
 
 
 def _records(title: str, rows: object) -> Table | None:
@@ -122,7 +124,9 @@ def _records(title: str, rows: object) -> Table | None:
 
 
 def _runs(inputs: PointsInputs) -> Table | None:
-    known = [pair for pair in _RUN_COLUMNS if any(run.get(pair[0]) for run in inputs.runs)]
+    own = [str(key) for key in inputs.study.get("columns") or []]
+    columns = [*_RUN_COLUMNS[:-1], *((key, wording.heading(key)) for key in own), _RUN_COLUMNS[-1]]
+    known = [pair for pair in columns if any(run.get(pair[0]) for run in inputs.runs)]
     rows = []
     for run in inputs.runs:
         cells = []

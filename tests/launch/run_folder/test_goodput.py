@@ -61,6 +61,7 @@ def test_a_run_without_a_launcher_is_measured_from_its_own_word():
     assert found.wall == 46.0
     assert found.useful == 40.0
     assert found.lost["start"] == pytest.approx(5.0)
+    assert found.told
 
 
 def test_a_run_that_has_not_begun_has_no_goodput():
@@ -69,6 +70,7 @@ def test_a_run_that_has_not_begun_has_no_goodput():
     assert running.lost["queue"] == 6.0
     assert running.lost["start"] == 20.0
     assert running.share == 0.0
+    assert not running.told
 
 
 def test_clocks_that_disagree_never_give_negative_seconds():
