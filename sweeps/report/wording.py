@@ -19,7 +19,7 @@ _HEADINGS = {
     "std_of_draws": "standard deviation of draws", "std_of_both": "standard deviation of both",
     "redraws_at_an_edge_percent": "redraws at an edge (%)", "num_frames": "frames",
     "git": "commit", "psnr": "PSNR (dB)", "ssim": "SSIM", "flicker": "flicker (grey levels)",
-    "samples": "clips seen",
+    "samples": "clips seen", "above_least_percent": "above the least (%)",
 }  # fmt: skip
 
 

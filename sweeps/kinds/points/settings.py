@@ -49,7 +49,7 @@ class Group:
 class Gap:
     """How far a group's loss lies above the least of its length, with its interval; fractions.
 
-    low, high: nan where no two seeds tell the spread.
+    low, high: nan of the least itself, and where no two seeds tell the spread.
     """
 
     value: float
@@ -76,7 +76,7 @@ def settings(rows: Sequence[Row], spread: Spread | None, level: float, unit: str
         tables += [_row(group, gap) for group, gap in zip(ranked, gaps, strict=True)]
         sentences.append(_sentence(ranked, gaps, level, f"{length:g} {UNITS.get(unit, unit)}"))
     finding.answer = sentences[-1]
-    finding.said = sentences[:-1]
+    finding.said = [*sentences[:-1], *_gains(groups, UNITS.get(unit, unit))]
     finding.tables = {"Settings": tables}
     finding.panels = _panels(groups, spread, level, UNITS.get(unit, unit))
     best = min((g for g in groups if g.length == length), key=lambda g: g.mean)
@@ -98,11 +98,11 @@ def settings(rows: Sequence[Row], spread: Spread | None, level: float, unit: str
 
 def gaps_of(ranked: Sequence[Group], spread: Spread | None, level: float) -> list[Gap]:
     """Return how far each group lies above the first, the least; intervals hold all at once."""
-    best, found = ranked[0], []
+    best, found = ranked[0], [Gap(0.0, math.nan, math.nan)]
     width = math.nan
     if spread is not None and len(ranked) > 1:
         width = float(studentized_range.ppf(level, len(ranked), spread.degrees)) * spread.relative
-    for group in ranked:
+    for group in ranked[1:]:
         apart = math.log(group.mean / best.mean)
         half = width * math.sqrt((1 / len(group.losses) + 1 / len(best.losses)) / 2)
         found.append(Gap(*(math.expm1(x) for x in (apart, apart - half, apart + half))))
@@ -134,22 +134,39 @@ def _sentence(ranked: Sequence[Group], gaps: Sequence[Gap], level: float, where:
     if len(ranked) == 1:
         return f"{best}, the only setting that finished."
     if math.isnan(gaps[1].low):
-        return f"{best}; {ranked[1].name} is {100 * gaps[1].value:.2g} % above it, in one seed."
+        return f"{best}; {ranked[1].name} is {100 * gaps[1].value:.3g} % above it, in one seed."
     near = [group.name for group, gap in zip(ranked[1:], gaps[1:], strict=True) if not gap.told]
     next_one = (
-        f"{ranked[1].name} is {100 * gaps[1].value:.2g} % above it ({100 * level:.0f} % interval "
-        f"{100 * gaps[1].low:.2g} to {100 * gaps[1].high:.2g} %, all settings at once)"
+        f"{ranked[1].name} is {100 * gaps[1].value:.3g} % above it ({100 * level:.0f} % interval "
+        f"{100 * gaps[1].low:.3g} to {100 * gaps[1].high:.3g} %, all settings at once)"
     )
     verdict = f", and noise alone may part it from {', '.join(near)}" if near else ""
     return f"{best}{verdict}; {next_one}."
 
 
+def _gains(groups: Sequence[Group], unit: str) -> list[str]:
+    """Say by how much the loss falls from the shortest to the longest; nothing for one length."""
+    first, last = (f(group.length for group in groups) for f in (min, max))
+    short = {group.name: group.mean for group in groups if group.length == first}
+    found = {g.name: 100 * (1 - g.mean / short[g.name])
+             for g in sorted(groups, key=lambda g: g.mean)
+             if g.length == last and g.name in short}  # fmt: skip
+    if first == last or not found:
+        return []
+    name, gain = next(iter(found.items()))
+    rest = f"; over all settings by {min(found.values()):.3g} to {max(found.values()):.3g} %"
+    return [
+        f"From {first:g} to {last:g} {unit} the loss of {name} falls by {gain:.3g} %"
+        f"{rest * (len(found) > 1)}."
+    ]
+
+
 def _panels(groups: Sequence[Group], spread: Spread | None, level: float, unit: str) -> list[Panel]:
     names = list(dict.fromkeys(group.name for group in groups))
-    by_length = [
-        _series(name, [g for g in groups if g.name == name], number, spread, level)
-        for number, name in enumerate(names)
-    ]
+    by_length = []
+    for number, name in enumerate(names):
+        marks = _series(name, [g for g in groups if g.name == name], number, spread, level)
+        by_length += [Series("", marks.x, marks.y, line=True, colour=number), marks]
     panels = [Panel("Loss against length", unit, "held-out loss", by_length)]
     longest = max(group.length for group in groups)
     last = [group for group in groups if group.length == longest]
