@@ -9,6 +9,7 @@ import pytest
 
 from launch import doctor
 
+from ..trainer.encode.test_encode import write_clips
 from .cluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -31,6 +32,20 @@ def test_a_study_runs_through_the_queue_unchanged(
     scripts = (tmp_path / "smoke" / "runs" / ".slurm").glob("ks-*/plan.json")
     assert sorted(len(json.loads(p.read_text())["tasks"]) for p in scripts) == [1, 4]
     assert (tmp_path / "smoke" / "law.json").exists()
+
+
+def test_a_study_of_codecs_is_one_array_of_the_queue(idle: Cluster, tmp_path: Path) -> None:
+    clips = write_clips(tmp_path / "clips")
+    base = ["experiment=vae_smoke", f"data.root={clips}", "validation.splits=[val]", "components=0"]
+    words = ["study=cpu_codec", f"root={tmp_path}", f"base={json.dumps(base)}", *SITE]
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps.run", *words, "lengths.steps=[2]", "seeds=[0]"],
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "cpu_codec" / "runs").glob("*/codec/weights.safetensors"))) == 2
+    (plan,) = (tmp_path / "cpu_codec" / "runs" / ".slurm").glob("ks-*/plan.json")
+    assert len(json.loads(plan.read_text())["tasks"]) == 2
 
 
 def test_the_doctor_probes_every_node(idle: Cluster, tmp_path: Path, capsys) -> None:
