@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Self
 
 from data.files import write_text
+from data.reading import number_of, parse_object, read_tail
 
 log = logging.getLogger(__name__)
 
 _LEASE = "attempt.json"
 _ATTEMPTS = "attempts"
+_LEASE_BYTES = 64 << 10  # a lease has some 300
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Looks at a lease while waiting for it to run out. More only ask a shared file system more often.
 _LOOKS = 30
@@ -229,14 +231,14 @@ def _wait_for_end(folder: Path, newest: int, lease_seconds: float, locked: str |
 
 def _changes(folder: Path, seconds: float) -> bool:
     """Watch the lease for so long; return True as soon as its content changes."""
-    first, started = _read_bytes(folder / _LEASE), time.monotonic()
+    first, started = _read_text(folder / _LEASE), time.monotonic()
     while True:
         time.sleep(seconds / _LOOKS)
         # Before the look, not after it: a watcher that was itself stopped in between has not
         # watched for that time.
         watched = time.monotonic() - started
-        found = _read_bytes(folder / _LEASE)
-        if found is not None and found != first:
+        found = _read_text(folder / _LEASE)
+        if found and found != first:
             return True
         if watched >= seconds:
             return False
@@ -329,22 +331,24 @@ def _to_json(lease: Lease) -> str:
 
 def _read(path: Path) -> Lease | None:
     """Read a lease; None if there is none or it cannot be read."""
-    found = _read_bytes(path)
-    if found is None:
+    text = _read_text(path)
+    if not text:
         return None
     try:
-        return Lease(**json.loads(found))
-    except (ValueError, TypeError) as error:
-        log.warning("%s: cannot be read (%s)", path, error)
+        found = Lease(**(parse_object(text) or {}))
+    except TypeError as error:
+        log.warning("%s: is no lease (%s)", path, error)
         return None
+    if not isinstance(found.attempt, int) or number_of(found.lease_seconds) is None:
+        log.warning("%s: is no lease (its numbers are none)", path)
+        return None
+    return found
 
 
-def _read_bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
+def _read_text(path: Path) -> str:
+    """Return what a lease file holds, '' if there is none or it cannot be read; never waits."""
+    text, problem = read_tail(path, _LEASE_BYTES)
+    if problem:
         # A file that vanished from a network file system while it was read is replaced by now.
-        log.warning("%s: cannot be read (%s)", path, error)
-        return None
+        log.warning("%s: %s", path.parent, problem)
+    return text

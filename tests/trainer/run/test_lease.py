@@ -245,10 +245,24 @@ def test_an_attempt_that_died_before_its_first_lease_is_taken_over(
     fence.release()
 
 
-def test_a_damaged_lease_only_costs_the_wait(tmp_path: Path) -> None:
+OTHER_LEASE = '{"attempt": %s, "host": "h", "pid": 1, "token": "", "boot": "", "lease_seconds": %s}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"attempt": ',
+        "[" * 100_000,
+        OTHER_LEASE % ('"9"', "1"),
+        OTHER_LEASE % ("1", "Infinity"),
+        None,  # a pipe, whose reader would wait for ever
+    ],
+)
+def test_a_damaged_lease_only_costs_the_wait(tmp_path: Path, text: str | None) -> None:
     Fence.take(tmp_path, 0.3).release()
-    (tmp_path / "attempt.json").write_text('{"attempt": ')
-    (tmp_path / "attempts/000001").write_text("")
+    for path in (tmp_path / "attempt.json", tmp_path / "attempts/000001"):
+        path.unlink()
+        os.mkfifo(path) if text is None else path.write_text(text)
     fence = Fence.take(tmp_path, 0.3)
     assert fence.attempt == 2
     fence.release()
