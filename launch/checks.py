@@ -169,15 +169,10 @@ def check_slurm(cluster: ClusterConfig) -> list[Check]:
         "Choose another cluster.slurm.partition, or wait.",
         Verdict.bad,
     )
-    text = commands.run(["scontrol", "show", "config"])
-    settings = dict(_setting(line) for line in text.splitlines() if "=" in line)
+    settings = commands.settings()
     version = Check("SLURM", Verdict.good, f"{year}.{month:02d} answers")
-    return [version, nodes, *_check_settings(settings)]
-
-
-def _setting(line: str) -> tuple[str, str]:
-    key, _, value = line.partition("=")
-    return key.strip(), value.strip()
+    arrays = Check("arrays", Verdict.good, f"of up to {commands.max_array(settings)} runs")
+    return [version, nodes, arrays, *_check_settings(settings)]
 
 
 def _check_settings(settings: dict[str, str]) -> list[Check]:

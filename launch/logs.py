@@ -6,7 +6,8 @@ examples:
   kinescale logs runs/smoke-1a2b3c4d5e
   kinescale logs runs/demo/runs/grid-c1e11-w64d2-1a2b3c4d5e --follow
 
-Output of all ranks and of all attempts, and what the launcher did between them.
+Output of all ranks and of all attempts, and what the launcher did between them. Of a job that ended
+before its run began (a module that is missing), what its script said.
 """
 
 import sys
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> int:
     """Parse the command line and print."""
     from launch.local.process import LOG_FILE, tail_text
     from launch.run_folder.runs import find_runs, split_folders
+    from launch.slurm.messages import read_messages
 
     try:
         folders, settings = split_folders(argv, "follow lines")
@@ -57,7 +59,11 @@ def main(argv: list[str]) -> int:
         if not lines.isdigit():
             raise ValueError(f"lines={lines}: must be a whole number of 0 or more. Use 30.")
         path = runs[0].path / LOG_FILE
-        if not path.exists() and settings.get("follow") != "true":
+        said = "" if path.exists() else read_messages(runs[0].path, int(lines))
+        if said:
+            print(f"{path.name} does not exist; what SLURM and the job's script said:")
+            print(clean(said), flush=True)
+        if not path.exists() and not said and settings.get("follow") != "true":
             raise ValueError(f"{path}: does not exist yet: the run has not started. Use --follow.")
         position = path.stat().st_size if path.exists() else 0
         tail = tail_text(path, int(lines)) if int(lines) else ""

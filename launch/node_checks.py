@@ -30,8 +30,8 @@ def probe_nodes(
     """
     out = folder.resolve() / f".doctor-{secrets.token_hex(4)}"
     result = out / "result.json"
-    processes = nodes * max(1, cluster.slurm.gpus_per_node)
-    cluster.slurm.processes_per_node = max(1, cluster.slurm.gpus_per_node)
+    cluster.slurm.processes_per_node = max(1, cluster.slurm.num_gpus)
+    processes = nodes * cluster.slurm.processes_per_node
     argv = [sys.executable, "-m", "trainer.gpu_checks.node", str(result)]
     job = Job("doctor", out, argv, processes, 1.0, result)
     (submitted,) = submit_jobs("doctor", [job], cluster)

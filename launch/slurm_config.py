@@ -1,6 +1,5 @@
 """Schema of a SLURM site and of how jobs are treated there; values live in ``conf/cluster``."""
 
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
@@ -9,20 +8,20 @@ from annotated_types import Ge
 from typing_extensions import Doc
 
 from data.secrets import is_secret_name
+from launch.container_config import ContainerConfig
+from launch.sbatch_words import (
+    OWN_OF_SBATCH,
+    OWN_OF_SRUN,
+    check_line,
+    check_option,
+    check_variable,
+    check_word,
+    parse_gpus,
+    refuse_mixture,
+)
 
 Count = Annotated[int, Ge(1)]
-
-# What sbatch reads on an #SBATCH line as one plain word: no space, quote, hash or backslash. Signs
-# that a shell would act on (& | * in a constraint) are data there: no shell sees these lines.
-_WORD = re.compile(r"[A-Za-z0-9_.,:=@/+&|*()\[\]%!-]*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OPTION = re.compile(r"[a-z][a-z0-9-]+")
-# Options that the launcher itself decides.
-_OWN = {
-    "array", "chdir", "comment", "cpus-per-task", "dependency", "error", "exclude", "export",
-    "input", "job-name", "kill-on-invalid-dep", "nodes", "ntasks", "ntasks-per-node", "open-mode",
-    "output", "requeue", "no-requeue", "signal", "time", "parsable", "wait", "wrap", "uid", "gid",
-}  # fmt: skip
+GPU_OPTIONS = ("gres", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 
 
 class Starter(StrEnum):
@@ -43,28 +42,11 @@ class TimeLimitPolicy(StrEnum):
     chain = "chain"
 
 
-@dataclass
-class ContainerConfig:
-    """A container for the ranks, by pyxis and enroot; no image, no container."""
+class GpuOption(StrEnum):
+    """Which option of sbatch asks for GPUs; gres is known where select/cons_tres is not used."""
 
-    image: Annotated[
-        str,
-        Doc(
-            "As enroot takes it, such as nvcr.io#nvidia/pytorch:25.10-py3 or a .sqsh file; "
-            "empty for no container."
-        ),
-    ] = ""
-    mounts: Annotated[
-        list[str],
-        Doc(
-            "HOST:CONTAINER[:ro] each; the working folder, the data and the runs must be "
-            "among them."
-        ),
-    ] = field(default_factory=list)
-    workdir: Annotated[
-        str, Doc("Where ranks start in it; empty takes the working folder of the submission.")
-    ] = ""
-    python: Annotated[str, Doc("The interpreter in the container.")] = "python3"
+    gpus_per_node = "gpus_per_node"
+    gres = "gres"
 
 
 @dataclass
@@ -80,6 +62,10 @@ class SlurmConfig:
     options: Annotated[
         list[str], Doc("Further sbatch options, as [gres=gpu:h100:8, exclusive].")
     ] = field(default_factory=list)
+    srun_options: Annotated[
+        list[str], Doc("Further options of the srun that starts the ranks, as [mpi=pmix].")
+    ] = field(default_factory=list)
+    comment: Annotated[str, Doc("A line that accounting keeps with each job.")] = ""
     processes_per_node: Annotated[Count, Doc("Ranks that a node holds.")] = 8
     cpus_per_process: Annotated[Count, Doc("Cores of a rank.")] = 1
     gpus_per_node: Annotated[
@@ -90,6 +76,17 @@ class SlurmConfig:
             "for one GPU a process; 0 asks for none."
         ),
     ] = 0
+    gpus: Annotated[
+        str,
+        Doc(
+            "Type and number of a node's GPUs, as h100:8, in the place of gpus_per_node; "
+            "one type in a run."
+        ),
+    ] = ""
+    gpu_option: Annotated[
+        GpuOption,
+        Doc("How sbatch is asked for them; gres where the site does not know gpus-per-node."),
+    ] = GpuOption.gpus_per_node
     memory_gib: Annotated[int, Ge(0), Doc("Memory of a node; 0 leaves it to the partition.")] = 0
     minutes: Annotated[int, Ge(0), Doc("Time limit of a job; 0 leaves it to the partition.")] = 0
     signal_seconds: Annotated[
@@ -109,8 +106,13 @@ class SlurmConfig:
     chain_length: Annotated[Count, Doc("Jobs of a chain.")] = 1
     array_throttle: Annotated[int, Ge(0), Doc("Runs of one array at once; 0 sets no limit.")] = 0
     max_array: Annotated[
-        Count, Doc("The site's MaxArraySize - 1; longer studies become several arrays.")
-    ] = 1000
+        int,
+        Ge(0),
+        Doc(
+            "Most runs of one array; longer studies become several. 0 takes what the controller "
+            "says (MaxArraySize, max_array_tasks)."
+        ),
+    ] = 0
     backoff_seconds: Annotated[
         float, Ge(0), Doc("Wait before the first repetition of a failed run, doubled each time.")
     ] = 5.0
@@ -129,8 +131,14 @@ class SlurmConfig:
         Starter, Doc("What starts the ranks: srun one process each, or srun one torchrun a node.")
     ] = Starter.srun
     container: ContainerConfig = field(default_factory=ContainerConfig)
-    prologue: Annotated[str, Doc("A shell file of the site that every job sources.")] = ""
-    modules: Annotated[list[str], Doc("Modules that are loaded before it.")] = field(
+    prologue: Annotated[
+        str,
+        Doc("A shell file of the site that every job sources first; a line that fails ends it."),
+    ] = ""
+    module_paths: Annotated[
+        list[str], Doc("Folders with modules, for module use, before modules are loaded.")
+    ] = field(default_factory=list)
+    modules: Annotated[list[str], Doc("Modules that every job loads, after the prologue.")] = field(
         default_factory=list
     )
     env: Annotated[list[str], Doc("Variables of every job, as [NAME=value].")] = field(
@@ -147,32 +155,52 @@ class SlurmConfig:
     ] = field(default_factory=list)
     python: Annotated[str, Doc("Interpreter on the nodes; empty takes the one that submits.")] = ""
 
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of a node, 0 for none."""
+        return parse_gpus("cluster.slurm.gpus", self.gpus)[1] if self.gpus else self.gpus_per_node
+
+    @property
+    def gpu_type(self) -> str:
+        """Their type as the site spells it, '' for any."""
+        return parse_gpus("cluster.slurm.gpus", self.gpus)[0] if self.gpus else ""
+
     def check(self) -> None:
         """Raise ValueError on what SLURM would misread, or what must not be written."""
         for key in ("partition", "account", "qos", "constraint", "reservation"):
-            _check_word(f"cluster.slurm.{key}", getattr(self, key))
+            check_word(f"cluster.slurm.{key}", getattr(self, key))
         for node in self.exclude:
-            _check_word("cluster.slurm.exclude", node)
+            check_word("cluster.slurm.exclude", node)
         self._check_options()
         self._check_numbers()
         self._check_environment()
-        for key, text in (("prologue", self.prologue), ("python", self.python)):
-            _check_line(f"cluster.slurm.{key}", text)
-        for text in [*self.modules, *self.container.mounts, self.container.image]:
-            _check_line("cluster.slurm.modules, container", text)
+        for key in ("prologue", "python", "comment"):
+            check_line(f"cluster.slurm.{key}", getattr(self, key))
+        for key in ("modules", "module_paths"):
+            for text in getattr(self, key):
+                check_line(f"cluster.slurm.{key}", text)
+        self.container.check()
 
     def _check_options(self) -> None:
         for option in self.options:
             name, _, value = option.partition("=")
             key = f"cluster.slurm.options={option!r}"
-            if not _OPTION.fullmatch(name) or name in _OWN:
-                raise ValueError(
-                    f"{key}: must be a long sbatch option that the launcher does not set itself. "
-                    "See the other keys of cluster.slurm."
-                )
-            _check_word(key, value)
+            check_option(key, option, "sbatch", OWN_OF_SBATCH)
+            check_word(key, value)
+            if name in GPU_OPTIONS:
+                refuse_mixture(key, value)
+                if self.num_gpus and ("gpu" in value or name != "gres"):
+                    raise ValueError(
+                        f"{key}: asks for GPUs that cluster.slurm.gpus asks for too. Use one."
+                    )
+        for option in self.srun_options:
+            key = f"cluster.slurm.srun_options={option!r}"
+            check_option(key, option, "srun", OWN_OF_SRUN)
+            check_line(key, option)
 
     def _check_numbers(self) -> None:
+        if self.gpus:
+            parse_gpus("cluster.slurm.gpus", self.gpus)
         if self.minutes and self.signal_seconds >= 60 * self.minutes:
             raise ValueError(
                 f"cluster.slurm.signal_seconds={self.signal_seconds}: must be less than the limit "
@@ -188,32 +216,16 @@ class SlurmConfig:
         for setting in self.env:
             name, _, value = setting.partition("=")
             key = f"cluster.slurm.env: {name}"
-            if not _VARIABLE.fullmatch(name):
-                raise ValueError(
-                    f"{key}: must be a variable's name. Use for example NCCL_SOCKET_IFNAME=ib0."
-                )
+            check_variable(key, name, "NCCL_SOCKET_IFNAME=ib0")
             if is_secret_name(name):
                 raise ValueError(
                     f"{key}: would be written into scripts. "
                     f"Use cluster.slurm.pass_env=[{name}] and set it in your shell."
                 )
-            _check_line(key, value)
+            check_line(key, value)
         for name in self.pass_env:
-            if not _VARIABLE.fullmatch(name):
+            if not name.isidentifier() or not name.isascii():
                 raise ValueError(
                     f"cluster.slurm.pass_env={name!r}: must hold names of variables, not values. "
                     "Use for example [WANDB_API_KEY]."
                 )
-
-
-def _check_word(key: str, value: str) -> None:
-    if not _WORD.fullmatch(value):
-        raise ValueError(
-            f"{key}={value!r}: must be one word without spaces, quotes, # and backslashes. "
-            "Use the name as the site spells it."
-        )
-
-
-def _check_line(key: str, value: str) -> None:
-    if not value.isprintable():
-        raise ValueError(f"{key}={value!r}: must be one line of printable text. Use one line.")

@@ -103,13 +103,14 @@ def _submit(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
 
 
 def _show(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
-    """Print the scripts that would be submitted."""
-    from launch.slurm.commands import OLDEST
+    """Print the scripts that would be submitted, without asking a controller."""
+    from launch.slurm.commands import DEFAULT_MAX_ARRAY, OLDEST, Site
     from launch.slurm.plan import make_plans
     from launch.slurm.render import render
 
     root = jobs[0].run_dir.resolve().parent / ".slurm"
-    for plan in make_plans(title, jobs, cluster, OLDEST, root, root / "code", sys.executable):
+    site = Site(OLDEST, DEFAULT_MAX_ARRAY)
+    for plan in make_plans(title, jobs, cluster, site, root, root / "code", sys.executable):
         print(render(plan))
     return 0
 

@@ -59,7 +59,7 @@ def past_jobs(run_dirs: Sequence[Path]) -> dict[Path, PastJob] | None:
 
     None where there is no accounting, or it does not answer.
     """
-    wanted = {run_dir: ids for run_dir in run_dirs if (ids := _ids_of(run_dir))}
+    wanted = {run_dir: ids for run_dir in run_dirs if (ids := ids_of(run_dir))}
     if not wanted or shutil.which("sacct") is None:
         return None
     jobs = sorted({job.split("_")[0] for ids in wanted.values() for job in ids}, key=int)
@@ -94,7 +94,7 @@ def parse_past(text: str) -> dict[str, PastJob]:
     return found
 
 
-def _ids_of(run_dir: Path) -> list[str]:
+def ids_of(run_dir: Path) -> list[str]:
     """Return a run's jobs in the order of their submission, several in a chain."""
     about = read_json(run_dir / SUBMISSION_FILE)
     folder, index = about.get("folder"), about.get("index")

@@ -18,8 +18,32 @@ _FIELDS = ("%F", "%K", "%T", "%j", "%N", "%M", "%r")
 _TRIES, _PAUSE_SECONDS = 5, 1.0
 
 
+DEFAULT_MAX_ARRAY = 1001  # SLURM's own
+# What sbatch says where a person may not have more jobs in the queue now, by their association or
+# quality of service, or where the controller holds no more of anybody's (MaxJobCount).
+_NO_ROOM = re.compile(r"\b(?:Assoc|QOS)\w*Submit\w*Limit\b|temporarily unable to accept job")
+# A person's defaults of these would hide jobs from us.
+_DEFAULTS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")
+
+
 class SlurmError(Refused):
     """The controller does not answer, or refuses."""
+
+
+class NoRoomError(SlurmError):
+    """The queue takes no more jobs now; it may later. of_person: fewer may fit, unlike others'."""
+
+    def __init__(self, text: str, of_person: bool) -> None:
+        super().__init__(text)
+        self.of_person = of_person
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the controller says. version: (year, month). max_array: most runs of one array."""
+
+    version: tuple[int, int]
+    max_array: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +60,37 @@ class QueueEntry:
     name: str
     nodes: str
     reason: str
+
+
+def site() -> Site:
+    """Ask the controller what decides how jobs are submitted. Raises ValueError, SlurmError."""
+    return Site(version(), max_array(settings()))
+
+
+def settings() -> dict[str, str]:
+    """Return the controller's settings as ``scontrol show config`` prints them."""
+    return parse_settings(run(["scontrol", "show", "config"]))
+
+
+def parse_settings(text: str) -> dict[str, str]:
+    """Return key and value of each line that has both."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def max_array(settings: dict[str, str]) -> int:
+    """Return the most runs of one array: SLURM's default where the site does not say.
+
+    Indices run from 0 to MaxArraySize - 1; 0 turns arrays off. A site may allow fewer at once.
+    """
+    wanted = dict(
+        part.split("=", 1)
+        for part in settings.get("SchedulerParameters", "").split(",")
+        if "=" in part
+    )
+    said = [settings.get("MaxArraySize", ""), wanted.get("max_array_tasks", "")]
+    limits = [int(number) for number in said if number.isdecimal()]
+    return max(1, min(limits, default=DEFAULT_MAX_ARRAY))
 
 
 def version() -> tuple[int, int]:
@@ -111,8 +166,14 @@ def run(
     env: dict[str, str] | None = None,
     allow: Iterable[int] = (),
 ) -> str:
-    """Run a command and return what it printed; a controller that is busy is asked again."""
-    error = ""
+    """Run a command and return what it printed; a controller that is busy is asked again.
+
+    env: its variables; None takes ours, without a person's defaults for SLURM's commands. Raises
+    SlurmError, and NoRoomError where the queue takes no more jobs.
+    """
+    if env is None:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(_DEFAULTS)}
+    error, said = "", ""
     for number in range(tries):
         if number:
             time.sleep(_PAUSE_SECONDS * 2 ** (number - 1))
@@ -120,12 +181,17 @@ def run(
             done = subprocess.run(
                 argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=_SECONDS
             )
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as late:
+            # sbatch itself waits for room that the controller lacks, longer than we wait for it.
+            said = (late.stderr or b"").decode("utf-8", errors="replace")
             error = f"no answer in {_SECONDS:.0f} s"
             continue
+        said = done.stderr
         if done.returncode == 0 or done.returncode in allow:
             return done.stdout
         # The last line says what failed, those before it how.
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         error = last.removeprefix(f"{argv[0]}: ")
+    if found := _NO_ROOM.search(said):
+        raise NoRoomError(f"{argv[0]} says {found[0]}", "Limit" in found[0])
     raise SlurmError(f"{argv[0]}: {error}")

@@ -40,10 +40,15 @@ def view(job: str) -> JobView:
 
 
 def parse_view(text: str) -> JobView:
-    """Return the view of a one-line answer of ``scontrol show job``; values hold no spaces."""
+    """Return the view of a one-line answer of ``scontrol show job``.
+
+    Its first words hold no spaces; a comment, which may hold any text, comes after them.
+    """
     lines = text.splitlines()
-    words = [word.partition("=") for word in lines[0].split()] if lines else []
-    found = {key: value for key, _, value in words}
+    found: dict[str, str] = {}
+    for word in lines[0].split() if lines else []:
+        key, _, value = word.partition("=")
+        found.setdefault(key, value)
     return JobView(
         found.get("JobState", ""),
         _seconds(found.get("SubmitTime", "")),

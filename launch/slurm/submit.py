@@ -25,8 +25,8 @@ from launch.run_folder.records import (
 )
 from launch.slurm import commands
 from launch.slurm.commands import QueueEntry, SlurmError
-from launch.slurm.plan import PLAN_FILE, SubmitPlan, make_plans
-from launch.slurm.render import dependency, exported, render
+from launch.slurm.plan import PLAN_FILE, RUNS_FILE, SubmitPlan, make_plans
+from launch.slurm.render import dependency, environment, render
 from launch.slurm.snapshot import describe_code, snapshot, write_code
 
 SCRIPT = "job.sh"
@@ -54,7 +54,7 @@ def submit_jobs(title: str, jobs: Sequence[Job], cluster: ClusterConfig) -> list
     """
     if not jobs:
         return []
-    version = commands.version()
+    site = commands.site()
     root = jobs[0].run_dir.resolve().parent / _FOLDER
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root / ".lock"):
@@ -65,7 +65,7 @@ def submit_jobs(title: str, jobs: Sequence[Job], cluster: ClusterConfig) -> list
             code = snapshot(root)
             _prepare_runs(missing, code)
             python = cluster.slurm.python or sys.executable
-            for plan in make_plans(title, missing, cluster, version, root, code, python):
+            for plan in make_plans(title, missing, cluster, site, root, code, python):
                 for task, submitted in zip(plan.tasks, _submit_plan(plan), strict=True):
                     match = next(j for j in missing if j.run_dir.resolve() == task.run_dir)
                     found[match.run_dir] = submitted
@@ -112,6 +112,7 @@ def _submit_plan(plan: SubmitPlan) -> list[Submitted]:
     refuse_secrets({"cluster.slurm": script}, os.environ)
     plan.folder.mkdir(parents=True)
     write_json(plan.folder / PLAN_FILE, plan.to_dict())
+    write_text(plan.folder / RUNS_FILE, "".join(f"{task.run_dir}\n" for task in plan.tasks))
     write_text(plan.folder / SCRIPT, script)
     for index, task in enumerate(plan.tasks):
         about = {"job_name": plan.job_name, "index": index, "folder": str(plan.folder)}
@@ -129,8 +130,8 @@ def _submit_plan(plan: SubmitPlan) -> list[Submitted]:
 
 def _submit_once(plan: SubmitPlan, earlier: Sequence[str]) -> str:
     """Call sbatch until it is known that the job exists; return its id."""
-    # sbatch itself gets no other variable either, so that none can travel with the job.
-    env = {name: os.environ[name] for name in exported(plan) if name in os.environ}
+    # sbatch itself gets no other variable, since all of its own travel with the job.
+    env = environment(plan, os.environ)
     arguments = dependency(plan, earlier[-1] if earlier else "")
     error: SlurmError | None = None
     for _ in range(_TRIES):

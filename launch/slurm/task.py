@@ -142,7 +142,8 @@ class Supervisor:
         return jobs.JobView()
 
     def _run_ranks(self, port: int, ended: int) -> int:
-        command = ["srun", *self.plan["srun"], self.plan["rank_python"]]
+        container = self.plan["container"]
+        command = ["srun", *self.plan["srun"], *container, self.plan["rank_python"]]
         command += ["-m", "launch.slurm.rank", self.plan["starter"], *self._program()]
         settings = {
             "MASTER_ADDR": os.environ.get("SLURMD_NODENAME", "127.0.0.1"),
@@ -151,7 +152,12 @@ class Supervisor:
             "KINESCALE_PER_NODE": os.environ.get("SLURM_NTASKS_PER_NODE", "1").split("(")[0],
         }
         say(f"{self.job} on {os.environ.get('SLURM_JOB_NODELIST')}: {self.task['argv']}")
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, **settings})
+        environ = {**os.environ, **settings}
+        if container:
+            # Else what the image sets goes first. Not as arguments, which other users can see.
+            kept = [name for name in (*self.plan["container_names"], *settings) if name in environ]
+            environ |= {f"APPTAINERENV_{name}": environ[name] for name in kept}
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ)
         watch = _Watch(self.run_dir, self.plan["silent_seconds"])
         self._forwarded, deadline = False, float("inf")
         while True:

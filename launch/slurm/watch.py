@@ -15,6 +15,7 @@ from launch.local.run import Outcome, Status, catch_signals
 from launch.run_folder.records import read_launches
 from launch.slurm import commands
 from launch.slurm.commands import QueueEntry, SlurmError
+from launch.slurm.messages import read_messages
 from launch.slurm.submit import entry_of, submit_jobs
 
 # Polls for which a run may be in neither queue nor done: a file server shows its result later.
@@ -156,7 +157,8 @@ def _failed(job: Job) -> Outcome:
     records = read_launches(job.run_dir)
     ends = [r for r in records if r["event"] == "end"]
     if not records:
-        reason = "left the queue before it started; see the submission's folder"
+        said = read_messages(job.run_dir, 1)
+        reason = f"left the queue before it started{': ' * bool(said)}{said}"
     elif records[-1]["event"] == "start" or not ends:
         reason = "left the queue while it ran: cancelled, or its node was lost"
     else:

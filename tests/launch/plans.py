@@ -6,10 +6,11 @@ from pathlib import Path
 
 from launch.config import ClusterConfig, ClusterKind
 from launch.local.process import Job
+from launch.slurm.commands import Site
 from launch.slurm.plan import SubmitPlan, make_plans
 from launch.slurm_config import SlurmConfig
 
-OLD, NEW = (22, 5), (25, 5)
+OLD, NEW = Site((22, 5), 1001), Site((25, 5), 1001)
 
 
 def make_cluster(retries: int = 3, **site: object) -> ClusterConfig:
@@ -26,7 +27,7 @@ def make_job(run_dir: Path, processes: int = 1, cost: float = 1.0) -> Job:
 def make_plan(
     root: Path,
     names: tuple[str, ...] = ("a",),
-    version: tuple[int, int] = OLD,
+    asked: Site = OLD,
     processes: int = 1,
     title: str = "study",
     **site: object,
@@ -34,7 +35,7 @@ def make_plan(
     """Return the plan of runs of one shape."""
     jobs = [make_job(root / name, processes) for name in names]
     code, cluster = root / ".slurm" / "code", make_cluster(**site)
-    (plan,) = make_plans(title, jobs, cluster, version, root / ".slurm", code, sys.executable)
+    (plan,) = make_plans(title, jobs, cluster, asked, root / ".slurm", code, sys.executable)
     return plan
 
 

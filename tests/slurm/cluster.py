@@ -11,8 +11,10 @@ killed process left of its cluster, ``stop_abandoned`` stops.
 
 import json
 import os
+import re
 import shutil
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Callable
@@ -66,9 +68,12 @@ SlurmctldTimeout=30
 EpilogMsgTime=0
 UnkillableStepTimeout=20
 MaxArraySize=2001
-NodeName=n[1-{nodes}] NodeAddr={subnet}.[1-{nodes}] CPUs={cpus} RealMemory=4096 State=UNKNOWN
+GresTypes=gpu
+NodeName=n[1-{nodes}] NodeAddr={subnet}.[1-{nodes}] CPUs={cpus} \\
+  RealMemory=4096 Gres=gpu:h100:8 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=spot Nodes=ALL MaxTime=7-0 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=gpu Nodes=ALL MaxTime=7-0 State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=shut Nodes=ALL MaxTime=7-0 State=DOWN
 """
 
@@ -198,6 +203,14 @@ class Cluster:
         self("slurmctld", "-f", str(self._config))
         wait_until(lambda: "is UP" in self("scontrol", "ping", check=False), 30, "slurmctld")
 
+    def change(self, key: str, value: str) -> None:
+        """Set a key of the configuration that stands there, for a controller started anew."""
+        text, count = re.subn(rf"(?m)^{key}=.*$", f"{key}={value}", self._config.read_text())
+        assert count == 1, key
+        self.kill_controller()
+        self._config.write_text(text)
+        self.start_controller()
+
     def kill_controller(self) -> None:
         """End the controller as a crash would."""
         self._kill(self.root / "run" / "slurmctld.pid")
@@ -280,9 +293,15 @@ class Cluster:
         if self.accounting:
             lines = ("slurmdbd", f"AccountingStorageHost={values['host']}",
                      f"AccountingStoragePort={self._accounts_port}",
-                     f"AccountingStoragePass={self.root}/run/munge.sock")  # fmt: skip
+                     f"AccountingStoragePass={self.root}/run/munge.sock",
+                     "AccountingStorageEnforce=associations,limits")  # fmt: skip
             values["accounting"] = "accounting_storage/" + "\n".join(lines)
         self._config.write_text(CONFIG.format(**values))
+        # GPUs that nothing is written to: what is asked for is tested, not what is given.
+        for i in range(8):
+            os.mknod(self.root / f"gpu{i}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        devices = f"Name=gpu Type=h100 File={self.root}/gpu[0-7]\n"
+        (self.root / "gres.conf").write_text(devices)
         (self.root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
 
     def _start_munge(self) -> None:
@@ -322,7 +341,8 @@ class Cluster:
         self("slurmdbd")
         known = ("sacctmgr", "--immediate", "add", "cluster", "kinescale")
         wait_until(lambda: "Adding" in self(*known, check=False), 60, "slurmdbd")
-        self("sacctmgr", "--immediate", "add", "account", "lab", "cluster=kinescale", check=False)
+        for what in (["account", "lab", "cluster=kinescale"], ["user", "root", "account=lab"]):
+            self("sacctmgr", "--immediate", "add", *what, check=False)
 
     def _add_network(self) -> None:
         self("ip", "link", "add", self._tag, "type", "bridge")

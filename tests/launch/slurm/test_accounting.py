@@ -112,4 +112,4 @@ def test_accounting_speaks_where_the_folder_is_silent(tmp_path: Path) -> None:
 
 def test_ids_that_are_no_numbers_are_not_asked_for(tmp_path: Path) -> None:
     run = submitted(tmp_path, "one", ["10", "²", "1" * 5000, "-1"], 0)
-    assert accounting._ids_of(run) == ["10", "10_0"]
+    assert accounting.ids_of(run) == ["10", "10_0"]

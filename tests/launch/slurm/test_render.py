@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from launch.config import compose_cluster, split_overrides
+from launch.container_config import ContainerConfig, ContainerKind
 from launch.slurm.nccl import NCCL_SETTINGS
 from launch.slurm.plan import make_plans, shape_of, slug
-from launch.slurm.render import dependency, exported, render
-from launch.slurm_config import ContainerConfig, Starter, TimeLimitPolicy
+from launch.slurm.render import dependency, environment, render
+from launch.slurm_config import GpuOption, Starter, TimeLimitPolicy
 
 from ..plans import NEW, OLD, make_cluster, make_job, make_plan, parse_options
 
@@ -132,7 +133,7 @@ def test_keys_are_handed_over_by_name_and_never_written(tmp_path, monkeypatch):
     plan = make_plan(tmp_path, pass_env=["WANDB_API_KEY"])
     text = render(plan) + json.dumps(plan.to_dict())
     assert "0123456789abcdef" not in text
-    assert "WANDB_API_KEY" in parse_options(render(plan))["export"].split(",")
+    assert environment(plan, {"WANDB_API_KEY": "x", "HF_TOKEN": "y"}) == {"WANDB_API_KEY": "x"}
     with pytest.raises(ValueError, match=r"Use cluster.slurm.pass_env=\[HF_TOKEN\]"):
         make_cluster(env=["HF_TOKEN=hf_abc"])
     with pytest.raises(ValueError, match="must hold names of variables, not values"):
@@ -141,14 +142,89 @@ def test_keys_are_handed_over_by_name_and_never_written(tmp_path, monkeypatch):
 
 def test_no_more_than_a_short_list_of_variables_leaves_the_shell(tmp_path):
     plan = make_plan(tmp_path)
-    assert len(exported(plan)) < 10
-    assert not {"ALL", "NONE"} & set(exported(plan))
-    assert parse_options(render(plan))["export"] == ",".join(exported(plan))
+    shell = {"HOME": "/h", "PATH": "/bin", "HF_TOKEN": "k", "BASH_ENV": "/x", "SLURM_JOB_ID": "1"}
+    assert environment(plan, shell) == {"HOME": "/h", "PATH": "/bin"}
+    # ALL of these few: a list of names would load the login environment beside them.
+    assert parse_options(render(plan))["export"] == "ALL"
+
+
+def test_a_persons_defaults_for_sbatch_count_where_the_config_says_nothing(tmp_path):
+    shell = {
+        "SBATCH_ACCOUNT": "mine", "SBATCH_TIMELIMIT": "30", "SBATCH_QOS": "low",
+        "SBATCH_EXPORT": "NONE", "SBATCH_GET_USER_ENV": "1", "SBATCH_ARRAY_INX": "0-9",
+        "SBATCH_OUTPUT": "/tmp/x", "SBATCH_CLUSTERS": "other", "SBATCH_NO_REQUEUE": "1",
+        "SBATCH_GRES": "gpu:1", "SBATCH_MEM_PER_CPU": "1G",
+    }  # fmt: skip
+    none = environment(make_plan(tmp_path / "a"), shell)
+    assert set(none) == {
+        "SBATCH_ACCOUNT", "SBATCH_TIMELIMIT", "SBATCH_QOS", "SBATCH_GRES", "SBATCH_MEM_PER_CPU"
+    }  # fmt: skip
+    full = {"account": "ours", "minutes": 60, "gpus_per_node": 8, "memory_gib": 9}
+    assert environment(make_plan(tmp_path / "b", **full), shell) == {"SBATCH_QOS": "low"}
+
+
+@pytest.mark.parametrize("text", ['say "a"', "a\\b\\", "a  'b' #c", "$(touch pwned) %j ü"])
+def test_a_comment_may_hold_any_line(tmp_path, text):
+    options = parse_options(render(make_plan(tmp_path, comment=text)))
+    assert options["comment"] == text
+    assert options.keys() == {*parse_options(render(make_plan(tmp_path))), "comment"}
+
+
+@pytest.mark.parametrize(
+    ("site", "processes", "option"),
+    [
+        ({"gpus": "h100:8"}, 16, ("gpus-per-node", "h100:8")),
+        ({"gpus": "h100:8", "gpus_per_node": 4}, 2, ("gpus-per-node", "h100:2")),
+        ({"gpus": "nvidia_a100-sxm4-80gb:4"}, 8, ("gpus-per-node", "nvidia_a100-sxm4-80gb:4")),
+        ({"gpus": "8", "gpu_option": GpuOption.gres}, 8, ("gres", "gpu:8")),
+        ({"gpus": "h100:8", "gpu_option": GpuOption.gres}, 8, ("gres", "gpu:h100:8")),
+    ],
+)
+def test_gpus_are_asked_for_with_their_type(tmp_path, site, processes, option):
+    plan = make_plan(tmp_path, processes=processes, **site)
+    assert option in parse_options(render(plan)).items()
+    assert "NCCL_DEBUG" in plan.environment
+
+
+@pytest.mark.parametrize(
+    ("site", "words"),
+    [
+        ({"gpus": "h100:4,a100:4"}, "must name one type of GPU.*names a100 and h100. Use one"),
+        ({"options": ["gres=gpu:h100:4,nvme:1,gpu:a100:4"]}, "must name one type of GPU"),
+        ({"options": ["gpus-per-node=h100:4,l40:4"]}, "must name one type of GPU"),
+        ({"gpus": "h100"}, "must be TYPE:NUMBER or NUMBER"),
+        ({"gpus": "h100:0"}, "must be TYPE:NUMBER or NUMBER"),
+        ({"gpus": "h100:8 --uid=0"}, "must be TYPE:NUMBER or NUMBER"),
+        ({"gpus": "8", "options": ["gres=gpu:8"]}, "asks for GPUs that cluster.slurm.gpus asks"),
+        ({"srun_options": ["export=NONE"]}, "must be a long srun option"),
+        ({"srun_options": ["-w n1"]}, "must be a long srun option"),
+        ({"srun_options": ["mpi=a\nb"]}, "must be one line"),
+        ({"comment": "a\n#SBATCH --uid=0"}, "must be one line"),
+        ({"module_paths": ["a\nb"]}, "must be one line"),
+        ({"container": ContainerConfig(mounts=["/a,/b:/c"])}, "must hold no comma"),
+        ({"container": ContainerConfig(mounts=["/a"])}, "must be HOST:CONTAINER"),
+        ({"container": ContainerConfig(env=["A=b"])}, "must be a variable's name"),
+    ],
+)
+def test_what_slurm_or_a_container_would_misread_is_refused(site, words):
+    with pytest.raises(ValueError, match=words):
+        make_cluster(**site)
+
+
+def test_other_resources_go_beside_gpus(tmp_path):
+    plan = make_plan(tmp_path, gpus="h100:8", options=["gres=nvme:1"])
+    assert parse_options(render(plan)).items() >= {("gres", "nvme:1"), ("gpus-per-node", "h100:1")}
+
+
+def test_options_of_srun_are_arguments_that_no_shell_reads(tmp_path):
+    plan = make_plan(tmp_path, srun_options=["mpi=pmix", "cpu-bind=map_cpu:0,1; touch pwned"])
+    assert plan.to_dict()["srun"][-2:] == ["--mpi=pmix", "--cpu-bind=map_cpu:0,1; touch pwned"]
+    assert "pmix" not in render(plan)
 
 
 def test_newer_versions_get_newer_options(tmp_path):
-    assert "--oom-kill-step=1" not in make_plan(tmp_path, version=OLD).to_dict()["srun"]
-    assert "--oom-kill-step=1" in make_plan(tmp_path, version=NEW).to_dict()["srun"]
+    assert "--oom-kill-step=1" not in make_plan(tmp_path, asked=OLD).to_dict()["srun"]
+    assert "--oom-kill-step=1" in make_plan(tmp_path, asked=NEW).to_dict()["srun"]
     # Since 22.05 srun does not take it from the job.
     assert "--cpus-per-task=2" in make_plan(tmp_path, cpus_per_process=2).to_dict()["srun"]
 
@@ -166,7 +242,34 @@ def test_a_container_is_for_the_ranks_alone(tmp_path):
     assert "--container-image=a b.sqsh" in srun  # one argument: no shell splits it
     assert "--container-mounts=/data:/data:ro,/runs:/runs" in srun
     assert plan.to_dict()["rank_python"] == "python3"
+    assert plan.to_dict()["container"] == []
     assert "sqsh" not in render(plan)
+
+
+def test_what_the_launcher_sets_goes_before_what_an_image_sets(tmp_path):
+    container = ContainerConfig("x", env=["MY_FLAG"])
+    site = {"pass_env": ["WANDB_API_KEY"], "env": ["A=b"], "gpus_per_node": 8}
+    (option,) = [
+        word.partition("=")[2]
+        for word in make_plan(tmp_path, container=container, **site).to_dict()["srun"]
+        if word.startswith("--container-env=")
+    ]
+    wanted = {"PYTHONPATH", "NCCL_DEBUG", "A", "WANDB_API_KEY", "MY_FLAG", "MASTER_ADDR"}
+    assert wanted < set(option.split(","))
+
+
+def test_apptainer_is_a_program_between_srun_and_the_interpreter(tmp_path):
+    container = ContainerConfig(
+        "/images/a b;c.sif", ["/data:/data:ro", "/it's:/runs"], kind=ContainerKind.apptainer
+    )
+    found = make_plan(tmp_path, container=container, gpus="a100:4", env=["A=b"]).to_dict()
+    assert found["container"] == [
+        "apptainer", "exec", "--nv", f"--pwd={Path.cwd()}", "--bind=/data:/data:ro",
+        "--bind=/it's:/runs", "/images/a b;c.sif",
+    ]  # fmt: skip
+    assert not [word for word in found["srun"] if word.startswith("--container")]
+    assert {"A", "PYTHONPATH"} < set(found["container_names"])
+    assert "--nv" not in make_plan(tmp_path / "cpu", container=container).to_dict()["container"]
 
 
 def test_modules_and_the_prologue_come_before_the_job(tmp_path):

@@ -27,13 +27,12 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "planted-aws-0123456789abcdef",
     "PGPASSWORD": "planted-pg-0123456789abcdef",
 }
-# sbatch runs the script at once, with what it would hand over: the variables of --export.
+# sbatch runs the script at once, with what it hands over: all that it has.
 SBATCH = """#!/bin/bash
 [ "$1" = --version ] && { echo slurm 23.11.4; exit; }
 env > "$RECORD/sbatch-environment"
-names=$(sed -n 's/^#SBATCH --export=//p' "${!#}" | tr , ' ')
-kept=(); for name in $names; do [ -n "${!name-}" ] && kept+=("$name=${!name}"); done
-env -i "${kept[@]}" RECORD="$RECORD" SLURM_JOB_ID=7 SLURM_NTASKS=1 SLURM_NTASKS_PER_NODE=1 \\
+grep -qx '#SBATCH --export=ALL' "${!#}" || exit 1
+env SLURM_JOB_ID=7 SLURM_NTASKS=1 SLURM_NTASKS_PER_NODE=1 \\
   SLURM_JOB_NODELIST=n1 SLURMD_NODENAME=localhost bash "${!#}" >"$RECORD/job-output" 2>&1
 echo 7
 """
