@@ -107,6 +107,7 @@ def test_the_queue_and_a_job_are_read_as_slurm_prints_them():
     assert view.submitted > 0
     assert view.preempted == 0
     assert parse_view("") == JobView()
+    assert parse_view("JobState=RUNNING Comment=a JobState=FAILED Restarts=9").state == "RUNNING"
 
 
 def test_versions_are_read_in_both_spellings():
