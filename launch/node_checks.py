@@ -35,6 +35,9 @@ def probe_nodes(
     argv = [sys.executable, "-m", "trainer.gpu_checks.node", str(result)]
     job = Job("doctor", out, argv, processes, 1.0, result)
     (submitted,) = submit_jobs("doctor", [job], cluster)
+    if submitted.waits:
+        remedy = "Wait until fewer of your jobs are in the queue."
+        return [Check("probe of nodes", Verdict.bad, submitted.waits, remedy)], []
     print(f"probing {nodes} nodes as job {submitted.job}, log in {out / LOG_FILE}", file=sys.stderr)
     deadline = time.monotonic() + seconds
     while not result.exists():

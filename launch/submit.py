@@ -13,12 +13,15 @@ examples:
 
 Prints one line a run and returns; `kinescale status` shows what becomes of them. Submitting
 twice is harmless: what is finished or in the queue is left alone. A run that was cancelled starts
-again. dry=true prints the script (here: the command), starts nothing and leaves nothing behind.
+again. Where the queue takes no more of your jobs now (MaxSubmitJobs), it waits, and goes on as the
+queue empties. dry=true prints the script (here: the command), starts nothing and leaves nothing
+behind.
 Keys: docs/config.md; clusters: launch/conf/cluster.
 """
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from launch.config import ClusterConfig
     from launch.local.process import Job
     from launch.run_folder.reader import Facts
+    from launch.slurm.submit import Submitted
 
 
 def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
@@ -90,16 +94,28 @@ def _job(folder: Path, argv: list[str], processes: int, goal: tuple[str, float])
 
 
 def _submit(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
-    from launch.slurm.submit import submit_jobs
+    from launch.slurm.room import Submission
 
-    fresh = 0
-    for found in submit_jobs(title, jobs, cluster):
-        what = "submitted" if found.fresh else "in the queue already" if found.job else "finished"
-        print(f"{found.run_dir}  {what}{' as ' if found.job else ''}{found.job}")
-        fresh += found.fresh
+    submission, fresh, told = Submission(title, jobs, cluster), 0, False
+    while True:
+        for found in submission.advance():
+            print(_describe(found), flush=True)
+            fresh += found.fresh
+        if not submission.num_waiting:
+            break
+        if not told:
+            print(submission.describe(), file=sys.stderr)
+        told = True
+        time.sleep(cluster.poll_seconds)
     print(f"{fresh} of {len(jobs)} runs submitted. See: kinescale status "
           f"{jobs[0].run_dir if len(jobs) == 1 else jobs[0].run_dir.parent}")  # fmt: skip
     return 0
+
+
+def _describe(found: "Submitted") -> str:
+    what = "submitted" if found.fresh else "in the queue already" if found.job else "finished"
+    note = f"; {found.note}" if found.note else ""
+    return f"{found.run_dir}  {what}{' as ' if found.job else ''}{found.job}{note}"
 
 
 def _show(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:

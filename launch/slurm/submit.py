@@ -7,6 +7,7 @@ between, asks the queue for that name: it tells whether the job exists.
 
 import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ from launch.run_folder.records import (
     read_json,
 )
 from launch.slurm import commands
-from launch.slurm.commands import QueueEntry, SlurmError
-from launch.slurm.plan import PLAN_FILE, RUNS_FILE, SubmitPlan, make_plans
+from launch.slurm.commands import NoRoomError, QueueEntry, SlurmError
+from launch.slurm.plan import PLAN_FILE, RUNS_FILE, SubmitPlan, Task, make_plans, part_of
 from launch.slurm.render import dependency, environment, render
 from launch.slurm.snapshot import describe_code, snapshot, write_code
 
@@ -38,19 +39,25 @@ _TRIES = 5
 class Submitted:
     """What became of a run that was to be submitted.
 
-    job: its id, such as 12 or 12_3; '' when it is finished. fresh: whether this call submitted it.
+    job: its id, such as 12 or 12_3; '' when it is finished, or waits for room in the queue. fresh:
+    whether this call submitted it. waits: why it could not be submitted yet. note: what else a
+    person should know.
     """
 
     name: str
     run_dir: Path
     job: str
     fresh: bool
+    waits: str = ""
+    note: str = ""
 
 
 def submit_jobs(title: str, jobs: Sequence[Job], cluster: ClusterConfig) -> list[Submitted]:
     """Submit what is neither finished nor in the queue; return all, in the order of ``jobs``.
 
-    Raises ValueError for what cannot be submitted, SlurmError when the controller does not answer.
+    Where a person may not have so many jobs, those that cost most go first, and the others say that
+    they wait; see room.py. Raises ValueError for what cannot be submitted, SlurmError when the
+    controller does not answer.
     """
     if not jobs:
         return []
@@ -65,10 +72,12 @@ def submit_jobs(title: str, jobs: Sequence[Job], cluster: ClusterConfig) -> list
             code = snapshot(root)
             _prepare_runs(missing, code)
             python = cluster.slurm.python or sys.executable
+            folders = {job.run_dir.resolve(): job.run_dir for job in missing}
+            full = ""
             for plan in make_plans(title, missing, cluster, site, root, code, python):
-                for task, submitted in zip(plan.tasks, _submit_plan(plan), strict=True):
-                    match = next(j for j in missing if j.run_dir.resolve() == task.run_dir)
-                    found[match.run_dir] = submitted
+                for submitted in _submit_what_fits(plan, full):
+                    found[folders[submitted.run_dir]] = submitted
+                    full = full or submitted.waits
     done = [found[job.run_dir] for job in jobs]
     return [submitted for submitted in done if submitted is not None]
 
@@ -106,8 +115,30 @@ def _prepare_runs(jobs: Sequence[Job], code: Path) -> None:
         (job.run_dir / CANCELLED_FILE).unlink(missing_ok=True)
 
 
+def _submit_what_fits(plan: SubmitPlan, full: str) -> list[Submitted]:
+    """Submit a plan, or in parts as much of it as the queue has room for.
+
+    full: why nothing more fits, if that is known. How many jobs a person may have is not asked for:
+    there are limits of users, accounts and partitions, each on its own or shared.
+    """
+    if full:
+        return [Submitted(task.name, task.run_dir, "", False, full) for task in plan.tasks]
+    try:
+        return _submit_plan(plan)
+    except NoRoomError as error:
+        reason = str(error)
+        if len(plan.tasks) == 1 or not error.of_person:
+            return _submit_what_fits(plan, reason)
+    half = (len(plan.tasks) + 1) // 2
+    first = _submit_what_fits(part_of(plan, plan.tasks[:half]), "")
+    return first + _submit_what_fits(part_of(plan, plan.tasks[half:]), first[-1].waits)
+
+
 def _submit_plan(plan: SubmitPlan) -> list[Submitted]:
-    """Write down what is about to happen, let it happen, write down that it did."""
+    """Write down what is about to happen, let it happen, write down that it did.
+
+    Raises NoRoomError, after which nothing of it is left.
+    """
     script = render(plan)
     refuse_secrets({"cluster.slurm": script}, os.environ)
     plan.folder.mkdir(parents=True)
@@ -117,15 +148,35 @@ def _submit_plan(plan: SubmitPlan) -> list[Submitted]:
     for index, task in enumerate(plan.tasks):
         about = {"job_name": plan.job_name, "index": index, "folder": str(plan.folder)}
         write_json(task.run_dir / SUBMISSION_FILE, about)
-    ids: list[str] = []
-    for _ in range(plan.cluster.slurm.chain_length):
-        ids.append(_submit_once(plan, ids))
-        write_json(plan.folder / JOB_FILE, {"ids": ids, "job_name": plan.job_name})
+    ids, note = _submit_chain(plan)
     single = len(plan.tasks) == 1
     return [
-        Submitted(t.name, t.run_dir, ids[0] if single else f"{ids[0]}_{i}", True)
+        Submitted(t.name, t.run_dir, ids[0] if single else f"{ids[0]}_{i}", True, note=note)
         for i, t in enumerate(plan.tasks)
     ]
+
+
+def _submit_chain(plan: SubmitPlan) -> tuple[list[str], str]:
+    """Submit the links of a chain, one without a chain; return their ids, and a note on them."""
+    ids: list[str] = []
+    links = plan.cluster.slurm.chain_length
+    for _ in range(links):
+        try:
+            ids.append(_submit_once(plan, ids))
+        except NoRoomError as error:
+            if not ids:
+                _forget(plan.folder, plan.tasks)
+                raise
+            return ids, f"{len(ids)} of {links} links of its chain, {error}. Submit it again later."
+        write_json(plan.folder / JOB_FILE, {"ids": ids, "job_name": plan.job_name})
+    return ids, ""
+
+
+def _forget(folder: Path, tasks: Sequence[Task]) -> None:
+    """Remove what was written for a submission that the queue has refused."""
+    for task in tasks:
+        (task.run_dir / SUBMISSION_FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def _submit_once(plan: SubmitPlan, earlier: Sequence[str]) -> str:
@@ -143,6 +194,8 @@ def _submit_once(plan: SubmitPlan, earlier: Sequence[str]) -> str:
         made = {e.job.split("_")[0] for e in commands.queue([plan.job_name])} - set(earlier)
         if made:
             return made.pop()
+        if isinstance(error, NoRoomError):
+            raise error
         if not _may_pass(str(error)):
             break
     raise SlurmError(f"{plan.folder / SCRIPT}: could not be submitted: {error}")

@@ -16,7 +16,8 @@ from launch.run_folder.records import read_launches
 from launch.slurm import commands
 from launch.slurm.commands import QueueEntry, SlurmError
 from launch.slurm.messages import read_messages
-from launch.slurm.submit import entry_of, submit_jobs
+from launch.slurm.room import Submission
+from launch.slurm.submit import entry_of
 
 # Polls for which a run may be in neither queue nor done: a file server shows its result later.
 _MISSING_POLLS = 3
@@ -27,6 +28,7 @@ class _Watched:
     job: Job
     flops_before: float
     flops: float = 0.0
+    submitted: bool = False
     running: bool = False
     held: bool = False
     missing: int = 0
@@ -42,8 +44,9 @@ def run_in_queue(
     """Submit what is missing and wait until all have ended; outcomes in the order of ``jobs``.
 
     SIGINT or SIGTERM ends the waiting, not the jobs: those that are not done count as interrupted.
+    Runs for which the queue has no room wait here, and are submitted as it empties.
     Raises ValueError for what cannot be submitted, SlurmError when the controller is away while
-    submitting; afterwards it is waited for.
+    submitting for the first time; afterwards it is waited for.
     """
     watcher = _Watcher(title, jobs, cluster, on_progress)
     with catch_signals(watcher.stop):
@@ -58,9 +61,10 @@ class _Watcher:
         cluster: ClusterConfig,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._title, self._cluster, self._on_progress = title, cluster, on_progress
+        self._cluster, self._on_progress = cluster, on_progress
         self._runs = [_Watched(job, read_done(job)) for job in jobs]
         self._begun, self._stopped, self._away = time.monotonic(), False, False
+        self._submission = Submission(title, jobs, cluster)
 
     def stop(self) -> None:
         """End the waiting; runs inside a signal handler."""
@@ -68,24 +72,36 @@ class _Watcher:
 
     def run(self) -> list[Outcome]:
         """Submit, then look at the queue until everything has ended."""
-        fresh = 0
-        done = submit_jobs(self._title, [run.job for run in self._runs], self._cluster)
-        for run, submitted in zip(self._runs, done, strict=True):
-            fresh += submitted.fresh
-            if not submitted.job:
-                run.outcome = Outcome(run.job.name, Status.skipped)
-        waiting = sum(run.outcome is None for run in self._runs)
-        self._report(f"submitted {fresh} runs, {waiting - fresh} were in the queue already")
+        self._submit()
         while not self._stopped and any(run.outcome is None for run in self._runs):
-            self._look()
+            self._go_on()
             self._report()
             time.sleep(self._cluster.poll_seconds)
         if self._stopped:
             self._report("stopped watching: the queue keeps its jobs; kinescale cancel ends them")
         return [r.outcome or Outcome(r.job.name, Status.interrupted) for r in self._runs]
 
-    def _look(self) -> None:
+    def _submit(self) -> None:
+        """Submit what the queue has room for, and say so."""
+        had_room = not self._submission.waits
+        found = {submitted.run_dir.resolve(): submitted for submitted in self._submission.advance()}
+        for run in self._runs:
+            if submitted := found.get(run.job.run_dir.resolve()):
+                run.submitted = True
+                if not submitted.job:
+                    run.outcome = Outcome(run.job.name, Status.skipped)
+        if found:
+            fresh = sum(submitted.fresh for submitted in found.values())
+            there = sum(bool(s.job) and not s.fresh for s in found.values())
+            notes = sorted({submitted.note for submitted in found.values() if submitted.note})
+            told = [f"submitted {fresh} runs, {there} were in the queue already", *notes]
+            self._report("; ".join(told))
+        if had_room and self._submission.num_waiting:
+            self._report(self._submission.describe())
+
+    def _go_on(self) -> None:
         try:
+            self._submit()
             entries = commands.queue()
         except SlurmError as error:
             if not self._away:
@@ -94,7 +110,7 @@ class _Watcher:
             return
         self._away = False
         for run in self._runs:
-            if run.outcome is None:
+            if run.outcome is None and run.submitted:
                 self._settle(run, entry_of(run.job.run_dir, entries))
 
     def _settle(self, run: _Watched, entry: QueueEntry | None) -> None:
