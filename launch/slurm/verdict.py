@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.shell import USER_ERROR
 from launch.slurm.job import JobView
 
 GIVE_UP = "give up"
+WRONG = "exit status 2: something must be mended first, its log says what"
 _ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING")
 
 
@@ -64,6 +66,8 @@ class Ending:
             return cls("stopped", "a signal", status)
         if signs.code == 0:
             return cls("failed", "exited 0 without its result", 1)
+        if signs.code == USER_ERROR:
+            return cls("failed", WRONG, status)
         return cls("failed", f"srun ended with {signs.code}", status)
 
 
@@ -74,6 +78,8 @@ def judge(ending: Ending, failures: int, retries: int, chain: bool) -> str:
     """
     if ending.outcome in ("done", "cancelled"):
         return "nothing"
+    if ending.reason == WRONG:
+        return GIVE_UP  # it would end so again
     preempted = ending.reason == "preempted"
     if failures > retries and not preempted:
         return GIVE_UP

@@ -76,13 +76,16 @@ def test_preempted_runs_save_are_queued_again_and_go_on_where_they_were(
     assert max(seen.values()) <= 4
 
 
-def test_a_failed_run_starts_again_at_once_and_gives_up_in_the_end(
+def test_a_failed_run_starts_again_at_once_and_gives_up_in_the_end_unless_it_is_wrong(
     idle: Cluster, tmp_path: Path
 ) -> None:
     bad = make_job(tmp_path, "bad", "import sys; sys.exit(3)")
     good = make_job(tmp_path, "good", SHORT, seconds=0.0)
-    found = run_on(site(retries=1, backoff_seconds=0.1), "x", [bad, good])
-    assert [outcome.status for outcome in found] == [Status.failed, Status.done]
+    wrong = make_job(tmp_path, "wrong", "import sys; sys.exit(2)")
+    found = run_on(site(retries=1, backoff_seconds=0.1), "x", [bad, good, wrong])
+    statuses = [outcome.status for outcome in found]
+    assert statuses == [Status.failed, Status.done, Status.failed]
+    assert (found[2].attempts, "must be mended" in found[2].reason) == (1, True)
     assert "srun ended with 3" in found[0].reason
     assert found[0].attempts == 2
     ends = [r["next"] for r in read_launches(bad.run_dir) if r["event"] == "end"]

@@ -46,6 +46,8 @@ def test_what_follows_depends_on_the_ending_and_the_budget():
     preempted = Ending("stopped", "preempted")
     assert judge(failed, 1, retries=3, chain=False) == "restart"
     assert judge(failed, 4, retries=3, chain=False) == "give up"
+    assert judge(Ending.of(Signs(2, state="RUNNING")), 1, retries=3, chain=False) == "give up"
+    assert judge(Ending.of(Signs(3, state="RUNNING")), 1, retries=3, chain=False) == "restart"
     assert judge(Ending("stalled"), 1, retries=3, chain=False) == "requeue"
     assert judge(stopped, 0, retries=3, chain=False) == "requeue"
     assert judge(stopped, 0, retries=3, chain=True) == "nothing"
