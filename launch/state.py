@@ -14,6 +14,7 @@ from launch.run_folder.records import CANCELLED_FILE, is_alive, newest_attempt, 
 from launch.run_folder.runs import CONFIG_FILE, RESULT_FILE, RunFolder
 from launch.slurm.accounting import PastJob
 from launch.slurm.commands import QueueEntry
+from launch.slurm.pending import describe_pending, is_held
 from launch.slurm.submit import entry_of
 from trainer.run.heartbeat import read_heartbeats
 
@@ -274,8 +275,8 @@ def _judge(
     stalled = reader.read("stalled.json")
     summary = stalled.text("summary") if stalled else ""
     if entry is not None and entry.state == "PENDING":
-        held = entry.reason.startswith("JobHeld") or entry.reason == "DependencyNeverSatisfied"
-        found.state, found.reason = ("held" if held else "waiting"), entry.reason
+        found.state = "held" if is_held(entry.reason) else "waiting"
+        found.reason = describe_pending(entry.reason)
     elif entry is not None or signs.alive(asked):
         found.state, found.reason = "running", signs.lagging()
         if summary:

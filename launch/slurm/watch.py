@@ -16,6 +16,7 @@ from launch.run_folder.records import read_launches
 from launch.slurm import commands
 from launch.slurm.commands import QueueEntry, SlurmError
 from launch.slurm.messages import read_messages
+from launch.slurm.pending import describe_pending, is_held
 from launch.slurm.room import Submission
 from launch.slurm.submit import entry_of
 
@@ -126,10 +127,11 @@ class _Watcher:
                 self._report(f"{job.name}: FAILED, {run.outcome.reason}")
         else:
             run.missing = 0
-            never = entry.reason in ("DependencyNeverSatisfied", "JobHeldUser", "JobHeldAdmin")
-            if never and not run.held:
-                self._report(f"{job.name}: job {entry.job} waits for ever: {entry.reason}")
-            run.held = never
+            held = is_held(entry.reason)
+            if held and not run.held:
+                why = describe_pending(entry.reason)
+                self._report(f"{job.name}: job {entry.job} waits for ever: {why}")
+            run.held = held
 
     def _report(self, message: str = "") -> None:
         if self._on_progress is not None:

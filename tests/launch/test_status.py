@@ -104,9 +104,18 @@ def test_states_follow_from_marks_queue_and_signs_of_life(tmp_path):
     folder = make_run(tmp_path)
     assert look(folder).state == "new"
     submit(folder)
-    assert look(folder, [entry("PENDING", "Resources")]).state == "waiting"
-    assert look(folder, [entry("PENDING", "JobHeldUser")]).state == "held"
-    assert look(folder, [entry("PENDING", "DependencyNeverSatisfied")]).state == "held"
+    for reason, state, words in [
+        ("Resources", "waiting", "Resources: no free nodes"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1", "waiting", "UnavailableNodes:n1: nodes that it"),
+        ("QOSMaxJobsPerUserLimit", "waiting", "QOSMaxJobsPerUserLimit: a limit of yours"),
+        ("AnythingElse", "waiting", "AnythingElse"),
+        ("JobHeldUser", "held", "JobHeldUser: held; scontrol release JOB"),
+        ("DependencyNeverSatisfied", "held", "DependencyNeverSatisfied: the job before it failed"),
+        ("launch failed requeued held", "held", "its node could not start it"),
+        ("job requeued in held state", "held", "scontrol release JOB"),
+    ]:
+        found = look(folder, [entry("PENDING", reason)])
+        assert (found.state, words in found.reason) == (state, True), found
     assert look(folder, [entry("RUNNING", index=3)]).state == "new"  # another run of the array
     append_launch(folder, "start", processes=1)
     assert look(folder, []).state == "failed"

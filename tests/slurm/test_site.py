@@ -20,7 +20,7 @@ from launch.status import read_states
 
 from ..launch.slurm.test_policies import plan_of
 from .cluster import Cluster, wait_until
-from .programs import SHORT, make_job, site
+from .programs import COUNTER, SHORT, make_job, site
 
 pytestmark = pytest.mark.slurm
 SECONDS = 240.0
@@ -155,3 +155,22 @@ def test_sbatch_would_take_the_plain_policy_of_the_page(idle: Cluster, tmp_path:
     wrong.write_text(render(plan).replace("h100", "a100"))
     with pytest.raises(SlurmError, match="node configuration is not available"):
         commands.run(["sbatch", "--test-only", str(wrong)], tries=1)
+
+
+def test_status_says_why_runs_wait_and_which_ones_wait_for_a_person(
+    idle: Cluster, tmp_path: Path
+) -> None:
+    jobs = [make_job(tmp_path, f"run-{i}", COUNTER, total=2000) for i in range(2)]
+    for job in jobs:
+        (job.run_dir / "config.yaml").write_text("name: run\n")
+    first, _ = submit_jobs("x", jobs, site(array_throttle=1))
+    wait_until((jobs[0].run_dir / "ready").exists, SECONDS)
+
+    def told() -> list[tuple[str, str]]:
+        return [(state.state, state.reason) for state in read_states([tmp_path], 0.0)]
+
+    throttle = "JobArrayTaskLimit: as many runs of its array run as array_throttle allows"
+    wait_until(lambda: told() == [("running", ""), ("waiting", throttle)], SECONDS)
+    idle("scontrol", "requeuehold", first.job)
+    held = "job requeued in held state: its node could not start it, or somebody queued it so"
+    wait_until(lambda: told()[0] == ("held", f"{held}; scontrol release JOB"), SECONDS)
