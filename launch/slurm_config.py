@@ -59,11 +59,11 @@ class SlurmConfig:
     constraint: Annotated[str, Doc("As sbatch takes it; empty leaves it out.")] = ""
     reservation: Annotated[str, Doc("As sbatch takes it; empty leaves it out.")] = ""
     exclude: Annotated[list[str], Doc("Nodes not to use.")] = field(default_factory=list)
-    options: Annotated[
-        list[str], Doc("Further sbatch options, as [gres=gpu:h100:8, exclusive].")
-    ] = field(default_factory=list)
+    options: Annotated[list[str], Doc('Further sbatch options, as ["gres=nvme:1", exclusive].')] = (
+        field(default_factory=list)
+    )
     srun_options: Annotated[
-        list[str], Doc("Further options of the srun that starts the ranks, as [mpi=pmix].")
+        list[str], Doc('Further options of the srun that starts the ranks, as ["mpi=pmix"].')
     ] = field(default_factory=list)
     comment: Annotated[str, Doc("A line that accounting keeps with each job.")] = ""
     processes_per_node: Annotated[Count, Doc("Ranks that a node holds.")] = 8
