@@ -13,7 +13,8 @@ from launch.slurm_config import SlurmConfig
 
 # ks_text cuts what may be a key out of a line, which goes where others read. ks_mark notes where a
 # command failed: the line of the script, or of a file that it sources; of a function (module is
-# one) the line that called it. ks_end: $1 is the status, $2 what ran last.
+# one) the line that called it. ks_end: $1 is the status, $2 what ran last; of what was printed it
+# tells the last line with an error (Lmod adds advice), else the last.
 _TRAP = r"""
 ks_text() {
   local text=${1%%=*}
@@ -28,12 +29,14 @@ ks_mark() {
 }
 ks_end() {
   set +eEu; trap - ERR EXIT
-  local run reason id=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+  local run reason said last id=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   id=${id:-$SLURM_JOB_ID}
   mapfile -t -s "${SLURM_ARRAY_TASK_ID:-0}" -n 1 run < "$ks_folder/$ks_runs"
   [[ -d ${run[0]} ]] || exit "$1"
-  reason="exit status $1 before the supervisor started, ${ks_at:-$(ks_text "$2")}: $(
-    command -p tail -n 1 -- "$ks_folder/$id.out" | command -p head -c 300)"
+  said=$(command -p tail -n 20 -- "$ks_folder/$id.out" | command -p grep '[^[:space:]]')
+  last=$(command -p grep -i error <<< "$said") || last=$said
+  last=${last##*$'\n'}
+  reason="exit status $1 before the supervisor started, ${ks_at:-$(ks_text "$2")}: ${last:0:300}"
   { printf '[launch] job %s: %s\n' "$id" "$reason"
     command -p tail -n 20 -- "$ks_folder/$id.out"; } >> "${run[0]}/log.txt"
   reason=${reason//\\/\\\\}; reason=${reason//\"/\\\"}; reason=${reason//[[:cntrl:]]/ }

@@ -93,6 +93,8 @@ def test_a_missing_module_is_told_by_its_line_and_its_message(tmp_path: Path) ->
          ".sh': the quota is \"used\"\\up"),
         (["set -u", "echo $NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE: unbound variable"),
         (["if"], "syntax error"),
+        (["echo 'Lmod ERROR: no such module'; echo; echo 'Check its name.'; echo", "false"],
+         "line 2 of it's a \"site\".sh: false: Lmod ERROR: no such module"),
     ],
 )  # fmt: skip
 def test_a_failing_line_of_the_sites_file_is_told(
