@@ -14,6 +14,7 @@ from launch.local.progress import Progress
 from launch.local.run import Outcome, Status, catch_signals
 from launch.run_folder.records import read_launches
 from launch.slurm import commands
+from launch.slurm.accounting import past_jobs
 from launch.slurm.commands import QueueEntry, SlurmError
 from launch.slurm.messages import read_messages
 from launch.slurm.pending import describe_pending, is_held
@@ -175,11 +176,18 @@ def _failed(job: Job) -> Outcome:
     records = read_launches(job.run_dir)
     ends = [r for r in records if r["event"] == "end"]
     if not records:
-        said = read_messages(job.run_dir, 1)
-        reason = f"left the queue before it started{': ' * bool(said)}{said}"
+        why = _remembered(job.run_dir) or read_messages(job.run_dir, 1)
+        reason = f"left the queue before it started{': ' * bool(why)}{why}"
     elif records[-1]["event"] == "start" or not ends:
-        reason = "left the queue while it ran: cancelled, or its node was lost"
+        why = _remembered(job.run_dir) or "cancelled, or its node was lost"
+        reason = f"left the queue while it ran: {why}"
     else:
         reason = f"{ends[-1].get('outcome')}: {ends[-1].get('reason')}"
     tail = tail_text(job.run_dir / LOG_FILE)
     return Outcome(job.name, Status.failed, None, *_spent(job.run_dir), reason, tail)
+
+
+def _remembered(run_dir: Path) -> str:
+    """Return how accounting says that a run's last job ended, '' where it does not."""
+    past = (past_jobs([run_dir]) or {}).get(run_dir)
+    return past.describe() if past is not None else ""

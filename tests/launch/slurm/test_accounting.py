@@ -7,10 +7,12 @@ import pytest
 from data.files import write_json
 from launch.run_folder.records import append_launch
 from launch.run_folder.runs import RunFolder
-from launch.slurm import accounting
+from launch.slurm import accounting, watch
 from launch.slurm.accounting import PastJob, parse_past, past_jobs
 from launch.slurm.commands import SlurmError
 from launch.state import state_of
+
+from ..plans import make_job
 
 ANSWER = """\
 7|COMPLETED|0:0|n1
@@ -75,6 +77,23 @@ def test_runs_get_the_last_of_their_jobs(tmp_path: Path, monkeypatch: pytest.Mon
     assert found is not None
     assert {path.name: job.job for path, job in found.items()} == {"one": "9", "two": "8_1"}
     assert "--jobs=7,8,9" in asked[0]
+
+
+def test_a_watcher_is_told_how_a_run_left_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = submitted(tmp_path, "one", ["10"], 0)
+    job = make_job(run_dir)
+    (tmp_path / "submission-one" / "10.out").write_text("slurmstepd: error: no space\n")
+    monkeypatch.setattr(accounting, "run", lambda argv, tries: ANSWER)
+    monkeypatch.setattr(accounting.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert "started: its node could not open its folder" in watch._failed(job).reason
+    append_launch(run_dir, "start", processes=1)
+    assert "while it ran: its node could not open" in watch._failed(job).reason
+    monkeypatch.setattr(accounting.shutil, "which", lambda name: None)
+    assert watch._failed(job).reason.endswith("while it ran: cancelled, or its node was lost")
+    (run_dir / "launches.jsonl").unlink()
+    assert watch._failed(job).reason.endswith("started: slurmstepd: error: no space")
 
 
 def test_without_accounting_nothing_is_said(
