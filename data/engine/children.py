@@ -95,7 +95,9 @@ def run_in_children(
 
     try:
         while waiting or any(child.job is not None for child in children):
-            while waiting and len(children) < num_workers:
+            at_work = sum(child.job is not None for child in children)
+            # Importing what decodes takes half a second: no child starts without a job.
+            while len(children) < min(num_workers, at_work + len(waiting)):
                 children.append(start())
             for child in children:
                 if child.job is None and waiting:

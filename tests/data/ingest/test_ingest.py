@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import os
 import tarfile
 import time
@@ -342,6 +343,19 @@ def test_a_hanging_child_is_killed_and_the_others_go_on():
     (dead,) = [o for o in outcomes if o.death]
     assert dead.job == 60.0
     assert "timeout_seconds=2" in dead.death
+
+
+def test_no_child_starts_without_a_job():
+    before, seen = len(multiprocessing.active_children()), []
+    jobs = run_in_children(
+        time.sleep,
+        [0.1],
+        3,
+        20,
+        on_wait=lambda: seen.append(len(multiprocessing.active_children())),
+    )
+    assert [outcome.job for outcome in jobs] == [0.1]
+    assert max(seen) == before + 1
 
 
 def test_a_child_that_dies_is_reported_and_replaced():
