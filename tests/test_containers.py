@@ -20,6 +20,7 @@ FILES = [*sorted(FOLDER.iterdir()), DEVCONTAINER]
 # What a build would take from a person's checkout.
 PRIVATE = (".git", "**/.env*", "**/.netrc", "**/*.pem", "**/*.key")
 HERE = "cuda" if torch.version.cuda else "cpu"
+BUILDS = [pytest.param(build, marks=pytest.mark.heavy) for build in ("cpu", "cuda")]
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -140,7 +141,7 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize("wanted", ["cpu", "cuda", "gpu"])
+@pytest.mark.parametrize("wanted", [*BUILDS, "gpu"])
 def test_setup_says_whether_torch_is_the_build_asked_for(wanted: str, tmp_path: Path) -> None:
     done = make(tmp_path, f"TORCH={wanted}")
     assert (done.returncode == 0) == (wanted == HERE)

@@ -59,6 +59,7 @@ def test_each_mutant_is_one_change_of_what_runs(room: str) -> None:
     assert len({mutant.source for mutant in found}) == len(found)
 
 
+@pytest.mark.heavy
 def test_a_mutant_dies_where_a_test_sees_it_and_lives_where_none_does(room: str) -> None:
     seen = ("-max(width, 0.5)  ->  max(width, 0.5)", "round(width)  ->  width", "2.0  ->  4.0")
     chosen = [mutant for mutant in mutants_of(room) if mutant.what in seen]

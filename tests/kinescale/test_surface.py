@@ -50,6 +50,7 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     assert (done.stdout, done.stderr) == ("\nFalse\n", "")
 
 
+@pytest.mark.heavy
 def test_a_table_becomes_a_law_that_says_what_its_json_says() -> None:
     table, options = STUDIES / "demo/runs.csv", FitOptions(resamples=20)
     law = law_of_table(table, "kaplan", options)

@@ -56,12 +56,14 @@ def run(installed: Path, cwd: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.heavy
 def test_a_wheel_holds_every_file_that_the_code_reads(installed: Path) -> None:
     files = [p for name in PACKAGES for p in (ROOT / name).rglob("*") if p.suffix in SUFFIXES]
     assert len(files) > 400
     assert [p for p in files if not (installed / p.relative_to(ROOT)).is_file()] == []
 
 
+@pytest.mark.heavy
 def test_the_command_and_the_module_run_from_there(installed: Path, tmp_path: Path) -> None:
     said = run(installed, tmp_path, "-m", "kinescale", "--help")
     assert said.startswith("kinescale: scaling laws")
@@ -75,6 +77,7 @@ def test_the_command_and_the_module_run_from_there(installed: Path, tmp_path: Pa
     )
 
 
+@pytest.mark.heavy
 def test_an_experiment_composes_with_the_shipped_weights(installed: Path, tmp_path: Path) -> None:
     code = (
         "import kinescale\n"
@@ -86,6 +89,7 @@ def test_an_experiment_composes_with_the_shipped_weights(installed: Path, tmp_pa
     assert len(digest) == 64
 
 
+@pytest.mark.heavy
 def test_studies_are_listed_composed_and_read(installed: Path, tmp_path: Path) -> None:
     words = ("-m", "kinescale", "completion", "words", "plan-study", "study=cpu")
     assert "study=cpu_isoflop" in run(installed, tmp_path, *words).splitlines()

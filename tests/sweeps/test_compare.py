@@ -246,6 +246,7 @@ def test_an_archive_says_by_its_runs_on_what_they_were_validated():
     assert found.counted == {"val_worlds": "96 clips of 14510 tokens"}
 
 
+@pytest.mark.heavy
 def test_each_study_is_compared_by_its_own_form_unless_one_is_given(tmp_path, capsys):
     a = study(tmp_path / "a", "form: kaplan\nlevel: 0.8\nresamples: 6\n")
     b = study(tmp_path / "b", "form: chinchilla_tied\nlevel: 0.8\nresamples: 7\n")

@@ -1,7 +1,10 @@
 """What a run is stands in its config: every kind composes, freezes, loads and trains by it."""
 
+import copy
 import os
 import shutil
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,10 +69,16 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def composed(experiment: str, *more: str) -> AnyRun:
-    """Compose an experiment; those without a length get one."""
+@cache
+def composed_once(experiment: str, *more: str) -> AnyRun:
+    """Compose an experiment; those without a length get one. Nobody may change what it returns."""
     horizon = ["horizon.steps=1"] if experiment in ("cpu_demo", "gpu_video") else []
     return compose_any([f"experiment={experiment}", *horizon, *more])
+
+
+def composed(experiment: str, *more: str, **changes: str) -> AnyRun:
+    """Return a copy of a composed experiment with other values; composing takes 0.1 s."""
+    return replace(copy.deepcopy(composed_once(experiment, *more)), **changes)
 
 
 def test_every_shipped_experiment_says_its_kind() -> None:
@@ -92,7 +101,7 @@ def test_the_names_of_runs_are_those_of_before_they_had_a_kind(name: str) -> Non
 
 @pytest.mark.parametrize("experiment", ONE_OF_EACH)
 def test_every_kind_is_frozen_loaded_and_started_as_it_was(experiment: str, tmp_path: Path) -> None:
-    run = composed(experiment, f"run_root={tmp_path}")
+    run = composed(experiment, run_root=str(tmp_path))
     folder = freeze_any(run)
     assert folder == folder_of(run)
     assert kind_in(folder) is SHIPPED[experiment]
@@ -117,7 +126,7 @@ def test_a_run_that_holds_a_key_is_not_frozen(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "planted-0123456789abcdef")
     for root in ("s3://me:planted@bucket/set", "sets/planted-0123456789abcdef"):
-        run = composed(experiment, f"data.root={root}", f"run_root={tmp_path}")
+        run = composed(experiment, f"data.root={root}", run_root=str(tmp_path))
         with pytest.raises(ValueError, match=r"data\.root: holds .*must never be written") as error:
             freeze_any(run)
         assert "planted" not in str(error.value)
@@ -127,7 +136,7 @@ def test_a_run_that_holds_a_key_is_not_frozen(
 def test_what_is_frozen_is_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        folder = freeze_any(composed("cpu_smoke", f"run_root={tmp_path}"))
+        folder = freeze_any(composed("cpu_smoke", run_root=str(tmp_path)))
     finally:
         os.umask(before)
     assert [path.stat().st_mode & 0o777 for path in (folder, folder / "config.yaml")] == [
@@ -144,7 +153,7 @@ def test_a_printed_config_holds_no_key(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("experiment", ONE_OF_EACH)
 def test_a_run_frozen_before_runs_had_a_kind_still_loads(experiment: str, tmp_path: Path) -> None:
-    run = composed(experiment, f"run_root={tmp_path}")
+    run = composed(experiment, run_root=str(tmp_path))
     path = freeze_any(run) / "config.yaml"
     said = f"kind: {SHIPPED[experiment]}\n"
     assert said in path.read_text()
@@ -187,7 +196,7 @@ def test_a_kind_that_there_is_not_or_that_another_says_is_refused(tmp_path: Path
         compose_run(["kind=codec", "horizon.steps=1"])
     with pytest.raises(ValueError, match=r"kind=captioner: must be diffusion here\. Leave it out"):
         compose_run(["experiment=captioner_tiny", "horizon.steps=1"])
-    folder = freeze_any(composed("vae_smoke", f"run_root={tmp_path}"))
+    folder = freeze_any(composed("vae_smoke", run_root=str(tmp_path)))
     with pytest.raises(ValueError, match=r"kind=codec: must be diffusion here\. .*give such a run"):
         load_run(folder)
 

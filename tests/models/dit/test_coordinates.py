@@ -12,6 +12,7 @@ def rows() -> list[Row]:
     return measure(BASE, WIDTHS, lr=5e-3, steps=STEPS, seeds=2)
 
 
+@pytest.mark.heavy
 def test_under_the_roles_no_change_grows_or_shrinks_with_the_width(rows: list[Row]) -> None:
     assert max(WIDTHS) == 8 * min(WIDTHS)
     found = powers(rows, RULES[0], STEPS)
@@ -21,6 +22,7 @@ def test_under_the_roles_no_change_grows_or_shrinks_with_the_width(rows: list[Ro
     assert {part: power for part, power in found.items() if abs(power) > 0.25} == {}
 
 
+@pytest.mark.heavy
 def test_with_one_rate_for_all_parameters_changes_grow_with_the_width(rows: list[Row]) -> None:
     # Else the check above could not fail. Matrices learn at the same rate, so what they add grows
     # with their fan-in; saturation lowers the power in later steps.
@@ -29,11 +31,13 @@ def test_with_one_rate_for_all_parameters_changes_grow_with_the_width(rows: list
         assert found[part] > 0.5, part
 
 
+@pytest.mark.heavy
 def test_inputs_from_a_fixed_size_learn_alike_by_either_rule(rows: list[Row]) -> None:
     for rule in RULES:
         assert abs(powers(rows, rule, 2)["patch_in"]) < 0.1
 
 
+@pytest.mark.heavy
 def test_the_output_starts_at_zero_and_moves_at_once_at_every_width(rows: list[Row]) -> None:
     moved = [row.change for row in rows if row.rule == RULES[0] and row.part == "head"]
     assert min(moved) > 0

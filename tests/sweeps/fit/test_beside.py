@@ -27,6 +27,7 @@ def table(folder):
     return f"table={folder / 'runs.csv'}"
 
 
+@pytest.mark.heavy
 def test_the_command_that_names_no_form_gives_the_law_of_the_study(study, capsys):
     shutil.copy(STUDY / "study.yaml", study)
     out = study / "other.json"
@@ -100,6 +101,7 @@ def test_coefficients_fixed_for_one_form_are_not_taken_by_another(study):
     assert parse([table(study), "form=kaplan"]).options.fixed == {}
 
 
+@pytest.mark.heavy
 def test_a_law_without_anything_unusual_asks_for_form_level_and_resamples(study):
     law = fit_table(study / "runs.csv", "kaplan", FEW)
     assert asked_of(law) == {"form": "kaplan", "level": 0.9, "resamples": 5}

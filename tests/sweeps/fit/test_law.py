@@ -154,6 +154,7 @@ def test_a_lucky_seed_at_the_end_does_not_refuse_a_minimum():
     assert 2e4 < found.params < 8e4
 
 
+@pytest.mark.heavy
 def test_other_forms_predict_the_held_out_budget_from_the_same_runs(law):
     others = law.held_out.other_forms
     assert set(others) == {"chinchilla_tied", "kaplan", "overtraining"}

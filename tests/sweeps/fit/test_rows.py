@@ -112,6 +112,7 @@ def test_flops_below_tokens_look_swapped():
         fit_law(swapped, options=FitOptions(resamples=20))
 
 
+@pytest.mark.heavy
 def test_runs_in_other_units_are_named():
     runs = grid()
     one = runs[5]
@@ -143,6 +144,7 @@ def test_seeds_that_share_a_cluster_are_not_suspect():
     assert "another unit" not in said
 
 
+@pytest.mark.heavy
 def test_a_best_loss_that_rises_with_compute_is_named():
     runs = [
         Run(r.name, r.params, r.tokens, r.flops, r.loss * (1.3 if r.flops > 1e19 else 1))

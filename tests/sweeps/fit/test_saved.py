@@ -56,8 +56,12 @@ def test_its_optimum_is_that_of_the_fit(pair):
         assert tokens == pytest.approx(point.tokens, rel=1e-5)
 
 
-def changed(tmp_path, **changes):
-    law = fit_law(some_runs(), "chinchilla", FitOptions(resamples=1)).to_dict()
+@pytest.fixture(scope="module")
+def whole():
+    return fit_law(some_runs(), "chinchilla", FitOptions(resamples=1)).to_dict()
+
+
+def changed(tmp_path, law, **changes):
     path = tmp_path / "law.json"
     path.write_text(json.dumps(law | changes))
     return path
@@ -85,8 +89,8 @@ def test_a_law_of_other_columns_is_refused_by_name(tmp_path, form):
         ({"frontier": [{"flops": 1e12, "params": None}]}, "is not whole"),
     ],
 )
-def test_a_file_that_holds_no_law_is_refused_in_words(tmp_path, changes, said):
-    path = changed(tmp_path, **changes)
+def test_a_file_that_holds_no_law_is_refused_in_words(tmp_path, whole, changes, said):
+    path = changed(tmp_path, whole, **changes)
     with pytest.raises(ValueError) as caught:
         read_law(path)
     assert str(caught.value).startswith(f"law={path}: ")

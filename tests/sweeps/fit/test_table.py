@@ -58,7 +58,7 @@ def run(tmp_path, columns, *arguments):
     ("form", "arguments"),
     [
         ("chinchilla_tied", ["flops=[1e20]"]),
-        ("kaplan", ["flops=[1e20]"]),
+        pytest.param("kaplan", ["flops=[1e20]"], marks=pytest.mark.heavy),
         ("overtraining", ["flops=[1e20]"]),
         ("data_constrained", [f"fixed.{k}={v}" for k, v in BASE.items()]),
         ("width_depth", []),
@@ -112,10 +112,16 @@ def test_a_grid_of_runs_gives_the_optimum_of_each_point_first(tmp_path):
     assert run(tmp_path, rows, "form=batch")["coefficients"]["b"] == pytest.approx(-0.57)
 
 
-def test_rows_of_another_table_are_predicted_with_their_error(tmp_path):
-    write(tmp_path / "other.csv", some(seed=1))
-    law = run(tmp_path, some(), f"predict={tmp_path / 'other.csv'}")
-    found = law["predictions"]
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """Return the law of the usual table, asked for all that it can say beside: fitted once."""
+    folder = tmp_path_factory.mktemp("usual")
+    other = write(folder / "other.csv", some(seed=1))
+    return run(folder, some(), f"predict={other}", "flops=[1e20]", "sizes=[1e8,4e8,1e9]")
+
+
+def test_rows_of_another_table_are_predicted_with_their_error(usual):
+    found = usual["predictions"]
     assert len(found["rows"]) == 40
     assert found["mean_absolute_relative_error"] < 0.01
     assert found["r2"] > 0.98
@@ -168,9 +174,8 @@ def test_minima_of_budgets_make_a_line_and_refuse_an_open_valley(tmp_path):
     assert law["frontier"][0]["params"] == pytest.approx(1e7 * 1e3**0.5, rel=0.1)
 
 
-def test_buildable_sizes_round_the_recommendation(tmp_path):
-    law = run(tmp_path, some(), "flops=[1e20]", "sizes=[1e8,4e8,1e9]")
-    (point,) = law["frontier"]
+def test_buildable_sizes_round_the_recommendation(usual):
+    (point,) = usual["frontier"]
     assert point["feasible"]["params"] in (1e8, 4e8, 1e9)
     assert point["feasible"]["loss"] >= point["loss"]
     assert 6 * point["feasible"]["params"] * point["feasible"]["tokens"] == pytest.approx(1e20)
@@ -195,13 +200,12 @@ def test_three_approaches_stand_side_by_side_with_the_bias_of_the_second(tmp_pat
     assert found["approach_2_bias"]["exponent"] == pytest.approx(bias, abs=1e-6)
 
 
-def test_what_nobody_can_justify_is_varied(tmp_path):
-    law = run(tmp_path, some())
-    changes = [row["change"] for row in law["sensitivity"]]
+def test_what_nobody_can_justify_is_varied(usual):
+    changes = [row["change"] for row in usual["sensitivity"]]
     assert changes[:3] == ["none", "delta=0.0001", "delta=0.01"]
     assert any("without the 4 largest runs" in c for c in changes)
-    first = law["sensitivity"][0]["quantity"]
-    assert all(abs(row["quantity"] / first - 1) < 0.05 for row in law["sensitivity"])
+    first = usual["sensitivity"][0]["quantity"]
+    assert all(abs(row["quantity"] / first - 1) < 0.05 for row in usual["sensitivity"])
 
 
 def test_profile_intervals_hold_the_optimum_and_the_truth(tmp_path):

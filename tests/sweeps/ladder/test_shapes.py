@@ -3,13 +3,23 @@
 from dataclasses import replace
 from itertools import pairwise
 from math import log
+from operator import attrgetter
 
 import pytest
 
 from models.count import count_params
 from models.dit.model import DiT
 from sweeps.kinds.compose import compose_study
-from sweeps.ladder.shapes import SPREAD, Constraint, aspect, head_size, ladder, shape_for, smallest
+from sweeps.ladder.shapes import (
+    SPREAD,
+    Constraint,
+    Rung,
+    aspect,
+    head_size,
+    ladder,
+    shape_for,
+    smallest,
+)
 from trainer.config import compose_run
 from trainer.layout.config import ParallelConfig
 
@@ -17,17 +27,20 @@ BASE = compose_run(["experiment=cpu_demo", "horizon.steps=1"]).model
 TARGETS = [2e4 * 1.3**step for step in range(46)]  # to 3e9
 
 
-def test_neighbouring_targets_give_neighbouring_sizes() -> None:
-    rungs = [shape_for(target, BASE) for target in TARGETS]
-    for target, rung in zip(TARGETS, rungs, strict=True):
+@pytest.fixture(scope="module")
+def shapes() -> list[Rung]:
+    return [shape_for(target, BASE) for target in TARGETS]
+
+
+def test_neighbouring_targets_give_neighbouring_sizes(shapes: list[Rung]) -> None:
+    for target, rung in zip(TARGETS, shapes, strict=True):
         assert 1 / 1.6 < rung.params / target < 1.6
-    for small, large in pairwise(rungs):
+    for small, large in pairwise(shapes):
         assert 1 <= large.params / small.params < 2.2
 
 
-def test_stated_parameters_are_the_counted_ones_and_heads_are_whole() -> None:
-    for target in TARGETS:
-        rung = shape_for(target, BASE)
+def test_stated_parameters_are_the_counted_ones_and_heads_are_whole(shapes: list[Rung]) -> None:
+    for rung in shapes:
         assert rung.params == count_params(rung.of(BASE)).total
         assert rung.width % rung.head_dim == 0
         assert rung.head_dim % 2 == 0
@@ -41,7 +54,7 @@ def test_large_shapes_have_the_aspect_of_known_models() -> None:
         assert 0.5 < rung.width / rung.depth / aspect(rung.width) < 2
 
 
-def test_every_size_of_the_demo_composes_and_builds_with_its_stated_parameters() -> None:
+def test_every_size_of_the_demo_builds_with_its_stated_parameters_and_both_ends_compose() -> None:
     study = compose_study(["study=demo"])
     top = study.pilot.params[-1] * (study.budgets[-1] / study.pilot.flops) ** 0.5
     target, rungs = study.grid.min_params, set()
@@ -50,10 +63,13 @@ def test_every_size_of_the_demo_composes_and_builds_with_its_stated_parameters()
         target *= 1.4
     assert len(rungs) > 8
     for rung in rungs:
+        model = rung.of(BASE)
+        model.check()
+        assert sum(p.numel() for p in DiT(model).parameters()) == rung.params
+    for rung in (min(rungs, key=attrgetter("params")), max(rungs, key=attrgetter("params"))):
         shape = [f"model.width={rung.width}", f"model.depth={rung.depth}"]
         shape += [f"model.head_dim={rung.head_dim}", "horizon.steps=1"]
-        run = compose_run(["experiment=cpu_demo", *shape])
-        assert sum(p.numel() for p in DiT(run.model).parameters()) == rung.params
+        assert compose_run(["experiment=cpu_demo", *shape]).model == rung.of(BASE)
 
 
 @pytest.mark.parametrize(("width", "target", "size"), [(48, 48, 48), (128, 64, 64), (40, 64, 40)])

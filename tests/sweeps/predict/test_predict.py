@@ -105,6 +105,7 @@ def test_a_study_is_found_by_folder_table_and_its_own_settings(tmp_path):
     assert find_source(str(DEMO)).base == ["experiment=cpu_demo"]
 
 
+@pytest.mark.heavy
 def test_a_study_is_predicted_by_the_form_it_names(tmp_path):
     (tmp_path / "runs.csv").write_text((DEMO / "runs.csv").read_text())
     (tmp_path / "study.yaml").write_text("base: []\nrecipe: {}\nform: kaplan\n")

@@ -214,6 +214,7 @@ def write_small(study: Path) -> Path:
     return study
 
 
+@pytest.mark.heavy
 def test_a_law_of_nulls_still_makes_a_page(tmp_path):
     study = write_small(tmp_path / "study")
     law = make_law(write_runs_again(study))
@@ -258,6 +259,7 @@ def test_the_command_line_prints_the_page_or_the_error(tmp_path):
     assert "must be a folder" in failed.stderr
 
 
+@pytest.mark.heavy
 def test_figures_are_deterministic(study):
     for name, drawing in draw_all(read_inputs(study)).items():
         path = study / "report" / "figures" / f"{name}.svg"

@@ -167,6 +167,7 @@ def captioned(squares: Path, trained: Path, tmp_path_factory: pytest.TempPathFac
     return out
 
 
+@pytest.mark.heavy
 def test_a_data_set_gets_both_captions_with_their_confidence(
     squares: Path, trained: Path, captioned: Path
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_data_set_gets_both_captions_with_their_confidence(
     assert count == 24
 
 
+@pytest.mark.heavy
 def test_captioning_goes_on_where_it_was_stopped(
     squares: Path, trained: Path, captioned: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +208,7 @@ def test_captioning_goes_on_where_it_was_stopped(
         assert new.key == half[0]["key"] or new.caption == old.caption
 
 
+@pytest.mark.heavy
 def test_drawn_captions_are_the_same_every_time_and_not_the_greedy_ones(
     squares: Path, trained: Path, captioned: Path, tmp_path: Path
 ) -> None:
@@ -221,6 +224,7 @@ def test_drawn_captions_are_the_same_every_time_and_not_the_greedy_ones(
     assert drawn[0] != [i.caption for i in read_index(captioned, "val_worlds")]
 
 
+@pytest.mark.heavy
 def test_damaged_and_foreign_weights_are_refused(
     squares: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

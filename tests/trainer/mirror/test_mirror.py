@@ -169,6 +169,7 @@ def test_a_key_that_somebody_wrote_into_a_config_is_not_sent(latents: Path, tmp_
     assert "planted" not in json.dumps(records)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("clean")
 def test_online_a_resumed_run_holds_each_step_once(
     latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

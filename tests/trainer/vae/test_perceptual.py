@@ -126,6 +126,7 @@ def test_an_encoder_tells_red_rooms_from_green_ones(encoder: Path) -> None:
         assert logits[names.index(f"floor={colour}")] > logits[names.index(f"floor={other}")]
 
 
+@pytest.mark.heavy
 def test_a_network_records_the_digest_of_the_encoder_in_its_loss(
     encoder: Path, rooms: Path, tmp_path: Path, group: None
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_network_records_the_digest_of_the_encoder_in_its_loss(
     assert '"perceptual":' in (folder / "metrics.jsonl").read_text()
 
 
+@pytest.mark.heavy
 def test_another_file_than_the_trained_one_is_refused(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no perceptual encoder"):
         load_perceptual(tmp_path)
