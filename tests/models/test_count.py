@@ -119,3 +119,9 @@ def test_training_skips_only_the_gradient_of_the_inputs() -> None:
 def test_one_caption_entry_a_segment_is_required() -> None:
     with pytest.raises(ValueError, match=r"caption_tokens has 1 entries: must have one.* 2\. Use"):
         count_flops(ModelConfig(), [4, 4], [1])
+
+
+def test_segments_may_come_from_anything_that_can_be_gone_through_once() -> None:
+    tokens, captions = [16, 40], [4, 11]
+    once = count_flops(ModelConfig(), iter(tokens), iter(captions))
+    assert once == count_flops(ModelConfig(), tokens, captions)

@@ -11,7 +11,7 @@ from models.captioner.model import Captioner, caption_errors
 from models.captioner.views import View, fit_view
 from models.captioner.vocabulary import Special, Vocabulary
 from models.captioner.words import write_captions
-from models.config import CaptionerConfig
+from models.config import POSITION_FEATURES, CaptionerConfig
 
 TOLERANCE = 2e-5  # fp32: the same sums in another order
 SMALL = CaptionerConfig(
@@ -147,6 +147,39 @@ def test_large_clips_are_spread_in_time_and_scaled_down_with_their_aspect() -> N
     assert width / height == pytest.approx(2, rel=0.05)
     small = torch.zeros(5, 33, 47, 3, dtype=torch.uint8)
     assert fit_view(small, 24.0, config).pixels is small
+
+
+def test_the_frames_kept_are_those_nearest_to_an_even_spread() -> None:
+    frames = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1).expand(12, 16, 16, 3)
+    kept = fit_view(frames, 24.0, CaptionerConfig(max_frames=5)).pixels[:, 0, 0, 0]
+    assert kept.tolist() == [0, 3, 6, 8, 11]  # of 0, 2.75, 5.5, 8.25 and 11
+
+
+def test_a_token_knows_its_place_as_a_share_of_the_frame_whatever_the_size() -> None:
+    model, seen = random_model(), []
+    model.place_in.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for height, width in ((64, 96), (32, 16)):
+        model.remember([random_view((5, height, width))])
+        rows, columns = height // 16, width // 16
+        found = seen.pop()[:, :POSITION_FEATURES].view(2, rows, columns, 2, 3, 3)
+        for axis, count, line in ((0, 2, found[:, 0, 0]), (1, rows, found[0, :, 0])):
+            angle = math.pi * (torch.arange(count) + 0.5) / count  # the slowest of three octaves
+            torch.testing.assert_close(line[:, 0, axis, 0], angle.sin())
+            torch.testing.assert_close(line[:, 1, axis, 0], angle.cos())
+        angle = math.pi * (torch.arange(columns) + 0.5) / columns
+        torch.testing.assert_close(found[0, 0, :, 0, 2, 0], angle.sin())
+
+
+def test_initial_weights_have_the_spread_of_their_fan_in_and_branches_begin_at_zero() -> None:
+    model = Captioner(CaptionerConfig(width=64, head_dim=16, decoder_depth=1), 400)
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    words, head = model.words.weight, model.head.weight
+    for weight, std in ((words, 0.5), (head, 64**-0.5)):
+        assert abs(weight.mean().item()) < 4 * std / weight.numel() ** 0.5
+        assert weight.std().item() == pytest.approx(std, rel=0.03)
+    ends = [p for name, p in model.decoder.named_parameters() if name.endswith(".out.weight")]
+    assert ends
+    assert not any(p.any() for p in [*ends, model.head.bias])
 
 
 def test_frozen_features_may_be_handed_in() -> None:

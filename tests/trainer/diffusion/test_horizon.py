@@ -15,8 +15,8 @@ from trainer.diffusion.horizon import MANY_CLIPS, flops_per_token, plan_horizon,
 
 from ..conftest import compose_smoke
 
-# Three clips: (tokens, words of the dense caption, words of the short one; 0: it has none).
-CLIPS = [(4, 6, 2), (6, 0, 0), (10, 8, 0)]
+# Clips: (tokens, words of the dense caption, words of the short one; 0: it has none).
+CLIPS = [(4, 6, 2), (6, 0, 0), (10, 8, 0), (5, 3, 1)]
 
 
 def infos():
@@ -45,13 +45,13 @@ def test_flops_a_token_are_the_mean_over_an_epoch_and_over_the_captions_drawn(
     run.objective.dense_captions = 0.75
     expected = 0.0
     # Dense 0.6, short 0.2 (the dense one where there is none), dropped 0.2 (the null caption).
-    for count, dense, short in ((4, 6, 2), (6, 1, 1), (10, 8, 8)):
+    for count, dense, short in ((4, 6, 2), (6, 1, 1), (10, 8, 8), (5, 3, 1)):
         for share, words in ((0.6, dense), (0.2, short), (0.2, 1)):
             expected += share * by_hand(run, count, words)
-    assert flops_per_token(run, infos()) == pytest.approx(expected / 20, rel=1e-12)
+    assert flops_per_token(run, infos()) == pytest.approx(expected / 25, rel=1e-12)
     run.objective.caption_dropout = 1.0
     dropped = sum(by_hand(run, count, 1) for count, _, _ in CLIPS)
-    assert flops_per_token(run, infos()) == pytest.approx(dropped / 20, rel=1e-12)
+    assert flops_per_token(run, infos()) == pytest.approx(dropped / 25, rel=1e-12)
 
 
 def test_steps_are_given_or_follow_from_tokens_or_flops(latents: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_horizon_of_one_step_is_taken_and_less_is_refused(latents: Path) -> No
 
 def test_members_of_a_mixture_count_by_their_weight_and_not_by_their_size(latents: Path) -> None:
     run, clips = compose_smoke(latents), infos()
-    spans = [Span(0, 1, 3.0), Span(1, 3, 1.0)]
+    spans = [Span(0, 1, 3.0), Span(1, 4, 1.0)]
     found = plan_horizon(run, clips, spans)
     each = 0.75 * flops_per_token(run, clips[:1]) + 0.25 * flops_per_token(run, clips[1:])
     assert found.step_flops == pytest.approx(found.step_tokens * each, rel=1e-12)
