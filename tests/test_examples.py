@@ -23,7 +23,13 @@ def test_an_example_is_short_and_says_how_it_is_run(example):
     assert f"python examples/{example.name}" in text.split('"""')[1]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+RUN = [
+    pytest.param(path, marks=pytest.mark.heavy if path.stem == "fit_a_table" else (), id=path.stem)
+    for path in EXAMPLES
+]
+
+
+@pytest.mark.parametrize("example", RUN)
 def test_an_example_runs_and_says_something(example, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", str(example)],

@@ -53,6 +53,7 @@ def alone(optim: OptimConfig) -> tuple[list[float], dict[str, torch.Tensor]]:
     return losses, {name: p.detach() for name, p in parameters.items()}
 
 
+@pytest.mark.heavy
 def test_batched_models_have_the_losses_and_weights_of_separate_ones() -> None:
     optims = [OptimConfig(lr=lr, weight_decay=0.1, clip=0.5) for lr in RATES]
     initial = {name: p.detach() for name, p in packs.build_model(CONFIG).named_parameters()}
@@ -94,6 +95,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunConfig]:
     return plan(root, runs=2, steps=3, shape=(16, 1))
 
 
+@pytest.mark.heavy
 def test_a_batched_set_is_trained_to_its_validation(runs: list[RunConfig]) -> None:
     losses = train(runs)
     assert len(set(losses)) == 2

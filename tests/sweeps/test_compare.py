@@ -122,6 +122,7 @@ def test_two_runs_are_compared_along_their_curves(tmp_path):
     assert "holds 1" in refused.refusal
 
 
+@pytest.mark.heavy
 def test_a_study_against_itself_with_cheaper_runs_gives_the_factor(tmp_path, capsys):
     with (DEMO / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -101,6 +101,7 @@ SENSELESS = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("override", SENSELESS)
 def test_a_value_that_makes_no_sense_does_not_compose(override: str) -> None:
     with pytest.raises(ValueError) as caught:  # the whole message is compared below
@@ -149,6 +150,7 @@ CHANGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.heavy
 def test_what_defines_the_experiment_changes_its_name() -> None:
     names = [run_name(compose_run(["horizon.steps=5", *[c][: c != ""]])) for c in ("", *CHANGES)]
     assert len(set(names)) == len(names)

@@ -106,6 +106,7 @@ def check_row(row: bench.Row) -> None:
     assert set(row.readers) <= exact
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", FAST)
 def test_the_judge_shows_the_film_and_the_interface_shows_what_the_judge_does(name, child, pool):
     payload_of(name)

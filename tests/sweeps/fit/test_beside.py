@@ -85,6 +85,7 @@ def test_a_law_says_what_it_was_asked_for_and_its_words_give_it_again(study):
     assert again == law
 
 
+@pytest.mark.heavy
 def test_a_law_on_another_axis_is_refitted_on_it(study):
     law = fit_table(study / "runs.csv", "kaplan", FEW, columns={"loss": "loss_t4"})
     (study / "law.json").write_text(json.dumps(law))

@@ -54,11 +54,12 @@ def run(tmp_path, columns, *arguments):
     return json.loads(out.read_text())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("form", "arguments"),
     [
         ("chinchilla_tied", ["flops=[1e20]"]),
-        pytest.param("kaplan", ["flops=[1e20]"], marks=pytest.mark.heavy),
+        ("kaplan", ["flops=[1e20]"]),
         ("overtraining", ["flops=[1e20]"]),
         ("data_constrained", [f"fixed.{k}={v}" for k, v in BASE.items()]),
         ("width_depth", []),
@@ -250,6 +251,7 @@ def test_bad_input_is_named(tmp_path, capsys, change, arguments, said):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

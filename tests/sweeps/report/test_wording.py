@@ -54,6 +54,7 @@ def test_a_spread_of_one_point_says_so():
     assert seeds_text({}) == noise_text({}) == ""
 
 
+@pytest.mark.heavy
 def test_a_log_residual_is_called_one(inputs):
     table = study_tables(inputs)["residuals"]
     assert table.columns[-1] == "log(measured / fitted)"

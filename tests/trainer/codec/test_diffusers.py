@@ -128,6 +128,7 @@ def test_measured_latents_are_centred_and_scaled(networks: Path, name: str, clip
     assert (ours.int() - wanted.int()).abs().max() <= 1  # rounded to whole levels
 
 
+@pytest.mark.heavy
 def test_a_data_set_is_encoded_with_it(networks: Path, clips: Path, tmp_path: Path) -> None:
     run = measured(networks, "AutoencoderKLWan", clips)
     manifest = encode_dataset(run, tmp_path / "latents")

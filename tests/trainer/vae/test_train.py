@@ -63,6 +63,7 @@ def codec(trained: Path) -> Path:
     return trained / "codec"
 
 
+@pytest.mark.heavy
 def test_a_training_leaves_a_network_with_its_statistics(trained: Path, clips: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
     card = json.loads((trained / "codec" / "codec.json").read_text())
@@ -114,6 +115,7 @@ def test_a_stopped_training_resumes_bit_by_bit(
     assert result["digest"] == json.loads((trained / "result.json").read_text())["digest"]
 
 
+@pytest.mark.heavy
 def test_a_training_may_start_from_another_network(
     clips: Path, trained: Path, tmp_path: Path, group: None
 ) -> None:
@@ -155,6 +157,7 @@ def run_with(clips: Path, folder: Path, *more: str):
     return compose_run([f"data.root={clips}", "horizon.steps=1", *TEXT, *codec_of(folder), *more])
 
 
+@pytest.mark.heavy
 def test_a_run_takes_shape_and_statistics_from_the_networks_folder(
     clips: Path, codec: Path
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_run_takes_shape_and_statistics_from_the_networks_folder(
     assert run.model.spread == card["spread"]
 
 
+@pytest.mark.heavy
 def test_the_place_of_a_network_is_no_part_of_the_experiment(
     clips: Path, codec: Path, tmp_path: Path
 ) -> None:
@@ -174,6 +178,7 @@ def test_the_place_of_a_network_is_no_part_of_the_experiment(
     assert first.codec.digest in json.dumps(identity(first))
 
 
+@pytest.mark.heavy
 def test_a_frozen_run_refuses_another_network(clips: Path, codec: Path, tmp_path: Path) -> None:
     place = tmp_path / "codec"
     shutil.copytree(codec, place)
@@ -185,6 +190,7 @@ def test_a_frozen_run_refuses_another_network(clips: Path, codec: Path, tmp_path
         load_run(tmp_path / "run")
 
 
+@pytest.mark.heavy
 def test_damaged_weights_are_refused(clips: Path, codec: Path, tmp_path: Path) -> None:
     place = tmp_path / "codec"
     shutil.copytree(codec, place)
@@ -217,6 +223,7 @@ def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
         compose_run(["horizon.steps=1", *codec_of(tmp_path)])
 
 
+@pytest.mark.heavy
 def test_latents_are_keyed_by_the_network_that_made_them(
     clips: Path, codec: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +242,7 @@ def test_latents_are_keyed_by_the_network_that_made_them(
         check_encoding(wavelet)
 
 
+@pytest.mark.heavy
 def test_the_codec_is_the_network(clips: Path, codec: Path) -> None:
     run = run_with(clips, codec)
     made = load_codec(run.codec)

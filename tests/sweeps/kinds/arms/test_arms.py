@@ -175,6 +175,7 @@ def test_missing_data_stops_a_study_before_any_run(tmp_path: Path) -> None:
 # The statistics.
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("seeds", "clips", "spreads"),
     [

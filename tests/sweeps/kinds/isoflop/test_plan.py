@@ -57,6 +57,7 @@ def plan(planned: StudyPlan) -> StudyPlan:
     return deepcopy(planned)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", sorted(p.stem for p in (CONF_DIR / "study").glob("*.yaml")))
 def test_every_study_composes_and_so_does_its_base_run(name: str) -> None:
     study = compose_any([f"study={name}"])
