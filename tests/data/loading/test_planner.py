@@ -338,6 +338,8 @@ def test_shards_are_numbered_where_their_name_changes():
         ((100, 100), "square"),
         ((100, 109), "square"),
         ((109, 100), "square"),
+        ((110, 100), "square"),  # the ratio itself, from either side
+        ((100, 110), "square"),
         ((100, 111), "landscape"),
         ((111, 100), "portrait"),
         ((90, 160), "landscape"),

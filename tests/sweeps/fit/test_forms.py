@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from sweeps.fit.forms.catalogue import FORMS, form_of
+from sweeps.fit.forms.curves import schedule_of
 from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.general import fit_or_reduce
 from sweeps.fit.minima.frontier import compute_optimal, six_n
@@ -313,3 +314,13 @@ def test_a_multi_power_gain_is_the_sum_over_changes_by_hand():
         expected = 2 + 0.5 * rows.area[row] ** -0.4 - 3 * gain
         found = np.exp(form.bind(columns).log_prediction(theta[None])[0, row])
         assert found == pytest.approx(expected)
+
+
+def test_steps_of_a_curve_rise_and_each_curve_begins_anew():
+    rows = {"curve": ["a", "a", "b", "b"], "step": [5.0, 9.0, 1.0, 2.0], "lr": [1e-3] * 4}
+    columns = {name: np.array(values) for name, values in rows.items()}
+    assert schedule_of(columns).area == pytest.approx([5e-3 / 2, 5e-3 / 2 + 4e-3, 5e-4, 1.5e-3])
+    for steps in ([5.0, 4.0], [5.0, 5.0]):
+        wrong = columns | {"step": np.array([*steps, 1.0, 2.0])}
+        with pytest.raises(ValueError, match="step=: must rise within each curve"):
+            schedule_of(wrong)
