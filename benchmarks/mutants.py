@@ -317,13 +317,12 @@ def _baseline(tests: tuple[str, ...]) -> float:
 
 
 def nearest(room: str, path: str) -> tuple[str, ...]:
-    """Return the test files of a source file, those that there are."""
+    """Return the test files of a source file."""
     best = max((p for p in NEAREST[room] if path.startswith(p)), key=len)
-    files = [f"tests/{name}.py" for name in NEAREST[room][best]]
-    there = tuple(file for file in files if (ROOT / file).is_file())
-    if not there:
-        raise SystemExit(f"{path}: has no test file of {', '.join(files)}. Name one in NEAREST.")
-    return there
+    files = tuple(f"tests/{name}.py" for name in NEAREST[room][best])
+    if missing := [file for file in files if not (ROOT / file).is_file()]:
+        raise SystemExit(f"{path}: {', '.join(missing)} of NEAREST is missing. Name another.")
+    return files
 
 
 def sources(room: str) -> list[str]:

@@ -73,3 +73,9 @@ def test_every_file_of_a_room_has_tests_near_it(name: str) -> None:
     assert files
     for path in files:
         assert nearest(name, path)
+
+
+def test_a_test_file_that_is_gone_is_named(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NEAREST, "small", {"room.py": ("test_room", "test_gone")})
+    with pytest.raises(SystemExit, match=r"room\.py: tests/test_gone\.py of NEAREST is missing"):
+        nearest("small", room)
