@@ -324,3 +324,12 @@ def test_steps_of_a_curve_rise_and_each_curve_begins_anew():
         wrong = columns | {"step": np.array([*steps, 1.0, 2.0])}
         with pytest.raises(ValueError, match="step=: must rise within each curve"):
             schedule_of(wrong)
+
+
+def test_rows_that_saw_their_data_once_are_the_base_where_they_are_enough():
+    tokens, form = np.linspace(1e9, 9e9, 9), FORMS["data_constrained"]
+    unique = np.where(np.arange(9) < 6, tokens, tokens / 2)  # once: as many tokens as unique ones
+    once = form.base_rows({"tokens": tokens, "unique_tokens": unique})
+    assert once.tolist() == [True] * 6 + [False] * 3
+    few = np.where(np.arange(9) < 5, tokens, tokens / 2)  # as many as there are coefficients
+    assert form.base_rows({"tokens": tokens, "unique_tokens": few}).all()
