@@ -53,6 +53,7 @@ def run_folder(folder, factor=1.0, noise=0.002, last=2e12):
     return str(folder)
 
 
+@pytest.mark.heavy
 def test_the_multiplier_of_a_recipe_that_needs_half_again_less_compute_is_in_its_interval(tmp_path):
     a = table(tmp_path / "a.csv")
     b = table(tmp_path / "b.csv", factor=1.5, seed=1)

@@ -57,6 +57,7 @@ def test_an_isoflop_study_is_planned_without_a_pilot_and_without_a_data_set(tmp_
     assert "N = 3e+04" in notes
 
 
+@pytest.mark.heavy
 def test_a_finished_pilot_centres_the_grid(tmp_path):
     words = ["study=smoke", f"root={tmp_path}", BASE]
     study = compose_any(words)

@@ -19,6 +19,7 @@ def composed(overrides: list[str]) -> RunConfig:
     return compose_run(["horizon.steps=1", *overrides])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("smoke", [False, True])
 @pytest.mark.parametrize("name", ["captions", "framing"])
 def test_every_part_is_a_command_and_training_reads_what_encoding_wrote(

@@ -136,6 +136,7 @@ def test_results_keep_their_order_around_a_failure(pool, clip):
     np.testing.assert_array_equal(results[2].frames, image)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("sign", [signal.SIGSTOP, signal.SIGKILL, signal.SIGSEGV])
 def test_a_child_stopped_or_killed_while_idle_is_replaced(clip, sign):
     with DecoderPool(1, 2.0) as pool:

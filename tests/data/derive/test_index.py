@@ -84,6 +84,7 @@ def test_a_samples_json_that_is_no_object_is_a_refused_sample(tmp_path, text):
     assert [name for name, _ in report.refused] == ["a.tar/bad"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("levels", [50, 400, 900, 950, 970, 980, 990])
 def test_a_deep_json_is_written_whole_or_refused_and_ends_no_index(tmp_path, levels):
     content = png(paint(1, 20, 30))

@@ -58,6 +58,7 @@ def spoil_lines(path):
     path.write_bytes(b"\0" * path.stat().st_size)
 
 
+@pytest.mark.heavy
 def test_parts_that_an_interrupt_left_short_or_damaged_are_built_again(config, tmp_path):
     build(config, tmp_path / "whole")
     with pytest.raises(Stop):

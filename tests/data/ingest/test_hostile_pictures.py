@@ -101,6 +101,7 @@ def test_loading_starts_no_program_for_a_postscript_sample_that_an_index_lists(t
     assert gs_log.read_text() == ""
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("form", PICTURE_FORMATS)
 def test_a_child_gives_the_pixels_that_pillow_gives_here(form):
     buffer = io.BytesIO()

@@ -89,6 +89,7 @@ def test_our_own_clips_pass_through_bit_for_bit(tmp_path):
     assert packets_of(payload) == packets_of(path.read_bytes())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "made",
     [

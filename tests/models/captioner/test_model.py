@@ -217,6 +217,7 @@ def coloured_clip(seed: int) -> tuple[View, str]:
     return view, f"A {colour} square moves {side}."
 
 
+@pytest.mark.heavy
 def test_thirty_steps_beat_the_commonest_caption() -> None:
     train = [coloured_clip(i) for i in range(240)]
     unseen = [coloured_clip(10_000 + i) for i in range(60)]

@@ -24,7 +24,12 @@ def some_runs():
     return runs
 
 
-@pytest.fixture(scope="module", params=LOSS_FORMS)
+# Fitting each takes half a second; the fast tests read back the two that differ most.
+QUICK = ("chinchilla", "kaplan")
+EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.heavy) for name in LOSS_FORMS]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def pair(request, tmp_path_factory):
     law = fit_law(some_runs(), request.param, FitOptions(resamples=20))
     path = tmp_path_factory.mktemp("law") / "law.json"

@@ -268,6 +268,7 @@ def test_doubtful_tables_are_fitted_with_a_warning_that_names_it(tmp_path, spoil
     assert any(said in w for w in law["warnings"]), law["warnings"]
 
 
+@pytest.mark.heavy
 def test_lines_of_json_are_a_table_too(tmp_path):
     columns = {k: v for k, v in some().items() if k in ("params", "tokens", "loss")}
     path = tmp_path / "t.jsonl"

@@ -116,6 +116,7 @@ def test_a_study_is_predicted_by_the_form_it_names(tmp_path):
     assert asked.fit.form.name == "chinchilla_tied"
 
 
+@pytest.mark.heavy
 def test_a_prediction_takes_the_fit_of_its_study_and_says_so(tmp_path, capsys):
     (tmp_path / "runs.csv").write_text((DEMO / "runs.csv").read_text())
     about = "base: []\nrecipe: {}\nform: kaplan\nlevel: 0.8\nresamples: 12\n"

@@ -136,6 +136,7 @@ def test_a_data_set_is_encoded_with_it(networks: Path, clips: Path, tmp_path: Pa
     assert manifest["latent_statistics"]["std"] == pytest.approx(run.codec.spread, abs=1e-2)
 
 
+@pytest.mark.heavy
 def test_replaced_weights_are_refused(networks: Path, clips: Path, tmp_path: Path) -> None:
     run = measured(networks, "AutoencoderKLWan", clips)
     place = tmp_path / "other"

@@ -348,6 +348,7 @@ def test_the_report_command_knows_the_kind_of_a_study(folder: Path, capsys) -> N
     assert "Comparison at equal compute" in (folder / "report/index.html").read_text()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("broken", ["study.json", "summary.csv", "values.csv", "samples.json"])
 def test_a_missing_file_becomes_a_note(folder: Path, broken: str) -> None:
     (folder / broken).unlink()
