@@ -102,7 +102,7 @@ law: $(STAMP) ## The CPU law: render, encode, train, fit (three to four hours on
 test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-test-fast: $(STAMP) ## After each change: every room, without what is heavy or needs processes or a browser (three minutes)
+test-fast: $(STAMP) ## After each change: every room, without what is heavy or needs processes or a browser (two minutes)
 	@$(PYTEST) -m "not (slow or dist or slurm or gpu or page or heavy)" $(ARGS)
 
 test-dist: $(STAMP) ## Every layout and fault with real processes; prints the tables (half an hour)
