@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
+from sweeps.fit.rows.points import points_of
 
 # Runs of one budget differ by the rounding of tokens to whole steps; budgets differ by more.
 SAME_BUDGET = 1.15
+# Runs of one cluster are seeds of one point where their logs of parameters and tokens differ by no
+# more than this (packing rounds tokens by some 0.1 %); checkpoints of one run differ by more.
+SAME_POINT = 0.05
+BUDGET_SIZES = 3  # that make runs of one compute a budget
+EQUAL_BUDGET = 1.05  # on a grid of sizes by lengths, where some agree within 15 % by chance
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,9 @@ class Run:
     """Hold one finished run: a row of the table a law is fitted to.
 
     `flops` are the run's exact training FLOPs; `loss_noise` the standard deviation of `loss` over
-    repeats, in the loss's unit; runs of one `cluster` (the seeds of one point) are resampled
-    together; `budget` is the nominal FLOPs it belongs to (grouped by `flops` where absent).
+    repeats, in the loss's unit; runs of one `cluster` (the seeds of one point, the checkpoints of
+    one run) are resampled together; `budget` is the nominal FLOPs it belongs to (grouped by
+    `flops` where absent).
     """
 
     name: str
@@ -59,8 +66,10 @@ def group_budgets(runs: Sequence[Run]) -> list[tuple[float, Rows]]:
     """Return (FLOPs, run indices) of each compute budget, ascending.
 
     By `Run.budget` where every run has one; else runs whose sorted FLOPs are within 15 % of the
-    next. No budgets (an empty list) where such a chain drifts over more than a factor 1.5: the
-    runs are then not an isoFLOP table. Runs alone at their compute form no budget.
+    next. No budgets (an empty list) where the runs are then not an isoFLOP table: where such a
+    chain drifts over more than a factor 1.5, or where most runs are at the compute of fewer than
+    three sizes (on a grid of sizes by lengths within 5 %). Runs alone at their compute form no
+    budget.
     """
     nominal = all(r.budget is not None for r in runs)
     flops = np.array([r.budget if nominal else r.flops for r in runs], dtype=float)
@@ -70,24 +79,49 @@ def group_budgets(runs: Sequence[Run]) -> list[tuple[float, Rows]]:
     groups = [g for g in np.split(order, cuts) if nominal or len(g) > 1]
     if any(flops[g].max() > 1.5 * flops[g].min() for g in groups):
         return []
+    if not nominal:
+        sizes = _distinct([r.params for r in runs])
+        spread = EQUAL_BUDGET if sizes_by_lengths(runs) else np.inf
+        inside = sum(
+            len(g)
+            for g in groups
+            if len(np.unique(sizes[g])) >= BUDGET_SIZES and flops[g].max() < spread * flops[g].min()
+        )
+        if 2 * inside < len(runs):
+            return []
     return [(float(np.exp(np.mean(np.log(flops[g])))), g) for g in groups]
+
+
+def sizes_by_lengths(runs: Sequence[Run]) -> tuple[int, int] | None:
+    """Return how many sizes and lengths there are where the runs are a grid of both, else None."""
+    sizes, lengths = (_distinct([getattr(r, c) for r in runs]) for c in ("params", "tokens"))
+    points = len(np.unique(np.stack([sizes, lengths], axis=1), axis=0))
+    across, along = len(np.unique(sizes)), len(np.unique(lengths))
+    filled = 2 * points >= across * along and 2 * max(across, along) <= points
+    return (across, along) if filled else None
+
+
+def _distinct(values: Sequence[float]) -> Array:
+    """Return for each value which of the distinct ones it is, to some 0.1 %."""
+    logs = np.log(values)
+    order = np.argsort(logs, kind="stable")
+    number = np.zeros(len(logs), dtype=float)
+    number[order] = np.concatenate([[0], np.cumsum(np.diff(logs[order]) > 1e-3)])
+    return number
 
 
 def noise_floor(runs: Sequence[Run]) -> float | None:
     """Return the relative noise of a loss: the larger of the stated and the replicates' own.
 
     Stated: the median of loss_noise / loss. Replicates: the pooled standard deviation of log loss
-    within clusters of several runs. None where neither is known.
+    over the seeds of each point. None where neither is known.
     """
     found = []
     stated = [r.loss_noise / r.loss for r in runs if r.loss_noise is not None]
     if stated:
         found.append(float(np.median(stated)))
-    clusters: dict[str, list[float]] = {}
-    for run in runs:
-        if run.cluster is not None:
-            clusters.setdefault(run.cluster, []).append(float(np.log(run.loss)))
-    repeats = [np.array(v) for v in clusters.values() if len(v) > 1]
+    repeats = [np.log([runs[i].loss for i in rows]) for rows in _seeds(runs)]
+    repeats = [v for v in repeats if np.ptp(v) > 0]  # equal ones are one run, entered twice
     if repeats:
         squares = sum(float(np.sum((v - v.mean()) ** 2)) for v in repeats)
         found.append(float(np.sqrt(squares / sum(len(v) - 1 for v in repeats))))
@@ -102,16 +136,27 @@ def columns_of(runs: Sequence[Run]) -> tuple[dict[str, Array], Array]:
 
 
 def best_loss(runs: Sequence[Run]) -> float:
-    """Return the least loss of a point, the mean over its seeds (runs of one cluster).
+    """Return the least loss of a point, the mean over its seeds.
 
     The least of single runs would be the lower the more seeds there are.
     """
-    points: dict[Any, list[float]] = {}
-    for cluster, run in zip(clusters_of(runs), runs, strict=True):
-        points.setdefault(cluster, []).append(run.loss)
-    return float(min(np.mean(losses) for losses in points.values()))
+    return min(float(np.mean([runs[i].loss for i in rows])) for rows in _seeds(runs))
 
 
 def clusters_of(runs: Sequence[Run]) -> list[Any]:
-    """Return what is resampled together: a run's cluster, or the run alone."""
-    return [r.cluster if r.cluster is not None else i for i, r in enumerate(runs)]
+    """Return what is resampled together: a run's cluster, or the runs of its (params, tokens)."""
+    points = points_of([np.array([getattr(r, c) for r in runs]) for c in ("params", "tokens")])
+    return [r.cluster if r.cluster is not None else p for r, p in zip(runs, points, strict=True)]
+
+
+def _seeds(runs: Sequence[Run]) -> list[list[int]]:
+    """Return the rows of each point: of a cluster, unless it holds the checkpoints of one run."""
+    groups: dict[Any, list[int]] = {}
+    for i, cluster in enumerate(clusters_of(runs)):
+        groups.setdefault(cluster, []).append(i)
+    found: list[list[int]] = []
+    for rows in groups.values():
+        sizes, lengths = (np.log([getattr(runs[i], c) for i in rows]) for c in ("params", "tokens"))
+        together = max(np.ptp(sizes), np.ptp(lengths)) < SAME_POINT
+        found += [rows] if together else [[i] for i in rows]
+    return found
