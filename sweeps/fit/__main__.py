@@ -20,8 +20,11 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
   kinescale fit table=runs/demo/runs.csv form=chinchilla out=law.json
   kinescale fit table=other.csv columns.params=N columns.loss=val flops=[1e19,1e20] level=.95
   kinescale fit table=curves.csv form=multi_power_tied predict=other_schedule.csv
+  kinescale fit table=wandb:lab/ladder params=model.params tokens=train/tokens loss=val/loss
 
-  table=FILE.csv     one row a run, with a header (or .jsonl, an object a line); required
+  table=FILE.csv     one row a run, with a header; or .jsonl (an object a line), .json (an array of
+                     objects), .parquet, or wandb:entity/project (a row a run: its config and
+                     summary); required
   out=FILE.json      where the law goes; only printed when absent
   form=chinchilla    one of the forms below (default: its study's)
   columns.X=COLUMN   the table's column for X, when it is not called so (params= tokens= loss= too)

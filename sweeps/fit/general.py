@@ -1,7 +1,6 @@
 """Laws of any columns: compute alone, width and depth, repeats, schedules, recipes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -104,18 +103,7 @@ def fit_or_reduce(
 
 def without_diverged(table: Table) -> Table:
     """Return the table without rows of non-finite or diverged target, which it then lists."""
-    reasons = excluded_reasons(table.columns, table.target)
-    kept = [i for i, why in enumerate(reasons) if not why]
-    excluded = [{"name": table.names[i], "reason": why} for i, why in enumerate(reasons) if why]
-    return replace(
-        table,
-        columns={c: v[kept] for c, v in table.columns.items()},
-        target=table.target[kept],
-        names=[table.names[i] for i in kept],
-        clusters=[table.clusters[i] for i in kept],
-        excluded=table.excluded + excluded,
-        lines=[table.lines[i] for i in kept],
-    )
+    return table.without(excluded_reasons(table.columns, table.target))
 
 
 def _clusters(table: Table, form: Form) -> list[Any]:

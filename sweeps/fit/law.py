@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from sweeps.fit.optimum.solve import Fit, fit_runs
 from sweeps.fit.options import DEFAULTS, FitOptions
 from sweeps.fit.result import Law
 from sweeps.fit.rows.check import excluded_reasons
+from sweeps.fit.rows.read import Source
 from sweeps.fit.rows.runs import (
     Run,
     clusters_of,
@@ -133,20 +133,21 @@ def default_targets(runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]]) 
 
 
 def fit_table(
-    path: str | Path,
+    source: Source,
     form: str = "chinchilla",
     options: FitOptions = DEFAULTS,
     *,
     columns: Mapping[str, str] | None = None,
     drop_highest: int = 0,
-    predict: str | Path | None = None,
+    predict: Source | None = None,
 ) -> dict[str, Any]:
     """Fit a table of runs and return the law's JSON as a dict.
 
-    `columns` names the table's columns where they are not called as here (ours -> theirs). Besides
-    the form's own it may hold: `name`, `flops` (6 N D when absent), `budget`, `loss_noise`,
-    `cluster`, `excluded` (with `reason`). `drop_highest` excludes that many rows of highest loss.
-    `predict` is a second table, whose rows are predicted.
+    `source` is a path (csv, jsonl, json, parquet), a DataFrame (pandas or polars), a list of dicts
+    or `wandb:entity/project`. `columns` names the table's columns where they are not called as here
+    (ours -> theirs). Besides the form's own it may hold: `name`, `flops` (6 N D when absent),
+    `budget`, `loss_noise`, `cluster`, `excluded` (with `reason`). `drop_highest` excludes that many
+    rows of highest loss. `predict` is a second table, whose rows are predicted.
 
     Raises:
         ValueError: naming the column, the line, the rule and the remedy.
@@ -154,14 +155,14 @@ def fit_table(
     names = dict(columns or {})
     asked = _asked(options, names, drop_highest)
     if form == Minima.name:
-        table = read_table(Path(path), Minima(), names, drop_highest)
+        table = read_table(source, Minima(), names, drop_highest)
         return plain(fit_minima(without_diverged(table), options)) | asked
     shape = form_of(form)
-    unseen = read_table(Path(predict), shape, names, target=False) if predict else None
+    unseen = None if predict is None else read_table(predict, shape, names, target=False)
     if form not in LOSS_FORMS:
-        table = read_table(Path(path), shape, names, drop_highest)
+        table = read_table(source, shape, names, drop_highest)
         return fit_columns(shape, table, unseen, options) | asked
-    law = law_of_table(path, form, options, columns=names, drop_highest=drop_highest)
+    law = law_of_table(source, form, options, columns=names, drop_highest=drop_highest)
     found = law.to_dict() | asked
     if unseen is not None:
         found["predictions"] = plain(predictions_of(law.fit, law.bootstrap, unseen))
@@ -169,7 +170,7 @@ def fit_table(
 
 
 def law_of_table(
-    path: str | Path,
+    source: Source,
     form: str = "chinchilla",
     options: FitOptions = DEFAULTS,
     *,
@@ -181,7 +182,7 @@ def law_of_table(
     Raises:
         ValueError: as `fit_table`, and for a form that is none of params and tokens.
     """
-    table = read_table(Path(path), loss_form_of(form), dict(columns or {}), drop_highest)
+    table = read_table(source, loss_form_of(form), dict(columns or {}), drop_highest)
     law = fit_law(runs_of(table), form, options)
     return replace(law, excluded=table.excluded + law.excluded, warnings=table.notes + law.warnings)
 
@@ -204,7 +205,7 @@ def runs_of(table: Table) -> list[Run]:
         row = {k: v[i] for k, v in table.optional.items()}
 
         def optional(
-            column: str, row: dict[str, str] = row, line: int = table.lines[i]
+            column: str, row: dict[str, str] = row, line: str = table.lines[i]
         ) -> float | None:
             return number(row, column, line) if row.get(column, "") else None
 

@@ -9,6 +9,7 @@ from sweeps.fit.forms.base import Array, Columns, Form
 # Twice the loss of a run with no more parameters and no more tokens is a diverged run: the largest
 # reversal from an untuned recipe in the pilot (DESIGN section 5) was 1.5.
 DIVERGED_FACTOR = 2.0
+REPEATED = 1.01  # times its unique tokens: less is the rounding of a pass
 
 
 def check_columns(form: Form, columns: Columns, target: Array, num_fixed: int = 0) -> None:
@@ -34,6 +35,22 @@ def check_columns(form: Form, columns: Columns, target: Array, num_fixed: int = 
                 f"Set {name}=COLUMN and {form.target}=COLUMN to the right ones."
             )
     _check_flops(columns)
+    _check_repeats(columns)
+
+
+def _check_repeats(columns: Columns) -> None:
+    """Raise ValueError where no run sees a token twice: swapped columns, or no repeats."""
+    if "unique_tokens" not in columns:
+        return
+    tokens, unique = columns["tokens"], columns["unique_tokens"]
+    if not (tokens > REPEATED * unique).any():
+        fewer = int(np.sum(unique > REPEATED * tokens))
+        swapped = f" {fewer} runs have more unique tokens than tokens: the columns look swapped."
+        raise ValueError(
+            "unique_tokens=: no run sees a token twice (tokens above unique_tokens), so that what "
+            f"repeats are worth cannot be known.{swapped * bool(fewer)} Set columns.tokens=COLUMN "
+            "and columns.unique_tokens=COLUMN to the right ones, or use form=chinchilla."
+        )
 
 
 def _check_flops(columns: Columns) -> None:

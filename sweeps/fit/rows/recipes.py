@@ -62,7 +62,11 @@ def at_optima(form: Form, table: Table) -> Table:
     Tables without a loss, or with one row for each (params, tokens), come back as they are.
     """
     needed = ("params", "tokens", "loss")
-    if form.target not in KNOBS or any(n not in table.optional for n in needed):
+    if form.target not in KNOBS:
+        return table
+    ended = np.isfinite(table.target)
+    table = table.without([None if there else f"no {form.target} is given" for there in ended])
+    if any(n not in table.optional for n in needed):
         return table
     names = [*needed, *(k for k in KNOBS if k in table.optional)]
     columns = {

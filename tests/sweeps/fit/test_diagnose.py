@@ -46,7 +46,7 @@ def warnings_of(runs, options=FEW):
         ({"change": [(2, 0, "nan")]}, "params='nan' in line 4: must be finite"),
         ({"change": [(2, 1, "-5")]}, "tokens='-5' in line 4: must be finite and above 0"),
         ({"change": [(0, 2, "-1")]}, "loss='-1' in line 2"),
-        ({"change": [(1, 2, "")]}, "loss='' in line 3: must be a number"),
+        ({"change": [(1, 0, "")]}, "params='' in line 3: is blank"),
         ({"change": [(1, 2, "2,5")]}, "must be a number"),
         ({"rows": [[1e4, 1e7, 2.0], [2e4, 1e7, 1.9], [3e4, 2e7, 1.8]]}, "runs=3: form=chinchilla"),
         ({"header": "loss,tokens,params"}, "look swapped"),

@@ -7,7 +7,7 @@ from sweeps.fit.__main__ import main
 from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.law import fit_law, fit_table
 from sweeps.fit.options import FitOptions
-from sweeps.fit.rows import read as rows
+from sweeps.fit.rows import files
 from sweeps.fit.rows.read import read_rows
 from sweeps.fit.rows.runs import Run
 from sweeps.fit.rows.table import read_table
@@ -88,7 +88,7 @@ def test_a_column_of_nearly_the_name_is_offered(tmp_path, capsys):
 def test_objects_with_unlike_keys_are_a_table_and_others_are_refused(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"params": 1e6, "tokens": 2e6, "loss": 3}\n{"params": 1e6, "loss": null}\n')
-    with pytest.raises(ValueError, match="tokens='' in line 2: must be a number"):
+    with pytest.raises(ValueError, match="tokens='' in line 2: is blank"):
         read_table(path, CHINCHILLA, MAPPING)
     path.write_text("[1, 2]\n")
     with pytest.raises(ValueError, match="line 1 must hold one JSON object"):
@@ -98,10 +98,10 @@ def test_objects_with_unlike_keys_are_a_table_and_others_are_refused(tmp_path):
 def test_a_huge_file_is_refused_before_it_is_read_to_its_end(tmp_path, monkeypatch):
     path = tmp_path / "t.csv"
     path.write_text(HEADER + LINES)
-    monkeypatch.setattr(rows, "MAX_ROWS", 2)
+    monkeypatch.setattr(files, "MAX_ROWS", 2)
     with pytest.raises(ValueError, match="more than 2 rows"):
         read_rows(path)
-    monkeypatch.setattr(rows, "MAX_BYTES", 10)
+    monkeypatch.setattr(files, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match="MiB; at most"):
         read_rows(path)
 
@@ -130,7 +130,7 @@ def test_runs_off_the_law_and_repeated_ones_are_named():
     other = Run(runs[0].name, 3e8, 1e9, 1.8e18, runs[0].loss)
     said = warnings_of([*runs, again, other])
     assert "late (+4" in said
-    assert f"again of {last.name}. Seeds of one point need one `cluster`" in said
+    assert f"again of {last.name}. They are taken as seeds of one point" in said
     assert f"Several rows are called {other.name}" in said
 
 

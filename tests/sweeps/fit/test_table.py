@@ -237,7 +237,7 @@ def test_flops_stand_in_for_tokens_and_the_highest_losses_can_be_dropped(tmp_pat
         ({}, ["residual=square"], "residual=square: is not known"),
         ({}, ["delta=0"], "delta=0.0: must be above 0"),
         ({}, ["mean=perhaps"], "cannot be read"),
-        ({}, ["form=minima"], "at least 2 with an interior minimum"),
+        ({}, ["form=minima"], "the runs do not group by compute"),
     ],
 )
 def test_bad_input_is_named(tmp_path, capsys, change, arguments, said):
