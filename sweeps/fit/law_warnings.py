@@ -3,20 +3,28 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sweeps.fit.odd_runs import warn_runs
+from sweeps.fit.odd_runs import warn_runs, warn_units
+from sweeps.fit.rows.runs import clusters_of, sizes_by_lengths
+from sweeps.fit.trust.checkpoints import warn_checkpoints
 from sweeps.fit.trust.identified import warn_fit, warn_identified
 from sweeps.fit.trust.odd_rows import warn_rows
+from sweeps.fit.trust.structure import warn_structure
 
 if TYPE_CHECKING:
     from sweeps.fit.result import Law
 
+FEW_CLUSTERS = 10  # below which a bootstrap over clusters covers too little (Cameron et al. 2008)
+
 
 def warn(law: "Law") -> list[str]:
     """Return every warning about a law, most serious first, each a sentence with its figures."""
+    units = list(warn_units(law))
     return [
+        *units,
         *warn_fit(law.fit, law.bootstrap),
         *warn_identified(law.identified),
         *_warn_runs(law),
+        *([] if units else _warn_structure(law)),  # wrong units make structure enough
         *_warn_reach(law),
     ]
 
@@ -24,14 +32,41 @@ def warn(law: "Law") -> list[str]:
 def _warn_runs(law: "Law") -> Iterator[str]:
     yield from warn_rows(law.fit, law.excluded, [r.name for r in law.runs])
     yield from warn_runs(law)
+    clusters = len(set(clusters_of(law.runs)))
+    if clusters < min(FEW_CLUSTERS, len(law.runs)):
+        yield (
+            f"The {len(law.runs)} runs are {clusters} clusters: fewer than {FEW_CLUSTERS} are too "
+            "few to redraw, and intervals come out too narrow."
+        )
     if (budgets := len(law.budgets)) < 3:
-        yield f"The runs form {budgets} compute budgets: a frontier needs at least 3."
+        grid = sizes_by_lengths(law.runs)
+        what = f" (a grid of {grid[0]} sizes and {grid[1]} lengths)" if grid else ""
+        yield (
+            f"The runs form {budgets} compute budgets{what}: a frontier through isoFLOP minima "
+            "needs at least 3, this one rests on the form alone."
+        )
     scatter, noise = law.scatter, law.noise_floor
     if noise is not None and scatter > 2 * noise:
         yield (
             f"Residuals scatter by {100 * scatter:.2g} %, {scatter / noise:.1f} times the measured "
             f"noise of {100 * noise:.2g} %: the form or the recipe misses something."
         )
+
+
+def _warn_structure(law: "Law") -> Iterator[str]:
+    """Yield how the residuals differ from noise; those of checkpoints of one run are not many."""
+    clusters = clusters_of(law.runs)
+    checkpoints = [] if law.budgets else list(warn_checkpoints(law.fit, clusters))
+    if checkpoints:
+        yield from checkpoints
+        clusters = [run.params for run in law.runs]
+    compute = law.fit.columns["flops"].copy()
+    for flops, rows in law.budgets:
+        compute[rows] = flops
+    axes = {"size": law.fit.columns["params"], "length": law.fit.columns["tokens"]}
+    yield from warn_structure(
+        law.fit, {"budget" if law.budgets else "compute": compute} | axes, clusters
+    )
 
 
 def _warn_reach(law: "Law") -> Iterator[str]:

@@ -11,6 +11,9 @@ SIZES = ("params", "tokens", "flops", "width", "depth")  # that loss should fall
 
 
 SHOWN = 3  # names in one sentence
+# Tokens for each parameter: no run on record has fewer than 0.05; tokens in thousands or in
+# billions make it 1e3 or 1e9 times smaller.
+OTHER_UNIT = 2e-3
 
 
 def warn_rows(fit: Fit, excluded: list[dict[str, str]], names: Sequence[str]) -> Iterator[str]:
@@ -29,7 +32,12 @@ def warn_rows(fit: Fit, excluded: list[dict[str, str]], names: Sequence[str]) ->
             yield f"All runs have one size ({column}): how loss falls with {words} cannot be known."
     if {"params", "tokens"} <= set(fit.form.columns):
         ratio = float(np.median(fit.columns["tokens"] / fit.columns["params"]))
-        if ratio < 1:
+        if ratio < OTHER_UNIT:
+            yield (
+                f"The median run has {ratio:.2g} tokens for each parameter: params and tokens are "
+                "in different units. Give both as plain counts (8.3e9, not 8.3 billions)."
+            )
+        elif ratio < 1:
             yield (
                 f"The median run has {ratio:.2g} tokens for each parameter: the columns params and "
                 "tokens look swapped."
