@@ -99,7 +99,7 @@ def warn_structure(
         return  # leans by budget, size and length all come of it
     said = [lean for word, values in axes.items() for lean in _warn_lean(found, word, values)]
     if said:
-        said[-1] += " Beyond the runs the law errs by more than its interval says."
+        said[-1] += " Beyond the runs the law may err by more than its interval says."
     yield from said
     if "size" in axes:
         yield from _warn_uneven(found, axes["size"])
