@@ -82,6 +82,8 @@ class Form(Relation, ABC):
     max_starts: int = 16  # the best of the grid are polished
     reduced: str | None = None  # the form to fall back to where a coefficient is not determined
     base: "Form | None" = None  # the form inside this one, whose coefficients place it
+    nested: "Form | None" = None  # the form that this one is at some coefficients: a start
+    unheld: tuple[str, ...] = ()  # coefficients that no one entry of theta gives: never fixed
 
     @property
     @abstractmethod
@@ -107,6 +109,10 @@ class Form(Relation, ABC):
     def base_rows(self, columns: Columns) -> Flags:
         """Return the rows that the `base` of this form is fitted to, `(R,)`."""
         return np.ones(len(next(iter(columns.values()))), dtype=bool)
+
+    def from_nested(self, coefficients: Mapping[str, float]) -> dict[str, float]:
+        """Return the coefficients at which this form is its `nested` one with `coefficients`."""
+        return dict(coefficients)
 
     @abstractmethod
     def bind(self, columns: Columns) -> "Bound":

@@ -6,6 +6,7 @@ from sweeps.fit.forms.curves import MultiPower, MultiPowerTied, Tissue
 from sweeps.fit.forms.kaplan import Kaplan
 from sweeps.fit.forms.powers import SumOfPowers, Term
 from sweeps.fit.forms.repeated_data import DataConstrained
+from sweeps.fit.forms.skaling import Skaling
 
 # The form of a law of recipes is a power of its target: what scatters is the optimum that was read
 # from a grid, by far more than 1e-3, so least squares of its log takes the place of Huber.
@@ -85,14 +86,15 @@ BATCH_OF_BOTH = SumOfPowers(
 FORMS: dict[str, Form] = {
     form.name: form
     for form in (
-        CHINCHILLA, CHINCHILLA_TIED, Kaplan(), OVERTRAINING, DataConstrained(), WIDTH_DEPTH,
-        WIDTH_DEPTH_PARAMS, POWER_LAW, PURE_POWER, BrokenPower(), FRONTIER, PURE_FRONTIER, QUALITY,
-        PURE_QUALITY, LEARNING_RATE, BATCH, BATCH_OF_BOTH, Tissue(), MultiPower(), MultiPowerTied(),
+        CHINCHILLA, CHINCHILLA_TIED, Kaplan(), OVERTRAINING, Skaling(), DataConstrained(),
+        WIDTH_DEPTH, WIDTH_DEPTH_PARAMS, POWER_LAW, PURE_POWER, BrokenPower(), FRONTIER,
+        PURE_FRONTIER, QUALITY, PURE_QUALITY, LEARNING_RATE, BATCH, BATCH_OF_BOTH, Tissue(),
+        MultiPower(), MultiPowerTied(),
     )
 }  # fmt: skip
 
 # Laws of loss in parameters and tokens alone, which can stand in for each other.
-LOSS_FORMS = ("chinchilla", "chinchilla_tied", "kaplan", "overtraining")
+LOSS_FORMS = ("chinchilla", "chinchilla_tied", "kaplan", "overtraining", "skaling")
 
 
 def form_of(name: str) -> Form:

@@ -46,7 +46,7 @@ def certify(fit: Fit, level: float) -> tuple[Fit, dict[str, Profile]]:
     return fit, {
         p.name: _interval(plain, k, points[held == k], values[held == k], threshold)
         for k, p in enumerate(fit.form.parameters)
-        if fit.low[k] < fit.high[k]
+        if fit.low[k] < fit.high[k] and p.name not in fit.form.unheld
     }
 
 
@@ -61,17 +61,28 @@ def _in_published_coordinates(fit: Fit) -> Fit:
     return replace(fit, form=form, objective_of=problem, theta=theta, low=low, high=high)
 
 
-def _threshold(fit: Fit, level: float) -> float:
-    """Return the rise of the objective that bounds the interval."""
+def noise_scale(fit: Fit, smooth: bool = False) -> float:
+    """Return lambda = mean psi^2 / mean psi', the unit of twice a rise of the objective.
+
+    psi' is 1 within delta and 0 beyond. Where delta holds few residuals `smooth` reads their
+    density from the nearer half of all.
+    """
     problem = fit.objective_of
     residual = problem.residuals(fit.theta)[0]
-    weights = problem.unit[0]
+    size = np.abs(residual)
     psi = np.clip(residual, -problem.delta, problem.delta)
     left = max(len(residual) - fit.num_free, 1)
-    inside = max(int(np.sum(np.abs(residual) <= problem.delta)), 1)
-    scale = (np.sum(psi**2) / left) / (inside / len(residual))
+    inside = float(max(np.sum(size <= problem.delta), 1))
+    middle = float(np.median(size))
+    if smooth and middle > problem.delta:
+        inside = np.sum(size <= middle) * problem.delta / middle
+    return float((np.sum(psi**2) / left) / (inside / len(residual)))
+
+
+def _threshold(fit: Fit, level: float) -> float:
+    """Return the rise of the objective that bounds the interval."""
     quantile = NormalDist().inv_cdf(0.5 + 0.5 * level)  # its square is chi-squared's
-    return float(0.5 * scale * weights[0] * quantile**2)
+    return float(0.5 * noise_scale(fit) * fit.objective_of.unit[0, 0] * quantile**2)
 
 
 def _profile_points(fit: Fit) -> tuple[Array, Array, Rows]:

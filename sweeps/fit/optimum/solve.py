@@ -93,6 +93,8 @@ def fit_form(
     if fixed:
         problem = replace(problem, free=low < high)
     starts = _starts(form, columns, target, (low, high), max_starts or form.max_starts)
+    if form.nested is not None:
+        starts = np.concatenate([_from_nested(form, columns, target, options), starts])
     ends, values, _ = polish_from_afar(problem, starts, low, high)
     order = np.argsort(values, kind="stable")
     fit = Fit(
@@ -151,6 +153,18 @@ def _starts(
     return variable_projection(form, columns, target, weights, shapes, keep)[0]
 
 
+def _from_nested(form: Form, columns: Columns, target: Array, options: FitOptions) -> Array:
+    """Return the optimum of the form inside `form` as a start, `(1, P)`.
+
+    With it no form is ever fitted worse than the one that it holds.
+    """
+    assert form.nested is not None
+    shared = {k: v for k, v in options.fixed.items() if k in form.nested.coefficient_names}
+    inside = {c: columns[c] for c in form.nested.columns}
+    less = fit_form(form.nested, inside, target, replace(options, fixed=shared), max_starts=8)
+    return form.theta(**form.from_nested(less.coefficients))[None]
+
+
 def completed(fit: Fit, theta: Array) -> Fit:
     """Return the fit at the optimum nearest to `theta`, with its certificate."""
     problem, low, high = fit.objective_of, fit.low, fit.high
@@ -188,6 +202,9 @@ def _walls(form: Form, fixed: Mapping[str, float]) -> tuple[Array, Array]:
     if unknown := sorted(set(fixed) - set(form.coefficient_names)):
         names = ", ".join(form.coefficient_names)
         raise ValueError(f"fixed.{unknown[0]}=: not a coefficient of {form.name}. Use {names}.")
+    if wrong := sorted(set(fixed) & set(form.unheld)):
+        names = ", ".join(n for n in form.coefficient_names if n not in form.unheld)
+        raise ValueError(f"fixed.{wrong[0]}=: cannot be held in {form.name}. Hold one of {names}.")
     middle = form.coefficients((np.maximum(low, -50) + np.minimum(high, 50)) / 2)
     values = {n: float(fixed.get(n, middle[n])) for n in form.coefficient_names}
     pinned = form.theta(**values)

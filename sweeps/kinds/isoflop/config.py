@@ -20,6 +20,7 @@ class LawForm(StrEnum):
     chinchilla_tied = "chinchilla_tied"
     kaplan = "kaplan"
     overtraining = "overtraining"
+    skaling = "skaling"
 
 
 @dataclass

@@ -52,6 +52,7 @@ PLANTED = {
     "chinchilla_tied": {"E": 1.9, "A": 521.0, "alpha": 0.35, "B": 1488.0},
     "kaplan": {"N_c": 6.4e13, "alpha_N": 0.076, "D_c": 1.8e13, "alpha_D": 0.103},
     "overtraining": {"E": 1.8, "a": 166.0, "eta": 0.27, "b": 287.0},
+    "skaling": {"E": 1.6, "A": 900.0, "alpha": 0.45, "B": 1800.0, "beta": 0.4, "k": 0.7},
     "data_constrained": LAW | {"R_D_star": 15.4, "R_N_star": 5.3},
     "width_depth": {
         "E": 1.5, "A": 8.0, "alpha": 0.3, "B": 2.0, "beta": 0.5, "C": 8e4, "gamma": 0.53,
@@ -147,6 +148,14 @@ def test_fixed_coefficients_stay_and_the_others_are_found():
         fit_form(FORMS["chinchilla"], columns, target, FitOptions(fixed={"gamma": 1.0}))
 
 
+def test_the_outer_power_can_be_held_and_what_it_couples_cannot():
+    _, _, columns, target = planted("chinchilla")
+    held = fit_form(FORMS["skaling"], columns, target, FitOptions(fixed={"k": 1.0, "E": 1.69}))
+    assert held.coefficients == pytest.approx(LAW | {"k": 1.0}, rel=1e-8)
+    with pytest.raises(ValueError, match=r"fixed\.A=: cannot be held in skaling"):
+        fit_form(FORMS["skaling"], columns, target, FitOptions(fixed={"A": 400.0}))
+
+
 def test_a_coefficient_on_its_wall_makes_way_for_the_reduced_form():
     columns, form = schedules(), FORMS["multi_power"]
     coefficients = PLANTED["multi_power"] | {"gamma": 1.3, "C": 0.002}
@@ -178,6 +187,15 @@ def test_the_published_formulas_are_what_is_predicted():
     found = np.exp(kaplan.bind(columns).log_prediction(theta[None])[0])
     expected = ((6.4e13 / n) ** (0.076 / 0.103) + 1.8e13 / d) ** 0.103
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+    skaling = form_of("skaling").placed(columns, np.ones(60))
+    theta = skaling.theta(**PLANTED["skaling"])
+    found = np.exp(skaling.bind(columns).log_prediction(theta[None])[0])
+    expected = 1.6 + (900 / n**0.45 + 1800 / d**0.4) ** 0.7
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    at_one = skaling.theta(**skaling.from_nested(LAW))
+    found = np.exp(skaling.bind(columns).log_prediction(at_one[None])[0])
+    np.testing.assert_allclose(found, 1.69 + 406.4 / n**0.34 + 410.7 / d**0.28, rtol=1e-12)
 
     repeated = form_of("data_constrained")
     theta = repeated.theta(**PLANTED["data_constrained"])

@@ -157,11 +157,11 @@ def test_a_lucky_seed_at_the_end_does_not_refuse_a_minimum():
 @pytest.mark.heavy
 def test_other_forms_predict_the_held_out_budget_from_the_same_runs(law):
     others = law.held_out.other_forms
-    assert set(others) == {"chinchilla_tied", "kaplan", "overtraining"}
+    assert set(others) == {"chinchilla_tied", "kaplan", "overtraining", "skaling"}
     again = fit_law(law.runs, "kaplan", FitOptions(resamples=20)).held_out
     assert again.predicted == pytest.approx(others["kaplan"]["predicted"], rel=1e-6)
     assert again.relative_error == pytest.approx(others["kaplan"]["relative_error"], rel=1e-4)
-    assert set(again.other_forms) == {"chinchilla", "chinchilla_tied", "overtraining"}
+    assert set(again.other_forms) == {"chinchilla", "chinchilla_tied", "overtraining", "skaling"}
     assert again.other_forms["chinchilla"]["predicted"] == pytest.approx(law.held_out.predicted)
     assert f"by other forms: chinchilla_tied {others['chinchilla_tied']['predicted']:.5g} (" in (
         describe(law.to_dict())

@@ -261,6 +261,7 @@ def test_exponents_of_compute_are_those_of_the_coefficients_and_of_the_minima(fi
     [
         ("chinchilla_tied", {"E": 0.2, "A": 9.0, "alpha": 0.4, "B": 90.0}, 0.5),
         ("overtraining", {"E": 0.2, "a": 9.0, "eta": 0.4, "b": 90.0}, 0.5),
+        ("skaling", {"E": 0.2, "A": 40.0, "alpha": 0.4, "B": 900.0, "beta": 0.6, "k": 0.6}, 0.6),
         ("kaplan", {"N_c": 1e4, "D_c": 1e6, "alpha_N": 0.3, "alpha_D": 0.5}, 0.625),
     ],
 )

@@ -38,6 +38,24 @@ def test_gemstones_objectives_are_at_most_the_published_ones():
 
 
 @needs_data
+def test_an_outer_power_never_fits_worse_than_chinchilla():
+    tables = [fit_data.epoch()]
+    for _, budgets in fit_data.porian()[::3]:
+        params = np.concatenate([n for _, n, _ in budgets])
+        flops = np.repeat([c for c, _, _ in budgets], [len(n) for _, n, _ in budgets])
+        loss = np.concatenate([y for _, _, y in budgets])
+        tables.append(({"params": params, "tokens": flops / 6 / params}, loss))
+    for _, form, columns, loss, _ in fit_data.gemstones():
+        if form == "chinchilla" and len(loss) < 100:
+            tables.append(({c: columns[c] for c in FORMS["skaling"].columns}, loss))
+    assert len(tables) == 8
+    for columns, loss in tables:
+        found = fit_form(FORMS["skaling"], columns, loss)
+        assert found.objective <= fit_form(CHINCHILLA, columns, loss).objective
+        assert found.converged
+
+
+@needs_data
 def test_degenerate_gemstones_fits_are_said_to_be_so():
     rows = {(name, form): rest for name, form, *rest in fit_data.gemstones()}
     for key, coefficient in (
