@@ -14,6 +14,7 @@ from sweeps.fit.entries import (
 )
 from sweeps.fit.forms.base import Array, Form
 from sweeps.fit.forms.catalogue import form_of
+from sweeps.fit.minima.bests import at_bests
 from sweeps.fit.minima.frontier import loss_points
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_form
@@ -45,6 +46,7 @@ def fit_columns(
         ValueError: the table cannot make a law.
     """
     table = at_optima(form, table) if form.target in KNOBS else without_diverged(table)
+    table = at_bests(form, table)
     check_columns(form, table.columns, table.target, len(options.fixed))
     first, notes = fit_or_reduce(form, table.columns, table.target, options)
     fit, profiles = certify(first, options.level)
