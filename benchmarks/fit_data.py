@@ -130,6 +130,14 @@ def curves(names: tuple[str, ...]) -> tuple[Columns, Array]:
     return columns, _column(rows, "loss")
 
 
+def curves_of_25(part: str) -> tuple[Columns, Array]:
+    """Return the curves of the 25M model of Luo et al. 2025, `part` train or test."""
+    rows = _rows("forecast", "curves", f"mpl_25_{part}.csv")
+    index = {name: float(i) for i, name in enumerate(dict.fromkeys(r["curve"] for r in rows))}
+    curve = np.array([index[row["curve"]] for row in rows])
+    return {"curve": curve, **{n: _column(rows, n) for n in ("step", "lr")}}, _column(rows, "loss")
+
+
 def steplaw() -> Columns:
     """Return the 1,911 runs of Li et al. 2025 over (params, tokens, lr, batch in sequences)."""
     rows = _rows("steplaw", "dense_lr_bs_loss.csv")

@@ -154,7 +154,12 @@ def _predictions(law: dict[str, Any]) -> list[str]:
         return []
     if "mae" not in found:
         return [f"{len(found['rows'])} rows predicted."]
+    by_curve = ""
+    if "mae_of_curves" in found:
+        by_curve = (
+            f", mean over its {len(found['mae_by_curve'])} curves {found['mae_of_curves']:.5g}"
+        )
     return [
         f"{len(found['rows'])} unseen rows predicted: mean absolute error {found['mae']:.5g} "
-        f"({100 * found['mean_absolute_relative_error']:.4g} %), R2 {_shown(found['r2'])}"
+        f"({100 * found['mean_absolute_relative_error']:.4g} %){by_curve}, R2 {_shown(found['r2'])}"
     ]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.optimum.profile import Profile
+from sweeps.fit.optimum.schedules import error_of_curves
 from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.rows.table import Table
 from sweeps.fit.trust.bootstrap import (
@@ -77,7 +78,11 @@ def residual_rows(fit: Fit, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def predictions_of(fit: Fit, boot: Bootstrap, unseen: Table) -> dict[str, Any]:
-    """Return the predictions of the rows of another table, and their errors where measured."""
+    """Return the predictions of the rows of another table, and their errors where measured.
+
+    `mae_of_curves` is the mean over curves of each curve's mean absolute error, as the laws of
+    curves publish it (Luo et al. 2025); `mae` is over rows, of which long curves have more.
+    """
     values = fit.predict(unseen.columns)
     draws = prediction_draws(fit, boot, unseen.columns)
     known = np.isfinite(unseen.target)
@@ -92,10 +97,16 @@ def predictions_of(fit: Fit, boot: Bootstrap, unseen: Table) -> dict[str, Any]:
     if not known.any():
         return {"rows": rows}
     miss = values[known] - unseen.target[known]
+    curves = [c for c, there in zip(unseen.optional.get("curve", []), known, strict=False) if there]
+    each = error_of_curves(curves, miss) if curves else {}
+    of_curves: dict[str, Any] = {}
+    if each:
+        of_curves = {"mae_of_curves": float(np.mean(list(each.values()))), "mae_by_curve": each}
     spread = np.sum((unseen.target[known] - unseen.target[known].mean()) ** 2)
     return {
         "rows": rows,
         "mae": float(np.mean(np.abs(miss))),
+        **of_curves,
         "rmse": float(np.sqrt(np.mean(miss**2))),
         "mean_absolute_relative_error": float(np.mean(np.abs(miss) / unseen.target[known])),
         "r2": float(1 - np.sum(miss**2) / spread) if spread > 0 else None,

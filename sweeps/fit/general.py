@@ -17,6 +17,7 @@ from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.minima.bests import at_bests
 from sweeps.fit.minima.frontier import loss_points
 from sweeps.fit.optimum.profile import certify
+from sweeps.fit.optimum.schedules import chosen_by_schedule
 from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.options import DEFAULTS, FitOptions
 from sweeps.fit.rows.check import check_columns, excluded_reasons
@@ -48,6 +49,7 @@ def fit_columns(
     table = at_optima(form, table) if form.target in KNOBS else without_diverged(table)
     table = at_bests(form, table)
     check_columns(form, table.columns, table.target, len(options.fixed))
+    form, chosen = _chosen(form, table, options)
     first, notes = fit_or_reduce(form, table.columns, table.target, options)
     fit, profiles = certify(first, options.level)
     resamples = options.resamples
@@ -67,6 +69,7 @@ def fit_columns(
         "residuals": residual_rows(fit, table.names),
         "warnings": [
             *table.notes,
+            *chosen,
             *notes,
             *warn_fit(fit, boot),
             *warn_identified(verdicts),
@@ -101,6 +104,15 @@ def fit_or_reduce(
         f"determine it, and {less.name} is fitted instead ({less.equation})."
     )
     return fit_form(less, columns, target, options, max_starts=max_starts), [said]
+
+
+def _chosen(form: Form, table: Table, options: FitOptions) -> tuple[Form, list[str]]:
+    """Return the form itself, or the best of its choices and why."""
+    if not form.choices:
+        return form, []
+    forms = [form_of(name) for name in form.choices]
+    choice = chosen_by_schedule(forms, table.columns, table.target, options)
+    return choice.form, [choice.note]
 
 
 def without_diverged(table: Table) -> Table:

@@ -83,6 +83,7 @@ class Form(Relation, ABC):
     reduced: str | None = None  # the form to fall back to where a coefficient is not determined
     base: "Form | None" = None  # the form inside this one, whose coefficients place it
     nested: "Form | None" = None  # the form that this one is at some coefficients: a start
+    choices: tuple[str, ...] = ()  # the forms of which one is chosen in the place of this
     unheld: tuple[str, ...] = ()  # coefficients that no one entry of theta gives: never fixed
 
     @property

@@ -234,3 +234,14 @@ class MultiPowerTied(MultiPower):
     def shape_grid(self, num_each: int) -> Array:
         """Return the grid of `MultiPower` without beta."""
         return np.unique(super().shape_grid(num_each)[:, [0, 1, 3]], axis=0)
+
+
+@dataclass(frozen=True)
+class AnyCurve(MultiPowerTied):
+    """Whichever law of curves best predicts training schedules that it has not seen."""
+
+    name = "curves"
+    choices = ("multi_power_tied", "tissue", "multi_power")
+    equation = (
+        "multi_power_tied, tissue or multi_power: that of least error on curves left out in turn"
+    )
