@@ -39,6 +39,7 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
   delta=1e-3         of the Huber loss of log residuals (inf: least squares)
   residual=log       or linear: of the target itself
   mean=false         true minimises the mean over runs and not the sum
+  one_sided=false    true counts rows above the law a ninth: for runs that are not all well tuned
   drop_highest=0     exclude so many rows of highest loss
   noise=             of a repeat, in the loss's unit (form=minima; default: loss_noise)
 
@@ -91,6 +92,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "delta": float,
     "residual": str,
     "mean": boolean,
+    "one_sided": boolean,
     "sizes": numbers,
     "noise": float,
 }

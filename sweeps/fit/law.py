@@ -192,7 +192,7 @@ def _asked(options: FitOptions, columns: Mapping[str, str], drop_highest: int) -
     every = {
         "columns": dict(columns), "fixed": dict(options.fixed), "flops": list(options.flops),
         "sizes": list(options.sizes), "drop_highest": drop_highest, "mean": options.mean,
-        "noise": options.noise,
+        "noise": options.noise, "one_sided": options.one_sided,
     }  # fmt: skip
     unusual = {key: value for key, value in every.items() if value not in ({}, [], 0, None)}
     return {"asked": unusual} if unusual else {}

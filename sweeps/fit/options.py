@@ -18,6 +18,8 @@ class FitOptions:
     delta: width of the quadratic part of Huber's loss; inf is least squares.
     residual: log (of the target's logarithm) or linear (of the target itself).
     mean: minimise the mean over rows and not the sum, which has the same optimum.
+    one_sided: give rows whose loss is above the law a ninth of the weight of those below it: where
+        runs are undertuned their losses are upper bounds, and the law is of the best of them.
     noise: of a repeat in the loss's unit, for the minima; None takes the table's loss_noise.
 
     Raises ValueError for a value out of range.
@@ -32,6 +34,7 @@ class FitOptions:
     delta: float | None = None
     residual: str | None = None
     mean: bool = False
+    one_sided: bool = False
     noise: float | None = None
 
     def __post_init__(self) -> None:

@@ -8,6 +8,11 @@ from sweeps.fit.forms.base import Array, Bound, Columns, Flags, Form
 from sweeps.fit.options import DEFAULTS, FitOptions
 
 
+# The weight of a row above the law over that of one below it, by `one_sided`: that of the tenth
+# quantile or expectile (Newey and Powell 1987), which is the law of all but the worst-tuned runs.
+WEIGHT_ABOVE = 1 / 9
+
+
 @dataclass(frozen=True)
 class Objective:
     """The sum over rows of w_i Huber_delta(r_i), or its mean.
@@ -15,7 +20,7 @@ class Objective:
     `residual` is `log` (r = log L_hat - log L, as Hoffmann et al. 2022 publish it) or `linear`
     (r = L_hat - L). An infinite `delta` makes it half the sum of squares. A mean has the same
     optimum, but so small a value and gradient that optimisers with absolute tolerances stop early
-    (Besiroglu et al. 2024).
+    (Besiroglu et al. 2024). Rows whose target is above the prediction (r < 0) count `above` times.
     """
 
     bound: Bound
@@ -24,6 +29,7 @@ class Objective:
     residual: str = "log"
     mean: bool = False
     free: Flags | None = None  # the parameters that move, where not all do
+    above: float = 1.0
 
     @classmethod
     def of(
@@ -36,7 +42,8 @@ class Objective:
         """Return the objective of `form` on a table, as published where nothing else is given."""
         delta = form.delta if options.delta is None else options.delta
         residual = options.residual or form.residual
-        return cls(form.bind(columns), target, delta, residual, options.mean)
+        above = WEIGHT_ABOVE if options.one_sided else 1.0
+        return cls(form.bind(columns), target, delta, residual, options.mean, above=above)
 
     @property
     def unit(self) -> Array:
@@ -53,7 +60,12 @@ class Objective:
 
     def value(self, theta: Array, weights: Array) -> Array:
         """Return the objective, `(K,)`."""
-        return (weights * huber(self.residuals(theta), self.delta)).sum(axis=1)
+        residual = self.residuals(theta)
+        return (self.leaned(weights, residual) * huber(residual, self.delta)).sum(axis=1)
+
+    def leaned(self, weights: Array, residual: Array) -> Array:
+        """Return the weights of the rows with those above the law at their part."""
+        return weights if self.above == 1 else np.where(residual < 0, self.above * weights, weights)
 
     def derivatives(
         self, theta: Array, weights: Array, delta: float | None = None
@@ -75,6 +87,7 @@ class Objective:
         else:
             slope = np.exp(at.log_prediction)
             residual = slope - self.target
+        weights = self.leaned(weights, residual)
         bent = np.clip(residual, -delta, delta)
         psi = weights * bent * slope
         inner = weights * (np.abs(residual) <= delta) * slope * slope

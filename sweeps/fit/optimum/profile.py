@@ -70,12 +70,13 @@ def noise_scale(fit: Fit, smooth: bool = False) -> float:
     problem = fit.objective_of
     residual = problem.residuals(fit.theta)[0]
     size = np.abs(residual)
-    psi = np.clip(residual, -problem.delta, problem.delta)
+    part = problem.leaned(np.ones(len(residual)), residual)
+    psi = part * np.clip(residual, -problem.delta, problem.delta)
     left = max(len(residual) - fit.num_free, 1)
-    inside = float(max(np.sum(size <= problem.delta), 1))
+    inside = float(max(np.sum(part[size <= problem.delta]), 1))
     middle = float(np.median(size))
     if smooth and middle > problem.delta:
-        inside = np.sum(size <= middle) * problem.delta / middle
+        inside = float(np.sum(part[size <= middle])) * problem.delta / middle
     return float((np.sum(psi**2) / left) / (inside / len(residual)))
 
 

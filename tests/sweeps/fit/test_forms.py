@@ -116,8 +116,9 @@ def test_derivatives_are_those_of_finite_differences(name):
     theta = theta + 0.02 * rng.standard_normal(len(theta))
     weights = rng.integers(0, 3, (1, len(target))).astype(float)
     noisy = target * np.exp(0.02 * rng.standard_normal(len(target)))
-    for residual, delta in (("log", 0.01), ("linear", 10.0)):
-        problem = Objective.of(placed, columns, noisy, FitOptions(delta=delta, residual=residual))
+    for residual, delta, one_sided in (("log", 0.01, True), ("linear", 10.0, False)):
+        asked = FitOptions(delta=delta, residual=residual, one_sided=one_sided)
+        problem = Objective.of(placed, columns, noisy, asked)
         _, gradient, hessian = problem.derivatives(theta[None], weights)
 
         def value_at(t, problem=problem):

@@ -7,6 +7,7 @@ from sweeps.fit.forms.catalogue import CHINCHILLA, FORMS
 from sweeps.fit.minima.isoflop import parabola_minimum
 from sweeps.fit.optimum.solve import fit_form
 from sweeps.fit.optimum.starts import nonnegative_least_squares
+from sweeps.fit.options import FitOptions
 from sweeps.fit.trust.bootstrap import bootstrap_fit
 
 TRUE = {"E": 0.25, "A": 30.0, "alpha": 0.42, "B": 900.0, "beta": 0.45}
@@ -78,3 +79,21 @@ def test_parabola_finds_its_vertex_and_refuses_a_cap():
     where, height, curvature = parabola_minimum(x, np.stack([(x - 3) ** 2 + 2, -(x**2)]))
     assert (where[0], height[0], curvature[0]) == pytest.approx((3, 2, 2))
     assert np.isnan(where[1])
+
+
+def test_one_sided_a_law_of_undertuned_runs_comes_nearer_to_the_well_tuned_one():
+    columns, loss = planted(6, 6, noise=0.001)
+    # The larger a run, the more of what tuning would have won it is missing: 0 to 6 %, by chance.
+    size = np.log(columns["params"] / columns["params"].min())
+    missing = 0.06 * size / size.max() * np.random.default_rng(1).uniform(0, 1, len(loss))
+    given = FitOptions(), FitOptions(one_sided=True)
+    plain, leaning = (fit_form(CHINCHILLA, columns, loss * (1 + missing), o) for o in given)
+    off = [abs(f.coefficients["alpha"] - TRUE["alpha"]) for f in (plain, leaning)]
+    assert off[1] < 0.6 * off[0]
+    assert (leaning.residuals < 0).mean() > 0.6  # most rows lie above their law
+
+
+def test_one_sided_exact_rows_give_the_law_itself():
+    columns, loss = planted()
+    fit = fit_form(CHINCHILLA, columns, loss, FitOptions(one_sided=True))
+    assert fit.coefficients == pytest.approx(TRUE, rel=1e-8)
