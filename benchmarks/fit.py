@@ -1,7 +1,7 @@
 """The fitter against published fits: python -m benchmarks.fit [name ...]
 
 Prints one row for each bar: what is published, what is found here, whether the bar is reached, and
-CPU seconds on one core. Names: epoch gemstones porian openlm datablations curves dit
+CPU seconds on one core. Names: epoch speed gemstones porian openlm datablations curves dit
 steplaw exact coverage.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks import fit_data
 from sweeps.fit.forms.catalogue import CHINCHILLA, FORMS
 from sweeps.fit.general import fit_or_reduce
+from sweeps.fit.law import fit_table
 from sweeps.fit.minima.splines import spline_law
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.schedules import chosen_by_schedule, error_of_curves
@@ -81,6 +82,17 @@ def epoch_bars() -> Iterator[Bar]:
         said = f"{ends[0]:.4g} to {ends[1]:.4g}: {100 * off:.1f} % of the width"
         yield Bar(f"epoch: interval of {name}", f"{low} to {high}", said, off <= 0.05, seconds)
     yield Bar("epoch: seconds of 4,000", "5", f"{seconds:.2f}", seconds <= 5, seconds)
+
+
+def speed_bars() -> Iterator[Bar]:
+    """A whole answer of an isoFLOP table of 133 runs (Llama 3), with 1,000 resamples."""
+    path = fit_data.REFERENCE / "forecast" / "isoflop" / "iso_extract_llama_3__exp_loss.csv"
+    fit_table(path, options=FitOptions(resamples=1))  # imports
+    started = time.process_time()
+    found = fit_table(path)
+    seconds = time.process_time() - started
+    said = f"{seconds:.2f} ({len(found['residuals'])} runs)"
+    yield Bar("isoflop: seconds with 1,000 resamples", "1.5", said, seconds <= 1.5, seconds)
 
 
 def gemstones_bars() -> Iterator[Bar]:
@@ -247,6 +259,7 @@ def coverage_bars() -> Iterator[Bar]:
 
 GROUPS: dict[str, Callable[[], Iterator[Bar]]] = {
     "epoch": epoch_bars,
+    "speed": speed_bars,
     "gemstones": gemstones_bars,
     "porian": porian_bars,
     "openlm": openlm_bars,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, Rows
+from sweeps.fit.forms.base import Array, Flags, Rows
 from sweeps.fit.trust.bootstrap import percentile_interval, resample_counts
 
 MIN_POINTS = 4  # on the envelope, of at least three sizes
@@ -18,9 +18,13 @@ MIN_POINTS = 4  # on the envelope, of at least three sizes
 def envelope(flops: Array, loss: Array) -> Rows:
     """Return the rows that no row of at most their compute beats, by rising compute."""
     order = np.lexsort((loss, flops))
-    least = np.minimum.accumulate(loss[order])
-    first = np.concatenate([[True], least[1:] < least[:-1]])
-    return order[first & (loss[order] == least)]
+    return order[_least_so_far(loss[order])]
+
+
+def _least_so_far(loss: Array) -> Flags:
+    """Say which losses are below all before them."""
+    least = np.minimum.accumulate(loss)
+    return np.concatenate([[True], least[1:] < least[:-1]])
 
 
 def approach_1(
@@ -47,10 +51,11 @@ def approach_1(
         return {"params": None, "reason": reason}
     slope = _slope(params, flops, rows)
     draws = []
-    for counts in resample_counts(clusters, min(resamples, 1000), seed):
-        there = np.flatnonzero(counts > 0)
-        chosen = there[envelope(flops[there], loss[there])]
-        if len(chosen) >= MIN_POINTS and len(np.unique(params[chosen])) >= 3:
+    order = np.lexsort((loss, flops))  # once: a resample is in the same order
+    for there in resample_counts(clusters, min(resamples, 1000), seed)[:, order] > 0:
+        kept = order[there]
+        chosen = kept[_least_so_far(loss[kept])]
+        if len(chosen) >= MIN_POINTS and len(set(params[chosen].tolist())) >= 3:
             draws.append(_slope(params, flops, chosen))
     return {
         "params": slope, "interval": percentile_interval(np.array(draws), level),
@@ -60,4 +65,5 @@ def approach_1(
 
 def _slope(params: Array, flops: Array, rows: Rows) -> float:
     x = np.log(flops[rows])
-    return float(np.polyfit(x - x.mean(), np.log(params[rows]), 1)[0])
+    x -= x.mean()
+    return float(x @ np.log(params[rows]) / (x @ x))

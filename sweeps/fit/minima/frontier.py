@@ -73,7 +73,7 @@ def compute_optimal(
         return np.asarray(law.form.log_loss_each(theta, columns))
 
     step = np.full(len(theta), grid[1] - grid[0])
-    index = np.argmin(along(np.broadcast_to(grid, (len(theta), grid.size))), axis=1)
+    index = np.argmin(along(grid[None]), axis=1)  # the columns are worked out once for all theta
     interior = (index > 0) & (index < grid.size - 1)
     centre = grid[np.clip(index, 1, grid.size - 2)]
     for _ in range(4):

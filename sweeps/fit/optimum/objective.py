@@ -7,7 +7,6 @@ import numpy as np
 from sweeps.fit.forms.base import Array, Bound, Columns, Flags, Form
 from sweeps.fit.options import DEFAULTS, FitOptions
 
-
 # The weight of a row above the law over that of one below it, by `one_sided`: that of the tenth
 # quantile or expectile (Newey and Powell 1987), which is the law of all but the worst-tuned runs.
 WEIGHT_ABOVE = 1 / 9
