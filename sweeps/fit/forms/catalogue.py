@@ -3,6 +3,7 @@
 from sweeps.fit.forms.base import Form
 from sweeps.fit.forms.broken_power import BrokenPower
 from sweeps.fit.forms.curves import AnyCurve, MultiPower, MultiPowerTied, Tissue
+from sweeps.fit.forms.experts import EXPERTS
 from sweeps.fit.forms.kaplan import Kaplan
 from sweeps.fit.forms.powers import SumOfPowers, Term
 from sweeps.fit.forms.repeated_data import DataConstrained
@@ -89,7 +90,7 @@ FORMS: dict[str, Form] = {
         CHINCHILLA, CHINCHILLA_TIED, Kaplan(), OVERTRAINING, Skaling(), DataConstrained(),
         WIDTH_DEPTH, WIDTH_DEPTH_PARAMS, POWER_LAW, PURE_POWER, BrokenPower(), FRONTIER,
         PURE_FRONTIER, QUALITY, PURE_QUALITY, LEARNING_RATE, BATCH, BATCH_OF_BOTH, Tissue(),
-        MultiPower(), MultiPowerTied(), AnyCurve(),
+        MultiPower(), MultiPowerTied(), AnyCurve(), EXPERTS,
     )
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from sweeps.fit.forms.base import Array, Columns, Form
 # reversal from an untuned recipe in the pilot (DESIGN section 5) was 1.5.
 DIVERGED_FACTOR = 2.0
 REPEATED = 1.01  # times its unique tokens: less is the rounding of a pass
+SIZES = ("params", "params_active", "tokens", "width", "depth")
 
 
 def check_columns(form: Form, columns: Columns, target: Array, num_fixed: int = 0) -> None:
@@ -34,6 +35,12 @@ def check_columns(form: Form, columns: Columns, target: Array, num_fixed: int = 
                 f"{np.median(target):.4g}: {name} must be the larger; the columns look swapped. "
                 f"Set {name}=COLUMN and {form.target}=COLUMN to the right ones."
             )
+    active, total = (columns.get(c) for c in ("params_active", "params_total"))
+    if active is not None and total is not None and np.any(total < active):
+        raise ValueError(
+            f"params_total=: is below params_active in {np.sum(total < active)} rows: a token "
+            "cannot see more than there is. Set columns.params_total=COLUMN to the right one."
+        )
     _check_flops(columns)
     _check_repeats(columns)
 
@@ -74,7 +81,7 @@ def excluded_reasons(columns: Columns, loss: Array) -> list[str | None]:
     """
     reasons: list[str | None] = []
     finite = np.isfinite(loss)
-    sizes = [columns[c] for c in ("params", "tokens", "width", "depth") if c in columns]
+    sizes = [columns[c] for c in SIZES if c in columns]
     if "unique_tokens" in columns or not sizes:  # repeats may make loss rise: nothing to judge by
         return [None if f else _not_finite(v) for f, v in zip(finite, loss, strict=True)]
     for i in range(len(loss)):

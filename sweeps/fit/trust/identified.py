@@ -87,7 +87,7 @@ def _columns_of(form: Form, name: str) -> list[str]:
         column
         for term in form.terms
         for column, exponent in term.powers
-        if name in (term.amplitude, exponent)
+        if name in (term.amplitude, exponent) and column in form.columns
     ]
 
 

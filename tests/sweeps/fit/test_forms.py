@@ -38,6 +38,8 @@ def a_table(num_rows=60, seed=0):
     columns = {
         "params": params,
         "tokens": tokens,
+        "params_active": params,
+        "params_total": params * rng.choice([1.0, 1.0, 2.0, 4.0, 8.0, 16.0], num_rows),
         "unique_tokens": tokens / rng.choice([1, 1, 2, 4, 10, 40], num_rows),
         "flops": 6 * params * tokens,
         "width": 2 ** rng.uniform(8, 12, num_rows),
@@ -60,6 +62,10 @@ PLANTED = {
     "width_depth_params": {
         "E": 1.5, "A": 5.0, "alpha": 0.35, "B": 1.2, "beta": 0.6, "C": 500.0, "gamma": 0.38,
         "D": 5e4, "delta": 0.52,
+    },
+    "experts": {
+        "E": 1.5, "A": 400.0, "alpha": 0.32, "delta": 0.6, "gamma": -0.02, "B": 700.0, "beta": 0.3,
+        "omega": -0.5, "zeta": 0.02,
     },
     "power": {"E": 0.5, "A": 20.0, "alpha": 0.3},
     "power_no_floor": {"A": 20.0, "alpha": 0.3},
