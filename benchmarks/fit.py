@@ -16,12 +16,12 @@ from benchmarks import fit_data
 from sweeps.fit.forms.catalogue import CHINCHILLA, FORMS
 from sweeps.fit.general import fit_or_reduce
 from sweeps.fit.law import fit_table
+from sweeps.fit.minima.recipe import joint_recipe
 from sweeps.fit.minima.splines import spline_law
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.schedules import chosen_by_schedule, error_of_curves
 from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.options import FitOptions
-from sweeps.fit.rows.recipes import recipe_optima
 from sweeps.fit.trust.bootstrap import bootstrap_fit, coefficient_intervals, prediction_draws
 from sweeps.fit.trust.identified import identified
 
@@ -193,28 +193,14 @@ def steplaw_bars() -> Iterator[Bar]:
     """Li et al. 2025: what a learning-rate and batch law costs on the grid, each point left out."""
     columns = fit_data.steplaw()
     started = time.process_time()
-    optima = recipe_optima(columns, columns["loss"])
-    where = {"params": optima.params, "tokens": optima.tokens}
-    whole = fit_form(FORMS["lr"], where, optima.knobs["lr"])
-    batch = fit_form(FORMS["batch"], where, optima.knobs["batch"])
-    regrets = []
-    for i, (params, tokens) in enumerate(zip(*where.values(), strict=True)):
-        rest = np.arange(len(optima.params)) != i
-        chosen = []
-        for name in ("lr", "batch"):
-            known = {c: v[rest] for c, v in where.items()}
-            fit = fit_form(FORMS[name], known, optima.knobs[name][rest], max_starts=2)
-            chosen.append(fit.predict({c: v[i : i + 1] for c, v in where.items()})[0])
-        here = (columns["params"] == params) & (columns["tokens"] == tokens)
-        away = np.log(columns["lr"][here] / chosen[0]) ** 2
-        away += np.log(columns["batch"][here] / chosen[1]) ** 2
-        loss = columns["loss"][here]
-        regrets.append(100 * (loss[np.argmin(away)] / loss.min() - 1))
+    found = joint_recipe({"lr": FORMS["lr"], "batch": FORMS["batch"]}, columns)
     seconds = time.process_time() - started
-    said = f"{np.mean(regrets):.3f} % (worst {np.max(regrets):.2f} %)"
+    assert found is not None
+    mean, worst = found["regret"]["mean"], found["regret"]["worst"]
+    said = f"{100 * mean:.3f} % (worst {100 * worst:.2f} %)"
     yield Bar("steplaw: regret, point left out", ".09 % (not left out)", said, None, seconds)
-    a, b, c = whole.coefficients["a"], whole.coefficients["b"], batch.coefficients["b"]
-    said = f"lr N^{-a:.3f} D^{-b:.3f}, batch D^{-c:.3f}"
+    lr, batch = (found[knob]["coefficients"] for knob in ("lr", "batch"))
+    said = f"lr N^{-lr['a']:.3f} D^{-lr['b']:.3f}, batch D^{-batch['b']:.3f}"
     yield Bar("steplaw: exponents", "lr N^-.712 D^.307, batch D^.571", said, None, seconds)
 
 

@@ -25,10 +25,30 @@ def describe(law: dict[str, Any]) -> str:
     lines += ["", *_frontier(law, percent)]
     if "isoflop" in law:
         lines += ["", *_isoflop(law), "", *_exponents(law)]
+    lines += _recipe(law)
     lines += ["", *_held_out(law), *_sensitivity(law), *_predictions(law)]
     if law["warnings"]:
         lines += ["", "Warnings", *(f"  - {w}" for w in law["warnings"])]
     return "\n".join(lines)
+
+
+def _recipe(law: dict[str, Any]) -> list[str]:
+    if not (found := law.get("recipe")):
+        return []
+    lines = ["", f"Learning rate and batch together, {found['points']} points:"]
+    for knob in ("lr", "batch"):
+        of = found[knob]
+        said = [
+            f"{name} {_shown(value)} ({_range(of['intervals'][name])})"
+            for name, value in of["coefficients"].items()
+        ]
+        lines.append(f"  form={of['form']}: {', '.join(said)}")
+    regret = found["regret"]
+    lines.append(
+        f"  a point left out is chosen for at a loss {100 * regret['mean']:.2g} % above its least "
+        f"(worst {100 * regret['worst']:.2g} %)"
+    )
+    return lines
 
 
 def _range(interval: Sequence[float | None] | None) -> str:

@@ -16,12 +16,13 @@ from sweeps.fit.forms.base import Array, Form
 from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.minima.bests import at_bests
 from sweeps.fit.minima.frontier import loss_points
+from sweeps.fit.minima.recipe import joint_recipe
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.schedules import chosen_by_schedule
 from sweeps.fit.optimum.solve import Fit, fit_form
 from sweeps.fit.options import DEFAULTS, FitOptions
 from sweeps.fit.rows.check import check_columns, excluded_reasons
-from sweeps.fit.rows.recipes import KNOBS, at_optima
+from sweeps.fit.rows.recipes import KNOBS, at_optima, known, runs_over_knobs
 from sweeps.fit.rows.table import Table
 from sweeps.fit.trust.bootstrap import (
     Bootstrap,
@@ -46,6 +47,7 @@ def fit_columns(
     Raises:
         ValueError: the table cannot make a law.
     """
+    runs = runs_over_knobs(known(form, table)) if form.target in KNOBS else None
     table = at_optima(form, table) if form.target in KNOBS else without_diverged(table)
     table = at_bests(form, table)
     check_columns(form, table.columns, table.target, len(options.fixed))
@@ -77,9 +79,16 @@ def fit_columns(
         ],
         "excluded": table.excluded,
     }
+    if runs is not None and (both := joint_recipe(_of_knobs(form), runs, options)):
+        found["recipe"] = both
     if unseen is not None:
         found["predictions"] = predictions_of(fit, boot, unseen)
     return plain(found)
+
+
+def _of_knobs(form: Form) -> dict[str, Form]:
+    """Return the form of each knob: the one asked for, and the usual one of the other."""
+    return {"lr": form_of("lr"), "batch": form_of("batch")} | {form.target: form}
 
 
 def fit_or_reduce(

@@ -56,18 +56,20 @@ def recipe_optima(columns: Columns, loss: Array) -> Optima:
     return Optima(table[0], table[1], chosen, table[-1], refused)
 
 
-def at_optima(form: Form, table: Table) -> Table:
-    """Return a table of runs over lr or batch as one row for each point: its optimum.
+def known(form: Form, table: Table) -> Table:
+    """Return the rows whose target is given; the others are excluded by name."""
+    there = np.isfinite(table.target)
+    return table.without([None if given else f"no {form.target} is given" for given in there])
 
-    Tables without a loss, or with one row for each (params, tokens), come back as they are.
+
+def runs_over_knobs(table: Table) -> dict[str, Array] | None:
+    """Return params, tokens, loss and the knobs of a table with several runs a (params, tokens).
+
+    None of a table without a loss, or with one row for each (params, tokens).
     """
     needed = ("params", "tokens", "loss")
-    if form.target not in KNOBS:
-        return table
-    ended = np.isfinite(table.target)
-    table = table.without([None if there else f"no {form.target} is given" for there in ended])
     if any(n not in table.optional for n in needed):
-        return table
+        return None
     names = [*needed, *(k for k in KNOBS if k in table.optional)]
     columns = {
         n: np.array(
@@ -76,7 +78,19 @@ def at_optima(form: Form, table: Table) -> Table:
         for n in names
     }
     points = np.stack([columns["params"], columns["tokens"]], axis=1)
-    if len(np.unique(points, axis=0)) == len(points):
+    return None if len(np.unique(points, axis=0)) == len(points) else columns
+
+
+def at_optima(form: Form, table: Table) -> Table:
+    """Return a table of runs over lr or batch as one row for each point: its optimum.
+
+    Tables without a loss, or with one row for each (params, tokens), come back as they are.
+    """
+    if form.target not in KNOBS:
+        return table
+    table = known(form, table)
+    columns = runs_over_knobs(table)
+    if columns is None:
         return table
     loss = columns.pop("loss")
     optima = recipe_optima(columns, loss)
