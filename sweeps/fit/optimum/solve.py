@@ -25,7 +25,6 @@ GRADIENT_CONVERGED = 1e-7  # so scaled, call it converged: the objective is then
 ANNEAL = (100.0, 30.0, 10.0, 3.0)  # multiples of delta
 ANNEAL_TOLERANCE, ANNEAL_STEPS = 1e-5, 12
 LAST_STEPS = 2000  # of the best start alone: a narrow valley between two coefficients is long
-ROUNDING = 1e-15  # relative, of an objective
 AGREEMENT = 1e-6  # relative difference of objectives at which two starts agree
 
 
@@ -290,13 +289,10 @@ def polish(
             new = problem.derivatives(trial, weights[live], delta)
         curved = np.isfinite(new[2]).all(axis=(1, 2))  # not where the form's slopes overflow
         down = (new[0] < value[live]) & curved
-        # A step that changes the objective by its rounding alone: no shorter one would lower it.
-        flat = ~down & (np.abs(new[0] - value[live]) <= ROUNDING * value[live])
         moved = live[down]
         theta[moved], value[moved] = trial[down], new[0][down]
         gradient[moved], hessian[moved] = new[1][down], new[2][down]
-        raised = np.where(flat, np.inf, damping[live] * 6)
-        damping[live] = np.where(down, np.maximum(damping[live] / 8, 1e-15), raised)
+        damping[live] = np.where(down, np.maximum(damping[live] / 8, 1e-15), damping[live] * 6)
     free = ~_pinned(theta, gradient, low, high)
     return theta, value, np.linalg.norm(gradient * free, axis=1)
 
