@@ -21,6 +21,7 @@ class FitOptions:
     one_sided: give rows whose loss is above the law a ninth of the weight of those below it: where
         runs are undertuned their losses are upper bounds, and the law is of the best of them.
     noise: of a repeat in the loss's unit, for the minima; None takes the table's loss_noise.
+    within: only runs whose loss is at most this share above their budget's best are fitted.
 
     Raises ValueError for a value out of range.
     """
@@ -36,6 +37,7 @@ class FitOptions:
     mean: bool = False
     one_sided: bool = False
     noise: float | None = None
+    within: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
@@ -52,6 +54,8 @@ class FitOptions:
             raise ValueError(f"residual={self.residual}: is not known. Use log or linear.")
         if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
             raise ValueError(f"noise={self.noise}: must be finite and not negative. Use 0.002.")
+        if self.within is not None and not 0 < self.within < math.inf:
+            raise ValueError(f"within={self.within}: must be above 0. Use 0.02 for 2 %.")
         for key, values, example in (
             ("flops", self.flops, "[1e13,4e13]"),
             ("sizes", self.sizes, "[1e6,4e6]"),

@@ -189,6 +189,14 @@ def completed(fit: Fit, theta: Array) -> Fit:
     )
 
 
+def refit(fit: Fit, columns: Columns, target: Array, delta: float) -> Fit:
+    """Return the optimum nearest to the fit's on other rows or at another delta."""
+    old = fit.objective_of
+    problem = replace(old, bound=fit.form.bind(columns), target=target, delta=delta)
+    moved = replace(fit, columns=columns, target=target, objective_of=problem)
+    return completed(moved, fit.theta)
+
+
 def _grid_size(num_shapes: int) -> int:
     """Return the grid points an axis: 32 in one dimension, 5 in two or three, 4 and 3 beyond."""
     return {0: 1, 1: 32, 2: 5, 3: 5, 4: 4}.get(num_shapes, 3)

@@ -1,10 +1,12 @@
 """Which rows a fit may use, and why not the others."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, Columns, Form
+from sweeps.fit.forms.base import Array, Columns, Form, Rows
+from sweeps.fit.rows.runs import Run
 
 # Twice the loss of a run with no more parameters and no more tokens is a diverged run: the largest
 # reversal from an untuned recipe in the pilot (DESIGN section 5) was 1.5.
@@ -100,6 +102,25 @@ def excluded_reasons(columns: Columns, loss: Array) -> list[str | None]:
         else:
             reasons.append(None)
     return reasons
+
+
+def near_best(
+    runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]], within: float
+) -> tuple[list[Run], list[dict[str, str]]]:
+    """Return the runs at most `within` above the best of their budget, and the others with why.
+
+    Runs of no budget are kept.
+    """
+    far: dict[int, str] = {}
+    for _, rows in budgets:
+        best = min(runs[int(i)].loss for i in rows)
+        for i in rows:
+            if (above := runs[int(i)].loss / best - 1) > within:
+                far[int(i)] = (
+                    f"{100 * above:.2g} % above the best of its budget (within={within:g})"
+                )
+    left = [{"name": runs[i].name, "reason": why} for i, why in far.items()]
+    return [run for i, run in enumerate(runs) if i not in far], left
 
 
 def _not_finite(value: float) -> str:

@@ -1,13 +1,11 @@
 """How far the answer moves when the choices nobody can justify are made otherwise."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forms.base import Array, Columns
-from sweeps.fit.optimum.solve import Fit, completed
+from sweeps.fit.optimum.solve import Fit, refit
 
 DELTAS = (0.1, 10.0)  # times delta
 SHARE = 0.1  # of the rows left out at either end
@@ -32,7 +30,7 @@ def _changes(fit: Fit) -> Iterator[tuple[str, Fit]]:
     if np.isfinite(problem.delta):
         for factor in DELTAS:
             delta = factor * problem.delta
-            yield f"delta={delta:g}", _refit(fit, fit.columns, fit.target, delta)
+            yield f"delta={delta:g}", refit(fit, fit.columns, fit.target, delta)
     num = max(1, round(SHARE * len(fit.target)))
     if len(fit.target) - num <= fit.num_free or "curve" in fit.form.columns:
         return
@@ -46,12 +44,4 @@ def _changes(fit: Fit) -> Iterator[tuple[str, Fit]]:
     ):
         rows = np.sort(kept)
         columns = {c: v[rows] for c, v in fit.columns.items()}
-        yield name, _refit(fit, columns, fit.target[rows], problem.delta)
-
-
-def _refit(fit: Fit, columns: Columns, target: Array, delta: float) -> Fit:
-    """Return the optimum nearest to the fit's on other rows or at another delta."""
-    old = fit.objective_of
-    problem = replace(old, bound=fit.form.bind(columns), target=target, delta=delta)
-    moved = replace(fit, columns=columns, target=target, objective_of=problem)
-    return completed(moved, fit.theta)
+        yield name, refit(fit, columns, fit.target[rows], problem.delta)
