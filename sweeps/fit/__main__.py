@@ -1,4 +1,4 @@
-"""kinescale fit table=FILE.csv form=chinchilla out=FILE.json: one table in, one law out."""
+"""kinescale fit table=FILE.csv out=FILE.json: one table in, one law out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import Any
 
 from data.files import write_json
 from data.shell import command
-from sweeps.fit.beside import DEFAULT_FORM, beside
+from sweeps.fit.beside import beside
 from sweeps.fit.describe import describe
+from sweeps.fit.forecast.choice import AUTO
 from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.law import fit_table
 from sweeps.fit.minima.form import Minima
@@ -17,7 +18,7 @@ from sweeps.fit.options import FitOptions
 HELP = """\
 Fit a scaling law to a table of runs, and say which of its coefficients the runs determine.
 
-  kinescale fit table=runs/demo/runs.csv form=chinchilla out=law.json
+  kinescale fit table=runs.csv 'flops=[1e22,1e23]' out=law.json
   kinescale fit table=other.csv columns.params=N columns.loss=val flops=[1e19,1e20] level=.95
   kinescale fit table=curves.csv form=multi_power_tied predict=other_schedule.csv
   kinescale fit table=wandb:lab/ladder params=model.params tokens=train/tokens loss=val/loss
@@ -26,7 +27,9 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
                      objects), .parquet, or wandb:entity/project (a row a run: its config and
                      summary); required
   out=FILE.json      where the law goes; only printed when absent
-  form=chinchilla    one of the forms below (default: its study's)
+  form=auto          one of the forms below (default: its study's). auto chooses a form of (params,
+                     tokens) by BIC and by how it foresaw the budgets so far, and leaves the loss
+                     to the nearest budgets where none foresaw it better (docs/fit.md)
   columns.X=COLUMN   the table's column for X, when it is not called so (params= tokens= loss= too)
   flops=[...]        compute at which N*, D* and the loss are wanted (default: the table's budgets
                      and the next one of their ladder)
@@ -39,6 +42,7 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
   delta=1e-3         of the Huber loss of log residuals (inf: least squares)
   residual=log       or linear: of the target itself
   mean=false         true minimises the mean over runs and not the sum
+  within=            of each budget's best: fit only runs at most so far above it (0.02: 2 %)
   one_sided=false    true counts rows above the law a ninth: for runs that are not all well tuned
   drop_highest=0     exclude so many rows of highest loss
   noise=             of a repeat, in the loss's unit (form=minima; default: loss_noise)
@@ -95,6 +99,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "one_sided": boolean,
     "sizes": numbers,
     "noise": float,
+    "within": float,
 }
 # Options of several entries, given as name.key=value.
 GROUPS: dict[str, Callable[[str], Any]] = {"columns": str, "fixed": float}
@@ -147,7 +152,7 @@ def parse(arguments: Sequence[str]) -> Command:
     return Command(
         table=given["table"],
         out=given.get("out", ""),
-        form=given.get("form", DEFAULT_FORM),
+        form=given.get("form", AUTO),
         predict=given.get("predict", ""),
         columns=given.get("columns", {}),
         drop_highest=given.get("drop_highest", 0),

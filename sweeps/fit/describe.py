@@ -13,6 +13,7 @@ def describe(law: dict[str, Any]) -> str:
         f"{len(law['residuals'])} runs fitted, {len(law['excluded'])} excluded; objective "
         f"{law['objective']:.10g}; {starts['agreeing']} of {starts['tried']} starts agree; "
         f"gradient {law['gradient_norm']:.1e}; condition {_shown(law['condition'])}",
+        *_choice(law),
         "",
         f"  {'coefficient':<12}{'value':>12}   {percent + ' interval':<26}identified",
     ]
@@ -26,10 +27,37 @@ def describe(law: dict[str, Any]) -> str:
     if "isoflop" in law:
         lines += ["", *_isoflop(law), "", *_exponents(law)]
     lines += _recipe(law)
-    lines += ["", *_held_out(law), *_sensitivity(law), *_predictions(law)]
+    lines += ["", *_held_out(law), *_rolling(law), *_sensitivity(law), *_predictions(law)]
     if law["warnings"]:
         lines += ["", "Warnings", *(f"  - {w}" for w in law["warnings"])]
     return "\n".join(lines)
+
+
+def _choice(law: dict[str, Any]) -> list[str]:
+    """Return what was chosen and why; nothing where a form was named."""
+    choice = law.get("choice")
+    if choice is None:
+        return []
+    by = {"nearby": "the nearest budgets"}.get(choice["loss_by"], choice["loss_by"])
+    return [f"Chosen: {law['form']} for N* and D*, {by} for the loss: {choice['reason']}."]
+
+
+def _rolling(law: dict[str, Any]) -> list[str]:
+    """Return how each method foresaw the budgets so far, the best first."""
+    records = [r for r in law.get("rolling_origin") or [] if r["forecasts"]]
+    if not records:
+        return []
+    lines = [
+        "",
+        "Fitted to fewer budgets and asked for the larger ones (rolling origin, errors of the best "
+        "loss in %)",
+        f"  {'':<30}{'forecasts':>10}{'mean':>8}{'next':>8}{'bias':>8}{'worst':>8}",
+    ]
+    for r in records:
+        values = [r[k] for k in ("mean_absolute_error", "next_budget_error", "bias", "worst")]
+        shown = "".join(f"{100 * v:>8.2f}" for v in values)
+        lines.append(f"  {r['method']:<30}{r['forecasts']:>10}{shown}")
+    return [*lines, ""]
 
 
 def _recipe(law: dict[str, Any]) -> list[str]:
@@ -105,6 +133,11 @@ def _exponents(law: dict[str, Any]) -> list[str]:
             lines.append(f"  {words:<20}{'none':>8}   {item.get('reason') or ''}")
         else:
             lines.append(f"  {words:<20}{item['params']:>8.3f}   {_range(item.get('interval'))}")
+    if spread := law["exponents"].get("spread"):
+        lines.append(
+            f"  {'all, and all forms':<20}{_shown(spread['params'])[:5]:>8}   "
+            f"{_range(spread['interval'])}"
+        )
     if bias := law["exponents"].get("approach_2_bias"):
         lines.append(
             f"  approach 2 on this grid, were the form true: N* times {bias['params_factor']:.3f}, "

@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from sweeps.fit.forecast.choice import Choice, choose
+from sweeps.fit.forecast.rolling import NEARBY
 from sweeps.fit.forms.base import Array, FlopsPerToken, Form, Interval, Rows
 from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.optimum.solve import Fit, fit_runs
 from sweeps.fit.options import DEFAULTS, FitOptions
-from sweeps.fit.rows.runs import Run, best_loss, clusters_of, columns_of, noise_floor
+from sweeps.fit.rows.runs import (
+    Run,
+    best_loss,
+    clusters_of,
+    columns_of,
+    group_budgets,
+    noise_floor,
+)
 from sweeps.fit.trust.bootstrap import (
     Bootstrap,
     bootstrap_fit,
@@ -66,11 +75,14 @@ class HeldOut:
 def hold_out(
     runs: Sequence[Run],
     budgets: Sequence[tuple[float, Rows]],
-    form: Form,
+    form: Form | None,
     cost: FlopsPerToken,
     options: FitOptions = DEFAULTS,
 ) -> tuple[HeldOut | None, str | None]:
     """Fit without the largest budget and predict each of its runs and its best loss.
+
+    Without a `form` it is chosen anew from the other budgets; where the nearest of these tell the
+    best loss, `predicted` is theirs and `predicted_frontier` the form's.
 
     Where the runs form no budgets the tenth of them with the most compute is left out. `predicted`
     is the least of the predictions at the held-out (N, D), `actual` the least loss there (of a
@@ -87,7 +99,11 @@ def hold_out(
     if len(budgets) == 1:
         return None, "1 compute budgets, at least 2 are needed"
     split = _split(runs, budgets)
+    choice = None
     try:
+        if form is None:
+            choice = choose(split.train, group_budgets(split.train), cost, options)
+            form = form_of(choice.form)
         fit = fit_runs(form, split.train, options)
     except ValueError as error:
         return None, f"without the largest budget {error}"
@@ -108,7 +124,7 @@ def hold_out(
         line_relative_error=line / split.actual - 1 if line else None,
         line_skill=_skill(line, split)[0] if line else None,
         other_forms={} if options.fixed else _other_forms(form, split, options),
-        **_whole(fit, split, draws, options.level),
+        **_whole(fit, split, draws, options.level, choice),
     ), None
 
 
@@ -122,10 +138,17 @@ def _runs(fit: Fit, test: Sequence[Run], draws: Array, level: float) -> list[dic
     ]
 
 
-def _whole(fit: Fit, split: Split, draws: Array, level: float) -> dict[str, Any]:
+def _whole(
+    fit: Fit, split: Split, draws: Array, level: float, choice: Choice | None
+) -> dict[str, Any]:
     """Return the prediction of the best loss beside the best loss, and its skill."""
-    predicted = float(fit.predict(columns_of(split.test)[0]).min())
-    whole = _judged(predicted, split.actual, percentile_interval(draws.min(axis=1), level))
+    if choice is None or choice.by != NEARBY or choice.forecaster is None:
+        predicted = float(fit.predict(columns_of(split.test)[0]).min())
+        interval = percentile_interval(draws.min(axis=1), level)
+    else:
+        ahead = choice.forecaster.at(split.compute)
+        predicted, interval = ahead.loss, ahead.interval
+    whole = _judged(predicted, split.actual, interval)
     skill, why = _skill(predicted, split)
     return whole | {"skill": skill, "skill_reason": why}
 

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.entries import plain, predictions_of, residual_scatter
-from sweeps.fit.forms.base import FlopsPerToken, Form, Rows
-from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of, loss_form_of
+from sweeps.fit.forecast.agreement import exponent_spread
+from sweeps.fit.forecast.choice import AUTO, Choice, choose
+from sweeps.fit.forms.base import FlopsPerToken, Rows
+from sweeps.fit.forms.catalogue import CHINCHILLA, LOSS_FORMS, form_of, loss_form_of
 from sweeps.fit.general import fit_columns, without_diverged
 from sweeps.fit.held_out import hold_out
 from sweeps.fit.law_warnings import warn
@@ -20,7 +22,7 @@ from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_runs
 from sweeps.fit.options import DEFAULTS, FitOptions
 from sweeps.fit.result import Law
-from sweeps.fit.rows.check import excluded_reasons
+from sweeps.fit.rows.check import excluded_reasons, near_best
 from sweeps.fit.rows.read import Source
 from sweeps.fit.rows.runs import (
     Run,
@@ -38,7 +40,7 @@ from sweeps.fit.trust.sensitivity import sensitivity
 
 def fit_law(
     runs: Sequence[Run],
-    form: str = "chinchilla",
+    form: str = AUTO,
     options: FitOptions = DEFAULTS,
     *,
     flops_of: FlopsPerToken | None = None,
@@ -47,29 +49,30 @@ def fit_law(
 
     Args:
         runs: finished runs; those with a non-finite or diverged loss are excluded and listed.
-        form: its name in the catalogue: one of `LOSS_FORMS`.
+        form: its name in the catalogue: one of `LOSS_FORMS`; `auto` chooses (`forecast/choice.py`).
         flops_of: training FLOPs per token of a model with these parameters, element by element
             and defined for any positive number; interpolated between the runs when None.
 
     Raises:
         ValueError: the runs cannot make a law, or the form is none of params and tokens.
     """
-    shape = loss_form_of(form)
-    runs, excluded = _usable(runs, shape)
-    fit, profiles = certify(fit_runs(shape, runs, options), options.level)
+    runs, excluded = _usable(runs, options)
     cost = flops_of or interpolated_flops_per_token(runs)
     budgets = group_budgets(runs)
+    choice = choose(runs, budgets, cost, options) if form == AUTO else None
+    shape = loss_form_of(choice.form if choice else form)
+    fit, profiles = certify(fit_runs(shape, runs, options), options.level)
     boot = bootstrap_fit(fit, clusters_of(runs), options.resamples, options.level, options.seed)
     targets = list(options.flops) or default_targets(runs, budgets)
     minima, exponents = _approaches(fit, boot, runs, budgets, cost, options)
-    held, why = hold_out(runs, budgets, shape, cost, options)
+    held, why = hold_out(runs, budgets, None if choice else shape, cost, options)
     law = Law(
         runs=runs,
         budgets=budgets,
         fit=fit,
         bootstrap=boot,
         profiles=profiles,
-        exponents=exponents,
+        exponents=exponents | _spread(exponents, choice, cost),
         identified=identified(fit, boot, profiles),
         frontier=[],
         isoflop=minima,
@@ -83,6 +86,7 @@ def fit_law(
         flops_per_token=cost,
         sizes=tuple(options.sizes),
         warnings=[],
+        choice=choice,
     )
     law = replace(law, frontier=[law.at(c) for c in targets])
     return replace(law, warnings=warn(law))
@@ -93,13 +97,30 @@ def _loss_at(flops: float, cost: FlopsPerToken) -> Callable[[Fit], float]:
     return lambda fit: float(compute_optimal(fit, fit.theta, flops, cost)[2][0])
 
 
-def _usable(runs: Sequence[Run], form: Form) -> tuple[list[Run], list[dict[str, str]]]:
+def _spread(
+    exponents: dict[str, Any], choice: Choice | None, cost: FlopsPerToken
+) -> dict[str, Any]:
+    """Return the exponent with the spread of forms; nothing where a form was named."""
+    return {"spread": exponent_spread(exponents, choice, cost)} if choice else {}
+
+
+def _usable(runs: Sequence[Run], options: FitOptions) -> tuple[list[Run], list[dict[str, str]]]:
     """Return the runs that can be fitted, and the others with the reason."""
     columns, losses = columns_of(runs)
-    reasons = excluded_reasons({c: columns[c] for c in form.columns}, losses)
+    reasons = excluded_reasons({c: columns[c] for c in ("params", "tokens")}, losses)
     pairs = list(zip(runs, reasons, strict=True))
     excluded = [{"name": run.name, "reason": why} for run, why in pairs if why]
-    return [run for run, why in pairs if not why], excluded
+    kept = [run for run, why in pairs if not why]
+    if options.within is None:
+        return kept, excluded
+    budgets = group_budgets(kept)
+    if not budgets:
+        raise ValueError(
+            f"within={options.within}: needs runs that share compute, and these form no budgets. "
+            "Leave it out, or give a budget column."
+        )
+    near, far = near_best(kept, budgets, options.within)
+    return near, excluded + far
 
 
 def _approaches(
@@ -134,7 +155,7 @@ def default_targets(runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]]) 
 
 def fit_table(
     source: Source,
-    form: str = "chinchilla",
+    form: str = AUTO,
     options: FitOptions = DEFAULTS,
     *,
     columns: Mapping[str, str] | None = None,
@@ -157,9 +178,9 @@ def fit_table(
     if form == Minima.name:
         table = read_table(source, Minima(), names, drop_highest)
         return plain(fit_minima(without_diverged(table), options)) | asked
-    shape = form_of(form)
+    shape = CHINCHILLA if form == AUTO else form_of(form)
     unseen = None if predict is None else read_table(predict, shape, names, target=False)
-    if form not in LOSS_FORMS:
+    if form not in (AUTO, *LOSS_FORMS):
         table = read_table(source, shape, names, drop_highest)
         return fit_columns(shape, table, unseen, options) | asked
     law = law_of_table(source, form, options, columns=names, drop_highest=drop_highest)
@@ -171,7 +192,7 @@ def fit_table(
 
 def law_of_table(
     source: Source,
-    form: str = "chinchilla",
+    form: str = AUTO,
     options: FitOptions = DEFAULTS,
     *,
     columns: Mapping[str, str] | None = None,
@@ -182,7 +203,8 @@ def law_of_table(
     Raises:
         ValueError: as `fit_table`, and for a form that is none of params and tokens.
     """
-    table = read_table(source, loss_form_of(form), dict(columns or {}), drop_highest)
+    shape = CHINCHILLA if form == AUTO else loss_form_of(form)  # all have its columns
+    table = read_table(source, shape, dict(columns or {}), drop_highest)
     law = fit_law(runs_of(table), form, options)
     return replace(law, excluded=table.excluded + law.excluded, warnings=table.notes + law.warnings)
 
@@ -192,7 +214,7 @@ def _asked(options: FitOptions, columns: Mapping[str, str], drop_highest: int) -
     every = {
         "columns": dict(columns), "fixed": dict(options.fixed), "flops": list(options.flops),
         "sizes": list(options.sizes), "drop_highest": drop_highest, "mean": options.mean,
-        "noise": options.noise, "one_sided": options.one_sided,
+        "noise": options.noise, "one_sided": options.one_sided, "within": options.within,
     }  # fmt: skip
     unusual = {key: value for key, value in every.items() if value not in ({}, [], 0, None)}
     return {"asked": unusual} if unusual else {}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sweeps.fit.forecast.agreement import warn_agreement
 from sweeps.fit.odd_runs import warn_runs, warn_units
 from sweeps.fit.rows.runs import clusters_of, sizes_by_lengths
 from sweeps.fit.trust.checkpoints import warn_checkpoints
@@ -23,6 +24,7 @@ def warn(law: "Law") -> list[str]:
         *units,
         *warn_fit(law.fit, law.bootstrap),
         *warn_identified(law.identified),
+        *(warn_agreement(law.exponents) if law.choice else ()),
         *_warn_runs(law),
         *([] if units else _warn_structure(law)),  # wrong units make structure enough
         *_warn_reach(law),

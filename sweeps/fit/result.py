@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.entries import plain, residual_rows, shared_keys
+from sweeps.fit.forecast.choice import Choice
+from sweeps.fit.forecast.frontier import foreseen
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 from sweeps.fit.held_out import HeldOut
 from sweeps.fit.minima.frontier import FrontierPoint, frontier_point
@@ -43,13 +45,14 @@ class Law:
     flops_per_token: FlopsPerToken
     sizes: tuple[float, ...]
     warnings: list[str]
+    choice: Choice | None = None  # where the form was chosen and not named
 
     def at(self, flops: float) -> FrontierPoint:
         """Return N*, D* and the loss at `flops`, with intervals."""
         largest = max(r.flops for r in self.runs)
-        return frontier_point(
-            self.fit, self.bootstrap, flops, self.flops_per_token, largest, self.sizes
-        )
+        arguments = (flops, self.flops_per_token, largest, self.sizes)
+        point = frontier_point(self.fit, self.bootstrap, *arguments)
+        return foreseen(point, self.choice, self.bootstrap, self.flops_per_token)
 
     def predict(self, params: Array, tokens: Array) -> Array:
         """Return the fitted loss at each (params, tokens)."""
@@ -62,7 +65,7 @@ class Law:
             {
                 **shared_keys(fit, boot, self.profiles, self.identified, self.seed),
                 "exponents": self.exponents,
-                "frontier": [asdict(p) for p in self.frontier],
+                "frontier": [p.to_dict() for p in self.frontier],
                 "isoflop": [asdict(m) for m in self.isoflop],
                 "held_out": asdict(self.held_out) if self.held_out else None,
                 "held_out_reason": self.held_out_reason,
@@ -72,4 +75,5 @@ class Law:
                 "warnings": self.warnings,
                 "excluded": self.excluded,
             }
+            | (self.choice.to_dict() if self.choice else {})
         )

@@ -1,7 +1,7 @@
 """The compute-optimal split of a budget into parameters and tokens, with intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +19,8 @@ class FrontierPoint:
     """Hold the best split of `flops` into N* and D*, and its loss, each with its interval.
 
     `textbook` is the same law's optimum were every token to cost 6 N FLOPs; `feasible` the best of
-    the sizes that can be built, where sizes were given.
+    the sizes that can be built, where sizes were given. Where the nearest budgets tell the loss,
+    `loss_of_form` is what the form would say, and `members` what each of them says.
     """
 
     flops: float
@@ -31,6 +32,13 @@ class FrontierPoint:
     extrapolation_factor: float
     textbook: dict[str, float]
     feasible: dict[str, float] | None = None
+    loss_of_form: float | None = None
+    members: dict[str, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the point for JSON, without what nobody asked of it."""
+        optional = ("loss_of_form", "members")
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in optional}
 
 
 class Placed(Protocol):

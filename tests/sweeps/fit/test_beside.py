@@ -62,7 +62,7 @@ def test_study_yaml_comes_before_study_json_and_that_before_law_json(study):
 def test_another_table_in_a_study_is_fitted_as_asked(study):
     shutil.copy(STUDY / "study.yaml", study)
     shutil.copy(STUDY / "runs.csv", study / "mine.csv")
-    assert parse([f"table={study / 'mine.csv'}"]).form == "chinchilla"
+    assert parse([f"table={study / 'mine.csv'}"]).form == "auto"
 
 
 def test_a_law_says_what_it_was_asked_for_and_its_words_give_it_again(study):

@@ -1,0 +1,208 @@
+"""Which law a table gets when none is named, chosen without a look at what is held out.
+
+Of the forms of (params, tokens) whose residuals show no structure that of least BIC on the fitted
+rows is taken. It also tells the least loss of a budget where it foresaw the budgets so far clearly
+better than the nearest budgets alone (`nearby.py`) did; elsewhere those tell it. Where all
+residuals show structure BIC compares wrong forms: the one that foresaw best is taken.
+
+Clearly, because the best of several forms in a few forecasts is best by luck: over real tables a
+form that was taken for being merely better erred more than the nearest budgets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sweeps.fit.forecast.forecaster import MIN_BUDGETS, Forecaster
+from sweeps.fit.forecast.ladder import NEAR, ladder_of
+from sweeps.fit.forecast.rolling import NEARBY, Record, rolling_origin
+from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
+from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
+from sweeps.fit.optimum.solve import Fit, fit_form
+from sweeps.fit.options import FitOptions
+from sweeps.fit.rows.check import check_columns
+from sweeps.fit.rows.runs import Run, columns_of, noise_floor
+
+AUTO = "auto"  # the form that leaves the choice to this module
+STRUCTURED = 0.05  # a p-value below says that residuals follow their budget
+CLEARLY = 0.6  # of the nearest budgets' error: below it a form has foreseen better
+STARTS = 4  # of each form's fit
+NEGLIGIBLE = 6.0  # of BIC above the least: such a form is e^-3 as likely
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Hold one form's fit, its BIC, and the p-value of structure in its residuals (None: unknown).
+
+    BIC = 2 n log(mean |residual|) + P log n: the residuals of runs have the heavy tails of a
+    Laplace distribution, which is also what a small Huber delta minimises.
+    """
+
+    fit: Fit
+    bic: float
+    structure: float | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Hold what was chosen and why.
+
+    form: of (params, tokens); by: what tells the least loss of a budget, `nearby` or that form;
+    candidates: by form, the least BIC first; records: of every method, where there are budgets.
+    """
+
+    form: str
+    by: str
+    reason: str
+    candidates: dict[str, Candidate]
+    records: list[Record]
+    forecaster: Forecaster | None
+
+    def weights(self) -> dict[str, float]:
+        """Return the share of each form by its BIC; where no form fits, all alike."""
+        bic = np.array([c.bic for c in self.candidates.values()])
+        away = bic - bic.min()
+        share = np.where(away > NEGLIGIBLE, 0.0, np.exp(-away / 2))
+        if self.by == NEARBY:
+            share = np.ones_like(away)
+        return dict(zip(self.candidates, share / share.sum(), strict=True))
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the entries of law.json: the choice, and the record of every method."""
+        forms = {
+            name: {"bic": c.bic, "parameters": c.fit.num_free, "structure_p": c.structure}
+            for name, c in self.candidates.items()
+        }
+        return {
+            "choice": {"loss_by": self.by, "reason": self.reason, "forms": forms},
+            "rolling_origin": [record.to_dict() for record in self.records],
+        }
+
+
+def forecaster_of(
+    runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]], options: FitOptions
+) -> Forecaster | None:
+    """Return the forecaster of an isoFLOP table; None where too few budgets show their best size.
+
+    Where the best run stands at an end of the sizes, a budget's least loss is not known.
+    """
+    if len(budgets) < MIN_BUDGETS:
+        return None
+    tables = [
+        (c, np.array([runs[int(i)].params for i in g]), np.array([runs[int(i)].loss for i in g]))
+        for c, g in budgets
+    ]
+    ladder = ladder_of(tables, noise_floor(runs) or 0.0)
+    if ladder.interior.sum() < MIN_BUDGETS:
+        return None
+    return Forecaster(ladder, options.level, options.resamples, options.seed)
+
+
+def choose(
+    runs: Sequence[Run],
+    budgets: Sequence[tuple[float, Rows]],
+    cost: FlopsPerToken,
+    options: FitOptions,
+) -> Choice:
+    """Choose the form, and what tells the least loss of a budget.
+
+    Raises:
+        ValueError: the runs are too few for any form.
+    """
+    fits = {name: fit for name in LOSS_FORMS if (fit := _fit(name, runs, options))}
+    if not fits:
+        raise ValueError(
+            f"runs={len(runs)}: are too few for any form of (params, tokens). Add runs at other "
+            "sizes and lengths."
+        )
+    found = {
+        name: Candidate(fit, _bic(fit), _structure(fit, budgets)) for name, fit in fits.items()
+    }
+    found = dict(sorted(found.items(), key=lambda item: item[1].bic))
+    forecaster = forecaster_of(runs, budgets, options)
+    if forecaster is None:
+        form = next(iter(found))
+        reason = (
+            f"fewer than {MIN_BUDGETS} budgets show their best size: the form of least BIC tells it"
+        )
+        return Choice(form, form, reason, found, [], None)
+    records = rolling_origin(runs, budgets, forecaster.ladder, cost, options, fits)
+    sizes = {record.method: record.size for record in records}
+    sound = [name for name, c in found.items() if (c.structure or 0.0) >= STRUCTURED]
+    form = sound[0] if sound else min(found, key=lambda name: sizes[name])
+    by, reason = _by(form, found[form], sizes)
+    return Choice(form, by, reason, found, records, forecaster)
+
+
+def _by(form: str, candidate: Candidate, sizes: dict[str, float]) -> tuple[str, str]:
+    """Return what tells the least loss, and why."""
+    p, ours, theirs = candidate.structure, sizes[form], sizes[NEARBY]
+    if p is None:
+        return NEARBY, f"the budgets hold too few runs to tell whether {form} fits"
+    if p < STRUCTURED:
+        return NEARBY, (
+            f"the residuals of every form follow the budget, also those of {form}, which foresaw "
+            f"best (p = {p:.2g}): these forms are wrong for these runs"
+        )
+    if not np.isfinite(ours):
+        return NEARBY, f"{form} cannot be fitted to fewer budgets"
+    said = (
+        f"{form} foresaw the budgets so far to {100 * ours:.2g} % for each factor e of compute, "
+        f"the nearest budgets to {100 * theirs:.2g} %"
+    )
+    if ours > CLEARLY * theirs:
+        return NEARBY, said
+    return form, f"its residuals show no structure (p = {p:.2g}); {said}"
+
+
+def _fit(name: str, runs: Sequence[Run], options: FitOptions) -> Fit | None:
+    """Return a form's fit from few starts; None where these runs make no law of it."""
+    form = form_of(name)
+    columns, loss = columns_of(runs)
+    try:
+        check_columns(form, columns, loss, len(options.fixed))
+        with np.errstate(all="ignore"):  # a form that does not suit may overflow on its way
+            return fit_form(form, columns, loss, options, max_starts=STARTS)
+    except ValueError:
+        return None
+
+
+def _bic(fit: Fit) -> float:
+    count = len(fit.residuals)
+    least = 1e-12  # exact data: all forms that hold it are alike but for their parameters
+    mean = max(float(np.mean(np.abs(fit.residuals))), least)
+    return float(2 * count * np.log(mean) + fit.num_free * np.log(count))
+
+
+def _structure(fit: Fit, budgets: Sequence[tuple[float, Rows]]) -> float | None:
+    """Return the p-value of "residuals near the best sizes do not follow their budget".
+
+    An F test of the budgets' mean residuals against the scatter within budgets, of the runs within
+    5 % of their budget's best: where a frontier is read, a form must have no trend.
+    """
+    from scipy.special import fdtrc  # a tenth of a second that fits of one form do not need
+
+    groups: list[Array] = []
+    for _, rows in budgets:
+        near = rows[fit.target[rows] <= fit.target[rows].min() * (1 + NEAR)]
+        if len(near) > 1:
+            groups.append(fit.residuals[near])
+    count = sum(len(g) for g in groups)
+    between, within = len(groups) - 1, count - len(groups)
+    if between < 1 or within < 1:
+        return None
+    left = sum(float(np.sum((g - g.mean()) ** 2)) for g in groups) / within
+    apart = sum(len(g) * float(g.mean()) ** 2 for g in groups) / between
+    if left <= 0:
+        return 1.0
+    return float(fdtrc(between, within, apart / left))
+
+
+def named(form: str) -> str:
+    """Return the form's name after a check.
+
+    Raises:
+        ValueError: it is neither `auto` nor in the catalogue.
+    """
+    return form if form == AUTO else form_of(form).name

@@ -1,0 +1,165 @@
+"""Which law would have foreseen the budgets so far: rolling origin (Tashman 2000) over a table.
+
+Each method is fitted to the smallest budgets and asked for the best loss of each larger one, from
+every origin. The methods: `nearby` (`nearby.py`), the forms of (params, tokens), Chinchilla's form
+on runs near their budget's best, and laws of compute alone through the budgets' minima or bests.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from sweeps.fit.forecast.forecaster import FURTHEST, MIN_BUDGETS
+from sweeps.fit.forecast.ladder import Ladder
+from sweeps.fit.forecast.nearby import floor_loss, median_loss
+from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
+from sweeps.fit.minima.frontier import compute_optimal
+from sweeps.fit.optimum.solve import Fit, refit
+from sweeps.fit.options import FitOptions
+from sweeps.fit.rows.check import check_columns, near_best
+from sweeps.fit.rows.runs import Run, columns_of, group_budgets
+
+NEARBY = "nearby"
+CLOSE = 0.02  # of the budget's best: the runs that Chinchilla's form is also fitted to alone
+MOST_ORIGINS = 8  # the latest: what ten budgets ago was foreseen from four says little
+
+# (runs of the fitted budgets, their ladder, target FLOPs) -> least losses there; None: no law.
+Predict = Callable[[Sequence[Run], Ladder, Sequence[float]], list[float] | None]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Hold how a method foresaw the budgets of a table.
+
+    errors: (origin, target, log of foreseen over best loss) of each forecast.
+    """
+
+    method: str
+    errors: list[tuple[float, float, float]]
+
+    @property
+    def past(self) -> Array:
+        """Return the errors as `forecaster.earned` takes them, `(F, 3)`."""
+        return np.array(self.errors).reshape(-1, 3)
+
+    @property
+    def size(self) -> float:
+        """Return the root mean square error for each e-fold of compute ahead."""
+        each = [error / np.log(target / origin) for origin, target, error in self.errors]
+        return float(np.sqrt(np.mean(np.square(each)))) if each else float("inf")
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
+        """Return the record as a row of the table, errors relative."""
+        off = np.expm1([error for *_, error in self.errors])
+        following: dict[float, float] = {}
+        for (origin, _, _), miss in zip(self.errors, off, strict=True):
+            following.setdefault(origin, float(abs(miss)))
+        if not len(off):
+            return {"method": self.method, "forecasts": 0, "mean_absolute_error": None,
+                    "next_budget_error": None, "bias": None, "worst": None}  # fmt: skip
+        return {
+            "method": self.method,
+            "forecasts": len(off),
+            "mean_absolute_error": float(np.mean(np.abs(off))),
+            "next_budget_error": float(np.mean(list(following.values()))),
+            "bias": float(np.mean(off)),
+            "worst": float(off[np.argmax(np.abs(off))]),
+        }
+
+
+def rolling_origin(
+    runs: Sequence[Run],
+    budgets: Sequence[tuple[float, Rows]],
+    ladder: Ladder,
+    cost: FlopsPerToken,
+    options: FitOptions,
+    fits: Mapping[str, Fit],
+) -> list[Record]:
+    """Return the record of each method over the ladder, the one that erred least first.
+
+    `fits` are the forms' fits to all runs: those to fewer start from them.
+    """
+    first = max(MIN_BUDGETS, len(ladder) - MOST_ORIGINS)
+    records: dict[str, list[tuple[float, float, float]]] = {}
+    methods = dict(_methods(cost, options, fits))
+    for count in range(first, len(ladder)):
+        origin = float(ladder.compute[count - 1])
+        ahead = [j for j in range(count, len(ladder)) if ladder.compute[j] <= FURTHEST * origin]
+        known = [runs[int(i)] for _, rows in budgets[:count] for i in rows]
+        targets = [float(ladder.compute[j]) for j in ahead]
+        for name, predict in methods.items():
+            foreseen = predict(known, ladder.below(count), targets) if targets else None
+            for j, loss in zip(ahead, foreseen or (), strict=False):
+                error = float(np.log(loss / ladder.best[j]))
+                records.setdefault(name, []).append((origin, float(ladder.compute[j]), error))
+    found = [Record(name, records.get(name, [])) for name in methods]
+    return sorted(found, key=lambda record: (-len(record.errors), record.size))
+
+
+def _methods(
+    cost: FlopsPerToken, options: FitOptions, fits: Mapping[str, Fit]
+) -> Iterator[tuple[str, Predict]]:
+    yield NEARBY, _nearby
+    yield "E + A C^-a, minima", _minima
+    yield "E + A C^-a, bests", _bests
+    yield "A C^-a, bests", _power
+    for name, fit in fits.items():
+        yield name, partial(_form, fit, cost, options)
+    if (near := fits.get("chinchilla")) is not None:
+        yield f"chinchilla, runs within {100 * CLOSE:g} %", partial(_close, near, cost, options)
+
+
+def _nearby(runs: Sequence[Run], ladder: Ladder, targets: Sequence[float]) -> list[float]:
+    known = ladder.trusted()
+    return [float(median_loss(known.compute, known.loss[None], c)[0]) for c in targets]
+
+
+def _minima(runs: Sequence[Run], ladder: Ladder, targets: Sequence[float]) -> list[float] | None:
+    kept = ladder.interior.astype(bool)
+    if kept.sum() < MIN_BUDGETS:
+        return None
+    return [float(floor_loss(ladder.compute[kept], ladder.loss[None, kept], c)[0]) for c in targets]
+
+
+def _bests(runs: Sequence[Run], ladder: Ladder, targets: Sequence[float]) -> list[float]:
+    return [float(floor_loss(ladder.compute, ladder.best[None], c)[0]) for c in targets]
+
+
+def _power(runs: Sequence[Run], ladder: Ladder, targets: Sequence[float]) -> list[float]:
+    x = np.log(ladder.compute)
+    slope, offset = np.polyfit(x - x.mean(), np.log(ladder.best), 1)
+    return [float(np.exp(offset + slope * (np.log(c) - x.mean()))) for c in targets]
+
+
+def _close(
+    whole: Fit,
+    cost: FlopsPerToken,
+    options: FitOptions,
+    runs: Sequence[Run],
+    ladder: Ladder,
+    targets: Sequence[float],
+) -> list[float] | None:
+    close, _ = near_best(runs, group_budgets(runs), CLOSE)
+    return _form(whole, cost, options, close, ladder, targets)
+
+
+def _form(
+    whole: Fit,
+    cost: FlopsPerToken,
+    options: FitOptions,
+    runs: Sequence[Run],
+    ladder: Ladder,
+    targets: Sequence[float],
+) -> list[float] | None:
+    """Return the least losses by the form of `whole` fitted to `runs`; None where it cannot be."""
+    columns, loss = columns_of(runs)
+    try:
+        check_columns(whole.form, columns, loss, len(options.fixed))
+    except ValueError:
+        return None
+    with np.errstate(all="ignore"):  # a form that does not suit may overflow on its way
+        fit = refit(whole, columns, loss, whole.objective_of.delta)
+        losses = [float(compute_optimal(fit, fit.theta, c, cost)[2][0]) for c in targets]
+    return losses if np.isfinite(losses).all() else None
