@@ -1,0 +1,129 @@
+"""Forecasts of real isoFLOP tables: every budget of the upper half foreseen from those below.
+
+Each method is fitted to the m smallest budgets and asked for the best loss of every larger one up
+to 17 times as large; m runs from half the budgets to all but one. `python -m benchmarks.fit
+forecast` prints the table, `coverage_of_forecasts` judges the intervals on laws that are known.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from benchmarks import fit_data
+from sweeps.fit.forecast.choice import choose, forecaster_of
+from sweeps.fit.forecast.rolling import rolling_origin
+from sweeps.fit.forms.base import Array
+from sweeps.fit.law import fit_law
+from sweeps.fit.minima.frontier import six_n
+from sweeps.fit.options import FitOptions
+from sweeps.fit.rows.runs import Run, group_budgets, interpolated_flops_per_token
+
+FURTHEST = 17.0
+Loss = Callable[[Array, Array], Array]
+
+
+def isoflop_tables() -> Iterator[tuple[str, list[Run]]]:
+    """Yield the name and runs of each real isoFLOP table."""
+    for path in sorted((fit_data.REFERENCE / "forecast" / "isoflop").glob("*.csv")):
+        with path.open(newline="") as file:
+            rows = [r for r in csv.DictReader(file) if r.get("excluded", "") != "True"]
+        names = ("params", "tokens", "budget", "budget", "loss")
+        yield (
+            path.stem.removeprefix("iso_"),
+            [
+                Run(
+                    "",
+                    *(float(r[n]) for n in names[:4]),
+                    float(r["loss"]),
+                    budget=float(r["budget"]),
+                )
+                for r in rows
+            ],
+        )
+    for reference, tables in fit_data.porian():
+        name = "porian " + " ".join(reference[k] for k in ("hparams", "warmup", "decay", "val"))
+        yield (
+            name,
+            [
+                Run("", float(n), c / (6 * float(n)), c, float(y), budget=c)
+                for c, params, losses in tables
+                for n, y in zip(params, losses, strict=True)
+            ],
+        )
+
+
+def forecast_errors(runs: Sequence[Run]) -> Iterator[tuple[str, float, float, bool | None]]:
+    """Yield (method, error, times beyond, inside) of each forecast of the upper budgets.
+
+    `inside` is told of the default's forecasts: whether its 90 % interval holds the best loss.
+    """
+    budgets = group_budgets(runs)
+    cost = interpolated_flops_per_token(runs)
+    options = FitOptions(resamples=300)
+    whole = forecaster_of(runs, budgets, options)
+    assert whole is not None
+    fits = {n: c.fit for n, c in choose(runs, budgets, cost, options).candidates.items()}
+    for record in rolling_origin(runs, budgets, whole.ladder, cost, options, fits):
+        for origin, target, error in record.errors:
+            if target <= FURTHEST * origin:
+                yield record.method, float(np.expm1(error)), target / origin, None
+    for count in range((len(budgets) + 1) // 2, len(budgets)):
+        known = [runs[int(i)] for _, rows in budgets[:count] for i in rows]
+        choice = choose(known, group_budgets(known), cost, options)
+        if choice.forecaster is None:
+            continue
+        for compute, rows in budgets[count:]:
+            beyond = compute / budgets[count - 1][0]
+            if beyond <= FURTHEST:
+                best = min(runs[int(i)].loss for i in rows)
+                ahead = choice.forecaster.at(compute)
+                low, high = ahead.interval
+                yield "the default", ahead.loss / best - 1, beyond, low <= best <= high
+
+
+def planted(law: Loss, noise: float, budgets: int, seed: int) -> tuple[list[Run], list[float]]:
+    """Return an isoFLOP table of a known law with log-normal noise, and targets beyond it."""
+    rng = np.random.default_rng(seed)
+    ladder = np.geomspace(1e18, 1e18 * 3.0 ** (budgets - 1), budgets)
+    runs = []
+    for flops in ladder:
+        best = _best_size(law, flops)
+        for params in best * 1.15 * np.geomspace(0.25, 4, 7):
+            tokens = flops / 6 / params
+            loss = law(params, tokens) * np.exp(noise * rng.standard_normal())
+            runs.append(Run("", float(params), float(tokens), float(flops), float(loss)))
+    return runs, [float(ladder[-1] * times) for times in (3, 9)]
+
+
+def _best_size(law: Loss, flops: float) -> float:
+    sizes = np.geomspace(1e6, 1e13, 6000)
+    return float(sizes[np.argmin(law(sizes, flops / 6 / sizes))])
+
+
+def additive(params: Array, tokens: Array) -> Array:
+    """Chinchilla's form, which is among the forms."""
+    return 1.69 + 406.4 / params**0.34 + 410.7 / tokens**0.28
+
+
+def fading(params: Array, tokens: Array) -> Array:
+    """Chinchilla's form made worse by a warm-up that large budgets outgrow: no form holds it."""
+    return additive(params, tokens) + 0.25 * (6 * params * tokens / 1e18) ** -0.4
+
+
+def coverage_of_forecasts(law: Loss, replicates: int = 200) -> tuple[float, float]:
+    """Return how often the default's 90 % intervals hold the true least loss, and the mean error.
+
+    Ladders of 5 to 9 budgets of 7 sizes, noise of 0.2 or 0.5 %, targets 3 and 9 times beyond.
+    """
+    inside, errors = [], []
+    for seed in range(replicates):
+        runs, targets = planted(law, (0.002, 0.005)[seed % 2], (5, 7, 9)[seed % 3], seed)
+        found = fit_law(runs, options=FitOptions(resamples=100, flops=targets), flops_of=six_n)
+        for point in found.frontier:
+            size = _best_size(law, point.flops)
+            truth = float(law(np.array(size), np.array(point.flops / 6 / size)))
+            low, high = point.intervals["loss"]
+            inside.append(low <= truth <= high)
+            errors.append(abs(point.loss / truth - 1))
+    return float(np.mean(inside)), float(np.mean(errors))
