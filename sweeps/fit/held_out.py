@@ -28,6 +28,8 @@ from sweeps.fit.trust.bootstrap import (
     prediction_draws,
 )
 
+OTHERS_STARTS = 4  # of each other form, which is a side remark
+
 
 @dataclass(frozen=True)
 class Split:
@@ -165,7 +167,7 @@ def _other_forms(
         try:
             # A form that does not suit the rows may overflow on its way; it then says nothing.
             with np.errstate(all="ignore"):
-                fit = fit_runs(form_of(name), split.train, options)
+                fit = fit_runs(form_of(name), split.train, options, max_starts=OTHERS_STARTS)
                 predicted = float(fit.predict(held).min())
         except ValueError:  # too few runs for its coefficients
             continue

@@ -19,14 +19,14 @@ from sweeps.fit.forecast.ladder import NEAR, ladder_of
 from sweeps.fit.forecast.rolling import NEARBY, Record, rolling_origin
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
-from sweeps.fit.optimum.solve import Fit, fit_form
+from sweeps.fit.optimum.solve import Fit, fit_runs
 from sweeps.fit.options import FitOptions
-from sweeps.fit.rows.check import check_columns
-from sweeps.fit.rows.runs import Run, columns_of, noise_floor
+from sweeps.fit.rows.runs import Run, noise_floor
 
 AUTO = "auto"  # the form that leaves the choice to this module
 STRUCTURED = 0.05  # a p-value below says that residuals follow their budget
 CLEARLY = 0.6  # of the nearest budgets' error: below it a form has foreseen better
+SPARE = 3  # runs beyond its coefficients that a form is compared by
 STARTS = 4  # of each form's fit
 NEGLIGIBLE = 6.0  # of BIC above the least: such a form is e^-3 as likely
 
@@ -35,8 +35,9 @@ NEGLIGIBLE = 6.0  # of BIC above the least: such a form is e^-3 as likely
 class Candidate:
     """Hold one form's fit, its BIC, and the p-value of structure in its residuals (None: unknown).
 
-    BIC = 2 n log(mean |residual|) + P log n: the residuals of runs have the heavy tails of a
-    Laplace distribution, which is also what a small Huber delta minimises.
+    BIC = 2 n log(mean |residual|) + P log n + 2 P (P + 1) / (n - P - 1): the residuals of runs have
+    the heavy tails of a Laplace distribution, which is also what a small Huber delta minimises; the
+    last term is that of AICc, for a dozen runs.
     """
 
     fit: Fit
@@ -111,11 +112,8 @@ def choose(
         ValueError: the runs are too few for any form.
     """
     fits = {name: fit for name in LOSS_FORMS if (fit := _fit(name, runs, options))}
-    if not fits:
-        raise ValueError(
-            f"runs={len(runs)}: are too few for any form of (params, tokens). Add runs at other "
-            "sizes and lengths."
-        )
+    if not fits:  # too few to choose by: the first form, where it can be fitted at all
+        fits = {LOSS_FORMS[0]: fit_runs(form_of(LOSS_FORMS[0]), runs, options)}
     found = {
         name: Candidate(fit, _bic(fit), _structure(fit, budgets)) for name, fit in fits.items()
     }
@@ -157,13 +155,12 @@ def _by(form: str, candidate: Candidate, sizes: dict[str, float]) -> tuple[str, 
 
 
 def _fit(name: str, runs: Sequence[Run], options: FitOptions) -> Fit | None:
-    """Return a form's fit from few starts; None where these runs make no law of it."""
-    form = form_of(name)
-    columns, loss = columns_of(runs)
+    """Return a form's fit from few starts; None where these runs leave nothing to judge it by."""
+    if len({(r.params, r.tokens) for r in runs}) < len(form_of(name).parameters) + SPARE:
+        return None
     try:
-        check_columns(form, columns, loss, len(options.fixed))
         with np.errstate(all="ignore"):  # a form that does not suit may overflow on its way
-            return fit_form(form, columns, loss, options, max_starts=STARTS)
+            return fit_runs(form_of(name), runs, options, max_starts=STARTS)
     except ValueError:
         return None
 
@@ -172,7 +169,8 @@ def _bic(fit: Fit) -> float:
     count = len(fit.residuals)
     least = 1e-12  # exact data: all forms that hold it are alike but for their parameters
     mean = max(float(np.mean(np.abs(fit.residuals))), least)
-    return float(2 * count * np.log(mean) + fit.num_free * np.log(count))
+    few = 2 * fit.num_free * (fit.num_free + 1) / max(count - fit.num_free - 1, 0.5)
+    return float(2 * count * np.log(mean) + fit.num_free * np.log(count) + few)
 
 
 def _structure(fit: Fit, budgets: Sequence[tuple[float, Rows]]) -> float | None:

@@ -120,7 +120,13 @@ def fit_form(
     return completed(fit, ends[order[0]])
 
 
-def fit_runs(form: Form, runs: Sequence[Run], options: FitOptions = DEFAULTS) -> Fit:
+def fit_runs(
+    form: Form,
+    runs: Sequence[Run],
+    options: FitOptions = DEFAULTS,
+    *,
+    max_starts: int | None = None,
+) -> Fit:
     """Fit `form` to the parameters, tokens and losses of runs.
 
     Raises:
@@ -128,7 +134,7 @@ def fit_runs(form: Form, runs: Sequence[Run], options: FitOptions = DEFAULTS) ->
     """
     columns, loss = columns_of(runs)
     check_columns(form, columns, loss, len(options.fixed))
-    return fit_form(form, columns, loss, options)
+    return fit_form(form, columns, loss, options, max_starts=max_starts)
 
 
 def _coefficients_of_base(

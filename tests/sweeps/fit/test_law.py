@@ -48,7 +48,7 @@ def some_runs(noise=0.004, budgets=4, sizes=5, loss_noise=0.005):
 
 @pytest.fixture(scope="module")
 def law():
-    return fit_law(some_runs(), options=FEW)
+    return fit_law(some_runs(), "chinchilla", FEW)
 
 
 def test_frontier_lies_on_the_exact_iso_flop_line(law):
@@ -97,7 +97,7 @@ def test_held_out_budget_is_predicted_without_being_seen(law):
         for r in some_runs()
         if r.flops > 8e12
     ]
-    other = fit_law(runs + spoiled, options=FEW).held_out
+    other = fit_law(runs + spoiled, "chinchilla", FEW).held_out
     assert other.predicted == pytest.approx(held.predicted, rel=1e-9)
     assert other.relative_error == pytest.approx((1 + held.relative_error) / 1.2 - 1)
     assert not other.inside
@@ -199,7 +199,7 @@ def write_table(path, runs, header="name,params,tokens,flops,loss,loss_noise", e
 
 def test_a_table_gives_the_same_law_as_its_runs(law, tmp_path):
     path = write_table(tmp_path / "runs.csv", some_runs())
-    found = fit_table(path, options=FEW)
+    found = fit_table(path, "chinchilla", FEW)
     assert found["coefficients"] == pytest.approx(law.fit.coefficients, rel=1e-9)
     keys = "form coefficients objective intervals starts identified frontier isoflop held_out"
     assert set((keys + " residuals warnings excluded").split()) <= set(found)
