@@ -262,6 +262,14 @@ class LogConfig:
     project: Annotated[str, Doc("W&B project.")] = "kinescale"
     group: Annotated[str, Doc("W&B group; empty sets none.")] = ""
     tags: Annotated[list[str], Doc("W&B tags.")] = field(default_factory=list)
+    device_teraflops: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "Most dense TFLOP/s of one device at the run's precision, for MFU "
+            "(launch/conf/machine has those of data sheets); 0: not known, no MFU."
+        ),
+    ] = 0.0
 
 
 @dataclass

@@ -31,6 +31,7 @@ from trainer.parallel.mesh import Mesh, alone
 from trainer.run.metrics import MetricsFile
 from trainer.run.pace import Pace
 from trainer.run.session import SaveClock, Session
+from trainer.run.speed import Speed
 
 log = logging.getLogger(__name__)
 B = TypeVar("B")
@@ -139,7 +140,9 @@ class SmallTraining(Generic[B]):
             return self._conclude()
 
     def _train(self, should_stop: Callable[[], bool]) -> bool:
-        self._pace = Pace(self.progress.step, self.steps)
+        progress = self.progress
+        self._pace = Pace(progress.step, self.steps)
+        self._speed = Speed(progress.step, progress.seconds, samples=progress.samples)
         while self.progress.step < self.steps:
             stop, save, norm, lr = self._step(should_stop)
             step = self.progress.step
@@ -228,6 +231,7 @@ class SmallTraining(Generic[B]):
         progress = self.progress
         record = {"step": progress.step, "train_loss": loss, **means, "grad_norm": norm, "lr": lr}
         record |= {"samples": progress.samples, "seconds": round(progress.seconds, 3)}
+        record |= self._speed.look(progress.step, progress.seconds, samples=progress.samples)
         self._metrics.write(record)
         if self._pace.due(progress.step):
             shown = "  ".join(f"{name} {value:.4f}" for name, value in means.items())

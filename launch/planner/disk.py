@@ -11,7 +11,7 @@ from trainer.config import RunConfig
 STATE_BYTES = 4 * 4
 # The index: a line of JSON for each piece, of which a parameter has a few; and the loader's state.
 INDEX_BYTES_PER_PARAMETER, PARAMETERS_PER_BLOCK = 4 * 200, 13
-LOG_LINE_BYTES = 200  # of metrics.jsonl, and as much again of its mirror for W&B
+LOG_LINE_BYTES = 300  # of metrics.jsonl, and as much again of its mirror for W&B
 
 
 @dataclass(frozen=True)

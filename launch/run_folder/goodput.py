@@ -20,11 +20,10 @@ from typing import Any
 
 from launch.run_folder.reader import Note
 from launch.run_folder.records import read_launches
-from trainer.run.attempt import read_timelines
+from trainer.run.attempt import read_timelines, repeated_share, useful_seconds
 
 CAUSES = ("queue", "requeue", "detect", "start", "load", "save", "repeat", "end")
 _IN_ORDER = ("done", "stopped", "cancelled", "interrupted")
-_USEFUL = ("data", "forward and backward", "update", "validation")
 
 
 @dataclass
@@ -134,8 +133,8 @@ def _add_attempt(found: Goodput, span: _Span, following: dict[str, Any] | None) 
     if span.running:  # else the last phase may have hung
         phase = span.timeline.get("phase", "start")
         seconds[phase] = seconds.get(phase, 0.0) + span.timeline.get("phase_seconds", 0.0)
-    useful = sum(seconds.get(phase, 0.0) for phase in _USEFUL)
-    repeated = useful * _repeated_share(span.timeline, following)
+    useful = useful_seconds(seconds)
+    repeated = useful * repeated_share(span.timeline, following)
     found.useful += useful - repeated
     found.lost["repeat"] += repeated
     found.lost["load"] += seconds.get("load", 0.0)
@@ -144,13 +143,3 @@ def _add_attempt(found: Goodput, span: _Span, following: dict[str, Any] | None) 
     found.lost["end" if span.good else "detect"] += detect
     known = useful + seconds.get("load", 0.0) + seconds.get("checkpoint", 0.0) + detect
     found.lost["start"] += max(span.ended - span.begun - known, 0.0)
-
-
-def _repeated_share(timeline: dict[str, Any], following: dict[str, Any] | None) -> float:
-    """Return which share of an attempt's steps the next attempt did again."""
-    if not timeline or following is None or following.get("first_step", -1) < 0:
-        return 0.0
-    first, last = timeline.get("first_step", -1), timeline.get("step", 0)
-    if first < 0 or last <= first:
-        return 0.0
-    return min(max(last - following["first_step"], 0) / (last - first), 1.0)

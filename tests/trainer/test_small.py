@@ -15,7 +15,7 @@ from trainer.config import CheckpointConfig, OptimConfig
 from trainer.layout.config import ParallelConfig
 from trainer.parallel.mesh import Mesh, alone, start_mesh, stop_mesh
 from trainer.rng import normal
-from trainer.run.metrics import read_metrics
+from trainer.run.metrics import MEASURED, read_metrics
 from trainer.small import SmallTraining, Term
 
 from .parallel.worlds import run_world
@@ -119,9 +119,11 @@ def test_a_stopped_run_resumes_bit_by_bit(latents: Path, whole: Path, tmp_path: 
     assert result["attempts"] == 2
     expected = tensors(whole)
     assert all(torch.equal(found, expected[n]) for n, found in tensors(tmp_path).items())
-    timed = ("seconds",)
     lines = [
-        [{k: v for k, v in r.items() if k not in timed} for r in read_metrics(f / "metrics.jsonl")]
+        [
+            {k: v for k, v in r.items() if k not in MEASURED}
+            for r in read_metrics(f / "metrics.jsonl")
+        ]
         for f in (whole, tmp_path)
     ]
     assert lines[0] == lines[1]

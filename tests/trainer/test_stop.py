@@ -9,7 +9,7 @@ from trainer.diffusion.attempt import train_run
 from trainer.identity import freeze
 from trainer.run.attempt import STOPPED_FILE, read_timelines
 from trainer.run.lease import Fence
-from trainer.run.metrics import read_metrics
+from trainer.run.metrics import MEASURED, read_metrics
 
 from .conftest import compose_smoke, read_json
 
@@ -17,7 +17,6 @@ STEPS = 8
 # Polls of the flag: one before the first step, one a step, one in the curve's validation after
 # step 4, then those of the validation at the end.
 WARM_UP, IN_CURVE, AT_END = 0, 5, 10
-_CLOCK = ("seconds", "tokens_per_second")
 
 
 def train(latents: Path, folder: Path, stop_at: int | None = None) -> bool:
@@ -31,7 +30,7 @@ def train(latents: Path, folder: Path, stop_at: int | None = None) -> bool:
 def records(folder: Path) -> list[dict]:
     """Return metrics.jsonl without what a clock measured."""
     found = read_metrics(folder / "metrics.jsonl")
-    return [{k: v for k, v in r.items() if k not in _CLOCK} for r in found]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in found]
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")

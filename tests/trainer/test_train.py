@@ -11,7 +11,7 @@ from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, compose_run
 from trainer.diffusion.attempt import check_encoding, train_run
 from trainer.identity import freeze
-from trainer.run.metrics import read_metrics
+from trainer.run.metrics import MEASURED, read_metrics
 
 from .conftest import read_json
 
@@ -54,13 +54,31 @@ class TestRun:
         assert b is not None
         assert a.index["files"] == b.index["files"]  # checksums of all tensors
         assert a.state["loader"] == b.state["loader"]
-        drop = ("seconds", "tokens_per_second")
         first, second = (
-            [{k: v for k, v in r.items() if k not in drop} for r in read_metrics(f)]
+            [{k: v for k, v in r.items() if k not in MEASURED} for r in read_metrics(f)]
             for f in (whole / "metrics.jsonl", broken / "metrics.jsonl")
         )
         assert first == second
         assert read_json(broken / "result.json")["attempts"] == 3
+
+    def test_a_row_says_speed_memory_and_goodput_of_now(
+        self, latents: Path, tmp_path: Path
+    ) -> None:
+        run = smoke(latents, "horizon.steps=4", "log.every=1", "log.device_teraflops=1e-3")
+        assert not train(run, tmp_path, stop_after=2)
+        assert train(run, tmp_path)
+        rows = [r for r in read_metrics(tmp_path / "metrics.jsonl") if "train_loss" in r]
+        assert [r["step"] for r in rows] == [1, 2, 3, 4]
+        nothing = {"seconds": 0.0, "tokens": 0, "flops": 0}
+        for before, row in zip([nothing, *rows[:-1]], rows, strict=True):
+            passed = row["seconds"] - before["seconds"]
+            assert row["step_seconds"] == pytest.approx(passed, abs=2e-3)
+            tokens, flops = (row[k] - before[k] for k in ("tokens", "flops"))
+            assert row["tokens_per_second"] * row["step_seconds"] == pytest.approx(tokens, rel=1e-4)
+            assert row["flops_per_second"] * row["step_seconds"] == pytest.approx(flops, rel=1e-4)
+            assert row["mfu"] == pytest.approx(row["flops_per_second"] / 1e9, rel=1e-4)
+            assert 0 < row["goodput"] < 1
+            assert 50e6 < row["memory_bytes"] < 1e11
 
     def test_result_says_what_was_done(self, latents: Path, tmp_path: Path) -> None:
         run = smoke(latents)

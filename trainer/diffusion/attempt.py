@@ -1,11 +1,14 @@
 """One attempt at a run: join the group, build, train, validate, write the result."""
 
 import logging
+import resource
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from data.dataset.remote import open_root
 from data.dataset.shards import read_manifest
@@ -59,7 +62,7 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         )  # fmt: skip
         heartbeat.start()
         stack.callback(heartbeat.stop)
-        recorder = _recorder(run, session, mesh, horizon.steps)
+        recorder = _recorder(run, session, mesh, horizon.steps, timeline)
         stack.callback(recorder.close)
         writer = open_writer(session, mesh, run.checkpoint)
         training = Training(run, folder, mesh, loader, horizon, recorder, heartbeat, writer)
@@ -69,14 +72,29 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         return finished
 
 
-def _recorder(run: RunConfig, session: Session, mesh: Mesh, steps: int) -> Recorder:
-    metrics, folder = None, session.folder
-    if mesh.is_main:
+def _recorder(
+    run: RunConfig, session: Session, mesh: Mesh, steps: int, timeline: Timeline | None
+) -> Recorder:
+    folder = session.folder
+    if timeline is None:  # not the main rank
+        return Recorder(folder, mesh, run.log.samples, None, session.check)
+    peak = run.log.device_teraflops * 1e12 * run.parallel.processes
 
-        def metrics(resume_step: int) -> MetricsFile:
-            return ReportingMetrics(folder / "metrics.jsonl", resume_step, steps)
+    def facts(flops_per_second: float) -> dict[str, float]:
+        found = {"goodput": timeline.goodput(), "memory_bytes": float(peak_memory(mesh.device))}
+        return found | ({"mfu": flops_per_second / peak} if peak else {})
 
-    return Recorder(folder, mesh, run.log.samples, metrics, session.check)
+    def metrics(resume_step: int) -> MetricsFile:
+        return ReportingMetrics(folder / "metrics.jsonl", resume_step, steps)
+
+    return Recorder(folder, mesh, run.log.samples, metrics, session.check, facts)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes held so far: by a GPU's allocator, on CPU by this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def check_encoding(run: RunConfig) -> None:

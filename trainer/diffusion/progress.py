@@ -12,6 +12,7 @@ from data.dataset.tokens import Cell, tokens
 from data.loading.batch import Step
 from trainer.parallel.mesh import Mesh
 from trainer.run.metrics import MetricsFile, append_lines
+from trainer.run.speed import Speed
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,8 @@ class Window:
 class Recorder:
     """Write metrics, incidents and, on request, the samples each replica trained on.
 
-    metrics: builds the file of records for a step to resume at; the main rank's only.
+    metrics: builds the file of records for a step to resume at; the main rank's only. facts: what
+    else a row of training says, told the FLOPs a second since the row before.
     """
 
     def __init__(
@@ -89,9 +91,11 @@ class Recorder:
         keep_samples: bool,
         metrics: Callable[[int], MetricsFile] | None,
         check: Callable[[], None] | None = None,
+        facts: Callable[[float], dict[str, float]] | None = None,
     ) -> None:
         self._folder, self._mesh, self._build = folder, mesh, metrics
-        self._check = check
+        self._check, self._facts = check, facts
+        self._speed = Speed(0, 0.0)
         self._metrics: MetricsFile | None = None
         self._samples = None
         if keep_samples and mesh.leads_replica:
@@ -102,20 +106,26 @@ class Recorder:
     def open(self, progress: Progress) -> None:
         """Begin at a step: what metrics.jsonl says about later ones is cut off."""
         self._attempt = progress.attempts
+        self._speed = Speed(progress.step, progress.seconds, **_counts(progress))
         if self._build is not None:
             if self._metrics is not None:
                 self._metrics.close()
             self._metrics = self._build(progress.step)
 
     def log_step(self, progress: Progress, window: Window, norm: float, lr: float) -> None:
-        """Write the training loss since the last line; a line of skipped steps has none."""
+        """Write training loss and speed since the last line; a line of skipped steps has no loss.
+
+        Speed is never that since the start: after days a slow-down would not move it.
+        """
         fields = {
             "train_loss": window.loss,
             "grad_norm": norm,
             "lr": lr,
             "seconds": round(progress.seconds, 3),
-            "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
         }
+        now = self._speed.look(progress.step, progress.seconds, **_counts(progress))
+        now |= self._facts(now["flops_per_second"]) if self._facts is not None else {}
+        fields |= {key: float(f"{value:.6g}") for key, value in now.items()}
         self._write(progress, {k: v for k, v in fields.items() if math.isfinite(v)})
 
     def log_losses(self, progress: Progress, losses: dict[str, float]) -> None:
@@ -157,6 +167,10 @@ class Recorder:
             self._check()  # a superseded attempt must not write into its successor's record
         counts = {"step": progress.step, "tokens": progress.tokens, "flops": progress.flops}
         self._metrics.write(counts | fields)
+
+
+def _counts(progress: Progress) -> dict[str, float]:
+    return {"tokens": progress.tokens, "flops": progress.flops}
 
 
 def _list(keys: list[str]) -> str:

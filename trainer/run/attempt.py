@@ -8,7 +8,7 @@ time.
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ STOPPED_FILE = "stopped.json"
 _FOLDER = "timeline"
 _NUMBERS = ("attempt", "started", "moved", "written", "first_step", "step", "phase_seconds")
 _MOST = 1e15
+# Phases that count as progress: validation and waiting for data are part of a run.
+USEFUL = ("data", "forward and backward", "update", "validation")
 # Set by a launcher that knows, from its scheduler, that these attempts are over.
 _ENDED = "KINESCALE_ENDED_ATTEMPTS"
 
@@ -51,6 +53,7 @@ class Timeline:
         self._path = folder / _FOLDER / f"attempt-{attempt:06d}.json"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._attempt, self._host = attempt, socket.gethostname()
+        self._earlier = [t for t in read_timelines(folder) if t["attempt"] < attempt]
         self._started, self._clock = time.time(), time.monotonic()
         self._seconds: dict[str, float] = {}
         self._phase, self._since = "start", self._clock
@@ -69,9 +72,23 @@ class Timeline:
             self._first_step = step
         self._moved = self._started + now - self._clock
 
+    def goodput(self) -> float:
+        """Return useful seconds of all attempts over those since the first began, now."""
+        record = self._record()
+        seconds = record["seconds"]
+        seconds[record["phase"]] = seconds.get(record["phase"], 0.0) + record["phase_seconds"]
+        begun = min([t["started"] for t in self._earlier] + [self._started])
+        chain = [*self._earlier, record]
+        following = [*chain[1:], None]
+        useful = sum(kept_seconds(t, next_) for t, next_ in zip(chain, following, strict=True))
+        return useful / max(record["written"] - begun, 1e-9)
+
     def write(self) -> None:
         """Rewrite the file, atomically. Raises OSError (a full disk)."""
-        record = {
+        write_json(self._path, self._record(), synced=False)
+
+    def _record(self) -> dict[str, Any]:
+        return {
             "attempt": self._attempt,
             "host": self._host,
             "started": self._started,
@@ -83,7 +100,26 @@ class Timeline:
             "phase_seconds": round(time.monotonic() - self._since, 3),
             "seconds": {phase: round(spent, 3) for phase, spent in dict(self._seconds).items()},
         }
-        write_json(self._path, record, synced=False)
+
+
+def useful_seconds(seconds: Mapping[str, float]) -> float:
+    """Return how much of the seconds by phase was progress."""
+    return sum(seconds.get(phase, 0.0) for phase in USEFUL)
+
+
+def repeated_share(timeline: Mapping[str, Any], following: Mapping[str, Any] | None) -> float:
+    """Return which share of an attempt's steps the next attempt did again."""
+    if not timeline or following is None or following.get("first_step", -1) < 0:
+        return 0.0
+    first, last = timeline.get("first_step", -1), timeline.get("step", 0)
+    if first < 0 or last <= first:
+        return 0.0
+    return min(max(last - following["first_step"], 0) / (last - first), 1.0)
+
+
+def kept_seconds(timeline: Mapping[str, Any], following: Mapping[str, Any] | None) -> float:
+    """Return the useful seconds of an attempt, without those of steps that the next one repeats."""
+    return useful_seconds(timeline["seconds"]) * (1.0 - repeated_share(timeline, following))
 
 
 def read_timelines(folder: Path, note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:

@@ -7,6 +7,14 @@ from typing import Any, TextIO
 
 from data.files import write_text
 
+# Fields of a record that a clock or the machine decides: two runs of one experiment differ in them.
+MEASURED = frozenset(
+    {
+        "seconds", "step_seconds", "tokens_per_second", "flops_per_second", "samples_per_second",
+        "mfu", "memory_bytes", "goodput",
+    }
+)  # fmt: skip
+
 
 class MetricsFile:
     """Append-only JSON lines; after a rollback the repeated steps are cut off first."""

@@ -11,13 +11,12 @@ from models.architecture import specification_of
 from trainer.checkpoint.write import Loaded, load_latest, verify
 from trainer.config import compose_run, load_run
 from trainer.identity import freeze
-from trainer.run.metrics import read_metrics
+from trainer.run.metrics import MEASURED, read_metrics
 
 from ..conftest import read_json
 
 STEPS = 7  # a little more than an epoch of two packs a step
 KINDS = ("param", "exp_avg", "exp_avg_sq", "ema")
-_CLOCK = {"seconds", "tokens_per_second"}
 Sample = tuple[str, int]
 
 
@@ -85,7 +84,7 @@ def update_error(folder: Path, twin: Path) -> float:
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return metrics.jsonl without what a clock measured."""
     found = read_metrics(folder / "metrics.jsonl")
-    return [{k: v for k, v in record.items() if k not in _CLOCK} for record in found]
+    return [{k: v for k, v in record.items() if k not in MEASURED} for record in found]
 
 
 def logged_steps(folder: Path) -> list[int]:
