@@ -3,12 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from data.files import finite
 from launch.local.process import METRICS_FILE
 from launch.run_folder.goodput import measure
+from launch.run_folder.pace import pace_of
 from launch.run_folder.reader import Facts, FolderReader
 from launch.run_folder.records import CANCELLED_FILE, is_alive, newest_attempt, read_launches
 from launch.run_folder.runs import CONFIG_FILE, RESULT_FILE, RunFolder
@@ -30,7 +30,6 @@ _SILENT_SECONDS = 30.0
 # A sign's step is looked up before its file gets its moment.
 _WRITE_SECONDS = 0.25
 _MOST_FLOPS = 1e40
-_LEAST_SECONDS = 1e-6
 _MOST_ETA = 1e10
 _MOST_PROBLEMS = 3
 # What is said where a folder does not tell how its run ended; accounting may.
@@ -45,8 +44,10 @@ class RunState:
     state: done, diverged, running, stalled, waiting, held, stopped, failed, cancelled or new.
     reason: why it waits, failed, or who holds it up. job: in the queue. nodes: where.
     goodput, lost_seconds: see goodput.py. device_hours: processes times hours held; cost: at the
-    cluster's price, None without one. eta_seconds: at the speed of the last logged step. mfu: model
-    FLOPs over what the processes' devices can do at most, None where the machine is not known.
+    cluster's price, None without one. step_seconds, tokens_per_second, teraflops_per_second: over
+    the last window of its metrics; times_slower: than the median of its windows, None where that is
+    little. eta_seconds: at that median. mfu: model FLOPs over what the processes' devices can do
+    at most, None where the machine is not known.
     """
 
     name: str
@@ -57,6 +58,8 @@ class RunState:
     step: int = 0
     steps: int = 0
     loss: float | None = None
+    step_seconds: float | None = None
+    times_slower: float | None = None
     tokens_per_second: float | None = None
     teraflops_per_second: float | None = None
     mfu: float | None = None
@@ -114,7 +117,7 @@ def state_of(
     goodput = measure(run.path, now if found.state in ("running", "stalled") else 0.0, reader.note)
     if goodput.told or not found.step:  # else its steps were made, and nobody told how
         found.goodput, found.lost_seconds = goodput.share, goodput.lost
-    if machine is not None and found.teraflops_per_second is not None:
+    if found.teraflops_per_second is not None:
         _add_mfu(found, reader, config, machine, processes)
     found.device_hours = processes * goodput.computing / 3600
     found.cost = price * found.device_hours if price else None
@@ -148,24 +151,23 @@ def _add_progress(
     for record in lines:
         found.step = record.count("step") or found.step
         found.loss = _first(_loss(record, "train_loss"), found.loss)
-        found.tokens_per_second = _first(
-            record.number("tokens_per_second"), found.tokens_per_second
-        )
     if result is not None:
         found.step = result.count("steps") or found.step
         found.loss = _first(_loss(result, "loss"), found.loss)
-    clocked = [(r, s) for r in lines if (s := r.number("seconds") or 0.0) > _LEAST_SECONDS]
-    if not clocked:
+    pace = pace_of(lines)
+    if not pace.step_seconds:
         return 0.0
-    last, seconds = clocked[-1]
-    if flops := last.number("flops", most=_MOST_FLOPS):  # of small networks nobody counts them
-        found.teraflops_per_second = flops / seconds / 1e12
+    found.step_seconds = pace.step_seconds
+    found.times_slower = None if result is not None else pace.slower
+    found.tokens_per_second = pace.tokens_per_second
+    if pace.flops_per_second is not None:
+        found.teraflops_per_second = pace.flops_per_second / 1e12
+    last = next(r for r in reversed(lines) if r.number("seconds"))
     found.steps = max(result.count("steps") if result else 0, _planned_steps(config, last))
-    step = last.count("step")
     if found.steps:
-        eta = max(found.steps - step, 0) * seconds / max(step, 1)
+        eta = max(found.steps - last.count("step"), 0) * (pace.usual or 0.0)
         found.eta_seconds = eta if eta < _MOST_ETA else None
-    return _speed([(r.count("step"), s) for r, s in clocked])
+    return pace.highest
 
 
 def _first(new: float | None, old: float | None) -> float | None:
@@ -174,13 +176,6 @@ def _first(new: float | None, old: float | None) -> float | None:
 
 def _loss(record: Facts, key: str) -> float | None:
     return record.number(key, least=-1e300, most=1e300)
-
-
-def _speed(points: Sequence[tuple[int, float]]) -> float:
-    """Return the highest steps a second between records; the first includes the start."""
-    pairs = pairwise(points)
-    speeds = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in pairs if b[1] > a[1]]
-    return max([points[-1][0] / points[-1][1], *speeds])
 
 
 def _planned_steps(config: Facts, last: Facts) -> int:
@@ -306,13 +301,21 @@ def _last_reason(launches: Sequence[dict[str, Any]]) -> str:
 
 
 def _add_mfu(
-    found: RunState, reader: FolderReader, config: Facts, machine: "MachineConfig", processes: int
+    found: RunState,
+    reader: FolderReader,
+    config: Facts,
+    machine: "MachineConfig | None",
+    processes: int,
 ) -> None:
+    """Add MFU, by the machine's peak; where none is given, by what the run's config says."""
     precision = config.section("parallel").text("precision") or "fp32"
+    peak = (config.section("log").number("device_teraflops") or 0.0) * 1e12 * processes
     try:
-        peak = processes * machine.peak(precision)
+        peak = peak if machine is None else processes * machine.peak(precision)
     except ValueError as error:
         reader.note(f"no MFU: {error}")
+        return
+    if not peak:
         return
     found.mfu = (found.teraflops_per_second or 0.0) * 1e12 / peak
 

@@ -11,8 +11,11 @@ examples:
 
 Reads folders and, where there are, SLURM's queue and its accounting (which tells how a run ended
 that left no word); needs neither and changes nothing.
+s/step, tokens/s, TFLOP/s and MFU are of the last window of metrics.jsonl, not since the start; a
+step of 1.5 times the usual or more says so.
 machine: one that launch/conf/machine describes; it gives MFU (model FLOPs over what the devices can
-do at most) and, where none is given, the price. price: of one process an hour. lost=true: seconds
+do at most; without it log.device_teraflops of the run does) and, where none is given, the price.
+price: of one process an hour. lost=true: seconds
 lost by cause instead of the speed. goodput is useful step time over wall time since the submission
 (launch/run_folder/goodput.py).
 """
@@ -97,6 +100,11 @@ def _seconds(cause: str) -> "Callable[[RunState], str]":
     return lambda state: _number(state.lost_seconds.get(cause), ".0f")
 
 
+def _step_seconds(state: "RunState") -> str:
+    shown = _number(state.step_seconds, ".3g")
+    return shown if state.times_slower is None else f"{shown} ({state.times_slower:.1f}x usual)"
+
+
 _FIRST: "list[tuple[str, Callable[[RunState], str]]]" = [
     ("run", lambda s: s.name),
     ("state", lambda s: s.state),
@@ -115,6 +123,7 @@ _LAST: "list[tuple[str, Callable[[RunState], str]]]" = [
 _COLUMNS: "dict[str, list[tuple[str, Callable[[RunState], str]]]]" = {
     "speed": [
         *_FIRST,
+        ("s/step", _step_seconds),
         ("tokens/s", lambda s: _number(s.tokens_per_second, ".0f")),
         ("TFLOP/s", lambda s: _number(s.teraflops_per_second, ".3g")),
         ("MFU", lambda s: _number(s.mfu, ".1%")),

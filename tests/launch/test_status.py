@@ -12,6 +12,7 @@ import pytest
 from data.files import write_json
 from launch import logs, status
 from launch.planner.machine import load_machine
+from launch.run_folder.goodput import measure
 from launch.run_folder.records import append_launch
 from launch.run_folder.runs import RunFolder, find_runs
 from launch.slurm.commands import QueueEntry
@@ -98,6 +99,35 @@ def test_mfu_is_the_share_of_the_peak_of_all_devices(tmp_path, capsys):
     assert shown["cost"] is not None  # at the machine's price, as none is given
     assert status.main([str(folder), "machine=abacus"]) == 2
     assert "Allowed: a100" in capsys.readouterr().err
+
+
+def test_a_slow_down_shows_in_the_last_window(tmp_path, capsys):
+    folder = make_run(tmp_path)
+    rows = [(10 * n, float(n)) for n in range(1, 41)] + [(410, 45.0)]  # 0.1 s a step, then 0.5 s
+    lines = [
+        {"step": step, "train_loss": 0.5, "seconds": at, "tokens": 100 * step, "flops": 1e12 * step}
+        for step, at in rows
+    ]
+    # What an older trainer said of its speed, since the start, is not taken.
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(line | {"tokens_per_second": 999.0}) + "\n" for line in lines)
+    )
+    config = (
+        "name: run\nhorizon: {steps: 510}\nlog: {device_teraflops: 8}\nparallel: {processes: 1}\n"
+    )
+    (folder / "config.yaml").write_text(config)
+    beat(folder, 0, 410)
+    found = look(folder)
+    assert found.step_seconds == pytest.approx(0.5)
+    assert found.times_slower == pytest.approx(5.0)
+    assert found.tokens_per_second == pytest.approx(200.0)
+    assert found.teraflops_per_second == pytest.approx(2.0)
+    assert found.mfu == pytest.approx(0.25)  # no machine is given: the run's own word
+    assert found.eta_seconds == pytest.approx(10.0)  # at its usual speed
+    assert status.main([str(folder)]) == 0
+    assert "0.5 (5.0x usual)" in capsys.readouterr().out
+    write_json(folder / "result.json", {"status": "finished", "loss": 0.25, "steps": 510})
+    assert look(folder).times_slower is None
 
 
 def test_states_follow_from_marks_queue_and_signs_of_life(tmp_path):
@@ -234,6 +264,24 @@ def test_a_timeline_sums_phases_and_knows_where_it_began(tmp_path):
     assert set(found["seconds"]) == {"start", "data", "update"}
     (tmp_path / "timeline" / "attempt-000004.json").write_text("{half")
     assert len(read_timelines(tmp_path)) == 1
+
+
+def test_goodput_of_a_run_is_that_of_its_status(tmp_path):
+    folder = tmp_path / "timeline"
+    folder.mkdir()
+    now = time.time()
+    seconds = {"start": 10.0, "data": 5.0, "forward and backward": 30.0, "checkpoint": 5.0}
+    first = {"attempt": 1, "started": now - 100, "moved": now - 50, "written": now - 50,
+             "first_step": 0, "step": 20, "phase": "ended", "seconds": seconds}  # fmt: skip
+    (folder / "attempt-000001.json").write_text(json.dumps(first))
+    line = Timeline(tmp_path, 2)
+    line.advance(15, "data")  # five of twenty steps are done again
+    found = line.goodput()
+    assert found == pytest.approx(35 * 0.75 / 100, rel=0.01)
+    line.write()
+    assert measure(tmp_path, 0.0).share == pytest.approx(found, rel=0.01)
+    time.sleep(0.2)
+    assert line.goodput() == pytest.approx((35 * 0.75 + 0.2) / 100.2, rel=0.002)
 
 
 def test_only_a_number_vouches_for_ended_attempts(monkeypatch):
