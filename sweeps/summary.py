@@ -28,7 +28,7 @@ from sweeps.report.pages.isoflop import study_tables
 from sweeps.report.tables.isoflop import Cell, Table, make_table
 from sweeps.study.results import COLUMNS
 from sweeps.workspaces import write_definition
-from trainer.config import WandbMode
+from trainer.log_config import WandbMode
 from trainer.mirror.wandb_run import own_environment, start_wandb
 
 _FILES = ("runs.csv", "law.json", "study.json", "data.json", "study.yaml", "report/index.html")

@@ -26,7 +26,7 @@ from sweeps.summary import (
 )
 from sweeps.summary import main as summary_main
 from sweeps.workspaces import available, main
-from trainer.config import WandbMode
+from trainer.log_config import WandbMode
 
 from .study_files import BUDGETS, HOSTILE, make_law, write_runs
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from trainer.config import WandbMode
+from trainer.log_config import WandbMode
 from trainer.mirror.follow import Broken, Mirror, follow
 from trainer.mirror.wandb_run import own_environment
 

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.config import WandbMode
+from trainer.log_config import WandbMode
 from trainer.mirror.wandb_run import own_environment
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from data.secrets import masked_in
-from trainer.config import WandbMode
+from trainer.log_config import WandbMode
 from trainer.mirror.tail import Tail, read_sent, write_sent
 from trainer.mirror.wandb_run import numbers, start_wandb
 

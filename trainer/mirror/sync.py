@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from data.shell import command
-from trainer.config import WandbMode
+from trainer.log_config import WandbMode
 from trainer.mirror.tail import read_sent
 from trainer.mirror.wandb_run import own_environment
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trainer.config import WandbMode
+from trainer.log_config import WandbMode
 
 
 def start_wandb(

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from trainer.config import WandbMode
 from trainer.identity import freeze
+from trainer.log_config import WandbMode
 from trainer.mirror.child import LOG_FILE, MirrorProcess
 from trainer.mirror.sync import find_folders
 from trainer.mirror.sync import main as sync
