@@ -26,10 +26,12 @@ from sweeps.report.checklist.checklist import checklist
 from sweeps.report.inputs.isoflop import Inputs, read_inputs
 from sweeps.report.pages.isoflop import study_tables
 from sweeps.report.tables.isoflop import Cell, Table, make_table
+from sweeps.report.wording import finding
 from sweeps.study.results import COLUMNS
 from sweeps.workspaces import write_definition
 from trainer.log_config import WandbMode
-from trainer.mirror.wandb_run import own_environment, start_wandb
+from trainer.mirror.tail import read_sent, write_sent
+from trainer.mirror.wandb_run import About, own_environment, start_wandb
 
 _FILES = ("runs.csv", "law.json", "study.json", "data.json", "study.yaml", "report/index.html")
 _WORDS = ("name", "reason", "phase", "cluster")  # columns of runs.csv that are text
@@ -60,15 +62,18 @@ def summary_mode(log_wandb: WandbMode, environment: Mapping[str, str]) -> WandbM
     return min(log_wandb, _MODES[said], key=_RISING.index)
 
 
-def send_summary(folder: Path, mode: WandbMode, project: str, seconds: float) -> bool:
+def send_summary(
+    folder: Path, mode: WandbMode, project: str, seconds: float, ended: bool = False
+) -> bool:
     """Send a study's summary from a process of its own; return whether it ended well in time.
 
+    ended: the study did just now, which W&B alerts of.
     Nothing that happens there is raised here: a line says what did.
     """
     if mode is WandbMode.disabled:
         return True
     words = [sys.executable, "-m", "sweeps.summary", str(folder), "--here"]
-    words += [f"mode={mode.value}", f"project={project}"]
+    words += [f"mode={mode.value}", f"project={project}", *(["--ended"] if ended else [])]
     environment = own_environment() | {"WANDB_MODE": mode.value, "OMP_NUM_THREADS": "1"}
     why = ""
     try:
@@ -104,7 +109,7 @@ def _within(words: list[str], out: Any, environment: dict[str, str], seconds: fl
             process.wait()
 
 
-def log_summary(folder: Path, mode: WandbMode, project: str) -> None:
+def log_summary(folder: Path, mode: WandbMode, project: str, ended: bool = False) -> None:
     """Log tables, law, figures, page and files of a study's folder; wandb's errors are raised.
 
     Also writes ``wandb_report.json``, the definition of a report, where wandb-workspaces is there.
@@ -116,7 +121,8 @@ def log_summary(folder: Path, mode: WandbMode, project: str) -> None:
     name = str(inputs.study.get("name") or folder.resolve().name)
     config = {"question": str(inputs.study.get("question") or ""), "budgets": inputs.budgets}
     tags = ["law", str(law.get("form") or "no-law")]
-    run = start_wandb(f"{name}-law", mode, folder, project, name, tags, config)
+    about = About(f"{name}-law", project, name, "law", tags, config, _stored_id(folder))
+    run = start_wandb(about, mode, folder)
     cells = [[_cell(run_.values, column) for column in COLUMNS] for run_ in inputs.runs]
     logged: dict[str, Any] = {"runs": wandb.Table(columns=list(COLUMNS), data=cells)}
     for title, table in summary_tables(inputs).items():
@@ -131,11 +137,20 @@ def log_summary(folder: Path, mode: WandbMode, project: str) -> None:
     run.log({"step": 0} | logged)
     run.summary.update(summary_numbers(law))
     run.log_artifact(_artifact(folder, name))
+    if ended:
+        run.alert(title=f"{name}: ended", text=finding(inputs), level="INFO")
     run.finish()
     if path := write_definition(inputs, project):
         print(f"W&B report: {path}; publish it with kinescale workspaces --help")
     else:
         print("W&B report: not written, wandb-workspaces is not installed.")
+
+
+def _stored_id(folder: Path) -> str:
+    """Return the id of a study's W&B run: two people's studies of one name are two runs."""
+    sent = read_sent(folder)
+    write_sent(folder, sent)
+    return sent.id
 
 
 def _cell(row: Mapping[str, str], column: str) -> float | str | None:
@@ -202,7 +217,7 @@ def _artifact(folder: Path, study: str) -> Any:
 def main(argv: list[str]) -> int:
     """Send the summary of the study named on the command line; exit status 1 where it failed."""
     here = "--here" in argv  # in this process, as send_summary starts it
-    folders = [word for word in argv if word != "--here" and "=" not in word]
+    folders = [w for w in argv if w not in ("--here", "--ended") and "=" not in w]
     given = dict(word.split("=", 1) for word in argv if "=" in word)
     if len(folders) != 1 or set(given) - {"mode", "project", "seconds"}:
         raise ValueError(
@@ -221,7 +236,7 @@ def main(argv: list[str]) -> int:
     except ValueError:
         raise ValueError(f"seconds={given['seconds']}: must be a number. Use 80.") from None
     if here:
-        log_summary(folder, mode, project)
+        log_summary(folder, mode, project, ended="--ended" in argv)
         return 0
     return 0 if send_summary(folder, mode, project, seconds) else 1
 

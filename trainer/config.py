@@ -317,6 +317,7 @@ class RunConfig:
                 f"faults.stall_seconds={stall:g}: must be 0 or more than twice "
                 f"faults.beat_seconds={beat:g}. Use 600."
             )
+        self.log.check()
         self.parallel.check(self.model, self.data.packs_per_step)
 
 

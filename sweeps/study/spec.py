@@ -70,7 +70,8 @@ def overrides_of(study: Study, spec: Spec) -> list[str]:
     """Return the Hydra overrides of a spec's run, which lies in the study's ``runs`` folder."""
     chosen = kind_of([*study.base, *spec.overrides])
     fixed = [f"name={spec.name}", f"run_root={study.folder / 'runs'}"]
-    fixed += [f"{KINDS[chosen].group}={study.name}"] if KINDS[chosen].group else []
+    if KINDS[chosen].group:
+        fixed += [f"{KINDS[chosen].group}={study.name}", f"log.job_type={spec.phase}"]
     return [*study.base, *no_length(chosen), *spec.overrides, *fixed]
 
 

@@ -1,6 +1,7 @@
 """The study's W&B run and report, both offline."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from sweeps.kinds.compose import compose_any
 from sweeps.kinds.isoflop.config import StudyConfig
+from sweeps.kinds.isoflop.run import IsoflopRunner
 from sweeps.report.inputs.isoflop import read_inputs
 from sweeps.report.pages.isoflop import build_report
 from sweeps.report.tables.isoflop import Cell, Table
@@ -27,6 +29,7 @@ from sweeps.summary import (
 from sweeps.summary import main as summary_main
 from sweeps.workspaces import available, main
 from trainer.log_config import WandbMode
+from trainer.mirror.tail import read_sent
 
 from .study_files import BUDGETS, HOSTILE, make_law, write_runs
 
@@ -68,6 +71,10 @@ def test_the_summary_run_holds_law_tables_figures_and_files(
     records = read_wandb(study.folder)
     (started,) = [r["run"] for r in records if r["type"] == "run"]
     assert (started["run_group"], started["tags"]) == ("tiny", ["law", "chinchilla"])
+    assert (started["job_type"], started["display_name"]) == ("law", "tiny-law")
+    # Of its own: in one project two people may have studies of one name.
+    assert started["run_id"] == read_sent(study.folder).id
+    assert re.fullmatch(r"tiny-[0-9a-f]{8}", started["run_id"])
     (item,) = [r["history"]["item"] for r in records if r["type"] == "history"]
     item = {key.split(".")[0]: value for key, value in item.items()}  # media are flat: a.path
     tables = {key for key in item if key.startswith("tables/")}
@@ -83,6 +90,28 @@ def test_the_summary_run_holds_law_tables_figures_and_files(
     artifacts = [r["artifact"] for r in records if r["type"] == "artifact"]
     assert "tiny-study" in {artifact["name"] for artifact in artifacts}
     assert (study.folder / "wandb_report.json").exists() == available()
+
+
+@pytest.mark.heavy
+def test_where_the_base_sends_its_runs_the_summary_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(IsoflopRunner, "run", lambda self: None)  # its runs are there already
+    for mode in ("disabled", "offline"):
+        base = ["experiment=cpu_smoke", f"log.wandb={mode}", "log.project=mine"]
+        study = StudyConfig(name=mode, root=str(tmp_path), budgets=list(BUDGETS), base=base)
+        study.folder.mkdir()
+        rows = write_runs(study.folder, np.random.default_rng(1))
+        (study.folder / "law.json").write_text(json.dumps(make_law(rows)))
+        (study.folder / "study.json").write_text('{"kind": "isoflop", "name": "tiny"}')
+        assert run_study(study, []) == 0
+    assert not (tmp_path / "disabled/wandb").exists()
+    records = read_wandb(tmp_path / "offline")
+    (started,) = [r["run"] for r in records if r["type"] == "run"]
+    assert started["project"] == "mine"
+    (alert,) = [r["alert"] for r in records if r["type"] == "alert"]
+    assert (alert["title"], alert["level"]) == ("tiny: ended", "INFO")
 
 
 def test_a_disabled_wandb_writes_nothing(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.mode, self.fail_after, self.count = mode, fail_after, 0
         self.history: dict[str, list[str]] = {}
+        self.alerts: list[dict[str, Any]] = []
         self.lock, self.over = threading.Lock(), threading.Event()
 
     @property
@@ -133,6 +134,9 @@ class Handler(BaseHTTPRequestHandler):
                 {"name": f, "uploadUrl": f"{self.server.url}/up"} for f in asked.get("files", [])
             ]
             return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}
+        if "notifyScriptableRunAlert" in query:
+            self.server.alerts.append(asked)
+            return {"notifyScriptableRunAlert": {"success": True}}
         if "serverInfo" in query:
             info = {"cliVersionInfo": {"max_cli_version": "9.9.9"}, "features": []}
             return {"serverInfo": info | {"latestLocalVersionInfo": None}, "viewer": user}

@@ -22,7 +22,7 @@ from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import Diverged, Training
 from trainer.diffusion.progress import Recorder
 from trainer.diffusion.result import summarise, write_result
-from trainer.mirror.child import MirrorProcess
+from trainer.mirror.child import Followers, tasks_of
 from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
 from trainer.run.attempt import Timeline
 from trainer.run.heartbeat import Heartbeat
@@ -46,7 +46,7 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         session = Session.take(folder, mesh)
         stack.callback(session.release)
         if mesh.is_main:
-            last.callback(MirrorProcess(folder, run.log.wandb).finish, run.log.wandb_seconds)
+            last.callback(Followers(folder, list(tasks_of(run.log)), session.attempt).finish)
         if mesh.is_main and mesh.world > 1:
             log.info("%s", mesh.layout.table())
         place, size = mesh.place, mesh.layout

@@ -8,19 +8,20 @@ import threading
 from pathlib import Path
 
 from trainer.log_config import WandbMode
-from trainer.mirror.follow import Broken, Mirror, follow
+from trainer.mirror.follow import Broken, Follower, Mirror, follow
 from trainer.mirror.wandb_run import own_environment
 
 
 def main(argv: list[str]) -> int:
-    """Follow ``FOLDER`` in ``MODE`` until standard input ends; a third word ``alone``: no fallback.
+    """Follow ``FOLDER`` for ``WHAT`` until standard input ends.
 
-    Where a server is no use, this process begins anew with offline files: wandb's own service does
-    not let go of a run that it failed to start.
+    WHAT: online or offline (to W&B), tensorboard, or alerts. attempt=N: which is followed;
+    watched=N: its process; ``alone``: no fallback. Where a server is no use, this process begins
+    anew with offline files: wandb's own service does not let go of a run that it failed to start.
     """
-    folder, mode = Path(argv[0]), WandbMode(argv[1])
+    folder, what = Path(argv[0]), argv[1]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    log = logging.getLogger("W&B")
+    log = logging.getLogger(what)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer decides when to stop
     over = threading.Event()
 
@@ -31,15 +32,29 @@ def main(argv: list[str]) -> int:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        follow(Mirror(folder, mode), over.wait)
+        follow(_follower(folder, what, dict(word.split("=") for word in argv[2:] if "=" in word)),
+               over.wait)  # fmt: skip
     except (Broken, OSError) as error:
-        log.warning("W&B %s", error)
-        if mode is WandbMode.online and "alone" not in argv:
+        log.warning("%s%s", "W&B " if what in list(WandbMode) else "", error)
+        if what == WandbMode.online and "alone" not in argv:
             log.warning("W&B: offline from here on. Later: kinescale wandb-sync %s", folder)
             again = [sys.executable, "-m", "trainer.mirror", str(folder), WandbMode.offline.value]
-            os.execve(again[0], again, own_environment())
+            os.execve(again[0], [*again, *argv[2:]], own_environment())
         return 1
     return 0
+
+
+def _follower(folder: Path, what: str, told: dict[str, str]) -> Follower:
+    attempt, watched = int(told.get("attempt", 0)), int(told.get("watched", 0))
+    if what == "tensorboard":
+        from trainer.mirror.tensorboard import TensorBoardMirror
+
+        return TensorBoardMirror(folder)
+    if what == "alerts":
+        from trainer.mirror.alerts import AlertFollower
+
+        return AlertFollower(folder, attempt)
+    return Mirror(folder, WandbMode(what), attempt, watched)
 
 
 if __name__ == "__main__":

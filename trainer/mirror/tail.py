@@ -1,12 +1,12 @@
 """What a mirror has sent, and what of metrics.jsonl is new to it; torch-free."""
 
-import json
 import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data.files import write_json
+from data.reading import parse_object, read_object, read_tail
 
 STATE_FILE = Path("wandb") / "mirror.json"
 
@@ -45,8 +45,8 @@ class Sent:
 def read_sent(folder: Path) -> Sent:
     """Read what was sent of a run; a new id where nothing was."""
     try:
-        return Sent(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Sent(**read_object(folder / STATE_FILE).values)
+    except TypeError:
         return Sent(f"{folder.resolve().name[-55:]}-{secrets.token_hex(4)}")
 
 
@@ -57,15 +57,23 @@ def write_sent(folder: Path, sent: Sent) -> None:
     write_json(path, asdict(sent), synced=False)
 
 
+def last_step(folder: Path) -> int:
+    """Return the last step that a run logged, 0 before the first."""
+    lines = read_tail(folder / "metrics.jsonl", 1 << 16)[0].splitlines()
+    steps = [found["step"] for line in lines if (found := _record(line.encode())) is not None]
+    return steps[-1] if steps else 0
+
+
 class Tail:
-    """Read the lines that a growing metrics.jsonl got since the last look.
+    """Read the lines that a growing file of lines, such as metrics.jsonl, got since the last look.
 
     A resume or a rewind replaces the file by one that ends earlier: it is read again from the
-    start.
+    start, and ``beginnings`` counts how often a start was read.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._inode, self._offset = path, 0, 0
+        self.beginnings = 0
 
     def read(self) -> list[dict[str, Any]]:
         """Return the new whole records; a line that is still being written waits."""
@@ -74,6 +82,7 @@ class Tail:
                 status = self._path.stat()
                 if status.st_ino != self._inode or status.st_size < self._offset:
                     self._inode, self._offset = status.st_ino, 0
+                    self.beginnings += 1
                 stream.seek(self._offset)
                 content = stream.read()
         except OSError:
@@ -84,9 +93,5 @@ class Tail:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    usable = isinstance(found, dict) and isinstance(found.get("step"), int)
-    return found if usable else None
+    found = parse_object(line.decode("utf-8", errors="replace"))
+    return found if found is not None and isinstance(found.get("step"), int) else None

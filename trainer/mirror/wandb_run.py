@@ -2,23 +2,34 @@
 
 import math
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainer.log_config import WandbMode
 
 
-def start_wandb(
-    name: str,
-    mode: WandbMode,
-    folder: Path,
-    project: str,
-    group: str,
-    tags: list[str],
-    config: dict[str, Any],
-    run_id: str = "",
-) -> Any:
-    """Start a W&B run whose x-axis is our own ``step``; nothing of the machine is collected.
+@dataclass(frozen=True)
+class About:
+    """What W&B is told of a run beside its numbers.
+
+    id: one for all attempts at it; empty takes the name. watched: number of the process whose
+    processor and memory W&B samples, with its GPUs and its folder's disk; 0 samples nothing.
+    """
+
+    name: str
+    project: str
+    group: str = ""
+    job_type: str = ""
+    tags: Sequence[str] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    watched: int = 0
+
+
+def start_wandb(about: About, mode: WandbMode, folder: Path) -> Any:
+    """Start a W&B run whose x-axis is our own ``step``; no name of a user or host is collected.
 
     Raises whatever wandb raises: its own errors, and those of its service's socket.
     """
@@ -28,18 +39,21 @@ def start_wandb(
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")  # 90 s by default
     import wandb
 
+    sampled = {"x_stats_pid": about.watched, "x_stats_disk_paths": (str(folder),)}
     run = wandb.init(
-        project=project,
-        group=group or None,
-        tags=tags or None,
-        name=name,
-        id=run_id or name[-64:],
+        project=about.project,
+        group=about.group or None,
+        job_type=about.job_type or None,
+        tags=list(about.tags) or None,
+        name=about.name,
+        id=about.id or about.name[-64:],
         dir=str(folder),
         mode=mode.value,
         resume="allow" if mode is WandbMode.online else None,
-        config=config,
+        config=dict(about.config),
         settings=wandb.Settings(
-            console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, host="-",
+            console="off", x_disable_stats=not about.watched, x_disable_meta=True,
+            disable_git=True, host="-", **(sampled if about.watched else {}),
         ),
     )  # fmt: skip
     run.define_metric("*", step_metric="step")
@@ -54,8 +68,8 @@ def own_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("WANDB_SERVICE")}
 
 
-def numbers(record: dict[str, Any]) -> dict[str, float]:
-    """Return what of a record W&B can plot."""
+def numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return what of a record can be plotted."""
     return {key: value for key, value in record.items() if _is_number(value)}
 
 

@@ -4,36 +4,32 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import torch
 
+from trainer.diffusion.attempt import peak_memory, train_run
+from trainer.diffusion.progress import Progress, Recorder, Window
 from trainer.identity import freeze
-from trainer.log_config import WandbMode
-from trainer.mirror.child import LOG_FILE, MirrorProcess
+from trainer.log_config import LogConfig, WandbMode
+from trainer.mirror.child import Followers, tasks_of, wandb_task
 from trainer.mirror.sync import find_folders
 from trainer.mirror.sync import main as sync
 from trainer.mirror.tail import Sent, Tail, read_sent, write_sent
+from trainer.parallel.mesh import alone
+from trainer.run.attempt import Timeline
 from trainer.run.metrics import MetricsFile
 
 from ..conftest import compose_smoke, read_json
 from ..wandb_server import serving
-
-
-def write(path: Path, resume_step: int, steps: range, loss: float) -> None:
-    metrics = MetricsFile(path, resume_step)
-    for step in steps:
-        metrics.write({"step": step, "train_loss": loss})
-    metrics.close()
-
-
-def make_run(latents: Path, folder: Path, *overrides: str) -> Path:
-    freeze(compose_smoke(latents, "log.group=study", "log.project=tests", *overrides), folder)
-    return folder
+from .runs import make_run, wait_until, write
 
 
 @pytest.fixture
@@ -52,11 +48,20 @@ def online(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None
         monkeypatch.setenv(name, value)
 
 
-def wait_until(holds: Any, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
+CPU = torch.device("cpu")
+LOG_FILE = wandb_task(WandbMode.offline, 0.0).log
+
+
+def mirror_of(folder: Path, mode: WandbMode, seconds: float = 60.0, attempt: int = 1) -> Followers:
+    """Start the mirror to W&B as a trainer does; it waits so long for it at the end."""
+    return Followers(folder, [wandb_task(mode, seconds)], attempt)
+
+
+def note(folder: Path, step: int, event: str, reason: str) -> None:
+    """Note an incident as a run does."""
+    line = {"step": step, "attempt": 1, "event": event, "reason": reason, "keys": []}
+    with (folder / "events.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def read_offline(folder: Path) -> list[dict[str, Any]]:
@@ -105,6 +110,31 @@ def test_what_was_sent_is_known_through_a_rollback_and_a_restart(tmp_path: Path)
     assert not again.knows({"step": 2, "a": 1})
 
 
+@pytest.mark.heavy
+def test_a_row_costs_under_a_millisecond_however_long_the_history(tmp_path: Path) -> None:
+    path, count = tmp_path / "metrics.jsonl", 100_000
+    write(path, 0, range(1, count + 1), 1.0)
+    timeline, tail = Timeline(tmp_path, 1), Tail(path)
+    recorder = Recorder(
+        tmp_path, alone(), False, lambda step: MetricsFile(path, step), None,
+        lambda _: {"goodput": timeline.goodput(), "memory_bytes": float(peak_memory(CPU))},
+    )  # fmt: skip
+    progress = Progress(step=count, seconds=1.0, tokens=10)
+    recorder.open(progress)
+    assert len(tail.read()) == count
+    steps, looks = [], []
+    for _ in range(50):
+        progress.step += 1
+        started = time.perf_counter()
+        recorder.log_step(progress, Window(1.0, 2.0), 0.1, 1e-3)
+        steps.append(time.perf_counter() - started)
+        assert [record["step"] for record in tail.read()] == [progress.step]
+        looks.append(time.perf_counter() - started - steps[-1])
+    recorder.close()
+    assert statistics.median(steps) < 1e-3
+    assert statistics.median(looks) < 1e-3  # the mirror reads what is new alone
+
+
 def test_two_folders_of_one_name_are_two_runs(tmp_path: Path) -> None:
     first, second = (read_sent(tmp_path / who / "smoke-0123456789") for who in ("ann", "bob"))
     assert first.id != second.id
@@ -126,17 +156,17 @@ def test_offline_files_grow_with_the_run_and_hold_no_step_twice(
 ) -> None:
     folder = make_run(latents, tmp_path / "smoke-0123456789")
     path = folder / "metrics.jsonl"
-    mirror = MirrorProcess(folder, WandbMode.offline)
+    mirror = mirror_of(folder, WandbMode.offline)
     write(path, 0, range(1, 6), 1.0)
     wait_until(lambda: read_sent(folder).step == 5)
     assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))  # not only at the end
-    assert mirror.finish(60)
+    assert mirror.finish()
     write(path, 3, range(4, 8), 0.5)  # another attempt repeats steps 4 and 5
-    again = MirrorProcess(folder, WandbMode.offline)
+    again = mirror_of(folder, WandbMode.offline)
     wait_until(lambda: read_sent(folder).step == 7)
     result = {"loss": 0.25, "name": "text is left out", "nan": None}
     (folder / "result.json").write_text(json.dumps(result))
-    assert again.finish(60)
+    assert again.finish()
     records = read_offline(folder)
     assert history(records) == [(step, 1.0) for step in range(1, 6)] + [(6, 0.5), (7, 0.5)]
     metrics = [r["metric"] for r in records if r["type"] == "metric"]
@@ -147,11 +177,70 @@ def test_offline_files_grow_with_the_run_and_hold_no_step_twice(
     assert summary["loss"] == 0.25
     assert "name" not in summary
     started = [r["run"] for r in records if r["type"] == "run"]
+    assert started[0]["job_type"] == "diffusion"
     assert {run["run_id"] for run in started} == {read_sent(folder).id}
     assert started[0]["run_group"] == "study"
     assert started[0]["config"]["update"]["optim"]["lr"] > 0
     assert socket.gethostname() not in [r.get("environment", {}).get("host") for r in records]
     assert (folder / LOG_FILE).read_text() == ""
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("clean")
+def test_wandb_shows_incidents_the_machine_the_job_and_how_the_attempt_ended(
+    latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(latents, tmp_path / "run", "log.job_type=grid")
+    (folder / "env.json").write_text('{"git": "abc1234"}')
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.5")
+    write(folder / "metrics.jsonl", 0, range(1, 6), 1.0)
+    note(folder, 2, "spike", "the loss jumped")
+    note(folder, 4, "skip", "the loss is nan, HF_TOKEN=planted-key-1")
+    mirror = mirror_of(folder, WandbMode.offline)
+    wait_until(lambda: read_sent(folder).step == 5)
+    time.sleep(2)
+    assert mirror.finish()
+    records = read_offline(folder)
+    assert "planted" not in json.dumps(records)
+    rows = [r["history"]["item"] for r in records if r["type"] == "history"]
+    assert [row["events/spike"] for row in rows] == [0, 1, 1, 1, 1]
+    assert [row["events/skip"] for row in rows] == [0, 0, 0, 1, 1]
+    summary = {}
+    for record in records:
+        summary |= record.get("summary", {}).get("update", {})
+    assert summary["events/last"] == "step 4: skip: the loss is nan, HF_TOKEN=***"
+    (started,) = [r["run"] for r in records if r["type"] == "run"]
+    assert started["job_type"] == "grid"
+    config = started["config"]["update"]
+    assert (config["slurm_job_id"], config["commit"]) == ("4711", "abc1234")
+    sampled = [r["stats"]["item"] for r in records if r["type"] == "stats"]
+    # Of this process, which holds far more than the mirror's own.
+    here = psutil.Process().memory_info().rss / 2**20
+    assert sampled[-1]["proc.memory.rssMB"] == pytest.approx(here, rel=0.2)
+    assert any("cpu" in item for item in sampled)
+    assert f"disk.{folder}.usagePercent" in sampled[-1]
+    (alert,) = [r["alert"] for r in records if r["type"] == "alert"]
+    assert (alert["title"], alert["level"]) == ("run: failed", "ERROR")
+    assert "ended without a result after step 5" in alert["text"]
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("clean")
+def test_a_run_that_diverged_alerts_through_wandb(
+    latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(latents, tmp_path / "run")
+    with serving() as server:
+        online(monkeypatch, server.environment)
+        mirror = mirror_of(folder, WandbMode.online)
+        write(folder / "metrics.jsonl", 0, range(1, 3), 1.0)
+        (folder / "result.json").write_text('{"status": "diverged", "reason": "the loss is nan"}')
+        assert mirror.finish()
+        (alert,) = server.alerts
+        assert (alert["title"], alert["text"]) == ("run: diverged", "the loss is nan")
+        assert sync([str(folder)]) == 0  # later it is no news
+    assert len(server.alerts) == 1
 
 
 @pytest.mark.heavy
@@ -162,7 +251,7 @@ def test_a_key_that_somebody_wrote_into_a_config_is_not_sent(latents: Path, tmp_
     config.write_text(config.read_text().replace(f"root: {latents}", "root: s3://me:planted@b/set"))
     assert "planted" in config.read_text()
     write(folder / "metrics.jsonl", 0, range(1, 3), 1.0)
-    assert MirrorProcess(folder, WandbMode.offline).finish(60)
+    assert mirror_of(folder, WandbMode.offline).finish()
     records = read_offline(folder)
     (started,) = [r["run"] for r in records if r["type"] == "run"]
     assert started["config"]["update"]["data"]["root"] == "s3://***@b/set"
@@ -177,17 +266,17 @@ def test_online_a_resumed_run_holds_each_step_once(
     folder = make_run(latents, tmp_path / "run")
     with serving() as server:
         online(monkeypatch, server.environment)
-        first = MirrorProcess(folder, WandbMode.online)
+        first = mirror_of(folder, WandbMode.online)
         write(folder / "metrics.jsonl", 0, range(1, 6), 1.0)
         wait_until(lambda: read_sent(folder).step == 5)
-        assert first.finish(60)
+        assert first.finish()
         (folder / "wandb/mirror.json").write_text(  # what it remembers is lost, but for its name
             json.dumps({"id": read_sent(folder).id})
         )
         write(folder / "metrics.jsonl", 3, range(4, 9), 0.5)
-        second = MirrorProcess(folder, WandbMode.online)
+        second = mirror_of(folder, WandbMode.online)
         wait_until(lambda: read_sent(folder).step == 8)
-        assert second.finish(60)
+        assert second.finish()
         ((_, rows),) = server.rows().items()
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [row["train_loss"] for row in rows] == [1.0] * 5 + [0.5] * 3
@@ -209,11 +298,11 @@ def test_without_a_server_the_records_go_to_offline_files_and_later_to_the_serve
         if trouble == "no key":
             del environment["WANDB_API_KEY"]
         online(monkeypatch, environment)
-        mirror = MirrorProcess(folder, WandbMode.online)
+        mirror = mirror_of(folder, WandbMode.online)
         write(folder / "metrics.jsonl", 0, range(1, 4), 1.0)
         (folder / "result.json").write_text('{"loss": 0.5}')
         wait_until(lambda: read_sent(folder).step == 3, 120)
-        assert mirror.finish(60)
+        assert mirror.finish()
         assert read_sent(folder).offline
         assert history(read_offline(folder)) == [(1, 1.0), (2, 1.0), (3, 1.0)]
         assert "W&B online" in (folder / LOG_FILE).read_text()
@@ -233,13 +322,13 @@ def test_a_server_that_dies_or_hangs_in_the_middle_keeps_nobody(
     folder = make_run(latents, tmp_path / "run")
     with serving() as server:
         online(monkeypatch, server.environment)
-        mirror = MirrorProcess(folder, WandbMode.online)
+        mirror = mirror_of(folder, WandbMode.online, seconds=1.0)
         write(folder / "metrics.jsonl", 0, range(1, 4), 1.0)
         wait_until(lambda: read_sent(folder).step == 3)
         server.mode = "hang"
         write(folder / "metrics.jsonl", 3, range(4, 7), 1.0)
         wait_until(lambda: read_sent(folder).step == 6)
-        assert not mirror.finish(1.0)
+        assert not mirror.finish()
         assert "kinescale wandb-sync" in caplog.text
         server.mode = "ok"
         assert sync([str(folder)]) == 0
@@ -253,15 +342,16 @@ def test_a_killed_mirror_is_told_in_a_line(
     latents: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = make_run(latents, tmp_path / "run")
-    mirror = MirrorProcess(folder, WandbMode.offline)
-    assert mirror._process is not None
-    os.killpg(mirror._process.pid, signal.SIGKILL)
-    assert not mirror.finish(10)
+    mirror = mirror_of(folder, WandbMode.offline)
+    ((_, process),) = mirror._running
+    os.killpg(process.pid, signal.SIGKILL)
+    assert not mirror.finish()
     assert "the mirror ended with status -9" in caplog.text
 
 
 def test_disabled_starts_nothing(tmp_path: Path) -> None:
-    assert MirrorProcess(tmp_path, WandbMode.disabled).finish(1)
+    disabled = tasks_of(LogConfig(wandb=WandbMode.disabled))
+    assert Followers(tmp_path, list(disabled), 1).finish()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -269,7 +359,7 @@ def test_a_folder_that_cannot_be_written_costs_a_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert MirrorProcess(tmp_path / "file", WandbMode.offline).finish(1)
+    assert mirror_of(tmp_path / "file", WandbMode.offline).finish()
     assert "the mirror cannot be started" in caplog.text
 
 
@@ -294,12 +384,11 @@ def test_sync_finds_runs_and_names_mistakes(
 def test_a_run_ends_with_its_result_whatever_the_server_does(
     latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from trainer.diffusion.attempt import train_run
-
-    run = compose_smoke(latents, "log.wandb=online", "log.wandb_seconds=0.5", "horizon.steps=3")
+    words = ["log.wandb=online", "log.wandb_seconds=0.5", "horizon.steps=3", "log.tensorboard=true"]
+    run = compose_smoke(latents, *words)
     freeze(run, tmp_path)
     with serving("hang") as server:
         online(monkeypatch, server.environment)
         assert train_run(run, tmp_path, lambda: False)
     assert read_json(tmp_path / "result.json")["steps"] == 3
-    assert "the mirror did not end in time" in caplog.text
+    assert "W&B: the mirror did not end in time" in caplog.text
