@@ -39,6 +39,7 @@ COMMANDS = (
     ),
     Row("framing", "trainer.probes.framing", "measure how much of the subject drawn clips show"),
     Row("wandb-sync", "trainer.mirror.sync", "send runs to W&B that a server missed"),
+    Row("tensorboard", "trainer.mirror.tensorboard", "write runs as TensorBoard's event files"),
     Row("codec-statistics", "trainer.vae.statistics", "measure a pretrained codec's latents"),
     Row("gpu-check", "trainer.gpu_checks.check", "check on a GPU all that only a GPU can prove"),
     Row("node-check", "trainer.gpu_checks.node", "measure the nodes of a job (doctor starts it)"),

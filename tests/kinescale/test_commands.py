@@ -37,6 +37,7 @@ WORDS = {
     "gpu-check": "--only {none}",
     "node-check": "{none}",
     "wandb-sync": "{none}",
+    "tensorboard": "{none}",
     "plan": "model={none} horizon.steps=1",
     "submit": "{none}",
     "status": "{none}",
