@@ -18,6 +18,7 @@ finished runs stay.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from data.shell import command
 
 if TYPE_CHECKING:
     from sweeps.study.config import Study
+    from sweeps.study.runner import StudyRunner
 
 ANSWERS = ("law.json", "analysis.json", "values.csv", "summary.csv", "runs.csv")
 
@@ -45,17 +47,36 @@ def run_study(study: "Study", argv: Sequence[str]) -> int:
     mode = summary_mode(logs.wandb, os.environ) if logs else None
     try:
         runner.run()
+        page = build_page(study.folder)
     except Interrupted:
         print("interrupted: runs saved what they had; the same command continues.")
         return INTERRUPTED
-    page = build_page(study.folder)
+    except Exception as error:
+        tell_end(runner, f"It stopped: {error}")
+        raise
     if logs is not None and mode is not None:
-        send_summary(study.folder, mode, logs.project, START_SECONDS + logs.wandb_seconds)
+        seconds = START_SECONDS + logs.wandb_seconds
+        send_summary(study.folder, mode, logs.project, seconds, ended=True)
+    failed = f", {len(runner.failures)} failed" if runner.failures else ""
+    tell_end(runner, f"{len(runner.folders)} runs{failed}. Page: {page}")
     for name in ANSWERS:
         if (study.folder / name).exists():
             print(f"{name + ':':15s}{study.folder / name}")
     print(f"{'page:':15s}{page}")
     return 1 if runner.failures else 0
+
+
+def tell_end(runner: "StudyRunner", text: str) -> None:
+    """Tell whom its runs alert that a study ended; whom that does not reach is a line."""
+    from trainer.mirror.alerts import alerts_in, deliver
+    from trainer.mirror.ending import Alert
+
+    frozen = next((f for f in runner.folders.values() if (f / "config.yaml").is_file()), None)
+    if frozen is None:
+        return
+    alert = Alert("ended", runner.study.name, text)
+    for problem in deliver(alert, alerts_in(frozen), os.environ):
+        print(problem, file=sys.stderr)
 
 
 def _studies() -> str:

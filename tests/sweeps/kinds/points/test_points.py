@@ -18,7 +18,8 @@ from sweeps.report.pages.points import build_points_report
 from sweeps.run import run_study
 from sweeps.study import runner as runner_module
 from sweeps.study.freeze import freeze_study
-from trainer.config import compose_run
+from tests.trainer.mirror.receivers import hook
+from trainer.config import compose_run, load_run
 from trainer.identity import run_name
 
 HOSTILE = "</script><script>alert('x')</script><img src=https://evil.example/x onerror=alert(1)>"
@@ -218,6 +219,32 @@ def test_a_study_ends_with_its_table_answer_and_page_and_starts_nothing_twice(
     assert run_study(again, ["study=cpu_seeds"]) == 0
     assert [len(names) for names in planted] == [3, 0, 3]
     assert all("-s3" in name for name in planted[0])
+
+
+@pytest.mark.heavy
+def test_whom_the_runs_alert_is_told_that_their_study_ended(
+    clips: Path, tmp_path: Path, planted: list[list[str]], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    base = f'"experiment=cpu_demo","data.root={clips}","validation.splits=[val_worlds]"'
+    base = f'base=[{base},"log.alerts.webhook=KINESCALE_WEBHOOK"]'
+    study = compose(clips, tmp_path, "seeds=[0,1,2]", base)
+    with hook() as web:
+        monkeypatch.setenv("KINESCALE_WEBHOOK", web.url)
+        assert run_study(study, ["study=cpu_seeds"]) == 0
+        (told,) = web.posted
+        assert (told["what"], told["of"]) == ("ended", "cpu_seeds")
+        assert "9 runs. Page: " in told["text"]
+        monkeypatch.setattr("sweeps.report.pages.by_kind.build_page", lambda folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_study(study, ["study=cpu_seeds"])
+        assert "It stopped: division by zero" in web.posted[1]["text"]
+        web.mode = "500"
+        with pytest.raises(ZeroDivisionError):
+            run_study(study, ["study=cpu_seeds"])
+    assert '"cpu_seeds: ended" did not reach the webhook' in capsys.readouterr().err
+    job_types = [load_run(f).log.job_type for f in (study.folder / "runs").iterdir()]
+    assert job_types == ["grid"] * 9
 
 
 @pytest.mark.heavy
