@@ -10,12 +10,17 @@ from sweeps.report import wording
 from sweeps.report.figures.arms import draw_arms, save_arms_picture
 from sweeps.report.figures.svg import budget_palette, file_svg
 from sweeps.report.inputs.arms import ArmsInputs, read_arms_inputs
-from sweeps.report.inputs.isoflop import Json, file_inside, mapping, records, to_number
-from sweeps.report.pages.isoflop import Video, environment_table, page_parts, show_drawing, template
+from sweeps.report.inputs.isoflop import Json, mapping, records, to_number
+from sweeps.report.pages.shared import (
+    environment_table,
+    page_parts,
+    show_drawing,
+    template,
+    video_cell,
+)
 from sweeps.report.tables import isoflop as tables
 from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell, pairs_table
 from sweeps.report.tables.safe_csv import csv_data_uri
-from sweeps.report.video import video_data_uri
 from sweeps.study.results import FREE_EPOCHS
 
 _RUN_COLUMNS = (
@@ -240,7 +245,7 @@ def _video_rows(inputs: ArmsInputs) -> list[dict[str, Any]]:
         files = mapping(row.get("files"))
         named = [(arm, files.get(arm)) for arm in inputs.arms]
         videos = [
-            _video(inputs, name, f"{text}, drawn from {arm}")
+            video_cell(inputs.study_dir, inputs.notes, name, f"{text}, drawn from {arm}")
             for arm, name in [*named, ("the held-out clip", row.get("held_out"))]
         ]
         rows.append(
@@ -252,11 +257,3 @@ def _video_rows(inputs: ArmsInputs) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _video(inputs: ArmsInputs, name: object, label: str) -> Video:
-    path = file_inside(inputs.study_dir, name)
-    if path is None:
-        inputs.notes.append(f"The video {name!r} is missing or outside the study's folder.")
-        return Video(None, label)
-    return Video(video_data_uri(path), label)

@@ -2,27 +2,31 @@
 
 import json
 import math
-import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup, escape
 
 from sweeps.fit.beside import fit_words
 from sweeps.report import wording
 from sweeps.report.checklist.checklist import checklist, summary
 from sweeps.report.figures.law import draw_all, save_picture
-from sweeps.report.figures.svg import Drawing, budget_palette, file_svg, inline_svg, light_colors
+from sweeps.report.figures.svg import Drawing, budget_palette, file_svg
 from sweeps.report.inputs.isoflop import (
     Inputs,
     Json,
-    file_inside,
     mapping,
     read_inputs,
     records,
     to_number,
+)
+from sweeps.report.pages.shared import (
+    Video,
+    environment_table,
+    page_parts,
+    show_drawing,
+    template,
+    video_cell,
 )
 from sweeps.report.tables import isoflop as tables
 from sweeps.report.tables.any_json import tabulate
@@ -30,19 +34,6 @@ from sweeps.report.tables.breakdown import breakdown_table, noise_table
 from sweeps.report.tables.data import accounting_tables, folded
 from sweeps.report.tables.exponents import bias_text, exponent_table
 from sweeps.report.tables.safe_csv import csv_data_uri
-from sweeps.report.video import video_data_uri
-
-_HERE = Path(__file__).parent
-_POWER = re.compile(r"\^(?:\(([^()]+)\)|(-?[\d.]*\d|[a-z]+(?:_[A-Z])?))")
-_ENVIRONMENT_FIRST = ("python", "torch", "cpu", "gpu", "cores", "memory", "git")
-
-
-@dataclass(frozen=True)
-class Video:
-    """A cell of the ladder: ``uri`` is None where the file is missing."""
-
-    uri: str | None
-    label: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
     palette = budget_palette(len(inputs.budgets))
     ladder = _ladder_rows(inputs)
     answers = checklist(inputs)
-    return template("page.html").render(
+    return template("isoflop.html").render(
         **page_parts(len(inputs.budgets)),
         title=str(inputs.study.get("name") or inputs.study_dir.resolve().name),
         question=str(inputs.study.get("question") or ""),
@@ -104,39 +95,6 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
         runs_uri=csv_data_uri(inputs.runs_csv),
         notes=inputs.notes,
     )  # fmt: skip
-
-
-def template(name: str) -> Template:
-    """Return a page's template; it escapes every value."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["typeset"] = typeset
-    return environment.get_template(name)
-
-
-def page_parts(num_colors: int) -> dict[str, Any]:
-    """Return what all pages share: style sheet, script, and the colours of both themes."""
-    light = budget_palette(num_colors)
-    return {
-        "css": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        "script": Markup((_HERE / "page.js").read_text(encoding="utf-8")),
-        "palettes": {"light": light, "dark": budget_palette(num_colors, dark=True)},
-        "colors": light_colors(light),
-    }
-
-
-def typeset(text: str) -> Markup:
-    """Return escaped text with ``x^y`` raised and no line break before ``%``."""
-    safe = str(escape(text)).replace(" %", "\u00a0%")
-    return Markup(re.sub(_POWER, lambda found: f"<sup>{found[1] or found[2]}</sup>", safe))
-
-
-def show_drawing(drawing: Drawing, palette: list[str]) -> Markup:
-    """Return a figure as an element for a page."""
-    # Safe by construction: matplotlib escapes text, inline_svg the accessible name.
-    return Markup(inline_svg(drawing.svg, drawing.alt, palette))
 
 
 def _facts(inputs: Inputs) -> list[str]:
@@ -187,17 +145,6 @@ def _folded_tables(inputs: Inputs) -> list[tables.Table]:
     return found + [t for k, v in parts.items() for t in tabulate(wording.heading(k), v)]
 
 
-def environment_table(env: Json) -> tables.Table | None:
-    """Return the machine and its packages, None where nothing is known."""
-    known = [(key, tables.show_value(env[key])) for key in _ENVIRONMENT_FIRST if key in env]
-    rest = [(k, tables.show_value(v)) for k, v in env.items() if k not in _ENVIRONMENT_FIRST
-            and not isinstance(v, dict)]  # fmt: skip
-    nested = [(f"{k} · {name}", tables.show_value(item)) for k, v in env.items()
-              if isinstance(v, dict) for name, item in v.items()]  # fmt: skip
-    rows = [(wording.heading(key), value) for key, value in [*known, *rest, *nested]]
-    return tables.pairs_table("Environment", rows) if rows else None
-
-
 def _study_texts(inputs: Inputs) -> dict[str, str]:
     config = inputs.study.get("config")
     return {
@@ -234,6 +181,7 @@ def _ladder_columns(inputs: Inputs) -> list[dict[str, Any]]:
 def _ladder_rows(inputs: Inputs) -> list[LadderRow]:
     files, references = (mapping(inputs.ladder.get(key)) for key in ("files", "reference"))
     columns = _ladder_columns(inputs)
+    show = partial(video_cell, inputs.study_dir, inputs.notes)
     rows = []
     for prompt in records(inputs.ladder.get("prompts")):
         key, text = str(prompt.get("id")), str(prompt.get("text") or prompt.get("id"))
@@ -241,11 +189,13 @@ def _ladder_rows(inputs: Inputs) -> list[LadderRow]:
         names = list(named) if isinstance(named, list) else []
         names += [None] * (len(columns) - len(names))
         videos = [
-            _video(inputs, name, f"{text}, sampled at {column['title']} FLOPs")
+            video_cell(
+                inputs.study_dir, inputs.notes, name, f"{text}, sampled at {column['title']} FLOPs"
+            )
             for name, column in zip(names, columns, strict=False)
         ]
         name = references.get(key)
-        real = _video(inputs, name, f"{text}, held-out clip") if name else None
+        real = show(name, f"{text}, held-out clip") if name else None
         rows.append(LadderRow(text, _shape(prompt), videos, real))
     return rows
 
@@ -253,11 +203,3 @@ def _ladder_rows(inputs: Inputs) -> list[LadderRow]:
 def _shape(prompt: Json) -> str:
     shape = prompt.get("shape")
     return "×".join(map(str, shape)) if isinstance(shape, list) else str(shape or "")
-
-
-def _video(inputs: Inputs, name: object, label: str) -> Video:
-    path = file_inside(inputs.study_dir, name)
-    if path is None:
-        inputs.notes.append(f"The video {name!r} is missing or outside the study's folder.")
-        return Video(None, label)
-    return Video(video_data_uri(path), label)

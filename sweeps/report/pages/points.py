@@ -3,18 +3,24 @@
 import base64
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sweeps.report import wording
 from sweeps.report.figures.points import colours, draw_points, save_points_picture
 from sweeps.report.figures.svg import file_svg
-from sweeps.report.inputs.isoflop import file_inside, mapping, records, to_number
+from sweeps.report.inputs.isoflop import mapping, records, to_number
 from sweeps.report.inputs.points import PointsInputs, read_points_inputs
-from sweeps.report.pages.isoflop import Video, environment_table, page_parts, show_drawing, template
+from sweeps.report.pages.shared import (
+    environment_table,
+    page_parts,
+    show_drawing,
+    template,
+    video_cell,
+)
 from sweeps.report.tables import isoflop as tables
 from sweeps.report.tables.isoflop import Cell, Table, make_table, pairs_table
-from sweeps.report.video import video_data_uri
 
 _RUN_COLUMNS = (
     ("name", "run"), ("arm", "arm"), ("phase", "phase"), ("seed", "seed"), ("params", "params"),
@@ -52,7 +58,7 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
         **page_parts(len(palette)),
         title=str(study.get("name") or inputs.study_dir.resolve().name),
         question=str(study.get("question") or ""),
-        answer=str(finding.get("answer") or "This study has no answer yet."),
+        finding=str(finding.get("answer") or "This study has no answer yet."),
         said=[str(sentence) for sentence in finding.get("said") or []],
         warnings=[*map(str, finding.get("warnings") or []), *wording.code_warning(study)],
         facts=_facts(inputs),
@@ -143,6 +149,7 @@ def _runs(inputs: PointsInputs) -> Table | None:
 def _ladder(inputs: PointsInputs) -> list[dict[str, Any]]:
     """Return a row of videos for each prompt of a compute ladder."""
     files, reference = (mapping(inputs.ladder.get(key)) for key in ("files", "reference"))
+    show = partial(video_cell, inputs.study_dir, inputs.notes)
     rows = []
     for prompt in records(inputs.ladder.get("prompts")):
         number, text = str(prompt.get("id")), str(prompt.get("text") or "")
@@ -151,15 +158,7 @@ def _ladder(inputs: PointsInputs) -> list[dict[str, Any]]:
             {
                 "text": text,
                 "shape": str(prompt.get("shape") or ""),
-                "videos": [_video(inputs, name, text) for name in names],
+                "videos": [show(name, text) for name in names],
             }
         )
     return rows
-
-
-def _video(inputs: PointsInputs, name: object, label: str) -> Video:
-    path = file_inside(inputs.study_dir, f"samples/{name}")
-    if path is None:
-        inputs.notes.append(f"The video {name!r} is missing or outside the study's folder.")
-        return Video(None, label)
-    return Video(video_data_uri(path), label)

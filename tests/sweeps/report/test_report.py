@@ -18,7 +18,8 @@ from sweeps.report.__main__ import main
 from sweeps.report.figures.law import draw_all
 from sweeps.report.figures.svg import file_svg
 from sweeps.report.inputs.isoflop import read_inputs
-from sweeps.report.pages.isoflop import build_report, typeset
+from sweeps.report.pages.isoflop import build_report
+from sweeps.report.pages.shared import typeset
 from sweeps.report.tables.any_json import tabulate
 from sweeps.report.tables.exponents import PUBLISHED, exponent_table, own_exponents
 from sweeps.report.tables.isoflop import frontier_table, residual_table

@@ -10,8 +10,9 @@ from sweeps.report.figures.panels import best_size
 from sweeps.report.figures.points import draw_points
 from sweeps.report.inputs.isoflop import read_inputs
 from sweeps.report.inputs.points import read_points_inputs
-from sweeps.report.pages.isoflop import render_page, study_tables, typeset
+from sweeps.report.pages.isoflop import render_page, study_tables
 from sweeps.report.pages.points import _records
+from sweeps.report.pages.shared import typeset
 from sweeps.report.wording import (
     code_warning,
     format_by_key,
