@@ -150,16 +150,31 @@ def read_configs(study_dir: Path) -> dict[str, str]:
 
 def read_curves(study_dir: Path) -> dict[str, list[tuple[float, float]]]:
     """Return the (flops, loss) pairs of the curves of every run that an archive holds."""
+    found = {}
+    for name, series in read_series(study_dir).items():
+        pairs = zip(series["flops"], series["loss"], strict=True)
+        if points := [pair for pair in pairs if math.isfinite(pair[1])]:
+            found[name] = points
+    return found
+
+
+def read_series(study_dir: Path) -> dict[str, dict[str, list[float]]]:
+    """Return the curves of every run that an archive holds, by column; NaN where there is no value.
+
+    Raises ValueError where the file is damaged.
+    """
     path = study_dir / CURVES
     if not path.is_file():
         return {}
-    found: dict[str, list[tuple[float, float]]] = {}
+    names = CURVE_COLUMNS[1:]
+    found: dict[str, dict[str, list[float]]] = {}
     try:
         with gzip.open(path, "rt", newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
-                if row["loss"] and math.isfinite(loss := float(row["loss"])):
-                    found.setdefault(row["run"], []).append((float(row["flops"]), loss))
-    except (OSError, EOFError, KeyError, ValueError) as error:
+                columns = found.setdefault(row["run"], {name: [] for name in names})
+                for name in names:
+                    columns[name].append(float(row[name] or "nan"))
+    except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is damaged ({error}). Restore it.") from error
     return found
 

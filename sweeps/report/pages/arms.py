@@ -7,10 +7,12 @@ from typing import Any
 
 from sweeps.kinds.arms.summary import verdict
 from sweeps.report import wording
+from sweeps.report.explorer.document import Start
 from sweeps.report.figures.arms import draw_arms, save_arms_picture
 from sweeps.report.figures.svg import budget_palette, file_svg
 from sweeps.report.inputs.arms import ArmsInputs, read_arms_inputs
 from sweeps.report.inputs.isoflop import Json, mapping, records, to_number
+from sweeps.report.pages.runs import runs_parts
 from sweeps.report.pages.shared import (
     environment_table,
     page_parts,
@@ -58,6 +60,13 @@ def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
     config = study.get("config")
     return template("arms.html").render(
         **page_parts(count),
+        **runs_parts(
+            inputs.study_dir,
+            inputs.runs,
+            Start(("arm", "loss"), ("tokens", "loss"), "arm"),
+            drawn=_drawn(inputs),
+        ),
+        samples_at="#videos",
         title=str(study.get("name") or inputs.study_dir.resolve().name),
         question=str(study.get("question") or ""),
         finding=_finding(inputs),
@@ -80,6 +89,12 @@ def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
         config=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
         notes=inputs.notes,
     )
+
+
+def _drawn(inputs: ArmsInputs) -> frozenset[str]:
+    """Return the runs whose samples are shown: those of one seed."""
+    seed = str(inputs.samples.get("seed"))
+    return frozenset(run.get("name", "") for run in inputs.runs if run.get("seed") == seed)
 
 
 def _headlines(inputs: ArmsInputs) -> list[Json]:
@@ -227,13 +242,14 @@ def _summary_table(inputs: ArmsInputs) -> Table | None:
 
 def _runs_table(inputs: ArmsInputs) -> Table | None:
     rows = []
-    for run in inputs.runs:
+    for number, run in enumerate(inputs.runs):
         cells = []
         for key, _ in _RUN_COLUMNS:
             text = run.get(key, "")
             value = to_number(text) if key not in ("name", "arm", "status", "reason") else math.nan
             shown = tables.show_value(value) if math.isfinite(value) else text or wording.NONE
-            cells.append(Cell(shown, value if math.isfinite(value) else None))
+            opens = number if key == "name" else None
+            cells.append(Cell(shown, value if math.isfinite(value) else None, opens))
         rows.append(cells)
     return make_table("All runs", [label for _, label in _RUN_COLUMNS], rows) if rows else None
 

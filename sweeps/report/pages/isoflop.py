@@ -10,6 +10,7 @@ from typing import Any
 from sweeps.fit.beside import fit_words
 from sweeps.report import wording
 from sweeps.report.checklist.checklist import checklist, summary
+from sweeps.report.explorer.document import Start, law_of
 from sweeps.report.figures.law import draw_all, save_picture
 from sweeps.report.figures.svg import Drawing, budget_palette, file_svg
 from sweeps.report.inputs.isoflop import (
@@ -20,6 +21,7 @@ from sweeps.report.inputs.isoflop import (
     records,
     to_number,
 )
+from sweeps.report.pages.runs import runs_parts
 from sweeps.report.pages.shared import (
     Video,
     environment_table,
@@ -70,9 +72,15 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
     """Return the page; every value from a file is escaped by the template."""
     palette = budget_palette(len(inputs.budgets))
     ladder = _ladder_rows(inputs)
+    columns = _ladder_columns(inputs)
     answers = checklist(inputs)
     return template("isoflop.html").render(
         **page_parts(len(inputs.budgets)),
+        **runs_parts(
+            inputs.study_dir, [run.values for run in inputs.runs], Start(),
+            law=law_of(inputs.law), drawn=frozenset(column["run"] for column in columns),
+        ),
+        samples_at="#ladder",
         title=str(inputs.study.get("name") or inputs.study_dir.resolve().name),
         question=str(inputs.study.get("question") or ""),
         facts=_facts(inputs),
@@ -88,7 +96,7 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
         tables=study_tables(inputs),
         accounting=accounting_tables(inputs),
         data=_folded_tables(inputs),
-        columns=_ladder_columns(inputs),
+        columns=columns,
         ladder=ladder,
         noise=wording.noise_text(mapping(inputs.study.get("seeds_noise"))),
         study=_study_texts(inputs),

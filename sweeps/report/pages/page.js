@@ -112,6 +112,36 @@ for (const figure of document.querySelectorAll("figure[data-name]")) {
     () => save(name + ".svg", "image/svg+xml", svgOf(svg)));
 }
 
+// --- runs ----------------------------------------------------------------------------------------
+
+// The details of a run open where one is, instead of far below; without script the link leads there.
+function openRun(number) {
+  const run = document.getElementById(`run-${number}`);
+  if (!run || !window.HTMLDialogElement) return;
+  const dialog = document.createElement("dialog"), home = document.createComment("");
+  const end = () => {
+    dialog.remove();
+    if (home.isConnected) home.replaceWith(run);
+  };
+  run.before(home);
+  dialog.append(run);
+  document.body.append(dialog);
+  dialog.addEventListener("click", (event) => {
+    const link = event.target.closest("a");
+    if (event.target !== dialog && !link) return;
+    if (link?.classList.contains("close")) event.preventDefault();
+    end();
+  });
+  dialog.addEventListener("close", end);
+  dialog.showModal();
+}
+document.addEventListener("click", (event) => {
+  const found = /^#run-(\d+)$/.exec(event.target.closest?.("a")?.getAttribute("href") ?? "");
+  if (!found) return;
+  event.preventDefault();
+  openRun(Number(found[1]));
+});
+
 // --- videos --------------------------------------------------------------------------------------
 
 const videos = [...document.querySelectorAll("video")];

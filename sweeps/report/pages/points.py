@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.report import wording
+from sweeps.report.explorer.document import Start
 from sweeps.report.figures.points import colours, draw_points, save_points_picture
 from sweeps.report.figures.svg import file_svg
 from sweeps.report.inputs.isoflop import mapping, records, to_number
 from sweeps.report.inputs.points import PointsInputs, read_points_inputs
+from sweeps.report.pages.runs import runs_parts
 from sweeps.report.pages.shared import (
     environment_table,
     page_parts,
@@ -56,6 +58,13 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
     config = study.get("config")
     return template("points.html").render(
         **page_parts(len(palette)),
+        **runs_parts(
+            inputs.study_dir,
+            inputs.runs,
+            _start(inputs),
+            drawn=frozenset(str(c.get("run")) for c in records(inputs.ladder.get("columns"))),
+        ),
+        samples_at="#videos",
         title=str(study.get("name") or inputs.study_dir.resolve().name),
         question=str(study.get("question") or ""),
         finding=str(finding.get("answer") or "This study has no answer yet."),
@@ -77,6 +86,18 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
         config=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
         notes=inputs.notes,
     )
+
+
+def _start(inputs: PointsInputs) -> Start:
+    """Begin with the setting that the study varies, coloured by another, the arm or the size."""
+    varied = [key for run in inputs.runs[:1] for key in run if "." in key]
+    first = varied[-1] if varied else "params"
+    colour = next((k for k in varied if k != first), "arm" if _has_arms(inputs) else "width")
+    return Start((first, "loss"), ("flops", "loss"), colour)
+
+
+def _has_arms(inputs: PointsInputs) -> bool:
+    return len({run.get("arm") for run in inputs.runs}) > 1
 
 
 def _facts(inputs: PointsInputs) -> list[str]:
@@ -134,14 +155,15 @@ def _runs(inputs: PointsInputs) -> Table | None:
     columns = [*_RUN_COLUMNS[:-1], *((key, wording.heading(key)) for key in own), _RUN_COLUMNS[-1]]
     known = [pair for pair in columns if any(run.get(pair[0]) for run in inputs.runs)]
     rows = []
-    for run in inputs.runs:
+    for number, run in enumerate(inputs.runs):
         cells = []
         for key, _ in known:
             text = run.get(key, "")
             value = math.nan if key in _WORDS else to_number(text)
             shown = wording.format_by_key(key, value) or tables.show_value(value)
             shown = shown if math.isfinite(value) else text or wording.NONE
-            cells.append(Cell(shown, value if math.isfinite(value) else None))
+            opens = number if key == "name" else None
+            cells.append(Cell(shown, value if math.isfinite(value) else None, opens))
         rows.append(cells)
     return make_table("All runs", [label for _, label in known], rows) if rows else None
 

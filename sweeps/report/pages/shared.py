@@ -41,11 +41,16 @@ def page_parts(num_colors: int) -> dict[str, Any]:
     """Return what all pages share: style sheet, script, and the colours of both themes."""
     light = budget_palette(num_colors)
     return {
-        "css": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        "script": Markup((_HERE / "page.js").read_text(encoding="utf-8")),
+        "css": read_part("page.css"),
+        "script": read_part("page.js"),
         "palettes": {"light": light, "dark": budget_palette(num_colors, dark=True)},
         "colors": light_colors(light),
     }
+
+
+def read_part(name: str) -> Markup:
+    """Return a script or a style sheet of this folder, as it is."""
+    return Markup((_HERE / name).read_text(encoding="utf-8"))
 
 
 def typeset(text: str) -> Markup:

@@ -32,10 +32,14 @@ WORST = 8  # residuals in words; the figure shows all
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text and, where it is a number, the value to sort by."""
+    """A cell's text and, where it is a number, the value to sort by.
+
+    run: the number of the run whose details the cell opens.
+    """
 
     text: str
     value: float | None = None
+    run: int | None = None
 
     @property
     def sorted_by(self) -> str:
@@ -263,14 +267,15 @@ def runs_table(inputs: Inputs) -> Table | None:
     columns = ("run", "phase", "budget", "params", "tokens", "FLOPs", "6ND / FLOPs", "loss",
                "± noise", "loss, real", "learning rate", "batch tokens", "steps", "time",
                "excluded")  # fmt: skip
-    return make_table("All runs", columns, [_run_row(run) for run in inputs.runs])
+    rows = [_run_row(number, run) for number, run in enumerate(inputs.runs)]
+    return make_table("All runs", columns, rows)
 
 
-def _run_row(run: Run) -> Sequence[Cell]:
+def _run_row(number: int, run: Run) -> Sequence[Cell]:
     ratio = run.number("flops_6nd") / run.flops if run.flops else math.nan
     seconds = run.number("seconds")
     return (
-        Cell(run.name),
+        Cell(run.name, run=number),
         Cell(run.phase or NONE),
         number_cell(run.budget, format_flops(run.budget)),
         number_cell(run.params, format_count(run.params)),

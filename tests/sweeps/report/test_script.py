@@ -14,7 +14,7 @@ import sweeps.report.pages
 SCRIPT = Path(sweeps.report.pages.__file__).parent / "page.js"
 PREPARE = """
 const assert = require("assert"), vm = require("vm");
-const noted = { querySelectorAll: () => [], getElementById: () => null };
+const noted = { querySelectorAll: () => [], getElementById: () => null, addEventListener() {} };
 noted.createElementNS = () => ({ setAttribute() {} });
 const page = vm.createContext({
   document: noted, matchMedia: () => ({ matches: false }), addEventListener() {},
