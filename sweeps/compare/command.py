@@ -16,10 +16,10 @@ from sweeps.compare.sides import (
     read_table_side,
     renamed_apart,
 )
-from sweeps.compare.validation import agreement, validated
 from sweeps.fit.beside import DEFAULT_FORM, beside
 from sweeps.fit.forms.catalogue import LOSS_FORMS
 from sweeps.fit.options import DEFAULTS, FitOptions
+from sweeps.study.validation import agreement, validated
 
 READERS: dict[str, Any] = {
     "level": float, "resamples": int, "seed": int, "method": str, "form": str, "validation": str,

@@ -15,8 +15,8 @@ from sweeps.compare.__main__ import main
 from sweeps.compare.command import compare
 from sweeps.compare.multiplier import compare_sides
 from sweeps.compare.sides import read_table_side
-from sweeps.compare.validation import validated
 from sweeps.fit.options import FitOptions
+from sweeps.study.validation import validated
 
 DEMO = Path(__file__).parents[2] / "docs" / "studies" / "demo"
 

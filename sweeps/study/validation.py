@@ -1,4 +1,4 @@
-"""On which data each side of a comparison was validated, and whether it is the same.
+"""On which data each of two studies was validated, and whether it is the same.
 
 Losses on different clips do not compare. Tables do not say what they were measured on, but the
 folders they lie in do: the digest of a data set, the configs of the runs, what the runs counted.
