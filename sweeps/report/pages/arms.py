@@ -69,7 +69,7 @@ def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
         samples_at="#videos",
         title=str(study.get("name") or inputs.study_dir.resolve().name),
         question=str(study.get("question") or ""),
-        finding=_finding(inputs),
+        finding=arms_finding(inputs),
         verdicts=[verdict(row, inputs.reference) for row in _headlines(inputs)],
         warnings=[*_warnings(inputs), *wording.code_warning(inputs.study)],
         facts=_facts(inputs),
@@ -105,7 +105,8 @@ def _headlines(inputs: ArmsInputs) -> list[Json]:
     ]  # fmt: skip
 
 
-def _finding(inputs: ArmsInputs) -> str:
+def arms_finding(inputs: ArmsInputs) -> str:
+    """Return the result in one sentence."""
     rows = [row for row in _headlines(inputs) if math.isfinite(row["difference"])]
     resolved = [row for row in rows if row.get("resolved") == "yes"]
     if not rows:

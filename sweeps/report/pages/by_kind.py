@@ -4,9 +4,13 @@ import csv
 import json
 from pathlib import Path
 
-from sweeps.report.pages.arms import build_arms_report
+from sweeps.report import wording
+from sweeps.report.inputs.arms import read_arms_inputs
+from sweeps.report.inputs.isoflop import read_inputs
+from sweeps.report.inputs.points import read_points_inputs
+from sweeps.report.pages.arms import arms_finding, build_arms_report
 from sweeps.report.pages.isoflop import build_report
-from sweeps.report.pages.points import build_points_report
+from sweeps.report.pages.points import build_points_report, points_finding
 
 PAGES = {"isoflop": build_report, "arms": build_arms_report, "points": build_points_report}
 _AGAIN = "Move it away, then: kinescale fit table={0}/runs.csv out={0}/law.json."
@@ -18,8 +22,17 @@ def build_page(study_dir: Path) -> Path:
 
     A folder that does not say is one of a law. Raises ValueError where it is no folder.
     """
-    kind = _kind(study_dir)
-    return PAGES.get(OLD_NAMES.get(kind, kind), build_report)(study_dir)
+    return PAGES[kind_of(study_dir)](study_dir)
+
+
+def finding_of(study_dir: Path) -> str:
+    """Return a study's result in one sentence, as its page has it."""
+    kind = kind_of(study_dir)
+    if kind == "arms":
+        return arms_finding(read_arms_inputs(study_dir))
+    if kind == "points":
+        return points_finding(read_points_inputs(study_dir))
+    return wording.finding(read_inputs(study_dir))
 
 
 def check_study(study_dir: Path) -> None:
@@ -53,9 +66,12 @@ def _has_a_row(table: Path) -> bool:
         return False
 
 
-def _kind(study_dir: Path) -> str:
+def kind_of(study_dir: Path) -> str:
+    """Return a study's kind; one whose study.json does not say is of a law."""
     try:
         study = json.loads((study_dir / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ""
-    return str(study.get("kind") or "") if isinstance(study, dict) else ""
+        return "isoflop"
+    kind = str(study.get("kind") or "") if isinstance(study, dict) else ""
+    kind = OLD_NAMES.get(kind, kind)
+    return kind if kind in PAGES else "isoflop"

@@ -133,7 +133,7 @@ function scatter(number) {
   }
   for (const [name, mark] of [["frontier", { type: "line", stroke: "var(--ink)", strokeWidth: 2 }],
     ["minima", { type: "point", shape: "triangle-down", size: 90, filled: true, fill: "var(--ink)" }]]) {
-    const points = DATA[name].filter((p) => fit(p[x] ?? null, logs[0]) && fit(p[y] ?? null, logs[1]))
+    const points = DATA[name].filter((p) => (p.side ?? number) === number && fit(p[x] ?? null, logs[0]) && fit(p[y] ?? null, logs[1]))
       .map((p) => ({ x: p[x], y: p[y], what: name === "minima" ? "minimum of an isoFLOP curve" : "fitted frontier" }));
     if (points.length && x !== y) {
       layer.push({ data: { values: points }, mark: { ...mark, clip: true },

@@ -67,7 +67,7 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
         samples_at="#videos",
         title=str(study.get("name") or inputs.study_dir.resolve().name),
         question=str(study.get("question") or ""),
-        finding=str(finding.get("answer") or "This study has no answer yet."),
+        finding=points_finding(inputs),
         said=[str(sentence) for sentence in finding.get("said") or []],
         warnings=[*map(str, finding.get("warnings") or []), *wording.code_warning(study)],
         facts=_facts(inputs),
@@ -86,6 +86,11 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
         config=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
         notes=inputs.notes,
     )
+
+
+def points_finding(inputs: PointsInputs) -> str:
+    """Return the answer in one sentence."""
+    return str(inputs.finding.get("answer") or "This study has no answer yet.")
 
 
 def _start(inputs: PointsInputs) -> Start:

@@ -57,7 +57,8 @@ addEventListener("load", () => setTimeout(() => {
   const filter = document.querySelector("#runs input[type=search]");
   filter.value = "3e11 demo";
   filter.dispatchEvent(new Event("input"));
-  const names = [...document.querySelectorAll("button:not(.legend *), video, svg[role=img], [role=region]")];
+  const named = "button, video, svg[role=img], [role=region]";
+  const names = [...document.querySelectorAll(named)];
   parent.postMessage(JSON.stringify({
     ready: [...document.querySelectorAll("video")].map((video) => video.readyState),
     overflow: root.scrollWidth - root.clientWidth, width: root.clientWidth, errors, focused,
