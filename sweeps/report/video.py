@@ -39,3 +39,15 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float = 8.0, crf: int = 16) -
 def video_data_uri(path: Path) -> str:
     """Return an mp4 file as a ``data:`` URI."""
     return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def read_frames(path: Path) -> np.ndarray:
+    """Return the frames of a video, uint8 (F, H, W, 3). Raises ValueError for what is none."""
+    try:
+        with av.open(str(path)) as container:
+            frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"{path}: is no video ({error}). Draw it again.") from error
+    if not frames:
+        raise ValueError(f"{path}: has no frame. Draw it again.")
+    return np.stack(frames)

@@ -12,13 +12,13 @@ from sweeps.report.figures.arms import draw_arms, save_arms_picture
 from sweeps.report.figures.svg import budget_palette, file_svg
 from sweeps.report.inputs.arms import ArmsInputs, read_arms_inputs
 from sweeps.report.inputs.isoflop import Json, mapping, records, to_number
+from sweeps.report.pages.ladder import Head, Prompt, build_ladder
 from sweeps.report.pages.runs import runs_parts
 from sweeps.report.pages.shared import (
     environment_table,
     page_parts,
     show_drawing,
     template,
-    video_cell,
 )
 from sweeps.report.tables import isoflop as tables
 from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell, pairs_table
@@ -56,7 +56,7 @@ def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
     count, study = len(inputs.arms), inputs.study
     palette = budget_palette(count)
     level = to_number(study.get("level"))
-    rows = _video_rows(inputs)
+    heads = [Head(arm, (), number) for number, arm in enumerate(inputs.arms)]
     config = study.get("config")
     return template("arms.html").render(
         **page_parts(count),
@@ -83,8 +83,7 @@ def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
         tables=_tables(inputs),
         probe_notes=[str(note) for note in study.get("probe_notes") or []],
         summary_uri=csv_data_uri(inputs.summary_csv),
-        arms=inputs.arms,
-        rows=rows,
+        ladder=build_ladder(inputs.study_dir, inputs.notes, heads, _prompts(inputs)),
         command=str(study.get("command") or ""),
         config=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
         notes=inputs.notes,
@@ -255,22 +254,13 @@ def _runs_table(inputs: ArmsInputs) -> Table | None:
     return make_table("All runs", [label for _, label in _RUN_COLUMNS], rows) if rows else None
 
 
-def _video_rows(inputs: ArmsInputs) -> list[dict[str, Any]]:
-    rows = []
+def _prompts(inputs: ArmsInputs) -> list[Prompt]:
+    """Return the prompts whose clips are shown, with the file that each arm drew."""
+    found = []
     for row in records(inputs.samples.get("rows")):
-        text = str(row.get("text") or "")
         files = mapping(row.get("files"))
-        named = [(arm, files.get(arm)) for arm in inputs.arms]
-        videos = [
-            video_cell(inputs.study_dir, inputs.notes, name, f"{text}, drawn from {arm}")
-            for arm, name in [*named, ("the held-out clip", row.get("held_out"))]
-        ]
-        rows.append(
-            {
-                "text": text,
-                "captions": str(row.get("captions") or ""),
-                "shape": str(row.get("shape") or ""),
-                "videos": videos,
-            }
-        )
-    return rows
+        captions, shape = str(row.get("captions") or ""), str(row.get("shape") or "")
+        kind = f"{captions} prompt, {shape}" if captions else shape
+        names = [files.get(arm) for arm in inputs.arms]
+        found.append(Prompt(str(row.get("text") or ""), kind, names, row.get("held_out")))
+    return found

@@ -2,8 +2,6 @@
 
 import json
 import math
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +13,18 @@ from sweeps.report.figures.law import draw_all, save_picture
 from sweeps.report.figures.svg import Drawing, budget_palette, file_svg
 from sweeps.report.inputs.isoflop import (
     Inputs,
-    Json,
     mapping,
     read_inputs,
     records,
     to_number,
 )
+from sweeps.report.pages.ladder import build_ladder, heads_of, prompts_of
 from sweeps.report.pages.runs import runs_parts
 from sweeps.report.pages.shared import (
-    Video,
     environment_table,
     page_parts,
     show_drawing,
     template,
-    video_cell,
 )
 from sweeps.report.tables import isoflop as tables
 from sweeps.report.tables.any_json import tabulate
@@ -36,16 +32,6 @@ from sweeps.report.tables.breakdown import breakdown_table, noise_table
 from sweeps.report.tables.data import accounting_tables, folded
 from sweeps.report.tables.exponents import bias_text, exponent_table
 from sweeps.report.tables.safe_csv import csv_data_uri
-
-
-@dataclass(frozen=True)
-class LadderRow:
-    """A prompt with its videos, one per column, and its held-out real clip if there is one."""
-
-    text: str
-    shape: str
-    videos: list[Video]
-    reference: Video | None
 
 
 def build_report(study_dir: Path | str) -> Path:
@@ -71,14 +57,16 @@ def build_report(study_dir: Path | str) -> Path:
 def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
     """Return the page; every value from a file is escaped by the template."""
     palette = budget_palette(len(inputs.budgets))
-    ladder = _ladder_rows(inputs)
-    columns = _ladder_columns(inputs)
+    columns = records(inputs.ladder.get("columns"))
+    nearest = [inputs.nearest_budget(to_number(column.get("budget"))) for column in columns]
+    heads = heads_of(inputs.ladder, inputs.budgets, nearest)
+    ladder = build_ladder(inputs.study_dir, inputs.notes, heads, prompts_of(inputs.ladder))
     answers = checklist(inputs)
     return template("isoflop.html").render(
         **page_parts(len(inputs.budgets)),
         **runs_parts(
             inputs.study_dir, [run.values for run in inputs.runs], Start(),
-            law=law_of(inputs.law), drawn=frozenset(column["run"] for column in columns),
+            law=law_of(inputs.law), drawn=frozenset(head.run for head in heads),
         ),
         samples_at="#ladder",
         title=str(inputs.study.get("name") or inputs.study_dir.resolve().name),
@@ -96,7 +84,6 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
         tables=study_tables(inputs),
         accounting=accounting_tables(inputs),
         data=_folded_tables(inputs),
-        columns=columns,
         ladder=ladder,
         noise=wording.noise_text(mapping(inputs.study.get("seeds_noise"))),
         study=_study_texts(inputs),
@@ -168,46 +155,3 @@ def _text(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
-
-
-def _ladder_columns(inputs: Inputs) -> list[dict[str, Any]]:
-    columns = []
-    for column in records(inputs.ladder.get("columns")):
-        budget = inputs.nearest_budget(to_number(column.get("budget")))
-        columns.append(
-            {
-                "title": wording.format_flops(to_number(column.get("budget"))),
-                "detail": f"{wording.format_count(to_number(column.get('params')))} parameters",
-                "loss": f"loss {wording.format_value(to_number(column.get('loss')))}",
-                "run": str(column.get("run") or ""),
-                "color": inputs.budgets.index(budget) if math.isfinite(budget) else None,
-            }
-        )
-    return columns
-
-
-def _ladder_rows(inputs: Inputs) -> list[LadderRow]:
-    files, references = (mapping(inputs.ladder.get(key)) for key in ("files", "reference"))
-    columns = _ladder_columns(inputs)
-    show = partial(video_cell, inputs.study_dir, inputs.notes)
-    rows = []
-    for prompt in records(inputs.ladder.get("prompts")):
-        key, text = str(prompt.get("id")), str(prompt.get("text") or prompt.get("id"))
-        named = files.get(key)
-        names = list(named) if isinstance(named, list) else []
-        names += [None] * (len(columns) - len(names))
-        videos = [
-            video_cell(
-                inputs.study_dir, inputs.notes, name, f"{text}, sampled at {column['title']} FLOPs"
-            )
-            for name, column in zip(names, columns, strict=False)
-        ]
-        name = references.get(key)
-        real = show(name, f"{text}, held-out clip") if name else None
-        rows.append(LadderRow(text, _shape(prompt), videos, real))
-    return rows
-
-
-def _shape(prompt: Json) -> str:
-    shape = prompt.get("shape")
-    return "×".join(map(str, shape)) if isinstance(shape, list) else str(shape or "")

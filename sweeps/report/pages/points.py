@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from sweeps.report.figures.points import colours, draw_points, save_points_pictu
 from sweeps.report.figures.svg import file_svg
 from sweeps.report.inputs.isoflop import mapping, records, to_number
 from sweeps.report.inputs.points import PointsInputs, read_points_inputs
+from sweeps.report.pages.ladder import build_ladder, heads_of, prompts_of
 from sweeps.report.pages.runs import runs_parts
 from sweeps.report.pages.shared import (
     environment_table,
     page_parts,
     show_drawing,
     template,
-    video_cell,
 )
 from sweeps.report.tables import isoflop as tables
 from sweeps.report.tables.isoflop import Cell, Table, make_table, pairs_table
@@ -56,13 +55,14 @@ def build_points_report(study_dir: Path | str) -> Path:
 def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
     study, finding, palette = inputs.study, inputs.finding, colours(inputs)
     config = study.get("config")
+    heads = heads_of(inputs.ladder)
     return template("points.html").render(
         **page_parts(len(palette)),
         **runs_parts(
             inputs.study_dir,
             inputs.runs,
             _start(inputs),
-            drawn=frozenset(str(c.get("run")) for c in records(inputs.ladder.get("columns"))),
+            drawn=frozenset(head.run for head in heads),
         ),
         samples_at="#videos",
         title=str(study.get("name") or inputs.study_dir.resolve().name),
@@ -79,8 +79,7 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
             "runs": _runs(inputs),
             "environment": environment_table(mapping(study.get("env"))),
         },
-        columns=records(inputs.ladder.get("columns")),
-        ladder=_ladder(inputs),
+        ladder=build_ladder(inputs.study_dir, inputs.notes, heads, prompts_of(inputs.ladder)),
         runs_uri="data:text/csv;base64," + base64.b64encode(inputs.runs_csv).decode("ascii"),
         command=str(study.get("command") or ""),
         config=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
@@ -171,21 +170,3 @@ def _runs(inputs: PointsInputs) -> Table | None:
             cells.append(Cell(shown, value if math.isfinite(value) else None, opens))
         rows.append(cells)
     return make_table("All runs", [label for _, label in known], rows) if rows else None
-
-
-def _ladder(inputs: PointsInputs) -> list[dict[str, Any]]:
-    """Return a row of videos for each prompt of a compute ladder."""
-    files, reference = (mapping(inputs.ladder.get(key)) for key in ("files", "reference"))
-    show = partial(video_cell, inputs.study_dir, inputs.notes)
-    rows = []
-    for prompt in records(inputs.ladder.get("prompts")):
-        number, text = str(prompt.get("id")), str(prompt.get("text") or "")
-        names = [*(files.get(number) or []), reference.get(number)]
-        rows.append(
-            {
-                "text": text,
-                "shape": str(prompt.get("shape") or ""),
-                "videos": [show(name, text) for name in names],
-            }
-        )
-    return rows

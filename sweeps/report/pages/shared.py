@@ -21,10 +21,11 @@ _ENVIRONMENT_FIRST = ("python", "torch", "cpu", "gpu", "cores", "memory", "git")
 
 @dataclass(frozen=True)
 class Video:
-    """A cell of the ladder: ``uri`` is None where the file is missing."""
+    """A cell of the ladder: ``uri`` is None where the file is missing. score: under it, as text."""
 
     uri: str | None
     label: str
+    score: str = ""
 
 
 def template(name: str) -> Template:
