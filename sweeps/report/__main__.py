@@ -1,6 +1,6 @@
 """Build a study's page, of two side by side, or of all in a folder: one file that opens offline.
 
-usage: kinescale report STUDY_DIR                 STUDY_DIR/report/index.html
+usage: kinescale report STUDY_DIR [machine=NAME]  STUDY_DIR/report/index.html
        kinescale report A B [validation=differs] [out=FILE]
        kinescale report --index FOLDER            FOLDER/index.html
 
@@ -16,7 +16,8 @@ and this makes the second from the first, as the study fits it:
   kinescale fit table=STUDY_DIR/runs.csv out=STUDY_DIR/law.json
 
 Two studies that were validated on other data are refused; validation=differs shows them
-nevertheless. An index builds the pages that are missing.
+nevertheless. An index builds the pages that are missing. machine=h100 (of launch/conf/machine) adds
+to each run its MFU by that machine's peak, which no run records.
 """
 
 from pathlib import Path
@@ -40,7 +41,8 @@ def _build(folders: list[Path], given: dict[str, str], is_index: bool) -> Path:
         raise ValueError(f"FOLDER={named}: must be one folder of studies. Give one.")
     if not 1 <= len(folders) <= 2:
         raise ValueError(f"STUDY_DIR={named}: must be one study's folder, or two. Give them.")
-    if unknown := set(given) - ({"validation", "out"} if len(folders) == 2 else set()):
+    known = {"validation", "out"} if len(folders) == 2 else {"machine"}
+    if unknown := set(given) - known:
         raise ValueError(f"{min(unknown)}={given[min(unknown)]}: is not known here. See --help.")
     # After --help, which should not wait for the drawing library.
     if is_index:
@@ -55,7 +57,7 @@ def _build(folders: list[Path], given: dict[str, str], is_index: bool) -> Path:
     from sweeps.report.pages.by_kind import build_page, check_study
 
     check_study(folders[0])
-    return build_page(folders[0])
+    return build_page(folders[0], given.get("machine", ""))
 
 
 if __name__ == "__main__":

@@ -33,9 +33,10 @@ _RUN_COLUMNS = (
 )  # fmt: skip
 
 
-def build_arms_report(study_dir: Path | str) -> Path:
+def build_arms_report(study_dir: Path | str, peak: float = math.nan) -> Path:
     """Write ``report/index.html``, ``report/figures/*.svg`` and ``differences.png``.
 
+    peak: FLOP/s of one device, for the runs' MFU; NaN shows none.
     Reads files only. A missing or broken part becomes a note on the page. Returns the page's path;
     raises ValueError if ``study_dir`` is no folder.
     """
@@ -48,11 +49,11 @@ def build_arms_report(study_dir: Path | str) -> Path:
         path.write_text(file_svg(drawing.svg), encoding="utf-8")
     save_arms_picture(inputs, report / "figures" / "differences.png")
     page = report / "index.html"
-    page.write_text(_render(inputs, drawings), encoding="utf-8")
+    page.write_text(_render(inputs, drawings, peak), encoding="utf-8")
     return page
 
 
-def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
+def _render(inputs: ArmsInputs, drawings: dict[str, Any], peak: float) -> str:
     count, study = len(inputs.arms), inputs.study
     palette = budget_palette(count)
     level = to_number(study.get("level"))
@@ -65,6 +66,7 @@ def _render(inputs: ArmsInputs, drawings: dict[str, Any]) -> str:
             inputs.runs,
             Start(("arm", "loss"), ("tokens", "loss"), "arm"),
             drawn=_drawn(inputs),
+            peak=peak,
         ),
         samples_at="#videos",
         title=str(study.get("name") or inputs.study_dir.resolve().name),

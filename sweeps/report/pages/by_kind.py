@@ -2,8 +2,11 @@
 
 import csv
 import json
+import math
+import re
 from pathlib import Path
 
+from launch.planner.machine import load_machine
 from sweeps.report import wording
 from sweeps.report.inputs.arms import read_arms_inputs
 from sweeps.report.inputs.isoflop import read_inputs
@@ -11,18 +14,32 @@ from sweeps.report.inputs.points import read_points_inputs
 from sweeps.report.pages.arms import arms_finding, build_arms_report
 from sweeps.report.pages.isoflop import build_report
 from sweeps.report.pages.points import build_points_report, points_finding
+from sweeps.study.archive import read_configs
 
 PAGES = {"isoflop": build_report, "arms": build_arms_report, "points": build_points_report}
 _AGAIN = "Move it away, then: kinescale fit table={0}/runs.csv out={0}/law.json."
 OLD_NAMES = {"": "isoflop", "grid": "points"}  # what study.json of before 2026-11-30 says
 
 
-def build_page(study_dir: Path) -> Path:
+def build_page(study_dir: Path, machine: str = "") -> Path:
     """Write the page of a study's folder, whose study.json says its kind; return its path.
 
-    A folder that does not say is one of a law. Raises ValueError where it is no folder.
+    A folder that does not say is one of a law. machine: of `launch/conf/machine`, by whose peak
+    the runs' MFU is computed; empty shows none. Raises ValueError where it is no folder, and for
+    an unknown machine.
     """
-    return PAGES[kind_of(study_dir)](study_dir)
+    peak = peak_of(study_dir, machine) if machine else math.nan
+    return PAGES[kind_of(study_dir)](study_dir, peak)
+
+
+def peak_of(study_dir: Path, machine: str) -> float:
+    """Return the peak FLOP/s of one device, in the precision of the study's first run."""
+    texts = [*read_configs(study_dir).values()]
+    if not texts:
+        paths = sorted(study_dir.glob("runs/*/config.yaml"))
+        texts = [path.read_text(encoding="utf-8") for path in paths[:1]]
+    found = re.search(r"^  precision: (\w+)$", texts[0], re.MULTILINE) if texts else None
+    return load_machine(machine).peak(found[1] if found else "fp32")
 
 
 def finding_of(study_dir: Path) -> str:

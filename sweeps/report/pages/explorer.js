@@ -111,7 +111,7 @@ function scatter(number) {
     all.x.push(at.x); all.y.push(at.y);
     if (DATA.sides && DATA.side[id] !== number) return;
     const kind = value(colours.key, id);
-    rows.push({ id, ...at, out: DATA.out[id], kind: String(kind), colour: colours.of(kind),
+    rows.push({ id, ...at, out: DATA.out[id], kind: String(kind), budget: value("budget", id), colour: colours.of(kind),
       ...Object.fromEntries(Object.entries(tip(id, keys)).map(([k, v], i) => [`t${i}`, v])) });
   });
   const titles = Object.keys(tip(0, keys)).map((k, i) => ({ field: `t${i}`, title: COLUMNS.get(k)?.label ?? k }));
@@ -126,9 +126,9 @@ function scatter(number) {
   if (state.join && colours.key && COLUMNS.get(x).kind === "number") {
     layer.push({
       data: { values: rows.filter((row) => !row.out) },
-      transform: [{ aggregate: [{ op: "mean", field: "y", as: "y" }], groupby: ["x", "kind", "colour"] }],
+      transform: [{ aggregate: [{ op: "mean", field: "y", as: "y" }], groupby: ["x", "kind", "colour", "budget"] }],
       mark: { type: "line", strokeWidth: 1.4, opacity: 0.55, interpolate: "monotone" },
-      encoding: { ...place, color: colour, detail: { field: "kind" } },
+      encoding: { ...place, color: colour, detail: [{ field: "kind" }, { field: "budget" }] },
     });
   }
   for (const [name, mark] of [["frontier", { type: "line", stroke: "var(--ink)", strokeWidth: 2 }],

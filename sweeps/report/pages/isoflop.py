@@ -34,9 +34,10 @@ from sweeps.report.tables.exponents import bias_text, exponent_table
 from sweeps.report.tables.safe_csv import csv_data_uri
 
 
-def build_report(study_dir: Path | str) -> Path:
+def build_report(study_dir: Path | str, peak: float = math.nan) -> Path:
     """Write ``report/index.html``, ``report/figures/*.svg`` and ``law.png`` from a study's files.
 
+    peak: FLOP/s of one device, for the runs' MFU; NaN shows none.
     Reads files only. A missing or broken part becomes a note on the page. Returns the page's path;
     raises ValueError if ``study_dir`` is no folder.
     """
@@ -50,11 +51,11 @@ def build_report(study_dir: Path | str) -> Path:
     if drawings:
         save_picture(inputs, report / "figures" / "law.png")
     page = report / "index.html"
-    page.write_text(render_page(inputs, drawings), encoding="utf-8")
+    page.write_text(render_page(inputs, drawings, peak), encoding="utf-8")
     return page
 
 
-def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
+def render_page(inputs: Inputs, drawings: dict[str, Drawing], peak: float = math.nan) -> str:
     """Return the page; every value from a file is escaped by the template."""
     palette = budget_palette(len(inputs.budgets))
     columns = records(inputs.ladder.get("columns"))
@@ -66,7 +67,7 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing]) -> str:
         **page_parts(len(inputs.budgets)),
         **runs_parts(
             inputs.study_dir, [run.values for run in inputs.runs], Start(),
-            law=law_of(inputs.law), drawn=frozenset(head.run for head in heads),
+            law=law_of(inputs.law), drawn=frozenset(head.run for head in heads), peak=peak,
         ),
         samples_at="#ladder",
         title=str(inputs.study.get("name") or inputs.study_dir.resolve().name),

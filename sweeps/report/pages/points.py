@@ -33,9 +33,10 @@ _RUN_COLUMNS = (
 _WORDS = ("name", "arm", "phase", "reason")
 
 
-def build_points_report(study_dir: Path | str) -> Path:
+def build_points_report(study_dir: Path | str, peak: float = math.nan) -> Path:
     """Write ``report/index.html``, ``report/figures/answer.svg`` and ``answer.png``.
 
+    peak: FLOP/s of one device, for the runs' MFU; NaN shows none.
     Reads files only. A missing or broken part becomes a note on the page. Returns the page's path;
     raises ValueError if ``study_dir`` is no folder.
     """
@@ -48,11 +49,11 @@ def build_points_report(study_dir: Path | str) -> Path:
         path.write_text(file_svg(drawing.svg), encoding="utf-8")
     save_points_picture(inputs, report / "figures" / "answer.png")
     page = report / "index.html"
-    page.write_text(_render(inputs, drawings), encoding="utf-8")
+    page.write_text(_render(inputs, drawings, peak), encoding="utf-8")
     return page
 
 
-def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
+def _render(inputs: PointsInputs, drawings: dict[str, Any], peak: float) -> str:
     study, finding, palette = inputs.study, inputs.finding, colours(inputs)
     config = study.get("config")
     heads = heads_of(inputs.ladder)
@@ -63,6 +64,7 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any]) -> str:
             inputs.runs,
             _start(inputs),
             drawn=frozenset(head.run for head in heads),
+            peak=peak,
         ),
         samples_at="#videos",
         title=str(study.get("name") or inputs.study_dir.resolve().name),

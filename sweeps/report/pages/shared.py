@@ -16,6 +16,7 @@ from sweeps.report.video import video_data_uri
 
 _HERE = Path(__file__).parent
 _POWER = re.compile(r"\^(?:\(([^()]+)\)|(-?[\d.]*\d|[a-z]+(?:_[A-Z])?))")
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d(?:\.\d+)?)e([+-]?\d+)(?![\w.]*\w)")
 _ENVIRONMENT_FIRST = ("python", "torch", "cpu", "gpu", "cores", "memory", "git")
 
 
@@ -55,9 +56,15 @@ def read_part(name: str) -> Markup:
 
 
 def typeset(text: str) -> Markup:
-    """Return escaped text with ``x^y`` raised and no line break before ``%``."""
+    """Return escaped text with ``x^y`` and ``1.1e+11`` raised and no line break before ``%``."""
     safe = str(escape(text)).replace(" %", "\u00a0%")
-    return Markup(re.sub(_POWER, lambda found: f"<sup>{found[1] or found[2]}</sup>", safe))
+    safe = re.sub(_POWER, lambda found: f"<sup>{found[1] or found[2]}</sup>", safe)
+    return Markup(re.sub(_SCIENTIFIC, _power_of_ten, safe))
+
+
+def _power_of_ten(found: re.Match[str]) -> str:
+    mantissa = "" if found[1] == "1" else f"{found[1]}×"
+    return f"{mantissa}10<sup>{int(found[2])}</sup>".replace("-", "−")
 
 
 def show_drawing(drawing: Drawing, palette: list[str]) -> Markup:

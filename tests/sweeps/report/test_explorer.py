@@ -100,6 +100,36 @@ def test_a_page_without_the_library_is_whole_and_says_in_one_line_how_to_get_it(
     assert explorer_parts(None)["explorer_missing"] == ""
 
 
+def test_a_run_s_details_have_its_cost_and_with_a_machine_its_mfu(tmp_path):
+    study = tmp_path / "demo"
+    study.mkdir()
+    rows = write_runs(study, np.random.default_rng(1))
+    lines = [
+        {"step": i, "tokens": 100 * i, "flops": 1e9 * i, "train_loss": 1 / i, "grad_norm": 1.0,
+         "lr": 0.1, "seconds": 2.0 * i, "loss": 1 / i}
+        for i in range(1, 9)
+    ]  # fmt: skip
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (study / "runs" / rows[1]["name"] / "metrics.jsonl").write_text(text)
+    build_page(study)
+    page = (study / "report" / "index.html").read_text(encoding="utf-8")
+    run = page[page.index('id="run-0"') : page.index('id="run-1"')]
+    seconds = rows[0]["seconds"]
+    assert f"<dd>{seconds / 3600:.3g} device hours</dd>" in run
+    assert "<dd>2×10¹⁰ FLOPs a second</dd>" in run
+    assert "MFU" not in run
+    assert "Not kept: learning rate, gradient norm, throughput." in run
+    run = page[page.index('id="run-1"') : page.index('id="run-2"')]
+    assert run.count("<svg") == 5
+    assert "throughput, tokens a second: <b>50.0</b>" in run
+    assert "Not kept" not in run
+    page = build_page(study, "cpu2").read_text(encoding="utf-8")
+    # 2e10 of 94e9 FLOP/s, the fp32 peak of launch/conf/machine/cpu2.yaml.
+    assert "<dt>MFU</dt><dd>21.3 %</dd>" in page
+    with pytest.raises(ValueError, match="machine=toaster: unknown choice"):
+        build_page(study, "toaster")
+
+
 @pytest.mark.heavy
 def test_the_page_of_500_runs_stays_below_three_megabytes(tmp_path):
     budgets = [3e11 * 2.2**i for i in range(6)]

@@ -110,6 +110,11 @@ def test_moments_and_powers_are_written_for_people(page):
     assert "finished 2026-11-27 11:56 UTC" in page
     power = typeset("(N_c / params)^(alpha_N / alpha_D)")
     assert power == "(N_c / params)<sup>alpha_N / alpha_D</sup>"
+    told = typeset("at 1.1e+11 FLOPs, a factor 5.1e-02, 1e13; grid-c1.2e12-w64d1 and w1e5x")
+    assert told == (
+        "at 1.1×10<sup>11</sup> FLOPs, a factor 5.1×10<sup>−2</sup>, 10<sup>13</sup>; "
+        "grid-c1.2e12-w64d1 and w1e5x"
+    )
 
 
 def test_single_values_of_the_data_set_stand_in_one_table(page):
