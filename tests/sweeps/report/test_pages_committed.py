@@ -48,7 +48,7 @@ class Tables(HTMLParser):
         if tag == "caption":
             self.tables[self.text.strip()] = self.rows
         elif tag in ("th", "td") and self.rows:
-            self.rows[-1].append(self.text.strip())
+            self.rows[-1].append(self.text.strip().replace("\u00a0", " "))
         elif tag == "h1":
             self.heading = self.text
         if tag in ("caption", "th", "td", "h1"):
