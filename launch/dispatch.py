@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from launch.config import ClusterConfig, ClusterKind
+from launch.local.eta import Observation
 from launch.local.process import Job, refuse_keys_of
 from launch.local.progress import Progress
 from launch.local.run import Outcome, run_jobs
@@ -16,10 +17,12 @@ def run_on(
     title: str,
     jobs: Sequence[Job],
     on_progress: Callable[[Progress], None] | None = None,
+    seen: list[Observation] | None = None,
 ) -> list[Outcome]:
     """Run jobs to their end and return their outcomes, in the same order.
 
-    title: names the jobs in a queue. Raises ValueError for jobs or clusters that cannot work, and
+    title: names the jobs in a queue. seen: what earlier jobs took here, for the ETA; what these
+    take is added. Raises ValueError for jobs or clusters that cannot work, and
     for jobs that hold a key.
     """
     if cluster.kind is ClusterKind.slurm:
@@ -37,4 +40,5 @@ def run_on(
         threads_per_process=cluster.threads_per_process,
         grace_seconds=cluster.grace_seconds,
         retries=cluster.retries,
+        seen=seen,
     )

@@ -46,6 +46,7 @@ class Job:
     done_marker: file whose existence means the job has finished.
     goal: the count of ``metrics.jsonl`` that tells how far it is, and its value at the end; 0 takes
         the cost. A run of so many tokens or steps has FLOPs that nobody knows ahead.
+    tokens: about how many it trains on, for the ETA; 0 where nobody knows.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Job:
     cost: float
     done_marker: Path
     goal: tuple[str, float] = ("flops", 0.0)
+    tokens: float = 0.0
 
 
 def refuse_keys_of(jobs: Sequence[Job], environ: Mapping[str, str]) -> None:

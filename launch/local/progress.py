@@ -16,7 +16,8 @@ class Progress:
     """State of a list of jobs at one moment.
 
     fraction: FLOPs settled over all FLOPs, 0 to 1, never falling; a failed job counts as settled.
-    eta_seconds: remaining FLOPs over the mean rate of this launch; None before the first step.
+    eta_seconds: until all have ended, None before the first step (launch/local/eta.py; in a queue:
+        remaining FLOPs over the mean rate).
     message: an event worth a line of its own (a retry, a failure, a warning), else ''.
     """
 

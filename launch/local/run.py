@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from data.shell import USER_ERROR
+from launch.local.eta import Amount, Observation, Track, seconds_left
 from launch.local.process import (
     LOG_FILE,
     Child,
@@ -79,8 +80,7 @@ class _Entry:
     """A job and what the launcher knows of it."""
 
     job: Job
-    flops: float = 0.0
-    flops_before: float = 0.0
+    track: Track
     attempts: int = 0
     seconds: float = 0.0
     started: float = 0.0
@@ -98,6 +98,7 @@ def run_jobs(
     threads_per_process: int = 1,
     grace_seconds: float = 60.0,
     retries: int = 1,
+    seen: list[Observation] | None = None,
 ) -> list[Outcome]:
     """Run ``jobs`` within ``slots`` and return their outcomes in the same order.
 
@@ -110,12 +111,14 @@ def run_jobs(
 
     slots: processes at once; 0 takes :func:`available_cores`.
     env: variables added to those of this process.
+    seen: what earlier jobs of the kind took, for the ETA; what these take is added.
     Raises ValueError for two jobs with one run folder, or a job without processes.
     """
     _check(jobs, slots)
+    entries = [_Entry(job, _track(job)) for job in jobs]
     launcher = _Launcher(
-        [_Entry(job) for job in jobs], slots or available_cores(), on_progress,
-        env or {}, threads_per_process, grace_seconds, retries,
+        entries, slots or available_cores(), on_progress, env or {}, threads_per_process,
+        grace_seconds, retries, [] if seen is None else seen,
     )  # fmt: skip
     with catch_signals(launcher.stop):
         try:
@@ -180,6 +183,7 @@ class _Launcher:
     threads: int
     grace_seconds: float
     retries: int
+    seen: list[Observation]
     stops: int = 0
     begun: float = field(default_factory=time.monotonic)
 
@@ -190,7 +194,7 @@ class _Launcher:
     def run(self, poll_seconds: float) -> None:
         """Start, watch and settle jobs until all are settled or a stop is asked for."""
         for entry in self.entries:
-            entry.flops = entry.flops_before = read_done(entry.job)
+            entry.track.done = _done(entry.job)
             if entry.job.done_marker.exists():
                 entry.outcome = Outcome(entry.job.name, Status.skipped)
         while not self.stops and any(entry.outcome is None for entry in self.entries):
@@ -230,6 +234,7 @@ class _Launcher:
     def _start(self, entry: _Entry) -> None:
         entry.attempts += 1
         entry.started = time.monotonic()
+        entry.track.start(entry.started)
         try:
             if entry.attempts == 1:  # asked for again, a run is no longer cancelled
                 (entry.job.run_dir / CANCELLED_FILE).unlink(missing_ok=True)
@@ -256,6 +261,10 @@ class _Launcher:
             entry.child = None
             entry.seconds += time.monotonic() - entry.started
             status = self._judge(entry, code)
+            if status is not Status.done:
+                entry.track.stop()
+            elif took := entry.track.end(time.monotonic()):
+                self.seen.append(took)
             reason = "" if status is Status.done else _explain(entry.job, code)
             if status is Status.interrupted:
                 reason = f"was told to stop, and {reason}"
@@ -306,20 +315,17 @@ class _Launcher:
             self.on_progress(self._progress(message))
 
     def _progress(self, message: str) -> Progress:
-        settled = done_here = total = 0.0
+        settled = total = 0.0
+        now = time.monotonic()
         for entry in self.entries:
-            cost = entry.job.cost
+            track, cost = entry.track, entry.job.cost
             if entry.child is not None:
-                # Never falls: a retry restarts from a checkpoint, before what was shown.
-                entry.flops = max(entry.flops, read_done(entry.job))
-            if entry.outcome is not None and entry.outcome.status is Status.done:
-                entry.flops = cost
-            flops = cost if _is_settled(entry) else min(entry.flops, cost)
-            total, settled = total + cost, settled + flops
-            done_here += max(0.0, min(entry.flops, cost) - min(entry.flops_before, cost)) * (
-                entry.attempts > 0
-            )
-        elapsed = time.monotonic() - self.begun
+                track.advance(now, _done(entry.job))
+            track.over = _is_settled(entry)
+            total += cost
+            settled += cost if track.over else track.done * cost
+        elapsed = now - self.begun
+        longest_first = sorted(self.entries, key=lambda e: -e.job.cost)
         statuses = [entry.outcome.status for entry in self.entries if entry.outcome is not None]
         return Progress(
             fraction=settled / total if total else 1.0,
@@ -328,9 +334,19 @@ class _Launcher:
             num_running=len(self._running()),
             num_failed=statuses.count(Status.failed),
             elapsed_seconds=elapsed,
-            eta_seconds=(total - settled) * elapsed / done_here if done_here else None,
+            eta_seconds=seconds_left(
+                [entry.track for entry in longest_first], self.seen, self.slots, now
+            ),
             message=message,
         )
+
+
+def _track(job: Job) -> Track:
+    return Track(Amount(1.0, job.tokens, job.cost), job.num_processes)
+
+
+def _done(job: Job) -> float:
+    return read_done(job) / job.cost if job.cost > 0 else 0.0
 
 
 def _is_settled(entry: _Entry) -> bool:

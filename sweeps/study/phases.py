@@ -10,6 +10,7 @@ from typing import Any
 
 from launch.config import ClusterConfig
 from launch.dispatch import run_on
+from launch.local.eta import Observation
 from launch.local.process import Job, available_cores
 from launch.local.run import Outcome, ProgressPrinter, Status, describe_failures
 
@@ -20,13 +21,16 @@ class Interrupted(RuntimeError):
     """A signal stopped the launcher; what runs saved is kept."""
 
 
-def launch_phase(title: str, jobs: Sequence[Job], cluster: ClusterConfig) -> list[Outcome]:
+def launch_phase(
+    title: str, jobs: Sequence[Job], cluster: ClusterConfig, seen: list[Observation] | None = None
+) -> list[Outcome]:
     """Run a phase's jobs and print who failed. Raises Interrupted when a signal stopped them.
 
+    seen: what jobs of earlier phases took, for the ETA; what these take is added.
     On a cluster a phase's missing runs are one array, and a signal stops the waiting alone.
     """
     with ProgressPrinter(title) as printer:
-        outcomes = run_on(cluster, title, jobs, printer)
+        outcomes = run_on(cluster, title, jobs, printer, seen)
     stopped = (Status.interrupted, Status.not_started)
     if any(outcome.status in stopped for outcome in outcomes):
         raise Interrupted

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from data.files import write_json, write_text
 from data.secrets import masked
+from launch.local.eta import Observation
 from launch.local.process import Job
 from launch.local.run import Outcome, Status
 from sweeps.study.config import Study
@@ -65,6 +66,7 @@ class StudyRunner(ABC):
         self.specs: list[Spec] = []
         self.folders: dict[str, Path] = {}
         self.failures: list[dict[str, str]] = []
+        self._seen: list[Observation] = []  # what trainings took, for the ETA of the next phase
 
     @abstractmethod
     def phases(self) -> Iterator[Work]:
@@ -92,7 +94,8 @@ class StudyRunner(ABC):
         """Run a phase's jobs and note which failed."""
         if not jobs:
             return
-        outcomes = launch_phase(f"{self.study.name}: {title}", jobs, self.study.cluster)
+        seen = self._seen if all(job.tokens for job in jobs) else []
+        outcomes = launch_phase(f"{self.study.name}: {title}", jobs, self.study.cluster, seen)
         self.failures += [_failure(title, o) for o in outcomes if o.status is Status.failed]
 
     def finished(self) -> list[Finished]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from data.files import write_json
 from launch.local.process import Job
+from sweeps.study.clips import stand_in
 from sweeps.study.config import Study
-from trainer.config import RunKind
+from trainer.config import RunConfig, RunKind
+from trainer.diffusion.horizon import flops_per_token
 from trainer.kinds import KINDS, AnyRun, freeze_any, kind_of, processes_of, start_command
 
 
@@ -89,7 +91,15 @@ def train_job(run: AnyRun, name: str, cost: float) -> Job:
         cost=cost,
         done_marker=folder / "result.json",
         goal=(METRIC[KINDS[run.kind].counts], 0.0),
+        tokens=_tokens_of(run, cost),
     )
+
+
+def _tokens_of(run: AnyRun, cost: float) -> float:
+    """Return about how many tokens a run trains on, by a clip that stands for its data."""
+    if not isinstance(run, RunConfig):
+        return 0.0
+    return run.horizon.tokens or cost / flops_per_token(run, [stand_in(run)])
 
 
 def save_plan(folder: Path, specs: list[Spec], folders: dict[str, str]) -> None:

@@ -271,8 +271,8 @@ def test_a_failed_run_is_shown_and_the_others_are_analysed(
     study = compose(clips, tmp_path, "seeds=[0,1,2]", "noise_seeds=[]")
     runner = PointsRunner(study, [])
 
-    def launch(title: str, jobs: list[Any], cluster: object) -> list[Outcome]:
-        del title, cluster
+    def launch(title: str, jobs: list[Any], cluster: object, seen: object) -> list[Outcome]:
+        del title, cluster, seen
         for job in jobs[1:]:
             plant(runner, job, 0.5 + 0.001 * hash_of(job.name))
         first = Outcome(jobs[0].name, Status.failed, reason=f"killed {HOSTILE}")
