@@ -4,53 +4,14 @@ import fcntl
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
+from data.checks import Check, Verdict, judge
 from launch.config import ClusterConfig
 
 _LEAST_FREE_GIB = 10.0
 # Signs of life and leases compare times within one clock; a person reads logs of several.
 _CLOCK_SECONDS = 5.0
-
-
-class Verdict(StrEnum):
-    """Whether a run would work."""
-
-    good = "good"
-    warning = "warning"
-    bad = "bad"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: what was found, and the remedy unless it is good."""
-
-    name: str
-    verdict: Verdict
-    found: str
-    remedy: str = ""
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether a run would break."""
-        return self.verdict is Verdict.bad
-
-    def line(self) -> str:
-        """Return it as a line for people."""
-        text = f"{self.verdict.value:8}{self.name}: {self.found}"
-        return f"{text}. {self.remedy}" if self.remedy else text
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        return asdict(self)
-
-
-def judge(name: str, good: bool, found: str, remedy: str, otherwise: Verdict) -> Check:
-    """Return a check that is good, or else has a verdict and a remedy."""
-    return Check(name, Verdict.good, found) if good else Check(name, otherwise, found, remedy)
 
 
 def check_here() -> list[Check]:

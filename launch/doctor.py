@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from data.shell import command
 
 if TYPE_CHECKING:
-    from launch.checks import Check
+    from data.checks import Check
     from launch.config import ClusterConfig
 
 _KEYS = ("folder", "nodes", "slow", "seconds")

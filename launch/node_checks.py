@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_json
-from launch.checks import Check, Verdict, judge
+from data.checks import Check, Verdict, judge
 from launch.config import ClusterConfig
 from launch.local.process import LOG_FILE, Job, tail_text
 from launch.run_folder.records import CANCELLED_FILE, read_json

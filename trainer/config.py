@@ -22,6 +22,8 @@ from trainer.layout.config import ParallelConfig
 from trainer.log_config import LogConfig
 
 Share = Annotated[float, Ge(0), Le(1)]
+# Of a parameter in a checkpoint: weight, two moments and average, in fp32 whatever the arithmetic.
+STATE_BYTES = 4 * 4
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # what every generator takes
 
 

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from models.count import count_params
-from trainer.config import RunConfig
+from trainer.config import STATE_BYTES, RunConfig
 
-# Weights, two moments and the average, in fp32 whatever the arithmetic (trainer/checkpoint).
-STATE_BYTES = 4 * 4
 # The index: a line of JSON for each piece, of which a parameter has a few; and the loader's state.
 INDEX_BYTES_PER_PARAMETER, PARAMETERS_PER_BLOCK = 4 * 200, 13
 LOG_LINE_BYTES = 300  # of metrics.jsonl, and as much again of its mirror for W&B

@@ -7,13 +7,13 @@ by ``trainer.small``; every process holds all of one.
 from dataclasses import dataclass
 from typing import Any
 
-from launch.planner.disk import STATE_BYTES
 from launch.planner.machine import MachineConfig
 from models.captioner.count import count_captioner_params
 from models.captioner.vocabulary import most_pieces
 from models.codec.count import count_perceptual_params, count_vae_params, vae_flops
 from models.count import BACKWARD_FACTOR
 from trainer.captioner.config import CaptionerRun
+from trainer.config import STATE_BYTES
 from trainer.kinds import folder_of, processes_of
 from trainer.vae.config import PerceptualRun, VaeRun
 

@@ -16,12 +16,10 @@ from models.count import count_params
 from sweeps.study.clips import Clips
 from sweeps.study.expected import Expected, Planned
 from sweeps.study.results import read_result
-from trainer.config import RunConfig
+from trainer.config import STATE_BYTES, RunConfig
 from trainer.diffusion.horizon import flops_per_token, plan_horizon, some_of
 from trainer.kinds import folder_of
 
-# A checkpoint holds fp32 weights, their average and both moments of AdamW (trainer/checkpoint).
-CHECKPOINT_BYTES_PER_PARAM = 16
 LOG_BYTES_PER_RUN = 200e3  # configs, logs and metrics of a run of the demo
 SHORT_OF_DISK = 0.8  # of what is free: beyond it a study is warned of
 
@@ -139,7 +137,7 @@ class Estimator:
             spec.name, spec.phase.value, state, done, run.model.width, run.model.depth, params,
             steps * step_tokens, flops, steps, run.batch_tokens, run.optim.lr, run.seed, processes,
             3600 * device_hours / processes, device_hours, self.machine.money(device_hours),
-            run.checkpoint.keep * CHECKPOINT_BYTES_PER_PARAM * params + LOG_BYTES_PER_RUN,
+            run.checkpoint.keep * STATE_BYTES * params + LOG_BYTES_PER_RUN,
             expected.doubts,
         )  # fmt: skip
 

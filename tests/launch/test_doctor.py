@@ -5,7 +5,8 @@ import json
 import pytest
 
 from launch import doctor
-from launch.checks import Verdict, check_folder, check_here
+from data.checks import Verdict
+from launch.checks import check_folder, check_here
 from launch.node_checks import judge_nodes
 
 
