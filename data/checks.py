@@ -1,4 +1,4 @@
-"""What was looked at before work starts, each thing with its verdict and remedy, and how it is told.
+"""What was looked at before work starts: each thing with its verdict and remedy.
 
 Standard library alone.
 """
@@ -63,11 +63,18 @@ def refuse_bad(checks: Sequence[Check]) -> None:
             raise ValueError(f"{check.name}: {check.found}. {check.remedy}")
 
 
+def shown_bytes(count: float) -> str:
+    """Return bytes in MB, or in GB from one on."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def tell(checks: Sequence[Check], as_json: bool) -> int:
     """Print checks and whether to go; return the exit status, 2 where something is missing."""
     bad = sum(check.is_bad for check in checks)
     if as_json:
-        print(json.dumps({"go": not bad, "checks": [check.to_dict() for check in checks]}, indent=1))
+        print(
+            json.dumps({"go": not bad, "checks": [check.to_dict() for check in checks]}, indent=1)
+        )
         return USER_ERROR if bad else 0
     for check in checks:
         print(check.line())

@@ -2,6 +2,7 @@
 
 usage: kinescale train [key=value ...]      compose a run, freeze it, train it
        kinescale train --run FOLDER         start or resume a frozen run
+       kinescale train check=true ...       look whether it would go, and train nothing; --json
 
 examples:
   kinescale train experiment=cpu_smoke data.root=datasets/demo/video
@@ -18,6 +19,8 @@ bounds and meaning. What is trained stands in the run, as kind, and an experimen
   kind=perceptual  the encoder that such a network is judged by
   kind=captioner   a network that describes clips
 A run is a folder (run_root/name-hash); the same command resumes it, a finished run is not repeated.
+check=true looks at data, splits, tokens, disk and keys, and trains one step in a folder that it
+removes: a line each, then go (status 0) or no go (2). Every start does what of it costs nothing.
 """
 
 import logging
@@ -25,6 +28,8 @@ import os
 import warnings
 from pathlib import Path
 
+from data.checks import tell
+from data.dataset.remote import FetchError
 from data.secrets import masked
 from data.shell import command
 from trainer.config import RunKind
@@ -32,11 +37,14 @@ from trainer.kinds import (
     KINDS,
     AnyRun,
     compose_any,
+    folder_of,
     freeze_any,
     load_any,
     processes_of,
     start_command,
 )
+from trainer.preflight import look, refuse_unready, try_step
+from trainer.run.attempt import Busy, mark_refused
 from trainer.run.start import STOPPED, StopFlag
 
 log = logging.getLogger("trainer")
@@ -55,10 +63,10 @@ def _groups() -> str:
 @command(__doc__, also=_groups, kept="what was saved is kept; the same command goes on")
 def main(argv: list[str]) -> int:
     """Parse the command line and train; return the exit status."""
+    if "check=true" in argv:
+        return _check([word for word in argv if word not in ("check=true", "--json")], argv)
     if argv[0] == "--run":
-        if len(argv) != 2:
-            raise ValueError(f"--run {argv[1:]}: takes one run folder. See --help.")
-        return train_folder(Path(argv[1]))
+        return _train_frozen(_folder(argv))
     if argv[0] == "--keys":
         print(_keys(argv[1:]), end="")
         return 0
@@ -69,6 +77,33 @@ def main(argv: list[str]) -> int:
         print(masked(text, os.environ))
         return 0
     return _launch(compose_any(argv))
+
+
+def _folder(argv: list[str]) -> Path:
+    if len(argv) != 2:
+        raise ValueError(f"--run {argv[1:]}: takes one run folder. See --help.")
+    return Path(argv[1])
+
+
+def _train_frozen(folder: Path) -> int:
+    """Train a frozen run; say in its folder where no other attempt could do better."""
+    try:
+        return train_folder(folder)
+    except (Busy, FetchError):  # what another attempt, or the network, may be over by then
+        raise
+    except ValueError as error:
+        if folder.is_dir():
+            mark_refused(folder, masked(str(error), os.environ))
+        raise
+
+
+def _check(words: list[str], argv: list[str]) -> int:
+    """Look whether a run would go, and say so."""
+    run = load_any(_folder(words)) if words[:1] == ["--run"] else compose_any(words)
+    checks = look(run)
+    if not any(check.is_bad for check in checks):
+        checks.append(try_step(run))
+    return tell(checks, "--json" in argv)
 
 
 def _keys(words: list[str]) -> str:
@@ -84,6 +119,8 @@ def _keys(words: list[str]) -> str:
 
 def _launch(run: AnyRun) -> int:
     """Freeze a composed run and train it here, or in as many processes as it asks for."""
+    if not (folder_of(run) / "result.json").exists():
+        refuse_unready(run)  # before anything is written
     folder = freeze_any(run)
     print(f"run folder: {folder}", flush=True)
     if processes_of(run) == 1 or "WORLD_SIZE" in os.environ:
@@ -99,6 +136,7 @@ def train_folder(folder: Path) -> int:
     if (folder / "result.json").exists():
         print(f"{folder}: is finished (result.json exists).")
         return 0
+    refuse_unready(run)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     # torch 2.13 renamed collectives that deepspeed 0.19 still calls by their old names.
     warnings.filterwarnings("ignore", message=r".*is deprecated. Please use.*")

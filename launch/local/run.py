@@ -29,7 +29,8 @@ from launch.local.process import (
     tail_text,
 )
 from launch.local.progress import Progress, ProgressPrinter
-from launch.run_folder.records import CANCELLED_FILE, append_launch, this_host
+from launch.run_folder.records import CANCELLED_FILE, append_launch, read_json, this_host
+from trainer.run.attempt import REFUSED_FILE
 
 __all__ = [
     "Job",
@@ -238,6 +239,7 @@ class _Launcher:
         try:
             if entry.attempts == 1:  # asked for again, a run is no longer cancelled
                 (entry.job.run_dir / CANCELLED_FILE).unlink(missing_ok=True)
+            (entry.job.run_dir / REFUSED_FILE).unlink(missing_ok=True)
             entry.child = Child(
                 entry.job, self.env, self.threads, entry.attempts, self.grace_seconds
             )
@@ -282,8 +284,10 @@ class _Launcher:
             return Status.done
         if self.stops or (entry.job.run_dir / CANCELLED_FILE).exists():
             return Status.interrupted
-        # What a user has to mend, such as a value of the config, is the same the next time.
-        return Status.failed if code == USER_ERROR or entry.attempts > self.retries else None
+        # What a user has to mend, such as a value of the config, is the same the next time; of
+        # several processes torchrun makes another status.
+        refused = code == USER_ERROR or (entry.job.run_dir / REFUSED_FILE).exists()
+        return Status.failed if refused or entry.attempts > self.retries else None
 
     def _record(self, entry: _Entry, event: str, **fields: Any) -> None:
         """Write to launches.jsonl, for status and cancel; a full disk must not end the others."""
@@ -355,6 +359,8 @@ def _is_settled(entry: _Entry) -> bool:
 
 
 def _explain(job: Job, code: int) -> str:
+    if reason := read_json(job.run_dir / REFUSED_FILE).get("reason"):
+        return str(reason)
     if code == 0:
         return f"exited 0 without {job.done_marker.name}"
     return f"exited {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"

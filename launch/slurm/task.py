@@ -183,6 +183,7 @@ class Supervisor:
         """Say how the attempt ended, by what it left behind."""
         stalled = read_json(self.run_dir / "stalled.json")
         fresh = is_fresh(self.run_dir / "stalled.json", begun)
+        refused = self.run_dir / "refused.json"
         return Ending.of(
             Signs(
                 code=code,
@@ -192,6 +193,7 @@ class Supervisor:
                 saved=is_fresh(self.run_dir / "stopped.json", begun),
                 stalled=str(stalled.get("summary", "")) if fresh else "",
                 blamed=blamed_nodes(stalled) if fresh else [],
+                refused=str(read_json(refused).get("reason", "")) * is_fresh(refused, begun),
                 state=look.state,
                 # Not an earlier preemption of this job; clocks of node and controller may differ.
                 preempted=look.preempted > begun - _CLOCK_SECONDS,

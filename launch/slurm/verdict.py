@@ -19,7 +19,8 @@ class Signs:
 
     code: srun's exit status. done, cancelled: the run folder's markers. told_to_stop: SLURM
     announced the time limit. saved: the trainer left ``stopped.json``. stalled: its watchdog's
-    summary. blamed: hosts it names. state, preempted: what the controller says of the job.
+    summary. blamed: hosts it names. refused: what a person must mend, by
+    ``refused.json``. state, preempted: what the controller says of the job.
     """
 
     code: int
@@ -29,13 +30,14 @@ class Signs:
     saved: bool = False
     stalled: str = ""
     blamed: Sequence[str] = ()
+    refused: str = ""
     state: str = ""
     preempted: bool = False
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended: done, stopped, cancelled, stalled or failed.
+    """How an attempt ended: done, stopped, cancelled, stalled, refused or failed.
 
     status: the job's exit status if nothing follows.
     """
@@ -64,6 +66,8 @@ class Ending:
             return cls("stopped", "told to stop before the time limit", status)
         if signs.saved:
             return cls("stopped", "a signal", status)
+        if signs.refused:
+            return cls("refused", signs.refused, status)
         if signs.code == 0:
             return cls("failed", "exited 0 without its result", 1)
         if signs.code == USER_ERROR:
@@ -81,6 +85,8 @@ def judge(ending: Ending, failures: int, retries: int, chain: bool) -> str:
     if ending.reason == WRONG:
         return GIVE_UP  # it would end so again
     preempted = ending.reason == "preempted"
+    if ending.outcome == "refused":
+        return GIVE_UP  # the next attempt would say the same
     if failures > retries and not preempted:
         return GIVE_UP
     if ending.outcome == "failed":

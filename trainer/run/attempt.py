@@ -1,7 +1,8 @@
 """What an attempt at a run tells its launcher, and hears from it; torch-free.
 
-``stopped.json`` marks an attempt that was asked to stop and left in good order: exit statuses do
-not survive srun and torchrun. ``timeline/attempt-000002.json`` says how the main rank spent its
+``stopped.json`` marks an attempt that was asked to stop and left in good order, ``refused.json``
+one that ends as often as it is started until a person mends something: exit statuses do not survive
+srun and torchrun. ``timeline/attempt-000002.json`` says how the main rank spent its
 time.
 """
 
@@ -9,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from data.files import write_json
 from data.reading import number_of, read_object
 
 STOPPED_FILE = "stopped.json"
+REFUSED_FILE = "refused.json"
 _FOLDER = "timeline"
 _NUMBERS = ("attempt", "started", "moved", "written", "first_step", "step", "phase_seconds")
 _MOST = 1e15
@@ -31,14 +34,25 @@ def ended_attempts() -> int:
     return int(text) if text.isdigit() else 0
 
 
+class Busy(ValueError):
+    """Another attempt lives: the same start may go through later."""
+
+
 def mark_stopped(folder: Path, attempt: int, step: int) -> None:
     """Say that an attempt stopped as asked; the run goes on from ``step`` when started again."""
     write_json(folder / STOPPED_FILE, {"attempt": attempt, "step": step})
 
 
+def mark_refused(folder: Path, reason: str) -> None:
+    """Say that the run cannot go until what ``reason`` says is mended; never raises."""
+    with suppress(OSError):  # the reason is on stderr, too
+        write_json(folder / REFUSED_FILE, {"reason": reason}, synced=False)
+
+
 def clear_stopped(folder: Path) -> None:
-    """Remove the mark of an earlier attempt."""
-    (folder / STOPPED_FILE).unlink(missing_ok=True)
+    """Remove the marks of an earlier attempt."""
+    for name in (STOPPED_FILE, REFUSED_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 class Timeline:

@@ -25,6 +25,7 @@ from typing import Self
 
 from data.files import write_text
 from data.reading import number_of, parse_object, read_tail
+from trainer.run.attempt import Busy
 
 log = logging.getLogger(__name__)
 
@@ -285,8 +286,8 @@ def _refusal(folder: Path, owner: Lease, seconds: float) -> ValueError:
     )
 
 
-def _refused(folder: Path, who: str) -> ValueError:
-    return ValueError(
+def _refused(folder: Path, who: str) -> Busy:
+    return Busy(
         f"run={folder}: is being trained by {who}. Wait for it, stop it, or choose another name."
     )
 

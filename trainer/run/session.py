@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from data.files import write_json
 from trainer.config import CheckpointConfig
-from trainer.run.attempt import clear_stopped, ended_attempts, mark_stopped
+from trainer.run.attempt import Busy, clear_stopped, ended_attempts, mark_stopped
 from trainer.run.environment import environment
 from trainer.run.lease import Fence
 
@@ -54,7 +54,7 @@ class Session:
             except ValueError as error:
                 refusal = error
         if peers.any(refusal is not None):  # peers of a refused process would wait for ever
-            raise refusal or ValueError(f"run={folder}: is being trained by another process.")
+            raise refusal or Busy(f"run={folder}: is being trained by another process.")
         (attempt,) = peers.sum(0.0 if fence is None else float(fence.attempt))
         session = cls(folder, int(attempt), fence)
         if fence is not None:

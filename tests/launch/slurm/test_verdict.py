@@ -33,6 +33,7 @@ from ..plans import OLD, make_cluster, make_job
         (Signs(137, state="RUNNING"), "failed"),
         (Signs(137, state=""), "failed"),  # a controller that is away says nothing about the job
         (Signs(76, stalled="rank 1 hangs", blamed=["n2"], state="RUNNING"), "stalled"),
+        (Signs(1, refused="optim.lr=-1: must be above 0", state="RUNNING"), "refused"),
         (Signs(143, saved=True, state="COMPLETING"), "cancelled"),
         (Signs(75, saved=True, cancelled=True, state="RUNNING"), "cancelled"),
     ],
@@ -48,6 +49,7 @@ def test_what_follows_depends_on_the_ending_and_the_budget():
     assert judge(failed, 4, retries=3, chain=False) == "give up"
     assert judge(Ending.of(Signs(2, state="RUNNING")), 1, retries=3, chain=False) == "give up"
     assert judge(Ending.of(Signs(3, state="RUNNING")), 1, retries=3, chain=False) == "restart"
+    assert judge(Ending("refused"), 1, retries=3, chain=False) == "give up"
     assert judge(Ending("stalled"), 1, retries=3, chain=False) == "requeue"
     assert judge(stopped, 0, retries=3, chain=False) == "requeue"
     assert judge(stopped, 0, retries=3, chain=True) == "nothing"
