@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.files import write_json
 from data.checks import Check, Verdict, judge
+from data.files import write_json
 from launch.config import ClusterConfig
 from launch.local.process import LOG_FILE, Job, tail_text
 from launch.run_folder.records import CANCELLED_FILE, read_json

@@ -34,7 +34,9 @@ class PlanConfig:
         Doc("Clips are encoded and captions embedded while training, and not read as latents."),
     ] = False
     disk_bytes: Annotated[
-        float, Ge(0), Doc("What the runs may use; 0 takes what is free under run_root.")
+        float,
+        Ge(0),
+        Doc("What the runs may use; 0 takes what is free under run_root, where it is."),
     ] = 0.0
     disk_bytes_per_second: Annotated[float, Gt(0), Doc("What all ranks together write.")] = 5e9
     max_days: Annotated[float, Gt(0), Doc("Longest a run may take before the plan warns.")] = 60.0

@@ -26,7 +26,10 @@ GIB = 2.0**30
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will need. nodes: whole ones are paid. wall_seconds: with what does not train."""
+    """What a run will need. nodes: whole ones are paid. wall_seconds: with what does not train.
+
+    notes: what is assumed, or not known here.
+    """
 
     name: str
     machine: MachineConfig
@@ -38,6 +41,7 @@ class Estimate:
     nodes: int
     wall_seconds: float
     warnings: list[str]
+    notes: list[str]
 
     @property
     def paid_devices(self) -> int:
@@ -91,6 +95,7 @@ class Estimate:
             "disk_bytes": vars(self.disk)
             | {"peak": self.disk.peak, "final": self.disk.final, "written": self.disk.written},
             "warnings": self.warnings,
+            "notes": self.notes,
         }
 
 
@@ -115,10 +120,21 @@ def estimate(run: RunConfig, machine: MachineConfig, plan: PlanConfig) -> Estima
     nodes = ceil(parallel.layout.world / machine.devices_per_node)
     disk = run_disk(run, workload.steps, wall)
     found = Estimate(
-        run_name(run), machine, run, workload, memory, time, disk, nodes, wall, warnings=[]
+        run_name(run),
+        machine,
+        run,
+        workload,
+        memory,
+        time,
+        disk,
+        nodes,
+        wall,
+        warnings=[],
+        notes=[],
     )
     found.warnings.extend([*_memory_warnings(found), *_speed_warnings(found, micros)])
     found.warnings.extend(_run_warnings(found, plan))
+    found.notes.extend(_notes(found, plan))
     return found
 
 
@@ -207,8 +223,8 @@ def _run_warnings(found: Estimate, plan: PlanConfig) -> Iterator[str]:
             f"data: {found.workload.epochs:.1f} passes; beyond {FREE_EPOCHS} repeated data is "
             "worth less than new (Muennighoff et al. 2023)."
         )
-    free = plan.disk_bytes or _free_bytes(Path(run.run_root))
-    if found.disk.peak > free:
+    free = _free_bytes(run, plan)
+    if free is not None and found.disk.peak > free:
         yield (
             f"disk: {found.disk.peak / GIB:.1f} GiB of checkpoints while one is written, and "
             f"{free / GIB:.1f} GiB free. Lower checkpoint.keep={run.checkpoint.keep}."
@@ -220,13 +236,25 @@ def _run_warnings(found: Estimate, plan: PlanConfig) -> Iterator[str]:
             f"plan.disk_bytes_per_second={plan.disk_bytes_per_second:g}, and one is due every "
             f"{interval:g} s. Raise checkpoint.seconds."
         )
+
+
+def _notes(found: Estimate, plan: PlanConfig) -> Iterator[str]:
+    run = found.run
     if not found.workload.measured:
         yield (
             f"data: {run.data.root} has no index here; clips of {found.workload.clips.mean:.0f} "
             "tokens are assumed (plan.clip_tokens, plan.caption_tokens, plan.fill)."
         )
+    if _free_bytes(run, plan) is None:
+        yield (
+            f"disk: there is no folder {run.run_root} here, so that nobody knows what is free "
+            "where the run will save (plan.disk_bytes)."
+        )
 
 
-def _free_bytes(folder: Path) -> float:
-    existing = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
-    return float(disk_usage(existing).free)
+def _free_bytes(run: RunConfig, plan: PlanConfig) -> float | None:
+    """Return what is free where runs lie, None where that is another machine's matter."""
+    if plan.disk_bytes:
+        return plan.disk_bytes
+    folder = Path(run.run_root)
+    return float(disk_usage(folder).free) if folder.is_dir() else None

@@ -40,6 +40,8 @@ def show_estimate(found: Estimate) -> None:
     console.print(_sum_table(found))
     for warning in found.warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}")
+    for note in found.notes:
+        console.print(f"note {escape(note)}")
 
 
 def show_small(found: SmallPlan) -> None:

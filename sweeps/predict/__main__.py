@@ -3,7 +3,7 @@
 usage: kinescale predict study=FOLDER_OR_NAME gpus=N days=D [key=value ...] [--json]
 
 examples:
-  kinescale predict study=docs/studies/demo gpus=2 days=1 machine=cpu2 mfu=.6
+  kinescale predict study=docs/studies/cpu_isoflop gpus=2 days=.1 machine=cpu2
   kinescale predict study=runs/isoflop gpus=512 days=14 machine=h100 mfu=.4
   kinescale predict study=demo gpus=8 days=1 model.head_dim=128 --json
 
@@ -13,11 +13,12 @@ examples:
   mfu=.4          share of the machine's peak that trains; flops=C gives the budget itself
   precision=      bf16 or fp32 (default: the machine's faster one)
   form=, level=, resamples=, seed=   of the fit, as for fit (default: the study's own)
+  far=true        answer also where the budget is beyond 100 times what was tested
   out=FILE.json   the answer for a tool (--json prints it)
   other keys      settings of the run that is planned, as for train (data.root=...)
 
 The law is fitted to the study's runs.csv; N*, D* and the loss come with intervals and with how far
-the budget lies beyond the runs, in words where that is too far. The shape is the ladder's closest
+the budget lies beyond the runs; one that is too far is refused. The shape is the ladder's closest
 that can be built, the recipe the study's, the layout kinescale plan's best.
 """
 

@@ -73,9 +73,22 @@ def reach_of(law: Law, flops: float) -> tuple[float, float | None, str]:
     else:
         how = (
             "TOO FAR: nothing says that the law holds there. What follows is arithmetic with its "
-            "formula, no forecast; run a study that ends within 10x of the budget"
+            "formula, no forecast"
         )
     return factor, tested, f"{said}; {how}."
+
+
+def refuse_too_far(source: Source, law: Law, budget: Budget) -> None:
+    """Raise ValueError for a budget that lies further out than any law was tried."""
+    factor, tested, _ = reach_of(law, budget.flops)
+    if factor > FAR * (tested or 1.0):
+        reach = f"tested to {tested:.3g}x" if tested else "not tested beyond them"
+        raise ValueError(
+            f"gpus={budget.gpus} days={budget.days:g}: are {budget.flops:.3g} FLOPs, {factor:.2g} "
+            f"times the largest run of study={source.name}, whose law is {reach}: nothing says "
+            "that it holds there. Run a study that ends within 10x of the budget; far=true "
+            "shows the arithmetic all the same."
+        )
 
 
 def answer(

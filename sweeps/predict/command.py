@@ -15,7 +15,7 @@ from sweeps.fit.law import fit_law, runs_of
 from sweeps.fit.options import DEFAULTS, FitOptions
 from sweeps.fit.result import Law
 from sweeps.fit.rows.table import read_table
-from sweeps.predict.answer import DEFAULT_MFU, Answer, Budget, answer
+from sweeps.predict.answer import DEFAULT_MFU, Answer, Budget, answer, refuse_too_far
 from sweeps.predict.source import Source, find_source
 
 READERS: dict[str, Callable[[str], Any]] = {
@@ -33,12 +33,15 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         ValueError: an option, the study or its table is wrong.
     """
-    given, overrides = _parse([a for a in argv if a != "--json"])
+    far = "far=true" in argv
+    given, overrides = _parse([a for a in argv if a not in ("--json", "far=true")])
     out = given.pop("out", None)
     machine = _machine(given)
     budget = _budget(given, machine)
     source = find_source(given.pop("study"))
     law, said = fit_asked(source, given, budget)
+    if not far:
+        refuse_too_far(source, law, budget)
     found = answer(source, law, budget, machine, overrides)
     found = replace(found, notes=[said] * bool(said) + found.notes)
     values = plain(found.to_dict())

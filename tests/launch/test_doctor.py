@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from launch import doctor
 from data.checks import Verdict
+from launch import doctor
 from launch.checks import check_folder, check_here
 from launch.node_checks import judge_nodes
 

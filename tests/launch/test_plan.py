@@ -41,7 +41,7 @@ def test_a_plan_of_a_tiny_run_fits_two_cores(capsys):
     seconds = found["step_seconds"]
     assert seconds["total"] == pytest.approx(sum(seconds.values()) - seconds["total"])
     assert found["days"] == pytest.approx(100 * seconds["total"] / 0.98 / 86400)
-    assert any("no index" in warning for warning in found["warnings"])
+    assert any("no index" in note for note in found["notes"])
 
 
 def test_what_does_not_fit_is_an_error_status_with_the_remedy(capsys):

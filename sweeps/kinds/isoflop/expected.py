@@ -97,7 +97,10 @@ def _expected(plan: StudyPlan, spec: Spec, rung: Rung, params: float) -> Expecte
     """Return the run of a point that was asked for with `params` parameters."""
     tokens = plan.tokens_for(rung, spec.budget)
     recipe = plan.recipe(rung, spec.budget)
-    doubts = rounding_warnings(recipe, tokens, rung, params)
+    # The fit takes the parameters that a run has: a size is lost only where it meets the next one.
+    nearer = plan.study.grid.spacing**0.5
+    met = not 1 / nearer < rung.params / params < nearer
+    doubts = rounding_warnings(recipe, tokens, rung, params if met else None)
     return Expected(spec, partial(plan.compose, spec), doubts)
 
 

@@ -128,6 +128,16 @@ def test_a_prediction_takes_the_fit_of_its_study_and_says_so(tmp_path, capsys):
     assert (found["law"]["form"], found["law"]["level"]) == ("kaplan", 0.7)
 
 
+def test_a_budget_that_is_too_far_is_refused_unless_asked_for(capsys):
+    words = [f"study={DEMO}", "gpus=512", "days=14", "resamples=20"]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: gpus=512 days=14: are 2.45e+23 FLOPs, 1.2e+11 times the ")
+    assert main([*words, "far=true"]) == 0
+    assert "TOO FAR" in capsys.readouterr().out
+
+
 def test_the_command_writes_json(tmp_path, capsys):
     out = tmp_path / "answer.json"
     words = ["gpus=1", "days=.1", "machine=cpu2", "flops=1e12", "resamples=20", "price=3"]
