@@ -6,8 +6,11 @@ usage: kinescale demo [key=value ...]     (make demo)
 2. encode   kinescale encode data.root=datasets/demo/video out=datasets/demo/latents
 3. study    kinescale run study=demo
 
-Safe to interrupt: every part continues where it was. Further key=value go to the study.
+Safe to interrupt: every part continues where it was, and the end says what all starts took. Further
+key=value go to the study.
 """
+
+from pathlib import Path
 
 from data.shell import command
 from launch.local.parts import Part, run_parts
@@ -27,10 +30,16 @@ def steps(overrides: list[str]) -> list[Part]:
     ]
 
 
+def ledger_of(overrides: list[str]) -> Path:
+    """Return the file, beside the study's folder, that counts the time of all starts."""
+    given = dict(word.split("=", 1) for word in overrides if "=" in word)
+    return Path(given.get("root", "runs")) / f"{given.get('name', 'demo')}-starts.json"
+
+
 @command(__doc__, needs_words=False, kept="finished parts are kept; the same command continues")
 def main(argv: list[str]) -> int:
     """Run the parts one after the other; stop at the first that fails."""
-    return run_parts(steps(argv))
+    return run_parts(steps(argv), ledger_of(argv))
 
 
 if __name__ == "__main__":

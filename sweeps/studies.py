@@ -10,6 +10,8 @@ time; the same command continues. smoke=true does all of it with a few clips, in
 Further key=value go to the study (sweeps/kinds/arms/config.py). Page: runs/NAME/report/index.html
 """
 
+from pathlib import Path
+
 from data.shell import command
 from launch.local.parts import Part, run_parts
 
@@ -63,7 +65,8 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"NAME: must be given. Use {' or '.join(STUDIES)}.")
     smoke = "smoke=true" in argv
     overrides = [word for word in argv if "=" in word and not word.startswith("smoke=")]
-    return run_parts([part for name in names for part in steps(name, smoke, overrides)])
+    parts = [part for name in names for part in steps(name, smoke, overrides)]
+    return run_parts(parts, Path("runs") / f"{'-'.join(names)}{'-smoke' * smoke}-starts.json")
 
 
 if __name__ == "__main__":
