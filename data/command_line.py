@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.bounds import check_bounds
-from data.keys import key_lines, sections
+from data.keys import guess, key_lines, sections
 
 Schema = TypeVar("Schema")
 
@@ -31,8 +31,8 @@ def parse(schema: type[Schema], arguments: list[str]) -> Schema:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or "?"
         given = next((a for a in arguments if a.split("=")[0] == key), f"{key}=?")
-        rule = str(error).split("\n")[0]
-        raise ValueError(f"{given}: {rule}. Allowed keys: {allowed}.") from error
+        rule, near = str(error).split("\n")[0], guess(str(key), allowed.split(", "))
+        raise ValueError(f"{given}: {rule}. {near}Allowed keys: {allowed}.") from error
     check_bounds(config)
     return config
 

@@ -1,9 +1,11 @@
 """Tables of a schema's keys for help texts and the reference page: what its fields declare."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from textwrap import fill
+from typing import Any
 
 from data.bounds import Field, Kind, fields_of, shown, words
 
@@ -90,3 +92,15 @@ def _entry(path: str, field: Field) -> str:
 
 def _is_schema(kind: Kind) -> bool:
     return hasattr(kind.type, "__dataclass_fields__")
+
+
+def guess(word: str, known: Iterable[Any]) -> str:
+    """Return ``Did you mean X? `` where a wrong word is like a known one, else nothing."""
+    near = difflib.get_close_matches(word, list(map(str, known)), n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}? " if near else ""
+
+
+def meant(word: str, known: Iterable[Any]) -> str:
+    """Return which of the known words a wrong one may stand for, and all that are allowed."""
+    names = sorted(map(str, known))
+    return f"{guess(word, names)}Allowed: {', '.join(names)}."

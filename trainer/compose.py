@@ -22,7 +22,8 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from data.bounds import check_bounds
 from data.files import write_text
-from data.secrets import refuse_secrets, texts_in
+from data.keys import meant
+from data.secrets import masked, refuse_secrets, texts_in
 
 CONFIG_FILE = "config.yaml"
 _NAMELESS = "run"  # stands for the name of a schema that has none
@@ -40,9 +41,53 @@ def schema_of(schema: type) -> DictConfig:
 
 
 def compose_values(folder: Path, name: str, overrides: list[str]) -> DictConfig:
-    """Compose ``folder/NAME.yaml`` and Hydra overrides; raise Hydra's and OmegaConf's errors."""
+    """Compose ``folder/NAME.yaml`` and Hydra overrides; raise Hydra's and OmegaConf's errors.
+
+    Raises ValueError for what only Hydra's own command line knows.
+    """
+    refuse_flags(overrides)
     with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
         return compose(config_name=name, overrides=[*quoted(overrides), *_WITHOUT_OWN])
+
+
+def split_cfg(words: Sequence[str]) -> tuple[bool, list[str]]:
+    """Return whether words ask for the config alone, as Hydra's ``--cfg job``, and the others.
+
+    ``job`` may be left out. Raises ValueError for Hydra's own config, which there is not.
+    """
+    flag = next((word for word in words if word in ("--cfg", "-c")), "")
+    if not flag:
+        return False, list(words)
+    place = words.index(flag)
+    which = words[place + 1] if len(words) > place + 1 else ""
+    if which in ("hydra", "all"):
+        raise ValueError(f"{flag} {which}: Hydra's own config is not used. Use --cfg job.")
+    return True, [*words[:place], *words[place + 1 + (which == "job") :]]
+
+
+def shown(config: Any) -> str:
+    """Return a composed schema as YAML, keys masked."""
+    return masked(OmegaConf.to_yaml(OmegaConf.structured(config)), os.environ)
+
+
+def refuse_flags(words: Iterable[str]) -> None:
+    """Raise ValueError for flags and keys of Hydra's own command line, with what does it here."""
+    for word in words:
+        if word in ("--multirun", "-m"):
+            raise ValueError(
+                f"{word}: one command is one run. Many runs are a study (kinescale run --help), or "
+                "a loop of your shell."
+            )
+        if word.startswith("-"):
+            raise ValueError(
+                f"{word}: is no flag here. --help teaches the command, kinescale keys lists all "
+                "keys, kinescale train --cfg job prints a composed run."
+            )
+        if word.lstrip("+~").startswith("hydra.") and not word.startswith("hydra.searchpath="):
+            raise ValueError(
+                f"{word}: Hydra's own keys do nothing here. Leave it out; run_root and name say "
+                "where a run lies."
+            )
 
 
 def compose_as(schema: type[T], name: str, overrides: list[str]) -> T:
@@ -258,8 +303,8 @@ def explain(error: BaseException, schema: DictConfig) -> str:
     while cause is not None:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, choice = str(cause.missing_cfg_file).partition("/")
-            choices = ", ".join(cause.options or [])
-            return f"{group}={choice}: unknown choice. Allowed: {choices}."
+            options = cause.options or []
+            return f"{group}={choice}: unknown choice. {meant(choice, options)}"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return _explain_key(cause, schema)
         cause = cause.__cause__ or cause.__context__
@@ -268,12 +313,17 @@ def explain(error: BaseException, schema: DictConfig) -> str:
             f"{error.override}: cannot be read. Write key=value; items that hold an equals sign "
             'need quotes, as in \'base=["experiment=cpu_demo","seed=1"]\'.'
         )
+    if several := re.match(r"Ambiguous value for argument '(.*)'", str(error)):
+        return (
+            f"{several[1]}: is several values. A list is key=[a,b]; several runs are a study "
+            "(kinescale run --help), or a command each."
+        )
     lines = [line.strip() for line in str(error).splitlines() if line and "http" not in line]
     return f"{': '.join(lines)}. Write key=value or group=choice, see --help."
 
 
 def _unknown_key(key: str, level: Iterable[Any]) -> str:
-    return f"{key}: unknown key. Allowed: {', '.join(sorted(map(str, level)))}."
+    return f"{key}: unknown key. {meant(key.rpartition('.')[2], level)}"
 
 
 def _explain_key(error: OmegaConfBaseException, schema: DictConfig) -> str:

@@ -12,7 +12,7 @@ examples:
   kinescale train experiment=vae_tiny data.root=datasets/demo/video
 
 The command line is Hydra's: group=choice selects a file under trainer/conf, key=value sets a value.
---cfg prints the composed run and stops; --keys KIND prints every key of a kind of run, with its
+--cfg job prints the composed run and stops; --keys KIND prints every key of a kind of run, with its
 bounds and meaning. What is trained stands in the run, as kind, and an experiment's file says it:
   kind=diffusion   the diffusion transformer, unless another is said
   kind=codec       a video compression network
@@ -32,6 +32,7 @@ from data.checks import tell
 from data.dataset.remote import FetchError
 from data.secrets import masked
 from data.shell import command
+from trainer.compose import shown, split_cfg
 from trainer.config import RunKind
 from trainer.kinds import (
     KINDS,
@@ -70,13 +71,11 @@ def main(argv: list[str]) -> int:
     if argv[0] == "--keys":
         print(_keys(argv[1:]), end="")
         return 0
-    if argv[0] == "--cfg":
-        from omegaconf import OmegaConf
-
-        text = OmegaConf.to_yaml(OmegaConf.structured(compose_any(argv[1:])))
-        print(masked(text, os.environ))
+    only_shown, words = split_cfg(argv)
+    if only_shown:
+        print(shown(compose_any(words)))
         return 0
-    return _launch(compose_any(argv))
+    return _launch(compose_any(words))
 
 
 def _folder(argv: list[str]) -> Path:

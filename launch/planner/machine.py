@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
+from data.keys import meant
 from models.architecture import specification_of
 from models.config import ModelConfig
 from models.count import count_flops
@@ -190,8 +191,7 @@ def load_machine(name: str, overrides: Sequence[str] = ()) -> MachineConfig:
     Raises ValueError with the remedy.
     """
     if name not in machine_names():
-        allowed = ", ".join(machine_names())
-        raise ValueError(f"machine={name}: unknown choice. Allowed: {allowed}.")
+        raise ValueError(f"machine={name}: unknown choice. {meant(name, machine_names())}")
     schema = OmegaConf.structured(MachineConfig)
     try:
         values = OmegaConf.load(MACHINE_DIR / f"{name}.yaml")

@@ -1,11 +1,13 @@
 """Names that come from a command line and become folders; compositions that share nothing."""
 
 import pytest
+import yaml
 
 from sweeps.kinds.compose import compose_any
 from trainer.captioner.config import compose_captioner
 from trainer.compose import check_name
 from trainer.config import compose_run
+from trainer.train import main
 from trainer.vae.config import compose_vae
 
 HOSTILE = [
@@ -42,3 +44,31 @@ def test_what_is_composed_next_does_not_see_changes_of_what_was_composed() -> No
     study = compose_any(["study=smoke"])
     study.base.append("optim.lr=1")
     assert compose_any(["study=smoke"]).base == study.base[:-1]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("--multirun", "--multirun: one command is one run. Many runs are a study"),
+        ("-m", "-m: one command is one run."),
+        ("--info", "--info: is no flag here. --help teaches"),
+        ("hydra.run.dir=x", "hydra.run.dir=x: Hydra's own keys do nothing here."),
+        ("seed=0,1", "seed=0,1: is several values. A list is key=[a,b]"),
+        ("modle=w64d2", "modle: unknown key. Did you mean model? Allowed: branch"),
+        ("model=w64d22", "model=w64d22: unknown choice. Did you mean w64d2? Allowed: w128d5"),
+        ("optim.lrr=1", "optim.lrr: unknown key. Did you mean lr? Allowed: beta1"),
+    ],
+)
+def test_what_users_of_hydra_try_is_answered_in_a_line(word: str, said: str) -> None:
+    with pytest.raises(ValueError) as found:
+        compose_run(["experiment=cpu_smoke", word])
+    assert str(found.value).startswith(said)
+    assert "\n" not in str(found.value)
+
+
+def test_cfg_job_prints_the_composed_run_wherever_it_stands(capsys) -> None:
+    for words in (["--cfg", "job", "seed=7"], ["seed=7", "-c", "job"], ["--cfg", "seed=7"]):
+        assert main(["experiment=cpu_smoke", *words]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["seed"] == 7
+    assert main(["--cfg", "hydra", "seed=7"]) == 2
+    assert "Hydra's own config is not used. Use --cfg job." in capsys.readouterr().err

@@ -42,12 +42,12 @@ def test_every_yaml_of_the_run_itself_is_known() -> None:
 
 
 ERRORS = {
-    "bad=1": r"^bad: unknown key\. Allowed: branch, checkpoint, codec, .*validation\.$",
-    "+bad=1": r"^bad: unknown key\. Allowed: branch, checkpoint, codec",
-    "horizon.flop=1": r"^horizon.flop: unknown key\. Allowed: flops, steps, tokens\.$",
-    "+horizon.flop=1": r"^horizon.flop: unknown key\. Allowed: flops, steps, tokens\.$",
-    "model=huge": r"^model=huge: unknown choice\. Allowed: w128d5, .*w96d4\.$",
-    "experiment=none": r"^experiment=none: unknown choice\. Allowed: .*cpu_smoke",
+    "bad=1": r"^bad: unknown key\. .*Allowed: branch, checkpoint, codec, .*validation\.$",
+    "+bad=1": r"^bad: unknown key\. .*Allowed: branch, checkpoint, codec",
+    "horizon.flop=1": r"^horizon.flop: unknown key\. .*Allowed: flops, steps, tokens\.$",
+    "+horizon.flop=1": r"^horizon.flop: unknown key\. .*Allowed: flops, steps, tokens\.$",
+    "model=huge": r"^model=huge: unknown choice\. .*Allowed: w128d5, .*w96d4\.$",
+    "experiment=none": r"^experiment=none: unknown choice\. .*Allowed: .*cpu_smoke",
     "optim=adam": r"^optim: holds keys, not a value\. Allowed: optim.beta1, .*\.$",
     "optim.lr=fast": r"^optim.lr: Value 'fast' .*could not be converted to Float\.$",
     "parallel.precision=fp8": r"^parallel.precision: Invalid value 'fp8', .*\[fp32, bf16\]\.$",
@@ -174,7 +174,10 @@ def test_a_frozen_run_with_a_foreign_key_is_refused(tmp_path: Path) -> None:
     freeze(compose_run(["horizon.steps=1"]), tmp_path)
     path = tmp_path / "config.yaml"
     path.write_text(path.read_text().replace("  lr:", "  rate:"))
-    with pytest.raises(ValueError, match=r"config.yaml: optim.rate: unknown key\. Allowed: beta1"):
+    with pytest.raises(
+        ValueError,
+        match=r"config.yaml: optim.rate: unknown key\. .*Allowed: beta1",
+    ):
         load_run(tmp_path)
 
 

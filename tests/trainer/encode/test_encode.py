@@ -220,7 +220,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     [
         (["data.root=nowhere"], "out=[]: must be given once. Add out=FOLDER."),
         (["data.root=nowhere", "out=x"], "nowhere"),
-        (["out=x", "data.rot=y"], "data.rot: unknown key. Allowed:"),
+        (["out=x", "data.rot=y"], "data.rot: unknown key. Did you mean root? Allowed:"),
     ],
 )
 def test_bad_input_is_named(

@@ -266,7 +266,10 @@ def test_latents_cannot_train_a_network(latents: Path, tmp_path: Path, group: No
         ("loss.kl=-1", r"loss.kl=-1: must be at least 0"),
         ("loss.lpips=0.1", r"loss.lpips_path=: LPIPS needs a folder of weights"),
         ("vae.channels=99", r"vae.channels=99: must be at most 24"),
-        ("loss.perceptal=1", r"loss.perceptal: unknown key. Allowed: adversarial"),
+        (
+            "loss.perceptal=1",
+            r"loss.perceptal: unknown key. Did you mean perceptual. Allowed: adversarial",
+        ),
         ("parallel.tp=2", r"parallel.tp,cp,pp=2,1,1: .*data-parallel only"),
         ("data.packs_per_step=3", None),
         ("loss.adversarial_start=1", r"loss.adversarial_start=1: must be below 1"),

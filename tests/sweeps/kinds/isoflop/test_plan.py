@@ -200,13 +200,25 @@ def test_a_job_is_frozen_and_marked_done_by_its_result(plan: StudyPlan) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("budgetz=1", r"^budgetz: unknown key\. Allowed: base, budgets, .*twin\.$"),
-        ("+extra=1", r"^extra: unknown key\. Allowed: base, budgets, "),
-        ("grid.size=4", r"^grid\.size: unknown key\. Allowed: heads, max_depth, max_extensions, "),
-        ("+grid.size=4", r"^grid\.size: unknown key\. Allowed: heads, max_depth, max_extensions, "),
+        (
+            "budgetz=1",
+            r"^budgetz: unknown key\. .*Allowed: base, budgets, .*twin\.$",
+        ),
+        ("+extra=1", r"^extra: unknown key\. .*Allowed: base, budgets, "),
+        (
+            "grid.size=4",
+            r"^grid\.size: unknown key\. .*Allowed: heads, max_depth, max_extensions, ",
+        ),
+        (
+            "+grid.size=4",
+            r"^grid\.size: unknown key\. .*Allowed: heads, max_depth, max_extensions, ",
+        ),
         ("grid.sizes=many", r"^grid\.sizes: Value 'many' .* could not be converted to Integer\.$"),
         ("grid=3", r"^grid: holds keys, not a value\. Allowed: grid\.heads, grid\.max_depth, "),
-        ("study=none", r"study=none: unknown choice\. Allowed: arms_smoke, captions, .*smoke\.$"),
+        (
+            "study=none",
+            r"study=none: unknown choice\. .*Allowed: arms_smoke, captions, .*smoke\.$",
+        ),
         ("base=[seed=1]", r"cannot be read\. .* need quotes, as in 'base=\[\""),
         ("budgets=[2e11,1e11]", r"in rising order\. Use for example"),
         ("pilot.flops=0", r"^pilot\.flops=0: must be above 0\. Use 8e\+10\.$"),
