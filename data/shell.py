@@ -35,6 +35,7 @@ USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 NOTHING_KEPT = "nothing was written. Run the same command again."
 _FLAGS = {"-h", "--help"}
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a user can mend, by the system's number of the error.
 _RULES = {
     errno.ENOENT: "does not exist, or cannot be made there. Check the path.",
@@ -46,6 +47,8 @@ _RULES = {
     errno.EISDIR: "is a folder, but must be a file. Name a file.",
     errno.ENOSPC: "the disk is full. Free some space, then run the same command again.",
     errno.EDQUOT: "your share of the disk is full. Free some, then run the same command again.",
+    errno.EFBIG: "no file may become so large there (ulimit -f). Raise the limit, then run the same "
+    "command again.",
     errno.ENAMETOOLONG: "has a name that is too long. Choose a shorter one.",
     errno.ELOOP: "is a link that leads to itself. Choose another path.",
 }
@@ -187,7 +190,7 @@ def explain_system(error: OSError) -> str | None:
         return None
     place = error.filename if error.filename is not None else error.filename2
     if place is None:
-        return rule if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        return rule if error.errno in NO_ROOM else None
     text = os.fsdecode(place) if isinstance(place, str | bytes) else str(place)
     if error.errno == errno.EEXIST and Path(text).is_file():
         rule = "is a file. Choose another path, or move it."

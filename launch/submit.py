@@ -14,8 +14,9 @@ examples:
 Prints one line a run and returns; `kinescale status` shows what becomes of them. Submitting
 twice is harmless: what is finished or in the queue is left alone. A run that was cancelled starts
 again. Where the queue takes no more of your jobs now (MaxSubmitJobs), it waits, and goes on as the
-queue empties. dry=true prints the script (here: the command), starts nothing and leaves nothing
-behind.
+queue empties. check=true looks whether they would go, tries one step of the largest here, and
+submits nothing (kinescale train --help). dry=true prints the script (here: the command), starts
+nothing and leaves nothing behind.
 Keys: docs/config.md; clusters: launch/conf/cluster.
 """
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from launch.slurm.submit import Submitted
 
 
+_OWN = ("dry=true", "check=true")
+
+
 def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
     """Return the jobs of a command line: frozen runs of folders, or one run that it composes.
 
@@ -44,6 +48,7 @@ def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
     from launch.run_folder.reader import Facts
     from launch.run_folder.runs import find_runs, refuse_study
     from trainer.kinds import compose_any, folder_of, freeze_any, processes_of, start_command
+    from trainer.preflight import refuse_unready
 
     refuse_study(words, "run cluster=slurm")
     folders = [word for word in words if "=" not in word]
@@ -53,6 +58,8 @@ def find_jobs(words: Sequence[str], dry: bool = False) -> "list[Job]":
     if folders:
         return [_frozen(run.path) for folder in folders for run in find_runs(Path(folder))]
     run = compose_any(list(words))
+    if not dry and not (folder_of(run) / "result.json").exists():
+        refuse_unready(run)
     folder = folder_of(run) if dry else freeze_any(run)
     goal = _goal(Facts(asdict(run), "", _refuse))
     return [_job(folder, start_command(run, folder), processes_of(run), goal)]
@@ -143,6 +150,19 @@ def _run_here(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
     return 0 if all(outcome.status in ended for outcome in outcomes) else 1
 
 
+def _check(words: list[str], cluster: "ClusterConfig", as_json: bool) -> int:
+    from data.checks import tell
+    from launch.preflight import look_at_runs
+    from launch.run_folder.runs import find_runs, refuse_study
+    from trainer.kinds import compose_any, load_any
+
+    refuse_study(words, "run check=true")
+    folders = [word for word in words if "=" not in word]
+    found = [run.path for folder in folders for run in find_runs(Path(folder))]
+    runs = [load_any(folder) for folder in found] if folders else [compose_any(words)]
+    return tell(look_at_runs(runs, cluster), as_json)
+
+
 def _clusters() -> str:
     names = sorted(path.stem for path in (Path(__file__).parent / "conf/cluster").glob("*"))
     return "clusters: " + ", ".join(names)
@@ -156,11 +176,16 @@ def _clusters() -> str:
 def main(argv: list[str]) -> int:
     """Parse the command line and submit."""
     from launch.config import ClusterKind, compose_cluster, split_overrides
+    from launch.preflight import warn_of_gpus
 
     about, words = split_overrides(argv)
     dry = "dry=true" in words
     cluster = compose_cluster(about)
-    jobs = find_jobs([word for word in words if word != "dry=true"], dry)
+    if "check=true" in words:
+        return _check([w for w in words if w not in (*_OWN, "--json")], cluster, "--json" in words)
+    jobs = find_jobs([word for word in words if word not in _OWN], dry)
+    for warning in warn_of_gpus(cluster):
+        print(warning.line(), file=sys.stderr)
     title = jobs[0].name if len(jobs) == 1 else jobs[0].run_dir.resolve().parent.name
     local = cluster.kind is ClusterKind.local
     if dry and local:

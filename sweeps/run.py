@@ -11,10 +11,13 @@ examples:
   kinescale run study=demo cluster.slots=1
   kinescale run study=framing
   kinescale run study=cpu_seeds
+  kinescale run check=true study=demo       look whether it would go, and start nothing; --json
 
 The command line is Hydra's: study=NAME selects sweeps/conf/study/NAME.yaml, key=value sets a value
 (keys: config.py of the kind in sweeps/kinds). Safe to interrupt: the same command continues,
-finished runs stay.
+finished runs stay. --cfg job prints the composed study and stops. check=true looks at the data,
+tokens, disk and keys of all runs and tries a step of the largest in a folder that it removes: a
+line each, then go (status 0) or no go (2).
 """
 
 import os
@@ -79,6 +82,27 @@ def tell_end(runner: "StudyRunner", text: str) -> None:
         print(problem, file=sys.stderr)
 
 
+def check_study(study: "Study", as_json: bool) -> int:
+    """Look whether a study would go, and say so; return the exit status."""
+    from data.checks import Check, Verdict, tell
+    from launch.preflight import look_at_runs
+    from sweeps.kinds.catalogue import plan_study
+    from sweeps.study.clips import Clips
+    from sweeps.study.freeze import refuse_other
+
+    refuse_other(study)
+    planned = plan_study(study, Clips())
+    doubts = [
+        Check(
+            expected.spec.name, Verdict.warning, doubt.rstrip("."), "Look at kinescale plan-study."
+        )
+        for expected in planned.runs
+        for doubt in expected.doubts
+    ]
+    runs = [expected.compose() for expected in planned.runs]
+    return tell([*doubts, *look_at_runs(runs, study.cluster)], as_json)
+
+
 def _studies() -> str:
     names = sorted(path.stem for path in (Path(__file__).parent / "conf/study").glob("*.yaml"))
     return "studies: " + ", ".join(names)
@@ -88,7 +112,15 @@ def _studies() -> str:
 def main(argv: list[str]) -> int:
     """Parse the command line and run the study."""
     from sweeps.kinds.compose import compose_any
+    from trainer.compose import shown, split_cfg
 
+    only_shown, argv = split_cfg(argv)
+    if only_shown:
+        print(shown(compose_any(argv)))
+        return 0
+    if "check=true" in argv:
+        words = [word for word in argv if word not in ("check=true", "--json")]
+        return check_study(compose_any(words), "--json" in argv)
     return run_study(compose_any(argv), argv)
 
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-from data.shell import deaf_children
+from data.shell import NO_ROOM, deaf_children
 
 Job = TypeVar("Job")
 POLL_SECONDS = 0.5
@@ -43,8 +43,12 @@ def serve(function: Callable[[Any], Any], pipe: Connection, memory_bytes: int) -
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = pipe.recv()
+            answer: tuple[bool, Any]
             try:
                 answer = (True, function(job))
+            except OSError as error:
+                # A disk that is full is no bug: the parent says it in a line.
+                answer = (False, error if error.errno in NO_ROOM else traceback.format_exc())
             except Exception:  # noqa: BLE001 - carried to the parent, which raises it
                 answer = (False, traceback.format_exc())
             pipe.send(answer)
@@ -78,7 +82,7 @@ def run_in_children(
 
     A job over ``timeout_seconds`` or whose child dies is reported in ``Outcome.death`` and the
     child is replaced; children get ``memory_bytes`` of address space (0: no limit). Raises
-    ChildError if the function itself raises. ``on_wait`` is called at least twice a second.
+    ChildError if the function itself raises, OSError where a disk is full. ``on_wait`` is called at least twice a second.
     """
     context = multiprocessing.get_context("spawn")
     waiting = deque(jobs)
@@ -129,6 +133,8 @@ def collect(child: Child[Job], ready: bool, timeout_seconds: float) -> Outcome[J
         except (EOFError, ConnectionResetError):
             child.process.join(5)
             return Outcome(job, death=f"the decoder died (exit code {child.process.exitcode})")
+        if isinstance(value, OSError) and not fine:
+            raise value
         if not fine:
             raise ChildError(f"{job}\n{value}")
         child.job = None

@@ -16,6 +16,14 @@ def freeze_study(study: Study) -> None:
 
     Raises ValueError for a folder that holds another study, and for a study that holds a key.
     """
+    refuse_other(study)
+    path = study.folder / "study.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(study)))
+
+
+def refuse_other(study: Study) -> None:
+    """Raise ValueError where a study's folder holds another one, or the study holds a key."""
     path, config = study.folder / "study.yaml", OmegaConf.structured(study)
     refuse_secrets(texts_in(OmegaConf.to_container(config)), os.environ)
     text = OmegaConf.to_yaml(config)
@@ -24,8 +32,6 @@ def freeze_study(study: Study) -> None:
             f"study={study.folder}: holds a study with other settings. "
             "Choose another name=... or move the folder away."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
 
 
 def _science(text: str, study: Study) -> dict:

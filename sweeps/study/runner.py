@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +22,7 @@ from launch.local.eta import Observation
 from launch.local.process import Job
 from launch.local.run import Outcome, Status
 from sweeps.study.config import Study
-from sweeps.study.freeze import freeze_study
+from sweeps.study.freeze import freeze_study, refuse_other
 from sweeps.study.phases import describe_environment, launch_phase
 from sweeps.study.results import read_result
 from sweeps.study.spec import Spec, save_plan
@@ -84,9 +83,12 @@ class StudyRunner(ABC):
         """Run everything and write study.json. Raises Interrupted when a signal stopped it."""
         phases = self.phases()
         first = next(phases)
+        refuse_other(self.study)
+        jobs = self._training(first.specs)  # refuses what cannot start before anything is written
         freeze_study(self.study)
         started = self._started()
-        for work in chain([first], phases):
+        self.launch(first.title, [*jobs, *first.jobs])
+        for work in phases:
             self.launch(work.title, [*self._training(work.specs), *work.jobs])
         write_json(self.study.folder / "study.json", self.about(started))
 
@@ -115,6 +117,7 @@ class StudyRunner(ABC):
         jobs = [self.plan.job(spec) for spec in specs]
         self.specs += specs
         self.folders |= {job.name: job.run_dir for job in jobs}
+        self.study.folder.mkdir(parents=True, exist_ok=True)
         save_plan(self.study.folder, self.specs, {k: v.name for k, v in self.folders.items()})
         return jobs
 

@@ -10,7 +10,16 @@ from sweeps.study.clips import stand_in
 from sweeps.study.config import Study
 from trainer.config import RunConfig, RunKind
 from trainer.diffusion.horizon import flops_per_token
-from trainer.kinds import KINDS, AnyRun, freeze_any, kind_of, processes_of, start_command
+from trainer.kinds import (
+    KINDS,
+    AnyRun,
+    folder_of,
+    freeze_any,
+    kind_of,
+    processes_of,
+    start_command,
+)
+from trainer.preflight import refuse_unready
 
 
 def no_length(kind: RunKind) -> tuple[str, ...]:
@@ -81,7 +90,10 @@ def train_job(run: AnyRun, name: str, cost: float) -> Job:
     """Freeze a run of any kind into its folder and return the job that trains it.
 
     cost: in the unit that its kind counts; it orders jobs and weighs their progress.
+    Raises ValueError where the run cannot start; then nothing was written.
     """
+    if not (folder_of(run) / "result.json").exists():
+        refuse_unready(run)
     folder = freeze_any(run)
     return Job(
         name=name,

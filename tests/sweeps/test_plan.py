@@ -114,12 +114,16 @@ def test_a_study_of_arms_is_planned_and_printed(tmp_path, capsys):
 
 
 def test_rounding_by_more_than_a_tenth_is_warned_of(tmp_path):
-    study = compose_any([
-        "study=demo", f"root={tmp_path}", 'base=["experiment=cpu_demo","data.root=nowhere"]',
-        "pilot.params=[3.7e4]", "recipe.batch_tokens=1100",
-    ])  # fmt: skip
-    runs = plan_study(study, Clips()).runs
-    text = "\n".join(doubt for expected in runs for doubt in expected.doubts)
+    def doubts_of(*words):
+        base = 'base=["experiment=cpu_demo","data.root=nowhere"]'
+        study = compose_any(
+            ["study=demo", f"root={tmp_path}", base, "pilot.params=[3.7e4]", *words]
+        )
+        runs = plan_study(study, Clips()).runs
+        return "\n".join(doubt for expected in runs for doubt in expected.doubts)
+
+    assert doubts_of() == ""  # a grid's sizes may be rounded by less than half of its spacing
+    text = doubts_of("recipe.batch_tokens=1100", "grid.spacing=1.15")
     assert "batch in tokens: 1100 was asked, 1 whole packs of 768 make 768 (-30%)" in text
     assert "parameters: " in text
 

@@ -179,7 +179,26 @@ def test_the_command_lists_the_studies_and_refuses_what_it_does_not_know(
     listed = capsys.readouterr().out.split("studies: ")[1].strip().split(", ")
     assert {"demo", "smoke", "captions", "framing"} <= set(listed)
     assert main(["study=demo", "budget=[1e9]"]) == 2
-    assert "error: budget: unknown key. Allowed: base, budgets" in capsys.readouterr().err
+    assert (
+        "error: budget: unknown key. Did you mean budgets? Allowed: base, budgets"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_study_is_looked_at_and_refused_before_anything_is_written(
+    study: StudyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = json.dumps(list(study.base))
+    words = ["study=demo", f"root={tmp_path}/runs", f"base={base}"]
+    assert main(["check=true", "--json", *words]) == 2
+    found = json.loads(capsys.readouterr().out)
+    bad = [check["name"] for check in found["checks"] if check["verdict"] == "bad"]
+    assert bad == ["validation.splits=val_worlds", "validation.splits=val_real"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: validation.splits=val_worlds: ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.heavy

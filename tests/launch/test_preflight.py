@@ -1,0 +1,78 @@
+"""launch.submit check=true: runs and their cluster before anything is submitted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launch.config import ClusterConfig, ClusterKind
+from launch.preflight import look_at_runs, warn_of_gpus
+from launch.slurm_config import SlurmConfig
+from launch.submit import main
+from tests.trainer.conftest import write_latents
+from trainer.config import RunConfig, compose_run
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_latents(tmp_path_factory.mktemp("blobs"))
+
+
+def smoke(latents: Path, root: Path, *overrides: str) -> RunConfig:
+    fixed = ["experiment=cpu_smoke", f"data.root={latents}", f"run_root={root}"]
+    return compose_run([*fixed, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("slurm", "warned"),
+    [
+        ({"partition": "gpu"}, True),
+        ({"partition": "a100-long"}, True),
+        ({"partition": "H100"}, True),
+        ({"partition": "gpu", "gpus_per_node": 8}, False),
+        ({"partition": "gpu", "options": ["gres=gpu:h100:8"]}, False),
+        ({"partition": "batch100"}, False),
+        ({"partition": ""}, False),
+    ],
+)
+def test_a_partition_of_gpus_of_which_none_is_asked_for_is_warned_of(slurm, warned) -> None:
+    cluster = ClusterConfig(kind=ClusterKind.slurm, slurm=SlurmConfig(**slurm))
+    assert bool(list(warn_of_gpus(cluster))) == warned
+    assert not list(warn_of_gpus(ClusterConfig(slurm=SlurmConfig(**slurm))))
+
+
+def test_of_many_runs_the_largest_is_told_and_what_the_others_lack(
+    latents: Path, tmp_path: Path
+) -> None:
+    runs = [
+        smoke(latents, tmp_path, "name=small", "model.width=32"),
+        smoke(latents, tmp_path, "name=odd", "model.width=32", "data.pack_tokens=100"),
+        smoke(latents, tmp_path, "name=large", "model.width=64"),
+    ]
+    found = look_at_runs(runs, ClusterConfig())
+    assert [check.name for check in found if check.is_bad] == ["data.pack_tokens=100 (odd)"]
+    assert sum(check.name == "data" for check in found) == 1
+    assert found[-1].name == "disk of all"  # no step is tried where something is missing
+    assert "3 runs keep" in found[-1].found
+
+
+def test_a_queue_that_does_not_answer_and_a_key_that_is_not_set_are_told(
+    latents: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    words = [f"data.root={latents}", f"run_root={tmp_path / 'runs'}", "experiment=cpu_smoke"]
+    about = ["cluster=slurm", "cluster.slurm.pass_env=[WANDB_API_KEY]"]
+    assert main(["check=true", "--json", *about, *words]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert not found["go"]
+    bad = [check["name"] for check in found["checks"] if check["verdict"] == "bad"]
+    assert bad == ["cluster.kind=slurm", "cluster.slurm.pass_env=WANDB_API_KEY"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_submission_that_could_not_run_is_refused(latents: Path, tmp_path: Path, capsys) -> None:
+    words = [f"data.root={latents}", f"run_root={tmp_path / 'runs'}", "experiment=cpu_smoke"]
+    assert main([*words, "validation.splits=[val_law]"]) == 2
+    assert "validation.splits=val_law: " in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
