@@ -47,8 +47,7 @@ _RULES = {
     errno.EISDIR: "is a folder, but must be a file. Name a file.",
     errno.ENOSPC: "the disk is full. Free some space, then run the same command again.",
     errno.EDQUOT: "your share of the disk is full. Free some, then run the same command again.",
-    errno.EFBIG: "no file may become so large there (ulimit -f). Raise the limit, then run the same "
-    "command again.",
+    errno.EFBIG: "no file may become so large (ulimit -f). Raise that, then run the same command.",
     errno.ENAMETOOLONG: "has a name that is too long. Choose a shorter one.",
     errno.ELOOP: "is a link that leads to itself. Choose another path.",
 }

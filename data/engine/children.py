@@ -1,8 +1,10 @@
 """Run jobs in child processes that can be killed: hostile media must not take the parent along."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
+import signal
 import time
 import traceback
 from collections import deque
@@ -17,6 +19,7 @@ from data.shell import NO_ROOM, deaf_children
 
 Job = TypeVar("Job")
 POLL_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class ChildError(RuntimeError):
 
 
 def serve(function: Callable[[Any], Any], pipe: Connection, memory_bytes: int) -> None:
-    """Answer jobs until the pipe closes (which also happens when the parent dies)."""
+    """Answer jobs until the pipe closes; a parent that is killed takes this process along."""
+    _die_with_parent()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     if memory_bytes:
@@ -52,6 +56,15 @@ def serve(function: Callable[[Any], Any], pipe: Connection, memory_bytes: int) -
             except Exception:  # noqa: BLE001 - carried to the parent, which raises it
                 answer = (False, traceback.format_exc())
             pipe.send(answer)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent dies: it may be killed in the middle of a job."""
+    libc, parent = ctypes.CDLL(None), multiprocessing.parent_process()
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)  # it died before it was asked for
 
 
 @dataclass
@@ -82,7 +95,8 @@ def run_in_children(
 
     A job over ``timeout_seconds`` or whose child dies is reported in ``Outcome.death`` and the
     child is replaced; children get ``memory_bytes`` of address space (0: no limit). Raises
-    ChildError if the function itself raises, OSError where a disk is full. ``on_wait`` is called at least twice a second.
+    ChildError if the function itself raises, OSError where a disk is full. ``on_wait`` is called at
+    least twice a second.
     """
     context = multiprocessing.get_context("spawn")
     waiting = deque(jobs)

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data.command_line import parse, read_json
 from data.config import IngestConfig
+from data.engine.children import run_in_children
 from data.shell import Command, OptionParser, Refused, explain_system
 
 ROOT = Path(__file__).parents[2]
@@ -218,6 +221,46 @@ def test_ctrl_c_in_a_process_ends_children_and_prints_one_line() -> None:
     # Interrupted while the children import: nothing of them is seen.
     status, said = interrupted(program(body, kept="it is kept"), b"waits\n")
     assert (status, said) == (130, b"interrupted: it is kept\n")
+
+
+def fill_a_disk(job: int) -> None:
+    """Write to a disk that is full, in a child."""
+    with open("/dev/full", "wb", buffering=0) as full:
+        full.write(b"x")
+
+
+def test_a_full_disk_in_a_child_is_one_line(capsys) -> None:
+    def work(words: list[str]) -> int:
+        return len(list(run_in_children(fill_a_disk, [1], 1, 100.0)))
+
+    assert Command(work, DOC)(["a=1"]) == 2
+    said = "error: the disk is full. Free some space, then run the same command again.\n"
+    assert capsys.readouterr() == ("", said)
+    big = OSError(errno.EFBIG, "File too large", "x")
+    assert explain_system(big) == (
+        "x: no file may become so large (ulimit -f). Raise that, then run the same command."
+    )
+
+
+def test_a_parent_that_is_killed_takes_its_children_along() -> None:
+    body = (
+        "from data.engine.children import run_in_children\n"
+        "import multiprocessing\n"
+        "def tell():\n"
+        "    print(*(c.pid for c in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(1.0)\n"
+        "list(run_in_children(time.sleep, [60.0, 60.0], 2, 100.0, on_wait=tell))"
+    )
+    with subprocess.Popen(program(body), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        children = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert len(children) == 2
+    deadline = time.monotonic() + 30
+    while any(map(psutil.pid_exists, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(psutil.pid_exists, children))
 
 
 def test_ctrl_c_during_imports_prints_no_traceback(tmp_path: Path) -> None:

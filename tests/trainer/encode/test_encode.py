@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +53,19 @@ def write_clips(root: Path) -> Path:
                 writer.write(meta, payload, "png" if still else "mp4")
     write_manifest(root, {"name": "ramps"})
     return root
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a disk of 64 KiB, which a test can fill and enlarge."""
+    folder = tmp_path / "small ü"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small file system: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +243,22 @@ def test_bad_input_is_named(
 ) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.heavy
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    clips: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = small_disk / "latents"
+    words = [f"data.root={clips}", f"out={out}", *TEXT]
+    (small_disk / "filler").write_bytes(bytes(52 * 1024))
+    assert main(words) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert said[0].endswith("the disk is full. Free some space, then run the same command again.")
+    assert not (out / "manifest.json").exists()
+    assert not list(out.glob("*/index.jsonl"))
+    (small_disk / "filler").unlink()
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    assert main(words) == 0
+    assert len(read_index(out, "train")) == 3
