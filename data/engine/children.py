@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from data.shell import NO_ROOM, deaf_children
@@ -59,10 +60,19 @@ def serve(function: Callable[[Any], Any], pipe: Connection, memory_bytes: int) -
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent dies: it may be killed in the middle of a job."""
+    """Lead a group of processes that ends with the parent, which may be killed in mid-job.
+
+    The group holds what a job starts, as the engine of a simulator.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os.killpg(0, signal.SIGKILL)
+
+    os.setpgrp()
+    signal.signal(signal.SIGTERM, leave)
     libc, parent = ctypes.CDLL(None), multiprocessing.parent_process()
     if hasattr(libc, "prctl"):
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if parent is not None and os.getppid() != parent.pid:
         os._exit(1)  # it died before it was asked for
 
@@ -77,7 +87,10 @@ class Child(Generic[Job]):
     started: float = 0.0
 
     def kill(self) -> None:
-        """End the child at once and wait for it."""
+        """End the child at once, with what it started, and wait for it."""
+        assert self.process.pid is not None
+        with contextlib.suppress(ProcessLookupError):  # it leads no group yet
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
         self.pipe.close()

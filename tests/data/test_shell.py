@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -242,25 +243,29 @@ def test_a_full_disk_in_a_child_is_one_line(capsys) -> None:
     )
 
 
-def test_a_parent_that_is_killed_takes_its_children_along() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_jobs_started_ends_with_the_command_however_that_ends(number: int) -> None:
+    """As the engines of simulated worlds."""
     body = (
+        "import subprocess\n"
         "from data.engine.children import run_in_children\n"
-        "import multiprocessing\n"
-        "def tell():\n"
-        "    print(*(c.pid for c in multiprocessing.active_children()), flush=True)\n"
-        "    time.sleep(1.0)\n"
-        "list(run_in_children(time.sleep, [60.0, 60.0], 2, 100.0, on_wait=tell))"
+        "words = [['sleep', '61'], ['sleep', '61']]\n"
+        "tell = lambda: print('waits', flush=True)\n"
+        "list(run_in_children(subprocess.check_call, words, 2, 100.0, on_wait=tell))"
     )
-    with subprocess.Popen(program(body), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        children = [int(pid) for pid in process.stdout.readline().split()]
-        process.kill()
-    assert len(children) == 2
-    deadline = time.monotonic() + 30
-    while any(map(psutil.pid_exists, children)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(psutil.pid_exists, children))
+    with subprocess.Popen(program(body), cwd=ROOT, stdout=subprocess.PIPE) as process:
+        parent, started = psutil.Process(process.pid), []
+        deadline = time.monotonic() + 60
+        while len(started) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            with suppress(psutil.NoSuchProcess):
+                below = parent.children(recursive=True)
+                started = [child for child in below if child.name() == "sleep"]
+        started += [child.parent() for child in started]
+        process.send_signal(number)
+    assert len(started) == 4
+    assert process.pid not in {child.pid for child in started}
+    assert psutil.wait_procs(started, timeout=30)[1] == []
 
 
 def test_ctrl_c_during_imports_prints_no_traceback(tmp_path: Path) -> None:
