@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,13 @@ def replacing(path: Path, synced: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         publish(temporary, path, synced)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) == str(temporary):
+            error.filename = str(path)  # the name that the user gave
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or its disk is read-only
+            temporary.unlink()
 
 
 def publish(finished: Path, path: Path, synced: bool = True) -> None:

@@ -1,8 +1,10 @@
 """Every command, from its table: it is there, it teaches, and it ends with one line that helps."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -108,6 +110,46 @@ def test_a_folder_that_cannot_be_ends_in_one_line_and_leaves_nothing(
     assert said.err.count("\n") == 1
     assert said.err.rstrip().endswith(".")
     assert [path.name for path in tmp_path.iterdir()] == ["a file"]
+
+
+# Commands that have all they need and would write to {disk}, which is read-only.
+WRITES = {
+    "worlds": "root={disk}/w num_train_clips=1 num_val_clips=1",
+    "demo-data": "root={disk}/d tiny=true",
+    "archive": "{root}/docs/studies/demo {disk}/out",
+    "report": "{disk}/demo",
+    "workspaces": "{disk}/demo",
+    "economics": "law={root}/docs/studies/demo/law.json out={disk}/price",
+}
+
+
+@pytest.fixture(scope="module")
+def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Mount a read-only disk with a study: nobody is kept from writing there by permissions."""
+    folder = tmp_path_factory.mktemp("read only ü")
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount a file system: {done.stderr.strip()}")
+    shutil.copytree(ROOT / "docs/studies/demo", folder / "demo")
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_disk_that_cannot_be_written_is_one_line(
+    name: str, read_only: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    marks = {"{disk}": str(read_only), "{root}": str(ROOT)}
+    words = WRITES[name].split(" ")
+    for mark, place in marks.items():
+        words = [word.replace(mark, place) for word in words]
+    assert main_of(name)(words) == 2
+    said = capfd.readouterr().err
+    assert said.startswith(f"error: {read_only}/")
+    assert said.endswith(": cannot be written: its disk is read-only. Choose another place.\n")
+    assert ".tmp" not in said
 
 
 @pytest.mark.parametrize("name", COMMANDS)
