@@ -46,7 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def planned(root: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyPlan:
     """Return the plan of the demo study, made once: composing is what takes time."""
-    base = f'base=["experiment=cpu_demo","data.root={root}"]'
+    base = f'base=["experiment=cpu_demo","data.root={root}","validation.splits=[train]"]'
     folder = tmp_path_factory.mktemp("studies")
     return StudyPlan(compose_study(["study=demo", base, f"root={folder}"]))
 
