@@ -27,10 +27,11 @@ from models.captioner.vocabulary import most_pieces
 from models.codec.count import count_perceptual_params, count_vae_params
 from models.count import count_params
 from trainer.captioner.config import CaptionerRun
-from trainer.config import STATE_BYTES, BranchConfig, HorizonConfig, RunConfig, WandbMode
+from trainer.config import STATE_BYTES, BranchConfig, HorizonConfig, RunConfig
 from trainer.diffusion.horizon import plan_horizon
 from trainer.kinds import AnyRun, folder_of, freeze_any, processes_of, start_command
 from trainer.layout.config import ParallelConfig
+from trainer.log_config import WandbMode
 from trainer.vae.config import PerceptualRun, VaeRun
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)

@@ -109,7 +109,7 @@ class Estimator:
         return Row(
             spec.name, spec.phase.value, state, done, None, None, plan.params, None, plan.flops,
             run.steps, plan.step_tokens, run.optim.lr, run.seed, plan.processes, None, None, None,
-            run.checkpoint.keep * CHECKPOINT_BYTES_PER_PARAM * plan.params + LOG_BYTES_PER_RUN,
+            run.checkpoint.keep * STATE_BYTES * plan.params + LOG_BYTES_PER_RUN,
             expected.doubts,
         )  # fmt: skip
 
