@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.files import write_json
+from data.files import write_json, write_text
 from data.shell import command
+from sweeps.fit.bands import bands_text
 from sweeps.fit.beside import beside
 from sweeps.fit.describe import describe
 from sweeps.fit.forecast.choice import AUTO
-from sweeps.fit.forms.catalogue import FORMS
-from sweeps.fit.law import fit_table
+from sweeps.fit.forms.catalogue import FORMS, LOSS_FORMS
+from sweeps.fit.law import fit_both
 from sweeps.fit.minima.form import Minima
 from sweeps.fit.options import FitOptions
+from sweeps.fit.result import Law
 
 HELP = """\
 Fit a scaling law to a table of runs, and say which of its coefficients the runs determine.
@@ -35,6 +37,9 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
                      and the next one of their ladder)
   sizes=[...]        parameter counts that can be built: the frontier recommends the best of them
   fixed.X=VALUE      a coefficient that keeps its value
+  plot=FILE.svg      a picture of a law of (params, tokens): valleys, minima, frontier and its band
+  bands=FILE.csv     its frontier over compute with intervals, and tokens per parameter
+  against.X=VALUE    published coefficients of the form: a likelihood ratio against them
   predict=FILE.csv   rows to predict with the law; errors are told where they hold the target
   level=.9           of every interval
   resamples=1000     bootstrap refits
@@ -102,9 +107,9 @@ READERS: dict[str, Callable[[str], Any]] = {
     "within": float,
 }
 # Options of several entries, given as name.key=value.
-GROUPS: dict[str, Callable[[str], Any]] = {"columns": str, "fixed": float}
+GROUPS: dict[str, Callable[[str], Any]] = {"columns": str, "fixed": float, "against": float}
 COLUMNS = ("params", "tokens", "loss")  # whose names may be given without `columns.`
-KEYS = ("table", "out", "form", *COLUMNS, *READERS, "drop_highest", "predict")
+KEYS = ("table", "out", "form", *COLUMNS, *READERS, "drop_highest", "predict", "plot", "bands")
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,9 @@ class Command:
     out: str
     form: str
     predict: str
+    plot: str
+    bands: str
+    published: dict[str, float]
     columns: dict[str, str]  # ours -> the table's
     drop_highest: int
     options: FitOptions
@@ -154,6 +162,9 @@ def parse(arguments: Sequence[str]) -> Command:
         out=given.get("out", ""),
         form=given.get("form", AUTO),
         predict=given.get("predict", ""),
+        plot=given.get("plot", ""),
+        bands=given.get("bands", ""),
+        published=given.get("against", {}),
         columns=given.get("columns", {}),
         drop_highest=given.get("drop_highest", 0),
         options=FitOptions(fixed=given.get("fixed", {}), **chosen),
@@ -178,26 +189,41 @@ def _entries(given: dict[str, Any], group: str) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """Fit, write and print."""
     asked = parse(arguments)
-    law = fit_table(
+    found, law = fit_both(
         asked.table,
         asked.form,
         asked.options,
         columns=asked.columns,
         drop_highest=asked.drop_highest,
         predict=asked.predict or None,
+        published=asked.published,
     )
-    out = asked.out
-    try:
-        if out:
-            Path(out).parent.mkdir(parents=True, exist_ok=True)
-            write_json(Path(out), law)
-    finally:
-        print(
-            f"{asked.said}\n" * bool(asked.said) + describe(law)
-        )  # after the file: a reader that leaves ends this process
-    if out:
-        print(f"\nWritten to {out}")
+    written = _write(asked, found, law)
+    said = [asked.said] * bool(asked.said)
+    print("\n".join([*said, describe(found)]))  # after the files: a reader may leave
+    if written:
+        print(f"\nWritten to {', '.join(written)}")
     return 0
+
+
+def _write(asked: Command, found: dict[str, Any], law: Law | None) -> list[str]:
+    """Write the files that are asked for and return their names."""
+    wanted: dict[str, Callable[[Law], str]] = {asked.plot: Law.plot, asked.bands: bands_text}
+    wanted.pop("", None)
+    if wanted and law is None:
+        raise ValueError(
+            f"plot=, bands=: form={asked.form} has no frontier over params and tokens. Leave them "
+            f"out, or use one of {', '.join(LOSS_FORMS)}."
+        )
+    for path in (asked.out, *wanted):
+        if path:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if asked.out:
+        write_json(Path(asked.out), found)
+    for path, text_of in wanted.items():
+        assert law is not None
+        write_text(Path(path), text_of(law))
+    return [path for path in (asked.out, *wanted) if path]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,14 @@ def describe(law: dict[str, Any]) -> str:
     if "isoflop" in law:
         lines += ["", *_isoflop(law), "", *_exponents(law)]
     lines += _recipe(law)
-    lines += ["", *_held_out(law), *_rolling(law), *_sensitivity(law), *_predictions(law)]
+    lines += [
+        "",
+        *_held_out(law),
+        *_rolling(law),
+        *_sensitivity(law),
+        *_against(law),
+        *_predictions(law),
+    ]
     if law["warnings"]:
         lines += ["", "Warnings", *(f"  - {w}" for w in law["warnings"])]
     return "\n".join(lines)
@@ -89,19 +96,27 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.5g}"
 
 
+def _ratio(row: dict[str, Any]) -> str:
+    """Return tokens per parameter."""
+    return f"{row['tokens'] / row['params']:.3g}" if row["params"] else "-"
+
+
 def _frontier(law: dict[str, Any], percent: str) -> list[str]:
     if not law["frontier"]:
         return [f"Frontier: none, {law.get('frontier_reason')}."]
-    lines = [f"  {'FLOPs':>10}{'N*':>12}{'D*':>12}{'loss':>10}   loss {percent} interval"]
+    lines = [
+        f"  {'FLOPs':>10}{'N*':>12}{'D*':>12}{'D*/N*':>8}{'loss':>10}   loss {percent} interval"
+    ]
     for row in law["frontier"]:
         lines.append(
             f"  {row['flops']:>10.3g}{_shown(row['params']):>12}{_shown(row['tokens']):>12}"
-            f"{_shown(row['loss']):>10}   {_range(row['intervals']['loss'])}"
+            f"{_ratio(row):>8}{_shown(row['loss']):>10}   {_range(row['intervals']['loss'])}"
         )
         if feasible := row.get("feasible"):
             lines.append(
                 f"  {'buildable':>10}{_shown(feasible['params']):>12}"
-                f"{_shown(feasible['tokens']):>12}{_shown(feasible['loss']):>10}   "
+                f"{_shown(feasible['tokens']):>12}{_ratio(feasible):>8}"
+                f"{_shown(feasible['loss']):>10}   "
                 f"costs {100 * feasible['loss_cost']:.2g} % of the loss"
             )
     return lines
@@ -199,6 +214,18 @@ def _sensitivity(law: dict[str, Any]) -> list[str]:
         if row["quantity"]
     ]
     return [f"The largest prediction moves by: {'; '.join(moved)}"]
+
+
+def _against(law: dict[str, Any]) -> list[str]:
+    found = law.get("against")
+    if not found:
+        return []
+    verdict = "contradict them" if found["p"] < 0.05 else "do not contradict them"
+    return [
+        f"Published coefficients: these runs {verdict} (likelihood ratio "
+        f"{found['statistic']:.4g} on {found['degrees']} degrees, p = {found['p']:.2g}); they "
+        f"predict these runs {100 * found['mean_relative_error']:+.2f} % on average"
+    ]
 
 
 def _predictions(law: dict[str, Any]) -> list[str]:

@@ -85,11 +85,16 @@ def predictions_of(fit: Fit, boot: Bootstrap, unseen: Table) -> dict[str, Any]:
     """
     values = fit.predict(unseen.columns)
     draws = prediction_draws(fit, boot, unseen.columns)
+    count = len(fit.residuals)
+    widen = np.sqrt(count / max(count - fit.num_free, 1))
+    misfit = widen * np.random.default_rng(0).choice(fit.residuals, size=draws.shape)
+    runs = draws * np.exp(-misfit)
     known = np.isfinite(unseen.target)
     rows = [
         {
             "name": name, "predicted": float(v),
             "interval": percentile_interval(draws[:, i], boot.level),
+            "run_interval": percentile_interval(runs[:, i], boot.level),
             fit.form.target: float(unseen.target[i]),
         }
         for i, (name, v) in enumerate(zip(unseen.names, values, strict=True))

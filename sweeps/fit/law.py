@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sweeps.fit.against import against
 from sweeps.fit.entries import plain, predictions_of, residual_scatter
 from sweeps.fit.forecast.agreement import exponent_spread
 from sweeps.fit.forecast.choice import AUTO, Choice, choose
@@ -161,6 +162,7 @@ def fit_table(
     columns: Mapping[str, str] | None = None,
     drop_highest: int = 0,
     predict: Source | None = None,
+    published: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Fit a table of runs and return the law's JSON as a dict.
 
@@ -168,26 +170,51 @@ def fit_table(
     or `wandb:entity/project`. `columns` names the table's columns where they are not called as here
     (ours -> theirs). Besides the form's own it may hold: `name`, `flops` (6 N D when absent),
     `budget`, `loss_noise`, `cluster`, `excluded` (with `reason`). `drop_highest` excludes that many
-    rows of highest loss. `predict` is a second table, whose rows are predicted.
+    rows of highest loss. `predict` is a second table, whose rows are predicted; `published` are
+    coefficients of the same form, which the rows are asked to contradict.
 
     Raises:
         ValueError: naming the column, the line, the rule and the remedy.
     """
+    return fit_both(
+        source, form, options, columns=columns, drop_highest=drop_highest, predict=predict,
+        published=published,
+    )[0]  # fmt: skip
+
+
+def fit_both(
+    source: Source,
+    form: str = AUTO,
+    options: FitOptions = DEFAULTS,
+    *,
+    columns: Mapping[str, str] | None = None,
+    drop_highest: int = 0,
+    predict: Source | None = None,
+    published: Mapping[str, float] | None = None,
+) -> tuple[dict[str, Any], Law | None]:
+    """Return what `fit_table` does, and the law itself where it is one of (params, tokens)."""
     names = dict(columns or {})
     asked = _asked(options, names, drop_highest)
+    if published and form not in (AUTO, *LOSS_FORMS):
+        raise ValueError(
+            f"against=: form={form} is no law of params and tokens. Use one of "
+            f"{', '.join(LOSS_FORMS)}."
+        )
     if form == Minima.name:
         table = read_table(source, Minima(), names, drop_highest)
-        return plain(fit_minima(without_diverged(table), options)) | asked
+        return plain(fit_minima(without_diverged(table), options)) | asked, None
     shape = CHINCHILLA if form == AUTO else form_of(form)
     unseen = None if predict is None else read_table(predict, shape, names, target=False)
     if form not in (AUTO, *LOSS_FORMS):
         table = read_table(source, shape, names, drop_highest)
-        return fit_columns(shape, table, unseen, options) | asked
+        return fit_columns(shape, table, unseen, options) | asked, None
     law = law_of_table(source, form, options, columns=names, drop_highest=drop_highest)
     found = law.to_dict() | asked
     if unseen is not None:
         found["predictions"] = plain(predictions_of(law.fit, law.bootstrap, unseen))
-    return found
+    if published:
+        found["against"] = plain(against(law.fit, published))
+    return found, law
 
 
 def law_of_table(

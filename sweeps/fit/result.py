@@ -1,11 +1,16 @@
 """A fitted law: what a fit gives and what stands in law.json."""
 
 from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sweeps.fit.bands import bands
+from sweeps.fit.describe import describe
 from sweeps.fit.entries import plain, residual_rows, shared_keys
+from sweeps.fit.figure import draw_law
 from sweeps.fit.forecast.choice import Choice
 from sweeps.fit.forecast.frontier import foreseen
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
@@ -57,6 +62,21 @@ class Law:
     def predict(self, params: Array, tokens: Array) -> Array:
         """Return the fitted loss at each (params, tokens)."""
         return self.fit.predict({"params": np.asarray(params), "tokens": np.asarray(tokens)})
+
+    def bands(self) -> list[dict[str, float]]:
+        """Return the frontier over compute with its intervals, a dict a row (`bands.COLUMNS`)."""
+        return list(bands(self))
+
+    def plot(self, path: str | Path | None = None) -> str:
+        """Return the law as one picture, the text of an SVG, and write it to `path` if given."""
+        picture = draw_law(self)
+        if path is not None:
+            Path(path).write_text(picture, encoding="utf-8")
+        return picture
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the picture over what a terminal shows."""
+        return f"{self.plot()}<pre>{escape(describe(self.to_dict()))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: no NaN or infinity, they become None."""

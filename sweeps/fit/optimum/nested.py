@@ -54,11 +54,11 @@ def nested_test(small: Fit, large: Fit) -> NestedTest:
     else:
         statistic = 2 * saved / unit if unit > 0 else float("inf")
     return NestedTest(
-        small.form.name, large.form.name, statistic, degrees, _chance(statistic, degrees, left)
+        small.form.name, large.form.name, statistic, degrees, chance(statistic, degrees, left)
     )
 
 
-def _chance(statistic: float, degrees: int, left: int) -> float:
+def chance(statistic: float, degrees: int, left: int) -> float:
     """Return P(F(degrees, left) > statistic / degrees)."""
     from scipy.special import fdtrc  # a quarter of a second that no fit needs
 
