@@ -60,5 +60,5 @@ def _frontier(axes: "Axes", law: Drawn) -> None:
         axes.plot(flops[part], columns["loss"][part], style, color=ACCENT)
     axes.plot([r.flops for r in law.runs], [r.loss for r in law.runs], ".", color=INK, markersize=3)
     per_cent = f"{100 * law.bootstrap.level:g} %"
-    title = f"Least loss, {per_cent} interval; dashed: beyond the runs"
+    title = f"Least loss ({per_cent}); dashed: no run"
     axes.set(xscale="log", xlabel="training FLOPs", ylabel="loss", title=title)
