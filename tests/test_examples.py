@@ -24,7 +24,11 @@ def test_an_example_is_short_and_says_how_it_is_run(example):
 
 
 RUN = [
-    pytest.param(path, marks=pytest.mark.heavy if path.stem == "fit_a_table" else (), id=path.stem)
+    pytest.param(
+        path,
+        marks=pytest.mark.heavy if path.stem in ("fit_a_table", "forecast_a_table") else (),
+        id=path.stem,
+    )
     for path in EXAMPLES
 ]
 
