@@ -57,7 +57,19 @@ def fit_law(
     Raises:
         ValueError: the runs cannot make a law, or the form is none of params and tokens.
     """
+    if form != AUTO:
+        return _law(runs, form, options, flops_of)
+    with np.errstate(all="ignore"):  # a form that does not suit may overflow on its way
+        return _law(runs, form, options, flops_of)
+
+
+def _law(
+    runs: Sequence[Run], form: str, options: FitOptions, flops_of: FlopsPerToken | None
+) -> Law:
+    """Return what `fit_law` does."""
     runs, excluded = _usable(runs, options)
+    if not runs:
+        raise ValueError("table=: no row is left to fit. Exclude fewer.")
     cost = flops_of or interpolated_flops_per_token(runs)
     budgets = group_budgets(runs)
     choice = choose(runs, budgets, cost, options) if form == AUTO else None

@@ -56,18 +56,25 @@ def _warn_runs(law: "Law") -> Iterator[str]:
 
 
 def _warn_structure(law: "Law") -> Iterator[str]:
-    """Yield how the residuals differ from noise; those of checkpoints of one run are not many."""
+    """Yield how the residuals differ from noise; those of checkpoints of one run are not many.
+
+    Where the form was chosen, those of Chinchilla's: a freer form takes up what units and recipes
+    leave.
+    """
+    fit = law.fit
+    if law.choice and (plain := law.choice.candidates.get("chinchilla")):
+        fit = plain.fit
     clusters = clusters_of(law.runs)
-    checkpoints = [] if law.budgets else list(warn_checkpoints(law.fit, clusters))
+    checkpoints = [] if law.budgets else list(warn_checkpoints(fit, clusters))
     if checkpoints:
         yield from checkpoints
         clusters = [run.params for run in law.runs]
-    compute = law.fit.columns["flops"].copy()
+    compute = fit.columns["flops"].copy()
     for flops, rows in law.budgets:
         compute[rows] = flops
-    axes = {"size": law.fit.columns["params"], "length": law.fit.columns["tokens"]}
+    axes = {"size": fit.columns["params"], "length": fit.columns["tokens"]}
     yield from warn_structure(
-        law.fit, {"budget" if law.budgets else "compute": compute} | axes, clusters
+        fit, {"budget" if law.budgets else "compute": compute} | axes, clusters
     )
 
 

@@ -124,7 +124,7 @@ def test_a_search_as_json_names_days_and_money(capsys):
         (["gpus=8", *RUN], "needs --search"),
         (["--search", *RUN], "search.gpus=0: must be at least 1"),
         (["--search", "gpus=8", "parallel.tp=2", *RUN], "parallel.tp=2: is what --search chooses"),
-        (["machine=h1", *RUN], "machine=h1: unknown choice. Allowed: a100"),
+        (["machine=h1", *RUN], "machine=h1: unknown choice. Did you mean h100? Allowed: a100"),
         (["machine.volts=3", *RUN], "machine.volts: unknown key"),
         (["plan.foo=3", *RUN], "plan.foo: unknown key"),
         (["plan.goodput=2", *RUN], "plan.goodput=2: must be at most 1. Use"),

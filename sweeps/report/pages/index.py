@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image
-
+from data.decode.decoders import open_picture
 from data.files import write_text
 from data.reading import read_object
 from sweeps.report import wording
@@ -23,6 +22,7 @@ from sweeps.study.archive import PICTURE, PICTURES
 
 DEPTH = 3  # folders below the one that is named
 _KINDS = {"isoflop": "scaling law", "arms": "comparison of arms", "points": "study of points"}
+_LARGEST_PICTURE = 50_000_000  # pixels: nothing that a study drew
 _PICTURE_WIDTH = 480  # pixels of a small picture
 
 
@@ -123,7 +123,9 @@ def _picture(study: Path) -> str:
     if found is None:
         return ""
     try:
-        with Image.open(found, formats=("PNG",)) as image:
+        with found.open("rb") as stream, open_picture(stream) as image:
+            if image.width * image.height > _LARGEST_PICTURE:
+                return ""
             size = _PICTURE_WIDTH, round(_PICTURE_WIDTH * image.height / image.width)
             small = image.convert("RGB").resize(size)
     except (OSError, ValueError):

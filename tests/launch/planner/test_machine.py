@@ -78,7 +78,7 @@ def test_money_and_energy_follow_device_hours():
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("h1000", [], "machine=h1000: unknown choice. Allowed: a100"),
+        ("h1000", [], "machine=h1000: unknown choice. Did you mean h100? Allowed: a100"),
         ("../conf/machine/h100", [], "unknown choice"),
         ("h100", ["speed=1"], "machine.speed: unknown key"),
         ("h100", ["price.foo=1"], "machine.price.foo: unknown key. Allowed: as_of"),

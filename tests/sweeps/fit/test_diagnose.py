@@ -134,7 +134,7 @@ def test_a_law_without_a_floor_says_e_is_near_zero():
 @pytest.mark.heavy
 def test_noise_alone_identifies_nothing():
     rng = np.random.default_rng(0)
-    law = fit_law(runs_of(lambda n, d: 1 + 0.01 * rng.standard_normal()), options=FEW)
+    law = fit_law(runs_of(lambda n, d: 1 + 0.01 * rng.standard_normal()), "chinchilla", FEW)
     assert not law.identified["alpha"]["ok"]
     assert not law.identified["beta"]["ok"]
 

@@ -29,6 +29,9 @@ from trainer.kinds import KINDS
 AXES = {"vae_smoke": "vae.channels=4,8", "perceptual_tiny": "perceptual.widths=[4,8],[8,16]",
         "captioner_tiny": "captioner.width=32,64"}  # fmt: skip
 
+SPLITS = {"vae_smoke": "validation.splits=[val]", "perceptual_tiny": "val_split=val",
+          "captioner_tiny": "validation_split=val"}  # fmt: skip
+
 
 def words(
     runs: Path, experiment: str = "vae_smoke", *more: str, base: Sequence[str] = ()
@@ -48,7 +51,10 @@ def study_of(*arguments: str) -> PointsConfig:
 def test_every_kind_of_run_is_a_point_of_its_own_settings_and_steps(
     experiment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = words(tmp_path, experiment, "seeds=[0,5]", "lengths.steps=[30,1234567]")
+    base = [f"data.root={write_clips(tmp_path / 'clips')}"]
+    base += [SPLITS[experiment]]
+    more = ["seeds=[0,5]", "lengths.steps=[30,1234567]"]
+    arguments = words(tmp_path, experiment, *more, base=base)
     plan = PointsPlan(study_of(*arguments))
     points = plan.points()
     assert len({point.spec.name for point in points}) == 2 * 2 * 2
@@ -164,7 +170,8 @@ def test_a_study_of_codecs_goes_from_its_yaml_to_its_page_and_its_archive(
 def test_a_study_of_codecs_is_queued_as_one_array(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = study_of(*words(tmp_path))
+    base = [f"data.root={write_clips(tmp_path / 'clips')}", "validation.splits=[val]"]
+    study = study_of(*words(tmp_path, base=base))
     plan = PointsPlan(study)
     jobs = [plan.job(point.spec) for point in plan.points()]
     assert submit(["cluster=slurm", "dry=true", str(study.folder)]) == 0
