@@ -28,7 +28,7 @@ def isoflop_tables() -> Iterator[tuple[str, list[Run]]]:
     for path in sorted((fit_data.REFERENCE / "forecast" / "isoflop").glob("*.csv")):
         with path.open(newline="") as file:
             rows = [r for r in csv.DictReader(file) if r.get("excluded", "") != "True"]
-        names = ("params", "tokens", "budget", "budget", "loss")
+        names = ("params", "tokens", "budget")
         yield (
             path.stem.removeprefix("iso_"),
             [

@@ -15,7 +15,7 @@ FURTHEST = 20.0  # times the largest fitted budget: forecasts judged go no furth
 # The four figures below were set by coverage over the real isoFLOP tables and four synthetic laws,
 # and hold 85 to 95 % there at level 0.9 (docs/fit.md has the table).
 HALF = 0.5  # octaves after which a past forecast counts half: what small budgets did fades
-PAST = 0.4  # of the mean square of past errors: a longer ladder foresees better than a short one
+PAST = 0.3  # of the mean square of past errors: a longer ladder foresees better than a short one
 BELIEF = 0.0035  # error a factor e of compute ahead where no past forecast speaks ...
 BELIEF_WEIGHT = 0.5  # ... as so many past forecasts would
 
@@ -40,7 +40,7 @@ def earned(past: Array, last: float, reach: float, spread: float = 0.0) -> float
     Args:
         past: (last fitted compute, target, log error) of each past forecast, `(F, 3)`.
         last: compute of the largest fitted budget; reach: e-folds beyond it.
-        spread: of the methods that were asked, which speaks where few past forecasts do.
+        spread: of the methods that were asked, which fades as past forecasts come.
 
     An error counts by its size for each e-fold ahead, and half for every half octave that its
     origin or target lies below `last`.
@@ -50,7 +50,7 @@ def earned(past: Array, last: float, reach: float, spread: float = 0.0) -> float
     origin, target, error = past.T
     weight = 0.5 ** (np.log2(last / target) / HALF) * 0.5 ** (np.log2(last / origin) / HALF)
     squares = float(np.sum(weight * (error / np.log(target / origin)) ** 2))
-    belief = BELIEF**2 + (spread / reach) ** 2
+    belief = BELIEF**2 + (spread / reach) ** 2 / (1 + len(past))
     mean = (PAST * squares + BELIEF_WEIGHT * belief) / (float(weight.sum()) + BELIEF_WEIGHT)
     return float(np.sqrt(mean)) * reach
 
