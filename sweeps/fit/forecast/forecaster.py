@@ -12,11 +12,12 @@ from sweeps.fit.forms.base import Array, Interval
 
 MIN_BUDGETS = 3
 FURTHEST = 20.0  # times the largest fitted budget: forecasts judged go no further
-# The four figures below were set by coverage over the real isoFLOP tables and four synthetic laws,
+# The five figures below were set by coverage over the real isoFLOP tables and four synthetic laws,
 # and hold 85 to 95 % there at level 0.9 (docs/fit.md has the table).
 HALF = 0.5  # octaves after which a past forecast counts half: what small budgets did fades
 PAST = 0.3  # of the mean square of past errors: a longer ladder foresees better than a short one
 BELIEF = 0.0035  # error a factor e of compute ahead where no past forecast speaks ...
+FORM_BELIEF = 0.002  # the same of a form whose residuals are sound: every row has tested it
 BELIEF_WEIGHT = 0.5  # ... as so many past forecasts would
 
 
@@ -34,13 +35,16 @@ class Forecast:
     extrapolation_factor: float
 
 
-def earned(past: Array, last: float, reach: float, spread: float = 0.0) -> float:
+def earned(
+    past: Array, last: float, reach: float, spread: float = 0.0, prior: float = BELIEF
+) -> float:
     """Return the standard deviation of log loss that past forecasts give one of this reach.
 
     Args:
         past: (last fitted compute, target, log error) of each past forecast, `(F, 3)`.
         last: compute of the largest fitted budget; reach: e-folds beyond it.
         spread: of the methods that were asked, which fades as past forecasts come.
+        prior: error of an e-fold ahead where few past forecasts speak.
 
     An error counts by its size for each e-fold ahead, and half for every half octave that its
     origin or target lies below `last`.
@@ -50,7 +54,7 @@ def earned(past: Array, last: float, reach: float, spread: float = 0.0) -> float
     origin, target, error = past.T
     weight = 0.5 ** (np.log2(last / target) / HALF) * 0.5 ** (np.log2(last / origin) / HALF)
     squares = float(np.sum(weight * (error / np.log(target / origin)) ** 2))
-    belief = BELIEF**2 + (spread / reach) ** 2 / (1 + len(past))
+    belief = prior**2 + (spread / reach) ** 2 / (1 + len(past))
     mean = (PAST * squares + BELIEF_WEIGHT * belief) / (float(weight.sum()) + BELIEF_WEIGHT)
     return float(np.sqrt(mean)) * reach
 

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 
 from sweeps.fit.forecast.choice import Choice
-from sweeps.fit.forecast.forecaster import earned
+from sweeps.fit.forecast.forecaster import FORM_BELIEF, earned
 from sweeps.fit.forecast.rolling import NEARBY
 from sweeps.fit.forms.base import Array, FlopsPerToken, Interval
 from sweeps.fit.minima.frontier import FrontierPoint, compute_optimal
@@ -52,7 +52,8 @@ def _earned(
     if record is None or choice.forecaster is None:
         return low, high
     last = float(choice.forecaster.ladder.compute[-1])
-    spread = earned(record.past, last, float(np.log(point.flops / last)))
+    reach = float(np.log(point.flops / last))
+    spread = earned(record.past, last, reach, prior=FORM_BELIEF)
     factor = np.exp(spread * NormalDist().inv_cdf((1 + boot.level) / 2))
     return float(min(low, point.loss / factor)), float(max(high, point.loss * factor))
 
