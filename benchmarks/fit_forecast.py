@@ -70,16 +70,15 @@ def forecast_errors(runs: Sequence[Run]) -> Iterator[tuple[str, float, float, bo
                 yield record.method, float(np.expm1(error)), target / origin, None
     for count in range((len(budgets) + 1) // 2, len(budgets)):
         known = [runs[int(i)] for _, rows in budgets[:count] for i in rows]
-        choice = choose(known, group_budgets(known), cost, options)
-        if choice.forecaster is None:
-            continue
-        for compute, rows in budgets[count:]:
+        ahead = [(c, rows) for c, rows in budgets[count:] if c / budgets[count - 1][0] <= FURTHEST]
+        asked = FitOptions(resamples=100, flops=[c for c, _ in ahead])
+        for (compute, rows), point in zip(
+            ahead, fit_law(known, options=asked).frontier, strict=True
+        ):
+            best = min(runs[int(i)].loss for i in rows)
+            low, high = point.intervals["loss"]
             beyond = compute / budgets[count - 1][0]
-            if beyond <= FURTHEST:
-                best = min(runs[int(i)].loss for i in rows)
-                ahead = choice.forecaster.at(compute)
-                low, high = ahead.interval
-                yield "the default", ahead.loss / best - 1, beyond, low <= best <= high
+            yield "the default", point.loss / best - 1, beyond, low <= best <= high
 
 
 def planted(law: Loss, noise: float, budgets: int, seed: int) -> tuple[list[Run], list[float]]:

@@ -25,7 +25,7 @@ from sweeps.fit.rows.runs import Run, noise_floor
 
 AUTO = "auto"  # the form that leaves the choice to this module
 STRUCTURED = 0.05  # a p-value below says that residuals follow their budget
-CLEARLY = 0.6  # of the nearest budgets' error: below it a form has foreseen better
+CLEARLY = 0.4  # of the nearest budgets' error: below it a form has foreseen better
 SPARE = 3  # runs beyond its coefficients that a form is compared by
 STARTS = 4  # of each form's fit
 NEGLIGIBLE = 6.0  # of BIC above the least: such a form is e^-3 as likely
