@@ -43,6 +43,18 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text.replace("\r", "\n"))
 
 
+def _no_log(run: Path) -> str:
+    """Return why a run has no log, with the remedy."""
+    from launch.local.process import LOG_FILE, METRICS_FILE
+
+    if (run / METRICS_FILE).exists():  # started by hand, as by kinescale train
+        return (
+            f"{run / LOG_FILE}: does not exist: the run wrote to the terminal that started it. "
+            f"Its steps: kinescale status {run}."
+        )
+    return f"{run / LOG_FILE}: does not exist yet: the run has not started. Use --follow."
+
+
 @command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
     """Parse the command line and print."""
@@ -64,7 +76,7 @@ def main(argv: list[str]) -> int:
             print(f"{path.name} does not exist; what SLURM and the job's script said:")
             print(clean(said), flush=True)
         if not path.exists() and not said and settings.get("follow") != "true":
-            raise ValueError(f"{path}: does not exist yet: the run has not started. Use --follow.")
+            raise ValueError(_no_log(runs[0].path))
         position = path.stat().st_size if path.exists() else 0
         tail = tail_text(path, int(lines)) if int(lines) else ""
         print(clean(tail), flush=True)  # a pipe would keep it back until more comes

@@ -28,7 +28,7 @@ def draw_law(law: Drawn) -> str:
 
 
 def _valleys(axes: "Axes", law: Drawn) -> None:
-    """Draw loss over parameters, a line a budget, with the minimum of each."""
+    """Draw loss over parameters, a line a budget through the means over seeds, and its minimum."""
     from matplotlib import colormaps
 
     params = np.array([run.params for run in law.runs])
@@ -37,15 +37,19 @@ def _valleys(axes: "Axes", law: Drawn) -> None:
     if not law.budgets:
         axes.plot(params, loss, ".", color=INK)
     for (compute, rows), shade in zip(law.budgets, shades, strict=False):
-        order = rows[np.argsort(params[rows], kind="stable")]
-        axes.plot(params[order], loss[order], ".-", color=shade, linewidth=0.8, markersize=4)
-        last = order[-1]
+        sizes, which = np.unique(params[rows], return_inverse=True)
+        means = np.bincount(which, loss[rows]) / np.bincount(which)
+        axes.plot(params[rows], loss[rows], ".", color=shade, markersize=4)
+        axes.plot(sizes, means, "-", color=shade, linewidth=0.8)
         axes.annotate(
-            f"{compute:.2g}", (params[last], loss[last]), xytext=(3, 0), fontsize=7, color=shade,
+            f"{compute:.3g}", (sizes[-1], means[-1]), xytext=(3, 0), fontsize=7, color=shade,
             textcoords="offset points", va="center",
         )  # fmt: skip
     minima = [m for m in law.isoflop if m.params and m.loss]
-    axes.plot([m.params for m in minima], [m.loss for m in minima], "x", color=ACCENT)  # type: ignore[arg-type]
+    # A ring, as a cross means a minimum that is refused on the pages.
+    axes.plot([m.params for m in minima], [m.loss for m in minima], "o", color=ACCENT, mfc="none")  # type: ignore[arg-type]
+    axes.margins(x=0.12)  # room for the name of a budget
+    axes.tick_params(axis="x", which="minor", labelsize=6)
     axes.set(xscale="log", xlabel="parameters", ylabel="loss", title="Budgets (FLOPs) and minima")
 
 

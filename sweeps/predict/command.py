@@ -141,6 +141,11 @@ def _budget(given: dict[str, Any], machine: MachineConfig) -> Budget:
     return Budget(mfu * most, gpus, days, machine.name, precision, mfu)
 
 
+def _amount(value: float) -> str:
+    """Return hours, money or energy in words: whole, below ten by two digits that count."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def describe(found: Answer) -> str:
     """Return the answer as text for a terminal."""
     budget, law, best = (found.parts[key] for key in ("budget", "law", "optimum"))
@@ -179,9 +184,9 @@ def describe(found: Answer) -> str:
     else:
         lines.append("Layout none fits (see below)")
     lines.append(
-        f"Costs  {cost['device_hours']:,.0f} device-hours, {cost['money']:,.0f} "
+        f"Costs  {_amount(cost['device_hours'])} device-hours, {_amount(cost['money'])} "
         f"{cost['currency']} ({cost['price_source']}, {cost['price_as_of']}), "
-        f"{cost['kilowatt_hours']:,.0f} kWh"
+        f"{_amount(cost['kilowatt_hours'])} kWh"
     )
     for title, items in (("Notes", found.notes), ("Warnings", found.warnings)):
         if items:

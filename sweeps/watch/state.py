@@ -147,7 +147,7 @@ class Watcher:
         except FileNotFoundError:
             raise ValueError(
                 f"study={self.folder}: has no plan.json. Give the folder of a study that "
-                "sweeps.run has started, as runs/demo."
+                "kinescale run has started, as runs/demo."
             ) from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(

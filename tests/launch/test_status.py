@@ -211,6 +211,15 @@ def test_a_followed_log_ends_with_the_run(tmp_path):
         assert process.wait(60) == 0
 
 
+def test_a_run_that_was_started_by_hand_is_not_said_to_wait_for_its_start(tmp_path, capsys):
+    folder = make_run(tmp_path)
+    assert logs.main([str(folder)]) == 2
+    assert "wrote to the terminal" in capsys.readouterr().err
+    (folder / "metrics.jsonl").unlink()
+    assert logs.main([str(folder)]) == 2
+    assert "has not started" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module", ["submit", "status", "logs", "cancel", "doctor"])
 def test_help_teaches_by_example_and_needs_no_torch(module):
     script = (

@@ -60,6 +60,10 @@ def check_study(study_dir: Path) -> None:
     if not study_dir.is_dir():
         raise ValueError(f"STUDY_DIR={study_dir}: must be a folder. Name a study's: runs/demo.")
     table, law = study_dir / "runs.csv", study_dir / "law.json"
+    if not table.exists() and any(study_dir.glob("*/runs.csv")):
+        raise ValueError(
+            f"STUDY_DIR={study_dir}: is a folder of studies. Name one, or give --index {study_dir}."
+        )
     if not _has_a_row(table):
         raise ValueError(f"{table}: lists no run. Run the study, then the same command again.")
     if not law.is_file():

@@ -80,6 +80,13 @@ def test_the_text_holds_the_answer_and_its_doubts(cpu):
     assert "Layout none fits" in describe(bare)
 
 
+def test_a_cost_below_one_is_not_printed_as_none(cpu):
+    cheap = cpu.parts["cost"] | {"money": 0.24, "kilowatt_hours": 0.058, "device_hours": 4.8}
+    text = describe(replace(cpu, parts=cpu.parts | {"cost": cheap}))
+    assert "4.8 device-hours, 0.24 " in text
+    assert "0.058 kWh" in text
+
+
 def test_how_far_a_budget_lies_beyond_the_runs_is_told_in_words(law):
     largest = max(run.flops for run in law.runs)
     tested = law.held_out.extrapolation_factor

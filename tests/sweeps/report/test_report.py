@@ -197,6 +197,14 @@ def test_a_folder_without_a_run_or_with_a_broken_law_is_an_error(
     assert not (study / "report").exists()
 
 
+def test_a_folder_of_studies_is_told_from_a_study(tmp_path, capsys):
+    write_small(tmp_path / "study")
+    assert main([str(tmp_path)]) == 2
+    assert f"is a folder of studies. Name one, or give --index {tmp_path}." in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_folder_without_law_or_study_still_gives_a_page(tmp_path, capsys):
     study = write_small(tmp_path / "study")
     for name in ("law.json", "study.json", "data.json"):
