@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.files import sync, write_text
+from data.files import replacing, sync, write_text
 
 log = logging.getLogger(__name__)
 FORMAT = 3
@@ -169,10 +169,17 @@ def publish(
     folder.rename(save.final)
 
 
-def point_latest(final: Path) -> None:
-    """Let ``latest`` name a checkpoint. It is for people; loading looks for the newest good one."""
+def point_latest(final: Path, token: Callable[[], None] | None = None) -> None:
+    """Let ``latest`` name a checkpoint. It is for people; loading looks for the newest good one.
+
+    The token is asked last of all: a process that slept here may have been replaced meanwhile.
+    """
     sync(final.parent)  # first the folder's own name: ``latest`` never names what is not there
-    write_text(final.parent / LATEST, final.name)
+    with replacing(final.parent / LATEST) as temporary:
+        temporary.write_text(final.name, encoding="utf-8")
+        sync(temporary)
+        if token is not None:
+            token()
     sync(final.parent)
 
 

@@ -165,7 +165,9 @@ class CheckpointWriter:
         index = {"format": FORMAT, "step": save.step} | merged | {"state": state}
         publish(save, self._world, index, self._token)
         try:
-            point_latest(save.final)
+            point_latest(save.final, self._token)
+            if self._token is not None:
+                self._token()  # who was replaced must not remove the steps of the other
             prune(self.folder, save.step, self.keep)
         except OSError as error:  # it exists all the same, and other ranks may know it already
             log.warning("checkpoint of step %d is saved, tidying up failed: %s", save.step, error)

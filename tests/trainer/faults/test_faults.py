@@ -354,7 +354,8 @@ def test_a_second_start_on_the_same_folder_is_refused(
 def digests(folder: Path) -> dict[str, str]:
     """Return checksums of what a run published; not signs of life."""
     published = [folder / name for name in ("metrics.jsonl", "result.json", "curve.csv")]
-    published += sorted(path for path in (folder / "checkpoints").rglob("*") if path.is_file())
+    saved = (folder / "checkpoints").rglob("*")
+    published += sorted(path for path in saved if path.is_file() and path.suffix != ".tmp")
     published += [folder / "config.yaml", folder / "env.json"]
     found = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in published}
     return found | {"events": str(events(folder))}
@@ -362,8 +363,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "where",
-    [STEP, pytest.param("trainer.checkpoint.write:publish", marks=slow)],
-    ids=["step", "save"],
+    [
+        STEP,
+        pytest.param("trainer.checkpoint.write:publish", marks=slow),
+        "trainer.checkpoint.write:point_latest",
+    ],
+    ids=["step", "save", "tidy"],
 )
 def test_a_stale_writer_that_wakes_after_a_requeue_writes_nothing(
     latents: Path, tmp_path: Path, twin: Twin, inject: Inject, where: str
