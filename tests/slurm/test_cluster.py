@@ -34,9 +34,9 @@ def test_a_cluster_outlives_its_killed_process_until_the_next_one() -> None:
     daemons = [int(path.read_text()) for path in (root / "lab" / "run").glob("*.pid")]
     assert len(daemons) == 4  # munge, the controller, two nodes
     assert all(map(is_alive, daemons))
-    # Another process may stop it first, and the same: tests run side by side.
+    # Another process may stop it first, and remove its folder: tests run side by side.
     stop_abandoned()
     assert not any(map(is_alive, daemons))
     assert not list(Path("/etc/netns").glob(f"ks{p.pid}-*"))
     assert f"ks{p.pid}" not in os.listdir("/sys/class/net")
-    shutil.rmtree(root)
+    shutil.rmtree(root, ignore_errors=True)

@@ -124,11 +124,10 @@ from trainer.parallel.mesh import Mesh
 from trainer.layout.plan import Fragment
 
 folder, rank, world, count, last = Path(sys.argv[1]), *map(int, sys.argv[2:])
-sizes = []
+second = folder / ".unfinished-step-00000002-attempt-1-save-2"
 
 def token():
-    sizes.append(0)
-    if len(sizes) == 2 and last:
+    if second.exists() and last:  # asked before it gets its name
         print("publishing", flush=True)
         time.sleep(600)
 
