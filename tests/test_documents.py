@@ -161,6 +161,7 @@ def test_every_decision_has_a_date_a_status_and_a_row_in_the_index():
         assert status[1] in row
 
 
+@pytest.mark.heavy
 def test_every_command_that_trains_composes():
     kinds = [
         compose_run_of_any_kind([word for word in words if word != "--cfg"]).kind
@@ -170,6 +171,7 @@ def test_every_command_that_trains_composes():
     assert set(kinds) == set(RunKind)
 
 
+@pytest.mark.heavy
 def test_every_command_that_plans_or_runs_a_study_composes():
     found = [*commands("run"), *commands("plan-study")]
     assert len(found) >= 2

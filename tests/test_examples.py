@@ -33,6 +33,7 @@ RUN = [
 ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("example", RUN)
 def test_an_example_runs_and_says_something(example, tmp_path):
     done = subprocess.run(

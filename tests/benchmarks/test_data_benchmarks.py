@@ -102,6 +102,7 @@ def test_the_step_to_bucket_is_a_settled_one_of_the_planner():
     assert len(set(numbers)) == len(numbers)
 
 
+@pytest.mark.heavy
 def test_readers_read_the_same_samples_and_absent_rivals_are_named(tmp_path, monkeypatch, capsys):
     ways = ("ours-random", "ours-random-unverified", "mosaic-random")
     monkeypatch.setattr(loading, "WAYS", dict.fromkeys(ways))

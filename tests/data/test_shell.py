@@ -212,6 +212,7 @@ def interrupted(command: list[str], after: bytes) -> tuple[int, bytes]:
         return process.wait(30), process.stderr.read()
 
 
+@pytest.mark.heavy
 def test_ctrl_c_in_a_process_ends_children_and_prints_one_line() -> None:
     body = (
         "from data.engine.children import run_in_children\n"
@@ -243,6 +244,7 @@ def test_a_full_disk_in_a_child_is_one_line(capsys) -> None:
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_jobs_started_ends_with_the_command_however_that_ends(number: int) -> None:
     """As the engines of simulated worlds."""

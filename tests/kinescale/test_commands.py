@@ -137,6 +137,7 @@ def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", WRITES)
 def test_a_disk_that_cannot_be_written_is_one_line(
     name: str, read_only: Path, capfd: pytest.CaptureFixture[str]
@@ -201,6 +202,7 @@ def test_the_version_is_that_of_the_package() -> None:
     assert kinescale("--version").stdout == f"kinescale {__version__}\n"
 
 
+@pytest.mark.heavy
 def test_a_command_runs_from_any_folder_and_returns_its_status(tmp_path: Path) -> None:
     table = ROOT / "docs/studies/demo/runs.csv"
     words = [f"table={table}", "out=my ü/law.json", "resamples=20"]

@@ -157,6 +157,7 @@ def test_help_needs_no_torch_nor_hydra(module):
     assert "examples:" in done.stdout
 
 
+@pytest.mark.heavy
 def test_planning_imports_no_torch():
     code = (
         "import sys; from launch.plan import main; main(['machine=cpu2', 'model=w64d2', "

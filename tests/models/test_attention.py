@@ -233,6 +233,7 @@ class Watched:
         return self.attend(q, k, v, q_rows, k_rows)
 
 
+@pytest.mark.heavy
 def test_a_whole_network_in_bf16_with_padding_traces_forward_and_backward(fake: None) -> None:
     attend = Watched(attend_varlen)
     model, config = half_model(attend)

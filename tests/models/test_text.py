@@ -22,6 +22,7 @@ def letters() -> TextEncoder:
     return build_text_encoder(TextConfig(TextKind.bytes, width=16, max_tokens=8))
 
 
+@pytest.mark.heavy
 def test_minilm_states_have_384_columns(minilm: TextEncoder) -> None:
     long, empty, short = minilm.encode(CAPTIONS)
     assert long.shape == (8, 384)  # truncated
@@ -30,6 +31,7 @@ def test_minilm_states_have_384_columns(minilm: TextEncoder) -> None:
     assert all(states.dtype == torch.float32 for states in (long, short))
 
 
+@pytest.mark.heavy
 def test_minilm_is_deterministic_and_ignores_its_batch(minilm: TextEncoder) -> None:
     first, second = minilm.encode(CAPTIONS), minilm.encode(CAPTIONS)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -37,6 +37,7 @@ def folder_of(expected):
     return folder
 
 
+@pytest.mark.heavy
 def test_an_isoflop_study_is_planned_without_a_pilot_and_without_a_data_set(tmp_path, capsys):
     plan = planned_json(capsys, "study=smoke", f"root={tmp_path}", BASE)
     assert [run["phase"] for run in plan["runs"]] == ["pilot"] + 4 * ["grid"]
@@ -72,6 +73,7 @@ def test_a_finished_pilot_centres_the_grid(tmp_path):
     assert names[0][1:] != names[1][1:]
 
 
+@pytest.mark.heavy
 def test_what_exists_is_not_to_be_done_again(smoke):
     planned, clips = smoke
     machine = load_machine("cpu2")
@@ -113,6 +115,7 @@ def test_a_study_of_arms_is_planned_and_printed(tmp_path, capsys):
         assert word in text
 
 
+@pytest.mark.heavy
 def test_rounding_by_more_than_a_tenth_is_warned_of(tmp_path):
     def doubts_of(*words):
         base = 'base=["experiment=cpu_demo","data.root=nowhere"]'

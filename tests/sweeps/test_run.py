@@ -101,6 +101,7 @@ def test_a_pilot_without_an_interior_minimum_says_so(study: StudyConfig) -> None
     assert "for want of an interior minimum" in text
 
 
+@pytest.mark.heavy
 def test_a_study_without_a_finished_pilot_stops_with_the_remedy(study: StudyConfig) -> None:
     with pytest.raises(ValueError, match=r"pilot: no run finished\. See the log"):
         IsoflopRunner(study, []).pilot_minimum()
@@ -130,6 +131,7 @@ def test_a_planted_law_comes_back_from_the_studys_own_table(study: StudyConfig) 
     assert "No law was fitted" not in page
 
 
+@pytest.mark.heavy
 def test_a_study_too_small_to_fit_ends_with_a_law_file_and_a_page(
     study: StudyConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +187,7 @@ def test_the_command_lists_the_studies_and_refuses_what_it_does_not_know(
     )
 
 
+@pytest.mark.heavy
 def test_a_study_is_looked_at_and_refused_before_anything_is_written(
     study: StudyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

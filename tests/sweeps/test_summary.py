@@ -140,6 +140,7 @@ def test_a_wandb_mode_that_is_none_is_refused_before_any_run(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.heavy
 def test_a_summary_that_fails_is_a_line_and_ends_nothing(tmp_path: Path, capsys) -> None:
     assert not send_summary(tmp_path, WandbMode.offline, "tests", 60.0)
     line = capsys.readouterr().err
@@ -150,6 +151,7 @@ def test_a_summary_that_fails_is_a_line_and_ends_nothing(tmp_path: Path, capsys)
     assert "cannot be started" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_a_summary_that_hangs_is_ended_in_time(study: StudyConfig, capsys) -> None:
     started = time.monotonic()
     assert not send_summary(study.folder, WandbMode.offline, "tests", 0.05)
@@ -157,6 +159,7 @@ def test_a_summary_that_hangs_is_ended_in_time(study: StudyConfig, capsys) -> No
     assert "did not end in 0.05 s" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_the_command_sends_and_refuses_what_it_does_not_know(study: StudyConfig, capsys) -> None:
     assert summary_main([str(study.folder), "mode=shared"]) == 2
     assert "mode=shared: is not known" in capsys.readouterr().err
@@ -178,6 +181,7 @@ def test_numbers_of_an_unfitted_law_are_none() -> None:
     assert summary_numbers({"coefficients": None, "held_out": None, "exponents": None}) == {}
 
 
+@pytest.mark.heavy
 @needs_workspaces
 def test_the_report_is_a_definition_that_needs_no_login(study: StudyConfig, capsys) -> None:
     assert main([str(study.folder), "--project", "mine"]) == 0

@@ -35,6 +35,7 @@ def test_every_kind_of_run_and_study_checks_its_name(kind: str) -> None:
     assert COMPOSERS[kind]("name=grid-c1e11_w64.d2").name == "grid-c1e11_w64.d2"
 
 
+@pytest.mark.heavy
 def test_what_is_composed_next_does_not_see_changes_of_what_was_composed() -> None:
     run = compose_run(["horizon.steps=1"])
     run.validation.splits.append("other")
@@ -66,6 +67,7 @@ def test_what_users_of_hydra_try_is_answered_in_a_line(word: str, said: str) -> 
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.heavy
 def test_cfg_job_prints_the_composed_run_wherever_it_stands(capsys) -> None:
     for words in (["--cfg", "job", "seed=7"], ["seed=7", "-c", "job"], ["--cfg", "seed=7"]):
         assert main(["experiment=cpu_smoke", *words]) == 0

@@ -76,6 +76,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("override", ERRORS)
 def test_a_wrong_key_or_value_says_what_is_allowed(override: str) -> None:
     with pytest.raises(ValueError, match=ERRORS[override]) as caught:

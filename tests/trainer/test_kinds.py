@@ -81,6 +81,7 @@ def composed(experiment: str, *more: str, **changes: str) -> AnyRun:
     return replace(copy.deepcopy(composed_once(experiment, *more)), **changes)
 
 
+@pytest.mark.heavy
 def test_every_shipped_experiment_says_its_kind() -> None:
     there = {path.stem for path in (CONF_DIR / "experiment").glob("*.yaml")}
     assert there == set(SHIPPED)
@@ -151,6 +152,7 @@ def test_a_printed_config_holds_no_key(capsys: pytest.CaptureFixture[str]) -> No
     assert "planted" not in said
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("experiment", ONE_OF_EACH)
 def test_a_run_frozen_before_runs_had_a_kind_still_loads(experiment: str, tmp_path: Path) -> None:
     run = composed(experiment, run_root=str(tmp_path))

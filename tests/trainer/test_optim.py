@@ -80,6 +80,7 @@ def test_widths_out_of_range_are_refused(latents: Path) -> None:
         compose_smoke(latents, "optim.ema_sigma=0.5")
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("group")
 @pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

@@ -46,6 +46,7 @@ def test_a_missing_validation_split_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.heavy
 def test_what_a_run_lacks_is_named_by_its_key(
     latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ class TestRun:
         assert losses == pytest.approx(GOLDEN, rel=1e-5)
         assert read_json(tmp_path / "result.json")["loss"] == pytest.approx(GOLDEN_LOSS, rel=1e-5)
 
+    @pytest.mark.heavy
     def test_resume_is_bitwise(self, latents: Path, tmp_path: Path) -> None:
         run = smoke(latents, "horizon.steps=8")
         whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -61,6 +62,7 @@ class TestRun:
         assert first == second
         assert read_json(broken / "result.json")["attempts"] == 3
 
+    @pytest.mark.heavy
     def test_a_row_says_speed_memory_and_goodput_of_now(
         self, latents: Path, tmp_path: Path
     ) -> None:

@@ -127,6 +127,7 @@ def test_the_whole_matrix_holds_for_every_installed_decoder():
     assert text.count("\n") == len(rows) + 1
 
 
+@pytest.mark.heavy
 def test_files_cut_or_damaged_anywhere_give_the_judges_frames_or_an_error(pool):
     whole, draw = payload_of("h264, B-frames and long GOP"), random.Random(0)
     info = clip_info({"num_frames": 48, "height": 96, "width": 128, "fps": 24.0}, whole)
@@ -238,6 +239,7 @@ def test_the_command_prints_a_verdict_for_each_decoder(tmp_path, capsys):
     assert "none.mp4: does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_the_benchmark_prints_a_table_and_updates_a_page(tmp_path, capsys):
     page = tmp_path / "decode.md"
     page.write_text(f"# Decoders\n\n{bench.MARKS[0]}\nold\n{bench.MARKS[1]}\nend\n")

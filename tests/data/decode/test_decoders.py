@@ -180,6 +180,7 @@ def test_children_killed_at_random_moments_cost_no_sample(clip):
         assert not isinstance(pool.decode_many([(INFO, clip)])[0], DecodeError)
 
 
+@pytest.mark.heavy
 def test_a_clip_over_the_time_limit_is_an_error_after_two_attempts(clip):
     with DecoderPool(1, 1e-5) as pool:
         result = pool.decode_many([(info_of("slow", "video", SHAPE), clip)])[0]

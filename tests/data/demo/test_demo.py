@@ -62,6 +62,7 @@ def test_the_table_holds_out_films_and_pins_versions():
     assert len({(name, member.split("/")[-1]) for name, member, _ in media}) == len(media)
 
 
+@pytest.mark.heavy
 def test_a_package_that_cannot_be_had_is_a_warning(tmp_path, monkeypatch):
     missing = Package("kinescale-no-such-package", "0.0.1", "none", ())
     monkeypatch.setattr("data.demo.packages.read_table", lambda: [missing])

@@ -105,6 +105,7 @@ def _decoder(key: str) -> str:
     return "pillow" if key == "still" else "pyav"
 
 
+@pytest.mark.heavy
 def test_boxes_move_and_the_share_in_frame_is_that_of_the_crop(root: Path) -> None:
     out = crop(root)
     infos = {info.key: info for info in read_index(out, "train")}

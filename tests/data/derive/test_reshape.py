@@ -28,6 +28,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "native"
 
 
+@pytest.mark.heavy
 def test_clips_keep_their_scenes_and_words_at_half_the_size_and_length(root: Path) -> None:
     out = root.parent / "small"
     config = ReshapeConfig(str(root), str(out), scale=0.5, frames=5, min_frames=9, limit=0.5, crf=1)

@@ -75,6 +75,7 @@ def test_parts_that_an_interrupt_left_short_or_damaged_are_built_again(config, t
         read_payload(tmp_path / "out", "train", info)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("damage", [cut_off, flip])
 def test_a_part_that_is_damaged_before_assembly_is_never_a_shard(config, tmp_path, damage):
     def spoil(done, total, text):

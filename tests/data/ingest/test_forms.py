@@ -232,6 +232,7 @@ class Sticking(MediaFile):
             yield sample
 
 
+@pytest.mark.heavy
 def test_a_film_over_its_time_keeps_the_clips_it_had(tmp_path):
     path = tmp_path / "film.mp4"
     path.write_bytes(film(8, num_frames=85))
@@ -247,6 +248,7 @@ def test_a_film_over_its_time_keeps_the_clips_it_had(tmp_path):
     assert (account["used"], account["dropped"]) == (34, {"not_read": 51})
 
 
+@pytest.mark.heavy
 def test_clips_know_their_shot_and_scene(tmp_path):
     one, two = sliding(1, 20), sliding(2, 24)
     path = tmp_path / "film.mp4"

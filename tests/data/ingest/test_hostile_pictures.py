@@ -65,6 +65,7 @@ def load(root, num_samples):
         loader.close()
 
 
+@pytest.mark.heavy
 def test_ingest_starts_no_program_for_a_postscript_file_whatever_its_name(tmp_path, gs_log):
     (tmp_path / "in").mkdir()
     names = ["x.png", "x.jpg", "x.JPEG", "x.webp", "x.tif", "x.bmp", "x.ppm", "x.eps"]
@@ -150,6 +151,7 @@ def test_a_picture_that_takes_too_much_memory_is_an_error_and_the_next_one_is_re
         assert read.frames.shape == (1, 40, 40, 3)
 
 
+@pytest.mark.heavy
 def test_a_picture_over_the_time_limit_is_an_error_with_its_name():
     with DecoderPool(1, 1e-5) as pool:
         info = info_of("slow", "image", (1, 40, 40))

@@ -264,6 +264,7 @@ def test_the_film_is_read_frame_by_frame_in_order():
     assert levels == pytest.approx([40 + 4 * i for i in range(30)], abs=4)
 
 
+@pytest.mark.heavy
 def test_a_finished_dataset_is_not_rebuilt_and_another_is_not_overwritten(tmp_path):
     write_video(tmp_path / "a.mp4")
     first = run(tmp_path, tmp_path / "a.mp4")
@@ -277,6 +278,7 @@ def test_a_finished_dataset_is_not_rebuilt_and_another_is_not_overwritten(tmp_pa
     assert again["splits"]["train"]["tokens_largest"] <= 100
 
 
+@pytest.mark.heavy
 def test_an_interrupted_ingest_keeps_finished_parts(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a", "b", "c"):
@@ -337,6 +339,7 @@ def test_the_manifest_adds_up(hostile):
     assert manifest["shards"]["train"]["shard-000000.tar"]["sha256"]
 
 
+@pytest.mark.heavy
 def test_a_hanging_child_is_killed_and_the_others_go_on():
     outcomes = list(run_in_children(time.sleep, [0.0, 60.0, 0.1], 2, timeout_seconds=2.0))
     assert sorted(o.job for o in outcomes if not o.death) == [0.0, 0.1]

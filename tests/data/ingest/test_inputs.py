@@ -73,6 +73,7 @@ def test_names_that_are_no_utf8_and_pipes_in_a_folder_are_rejects(tmp_path):
     }
 
 
+@pytest.mark.heavy
 def test_lines_of_a_list_that_name_no_readable_file_are_rejects(tmp_path):
     folder = tmp_path / "in"
     picture(folder, "good.png", LATIN)
@@ -111,6 +112,7 @@ def test_members_of_a_tar_with_unusable_names_are_rejects(tmp_path):
     assert reasons == {f"some.tar/{SHOWN}": NOT_UTF8, f"some.tar/../{SHOWN}": NOT_UTF8}
 
 
+@pytest.mark.heavy
 def test_a_tar_whose_numbers_no_machine_can_hold_is_a_reject(tmp_path):
     head = bytearray(tarfile.TarInfo("a.png").tobuf(tarfile.GNU_FORMAT))
     head[124:136] = b"\x80" + b"\xff" * 11  # a size of 88 bits
@@ -123,6 +125,7 @@ def test_a_tar_whose_numbers_no_machine_can_hold_is_a_reject(tmp_path):
     assert {file.split("/")[0] for file in reasons} == {"vast.tar"}
 
 
+@pytest.mark.heavy
 def test_files_that_vanish_after_they_were_listed_are_rejects(tmp_path):
     folder = tmp_path / "in"
     picture(folder, "good.png", "gone.png")
@@ -146,6 +149,7 @@ def obey_permissions():
         libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
+@pytest.mark.heavy
 def test_what_the_owner_may_not_read_is_a_reject(tmp_path):
     """In a process of its own, since root reads everything."""
     folder = tmp_path / "in"
@@ -190,6 +194,7 @@ def test_any_name_can_be_printed(name, shown):
     shown.encode("utf-8")
 
 
+@pytest.mark.heavy
 def test_a_disk_that_fails_in_the_middle_costs_the_file_alone(tmp_path):
     """Nothing is mapped at the start of a process's memory: reading there gives EIO."""
     picture(tmp_path, "good.png")

@@ -17,6 +17,7 @@ def root(tmp_path_factory):
     return folder
 
 
+@pytest.mark.heavy
 def test_every_clip_comes_with_both_captions_and_its_truth(root):
     infos = {split: read_index(root / "video", split) for split in ("train", "val_worlds")}
     assert {split: len(found) for split, found in infos.items()} == {"train": 6, "val_worlds": 3}
@@ -34,6 +35,7 @@ def test_every_clip_comes_with_both_captions_and_its_truth(root):
     assert not set.intersection(*sources)
 
 
+@pytest.mark.heavy
 def test_a_finished_dataset_is_found_again_and_other_settings_need_a_word(root, capsys):
     before = (root / "video/manifest.json").stat().st_mtime_ns
     assert main([f"root={root}", *SMALL, *TWO_WORLDS]) == 0
@@ -42,6 +44,7 @@ def test_a_finished_dataset_is_found_again_and_other_settings_need_a_word(root, 
     assert (root / "video/manifest.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.heavy
 def test_the_framing_preset_films_wide_and_tall_clips_of_one_subject(tmp_path):
     arguments = ["preset=framing", "ingest.num_workers=1", *SMALL]
     assert main([f"root={tmp_path}", *arguments]) == 0

@@ -267,6 +267,7 @@ def game():
     return Game(2)
 
 
+@pytest.mark.heavy
 def test_the_craft_picture_is_the_games_own_where_that_can_be_compared(game):
     game.env._step = 60  # noon: the game's light is exactly one
     game.env._update_time()
@@ -281,6 +282,7 @@ def test_the_craft_picture_is_the_games_own_where_that_can_be_compared(game):
     np.testing.assert_array_equal(odd, mine[27:117, 11:133])
 
 
+@pytest.mark.heavy
 def test_craft_boxes_and_positions_agree_with_the_camera(game):
     moment = game.moment()
     painter = Painter(game, 90, 122, 12)
@@ -296,6 +298,7 @@ def test_craft_boxes_and_positions_agree_with_the_camera(game):
         assert 0 <= track.visible[0] <= 1
 
 
+@pytest.mark.heavy
 def test_walk_poses_put_creatures_where_their_labels_are():
     checked = 0
     for height, width in ((120, 160), (144, 256)):

@@ -69,6 +69,7 @@ def test_another_process_films_the_same_bytes(clips):
     assert len(here) == len(clips) == 9
 
 
+@pytest.mark.heavy
 def test_every_world_gives_the_size_asked_for_and_moves(clips):
     sizes = {clip.frames.shape[1:3] for clip in clips}
     assert sizes >= {(64, 64), (100, 180), (112, 64), (48, 112), (72, 112), (120, 160)}
@@ -78,6 +79,7 @@ def test_every_world_gives_the_size_asked_for_and_moves(clips):
         assert (clip.frames[0] != clip.frames[-1]).any() or "framing" in clip.key
 
 
+@pytest.mark.heavy
 def test_every_truth_keeps_the_schema(clips):
     assert {clip.truth["world"] for clip in clips} == {
         "rooms",

@@ -21,6 +21,7 @@ def found() -> dict[str, Any]:
     return json.loads(json.dumps(facts()))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("part", list(KNOWN))
 def test_what_is_known_of_the_network_does_not_change(part: str, found: dict[str, Any]) -> None:
     assert sorted(_leaves(found[part]), key=str) == sorted(_leaves(KNOWN[part]), key=str)

@@ -22,6 +22,7 @@ def settings(**values):
     return SearchConfig(**{"gpus": 8} | values)
 
 
+@pytest.mark.heavy
 def test_the_best_is_the_fastest_of_all_that_fit():
     machine = load_machine("h100")
     found = search(MODEL, machine, CLIPS, settings(), BATCH)
@@ -68,6 +69,7 @@ def test_nothing_fits_a_tiny_device_and_the_closest_miss_is_told():
     assert all("GiB too much at" in group.closest for group in found.losers)
 
 
+@pytest.mark.heavy
 def test_a_thirty_billion_model_on_1024_devices_has_a_layout_that_fits_exactly():
     machine = load_machine("h100")
     clips = Clips(8192, 8192, 8192, 64)
@@ -81,6 +83,7 @@ def test_a_thirty_billion_model_on_1024_devices_has_a_layout_that_fits_exactly()
     assert "parallel.processes=1024" in best.overrides()
 
 
+@pytest.mark.heavy
 def test_the_winner_is_a_run_that_composes():
     found = search(MODEL, load_machine("h100"), CLIPS, settings(), BATCH)
     words = ["model.width=1024", "model.depth=4", "model.head_dim=128", "horizon.steps=3"]

@@ -78,6 +78,7 @@ def planted(root: Path) -> list[str]:
     return [str(p) for p in root.rglob("*") if p.is_file() and wanted.search(p.read_bytes())]
 
 
+@pytest.mark.heavy
 def test_no_artifact_of_a_submitted_run_holds_a_key(commands: Path, tmp_path: Path) -> None:
     job = make_job(tmp_path / "runs", "run", PROGRAM)
     cluster = make_cluster(pass_env=["WANDB_API_KEY"])
@@ -95,6 +96,7 @@ def test_no_artifact_of_a_submitted_run_holds_a_key(commands: Path, tmp_path: Pa
     assert not any(SECRETS[name] in given for name in SECRETS if name != "WANDB_API_KEY")
 
 
+@pytest.mark.heavy
 def test_a_config_that_holds_a_key_is_not_submitted(commands: Path, tmp_path: Path) -> None:
     job = make_job(tmp_path / "runs", "run", PROGRAM)
     (job.run_dir / "config.yaml").write_text(f"note: {SECRETS['HF_TOKEN']}\n")
@@ -132,6 +134,7 @@ def test_keys_are_blanked_out_of_the_diff(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert diff == "+a = '<HF_TOKEN>'\n+b = 'https://***@h/'\n"
 
 
+@pytest.mark.heavy
 def test_a_second_submission_of_a_finished_run_calls_nothing(
     commands: Path, tmp_path: Path
 ) -> None:
@@ -143,6 +146,7 @@ def test_a_second_submission_of_a_finished_run_calls_nothing(
     assert not (commands / "sbatch-environment").exists()
 
 
+@pytest.mark.heavy
 def test_a_lost_answer_is_asked_for_and_not_submitted_twice(
     commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

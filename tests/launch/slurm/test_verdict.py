@@ -162,6 +162,7 @@ def test_the_command_of_a_rank_is_that_of_its_launcher_without_torchrun(tmp_path
     assert rank_command(two) == one
 
 
+@pytest.mark.heavy
 def test_jobs_run_a_snapshot_of_the_code_and_runs_say_which(tmp_path):
     code = snapshot(tmp_path)
     assert snapshot(tmp_path) == code

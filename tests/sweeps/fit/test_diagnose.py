@@ -96,6 +96,7 @@ def test_a_form_of_other_columns_is_no_law_of_runs():
         fit_law(runs_of(usual), "frontier")
 
 
+@pytest.mark.heavy
 def test_diverged_runs_are_left_out_with_the_reason():
     bad = [Run("nan", 1e5, 1e7, 6e12, float("nan")), Run("high", 1e5, 1e7, 6e12, 9.0)]
     law = fit_law(runs_of(usual) + bad, options=FEW)
@@ -105,6 +106,7 @@ def test_diverged_runs_are_left_out_with_the_reason():
     assert any("Run high is excluded" in w for w in law.warnings)
 
 
+@pytest.mark.heavy
 def test_a_clean_law_is_identified_and_warns_only_of_reach():
     law = fit_law(runs_of(usual), options=FEW)
     assert all(v["ok"] for v in law.identified.values()), law.identified
@@ -125,6 +127,7 @@ def test_one_size_and_few_budgets_are_said():
     assert "1 distinct values of params" in law.identified["alpha"]["reason"]
 
 
+@pytest.mark.heavy
 def test_a_law_without_a_floor_says_e_is_near_zero():
     law = fit_law(runs_of(lambda n, d: 30 / n**0.42 + 900 / d**0.45), options=FEW)
     assert not law.identified["E"]["ok"]
@@ -139,16 +142,19 @@ def test_noise_alone_identifies_nothing():
     assert not law.identified["beta"]["ok"]
 
 
+@pytest.mark.heavy
 def test_losses_that_rise_are_named():
     text = warnings_of(runs_of(lambda n, d: 0.1 * n**0.1 * d**0.05))
     assert "Loss rises with params and with tokens" in text
 
 
+@pytest.mark.heavy
 def test_duplicates_are_counted():
     runs = runs_of(usual)
     assert "1 runs are exact duplicates" in warnings_of([*runs, runs[3]])
 
 
+@pytest.mark.heavy
 def test_residuals_above_the_noise_are_said():
     rng = np.random.default_rng(0)
     runs = [
@@ -160,6 +166,7 @@ def test_residuals_above_the_noise_are_said():
     assert "the form or the recipe misses something" in warnings_of(runs)
 
 
+@pytest.mark.heavy
 def test_far_extrapolation_is_told_in_times():
     text = warnings_of(runs_of(usual), FitOptions(flops=[8.1e14], resamples=60))
     assert "100x beyond the largest fitted run" in text

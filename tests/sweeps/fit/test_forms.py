@@ -140,6 +140,7 @@ def test_derivatives_are_those_of_finite_differences(name):
         np.testing.assert_allclose(hessian[0], numeric, atol=2e-3 * np.abs(hessian[0]).max())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", list(FORMS))
 def test_exact_data_give_the_coefficients_back(name):
     _, _, columns, target = planted(name)
@@ -166,6 +167,7 @@ def test_the_outer_power_can_be_held_and_what_it_couples_cannot():
         fit_form(FORMS["skaling"], columns, target, FitOptions(fixed={"A": 400.0}))
 
 
+@pytest.mark.heavy
 def test_a_coefficient_on_its_wall_makes_way_for_the_reduced_form():
     columns, form = schedules(), FORMS["multi_power"]
     coefficients = PLANTED["multi_power"] | {"gamma": 1.3, "C": 0.002}

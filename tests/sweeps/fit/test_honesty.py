@@ -50,11 +50,13 @@ def structure(params, tokens, loss, clusters=None):
 # --- units ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_a_clean_table_is_told_nothing_but_how_far_it_reaches():
     said = [w for w in warnings_of(*isoflop()) if "beyond the largest fitted run" not in w]
     assert [w for w in said if "minimum" not in w] == []
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -74,11 +76,13 @@ def test_a_column_in_another_unit_is_named_first(spoil, said):
     assert sum("6 N D" in w for w in warnings) <= 1
 
 
+@pytest.mark.heavy
 def test_flops_within_a_factor_of_one_and_a_half_are_not_questioned():
     params, tokens, flops, loss = isoflop()
     assert not any("6 N D" in w for w in warnings_of(params, tokens, 1.45 * flops, loss))
 
 
+@pytest.mark.heavy
 def test_flops_that_are_not_those_of_their_budget_are_named():
     params, tokens, flops, loss = isoflop()
     runs = [
@@ -104,6 +108,7 @@ def test_unique_tokens_and_tokens_that_are_swapped_are_refused():
 # --- structure ------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_noise_alone_has_no_structure():
     """Of 12 clean tables none: one in 300 would be told something by chance."""
     for seed in range(12):

@@ -51,6 +51,7 @@ def law():
     return fit_law(some_runs(), "chinchilla", FEW)
 
 
+@pytest.mark.heavy
 def test_frontier_lies_on_the_exact_iso_flop_line(law):
     for point in law.frontier:
         assert point.params * float(exact(point.params)) / point.params * point.tokens == (
@@ -62,6 +63,7 @@ def test_frontier_lies_on_the_exact_iso_flop_line(law):
         assert point.textbook["params"] * point.textbook["tokens"] * 6 == pytest.approx(point.flops)
 
 
+@pytest.mark.heavy
 def test_given_flops_per_token_is_used_as_it_is():
     law = fit_law(some_runs(), options=FitOptions(flops=[1e13], resamples=100), flops_of=exact)
     (point,) = law.frontier
@@ -82,6 +84,7 @@ def test_minima_are_interior_and_near_the_frontier(law):
     assert 0.3 < law.exponents["approach_2"]["params"] < 0.8
 
 
+@pytest.mark.heavy
 def test_held_out_budget_is_predicted_without_being_seen(law):
     held = law.held_out
     assert held.budget == pytest.approx(8.1e12)
@@ -121,6 +124,7 @@ def test_skill_is_undefined_where_nothing_improves_beyond_the_noise():
     assert "noise floor" in held.skill_reason
 
 
+@pytest.mark.heavy
 def test_held_out_is_null_with_a_reason_where_too_little_is_left():
     law = fit_law(some_runs(budgets=2, sizes=4), options=FEW)
     assert law.held_out is None
@@ -197,6 +201,7 @@ def write_table(path, runs, header="name,params,tokens,flops,loss,loss_noise", e
     return path
 
 
+@pytest.mark.heavy
 def test_a_table_gives_the_same_law_as_its_runs(law, tmp_path):
     path = write_table(tmp_path / "runs.csv", some_runs())
     found = fit_table(path, "chinchilla", FEW)
@@ -205,6 +210,7 @@ def test_a_table_gives_the_same_law_as_its_runs(law, tmp_path):
     assert set((keys + " residuals warnings excluded").split()) <= set(found)
 
 
+@pytest.mark.heavy
 def test_command_writes_json_and_prints_a_table(tmp_path, capsys):
     path = write_table(tmp_path / "runs.csv", some_runs())
     out = tmp_path / "deep" / "law.json"
@@ -219,6 +225,7 @@ def test_command_writes_json_and_prints_a_table(tmp_path, capsys):
     assert "Held-out budget 8.1e+12" in printed
 
 
+@pytest.mark.heavy
 def test_columns_are_mapped_and_excluded_rows_listed(tmp_path):
     extra = [["late", "1e4", "1e7", "6e11", "", "", "true", "killed by hand"]]
     header = "name,N,D,flops,val,loss_noise,excluded,reason"
@@ -249,6 +256,7 @@ def test_help_teaches_with_an_example(capsys):
     assert "kinescale fit table=" in capsys.readouterr().out
 
 
+@pytest.mark.heavy
 def test_description_holds_for_a_law_with_nothing_known(tmp_path):
     runs = [Run(r.name, r.params, r.tokens, r.flops, r.loss) for r in some_runs(budgets=2)]
     text = describe(fit_law(runs, options=FEW).to_dict())

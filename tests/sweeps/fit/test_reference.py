@@ -20,6 +20,7 @@ def is_timing(bar):
     return "seconds" in bar.name
 
 
+@pytest.mark.heavy
 @needs_data
 @pytest.mark.parametrize("group", ["epoch", "porian", "openlm", "datablations", "dit"])
 def test_published_bars_are_reached(group):
@@ -27,6 +28,7 @@ def test_published_bars_are_reached(group):
     assert not missed
 
 
+@pytest.mark.heavy
 @needs_data
 def test_gemstones_objectives_are_at_most_the_published_ones():
     rows = fit_data.gemstones()
@@ -37,6 +39,7 @@ def test_gemstones_objectives_are_at_most_the_published_ones():
         assert found.objective <= published, name
 
 
+@pytest.mark.heavy
 @needs_data
 def test_an_outer_power_never_fits_worse_than_chinchilla():
     tables = [fit_data.epoch()]
@@ -55,6 +58,7 @@ def test_an_outer_power_never_fits_worse_than_chinchilla():
         assert found.converged
 
 
+@pytest.mark.heavy
 @needs_data
 def test_degenerate_gemstones_fits_are_said_to_be_so():
     rows = {(name, form): rest for name, form, *rest in fit_data.gemstones()}

@@ -122,6 +122,7 @@ def test_runs_in_other_units_are_named():
     assert "The median run has 6e+06 FLOPs for each parameter and token" in warnings_of(millions)
 
 
+@pytest.mark.heavy
 def test_runs_off_the_law_and_repeated_ones_are_named():
     runs = grid()
     off, last = runs[5], runs[-1]
@@ -134,6 +135,7 @@ def test_runs_off_the_law_and_repeated_ones_are_named():
     assert f"Several rows are called {other.name}" in said
 
 
+@pytest.mark.heavy
 def test_seeds_that_share_a_cluster_are_not_suspect():
     last = grid()[-1]
     point = (last.params, last.tokens, last.flops)

@@ -37,6 +37,7 @@ def pair(request, tmp_path_factory):
     return law, read_law(path)
 
 
+@pytest.mark.heavy
 def test_a_law_read_back_predicts_what_was_fitted(pair):
     law, saved = pair
     params, tokens = np.geomspace(1e3, 1e9, 7), np.geomspace(1e10, 1e6, 7)
@@ -50,6 +51,7 @@ def test_a_law_read_back_predicts_what_was_fitted(pair):
     assert saved.budgets == [budget for budget, _ in law.budgets]
 
 
+@pytest.mark.heavy
 def test_its_optimum_is_that_of_the_fit(pair):
     law, saved = pair
     for point, row in zip(law.frontier, saved.frontier, strict=True):

@@ -46,6 +46,7 @@ def written(path, columns, loss, rows):
     return path
 
 
+@pytest.mark.heavy
 def test_the_error_of_curves_is_the_mean_of_each_ones_own(tmp_path):
     columns, loss = curves("tissue")
     one = written(tmp_path / "one.csv", columns, loss, columns["curve"] == 0)

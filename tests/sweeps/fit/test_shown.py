@@ -46,6 +46,7 @@ def table(tmp_path_factory):
     return path
 
 
+@pytest.mark.heavy
 def test_bands_go_from_the_least_run_to_beyond_the_largest(law):
     rows = law.bands()
     assert len(rows) == ROWS
@@ -86,6 +87,7 @@ def test_published_coefficients_are_contradicted_only_when_they_are_wrong(law):
         against(law.fit, TRUE | {"E": -1.0})
 
 
+@pytest.mark.heavy
 def test_a_single_run_is_less_certain_than_the_law(table):
     found, _ = fit_both(table, "chinchilla", FEW, predict=table)
     widths = [
@@ -100,6 +102,7 @@ def test_a_single_run_is_less_certain_than_the_law(table):
     assert np.mean(inside) > 0.7
 
 
+@pytest.mark.heavy
 def test_the_command_writes_picture_bands_and_verdict(table, tmp_path, capsys):
     out = tmp_path / "new folder"
     words = [f"table={table}", "form=chinchilla", "resamples=40", f"plot={out}/l.svg"]

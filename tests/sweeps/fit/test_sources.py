@@ -84,6 +84,7 @@ def test_the_rows_of_every_source_are_the_same(tmp_path, source):
         assert table.columns[column].tolist() == [row[column] for row in given]
 
 
+@pytest.mark.heavy
 def test_a_list_of_dicts_gives_a_law_and_rows_are_called_by_their_number():
     law = law_of_table(records(), options=FEW)
     assert law.fit.coefficients["alpha"] == pytest.approx(0.34, rel=1e-6)
@@ -128,6 +129,7 @@ def test_missing_values_are_blank_and_nested_entries_have_dotted_names():
     assert rows[1]["cluster"] == "nan"  # a name, given as text
 
 
+@pytest.mark.heavy
 def test_a_blank_loss_is_a_run_that_has_not_ended_and_another_blank_cell_is_refused(tmp_path):
     rows = records()
     law = law_of_table([*rows, {"params": 1e8, "tokens": 1e9, "loss": None}], options=FEW)

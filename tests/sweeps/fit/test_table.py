@@ -121,6 +121,7 @@ def usual(tmp_path_factory):
     return run(folder, some(), f"predict={other}", "flops=[1e20]", "sizes=[1e8,4e8,1e9]")
 
 
+@pytest.mark.heavy
 def test_rows_of_another_table_are_predicted_with_their_error(usual):
     found = usual["predictions"]
     assert len(found["rows"]) == 40
@@ -129,6 +130,7 @@ def test_rows_of_another_table_are_predicted_with_their_error(usual):
     assert all(r["interval"][0] <= r["predicted"] <= r["interval"][1] for r in found["rows"])
 
 
+@pytest.mark.heavy
 def test_whole_curves_predict_another_schedule(tmp_path, capsys):
     step = np.arange(500.0, 8001, 250)
 
@@ -175,6 +177,7 @@ def test_minima_of_budgets_make_a_line_and_refuse_an_open_valley(tmp_path):
     assert law["frontier"][0]["params"] == pytest.approx(1e7 * 1e3**0.5, rel=0.1)
 
 
+@pytest.mark.heavy
 def test_buildable_sizes_round_the_recommendation(usual):
     (point,) = usual["frontier"]
     assert point["feasible"]["params"] in (1e8, 4e8, 1e9)
@@ -182,6 +185,7 @@ def test_buildable_sizes_round_the_recommendation(usual):
     assert 6 * point["feasible"]["params"] * point["feasible"]["tokens"] == pytest.approx(1e20)
 
 
+@pytest.mark.heavy
 def test_three_approaches_stand_side_by_side_with_the_bias_of_the_second(tmp_path):
     rows = {"params": [], "tokens": [], "loss": [], "budget": []}
     for flops in 1e18 * 4.0 ** np.arange(5):
@@ -209,6 +213,7 @@ def test_what_nobody_can_justify_is_varied(usual):
     assert all(abs(row["quantity"] / first - 1) < 0.05 for row in usual["sensitivity"])
 
 
+@pytest.mark.heavy
 def test_profile_intervals_hold_the_optimum_and_the_truth(tmp_path):
     law = run(tmp_path, some(num=80), "level=.99")
     for name, true in (("E", 1.69), ("alpha", 0.34), ("beta", 0.28)):
@@ -217,6 +222,7 @@ def test_profile_intervals_hold_the_optimum_and_the_truth(tmp_path):
         assert low < true < high
 
 
+@pytest.mark.heavy
 def test_flops_stand_in_for_tokens_and_the_highest_losses_can_be_dropped(tmp_path):
     columns = some()
     columns = {"N": columns["params"], "C": columns["flops"], "loss": columns["loss"]}

@@ -33,6 +33,7 @@ PLANS = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", PLANS)
 def test_a_study_plans_the_runs_that_it_planned_before(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -32,6 +32,7 @@ def shapes() -> list[Rung]:
     return [shape_for(target, BASE) for target in TARGETS]
 
 
+@pytest.mark.heavy
 def test_neighbouring_targets_give_neighbouring_sizes(shapes: list[Rung]) -> None:
     for target, rung in zip(TARGETS, shapes, strict=True):
         assert 1 / 1.6 < rung.params / target < 1.6

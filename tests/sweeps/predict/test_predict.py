@@ -33,6 +33,7 @@ def cpu(source, law):
     return answer(source, law, budget, load_machine("cpu2"), ["data.root=nowhere"])
 
 
+@pytest.mark.heavy
 def test_the_parts_of_an_answer_go_together(cpu, law):
     best, shape, recipe = (cpu.parts[key] for key in ("optimum", "shape", "recipe"))
     for key in ("params", "tokens", "loss"):
@@ -52,6 +53,7 @@ def test_the_parts_of_an_answer_go_together(cpu, law):
     assert cpu.parts["cost"]["money"] == pytest.approx(0.1)
 
 
+@pytest.mark.heavy
 def test_the_layout_uses_all_devices_and_says_where_the_batch_does_not_feed_them(cpu):
     layout = cpu.parts["layout"]
     assert "parallel.processes=2" in layout["overrides"]
@@ -135,6 +137,7 @@ def test_a_prediction_takes_the_fit_of_its_study_and_says_so(tmp_path, capsys):
     assert (found["law"]["form"], found["law"]["level"]) == ("kaplan", 0.7)
 
 
+@pytest.mark.heavy
 def test_a_budget_that_is_too_far_is_refused_unless_asked_for(capsys):
     words = [f"study={DEMO}", "gpus=512", "days=14", "resamples=20"]
     assert main(words) == 2
@@ -145,6 +148,7 @@ def test_a_budget_that_is_too_far_is_refused_unless_asked_for(capsys):
     assert "TOO FAR" in capsys.readouterr().out
 
 
+@pytest.mark.heavy
 def test_the_command_writes_json(tmp_path, capsys):
     out = tmp_path / "answer.json"
     words = ["gpus=1", "days=.1", "machine=cpu2", "flops=1e12", "resamples=20", "price=3"]

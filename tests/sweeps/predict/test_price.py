@@ -86,6 +86,7 @@ def test_the_demos_law_is_read_with_its_own_ratio_and_warnings():
     assert any("not identified" in warning for warning in frontier.law.warnings)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("path", [LAW, KAPLAN])
 def test_a_loss_costs_what_the_laws_own_frontier_says(path, capsys):
     frontier = json.loads(path.read_text())["frontier"]
@@ -102,6 +103,7 @@ def test_a_loss_costs_what_the_laws_own_frontier_says(path, capsys):
         assert cost["tokens"] == pytest.approx(point["tokens"], rel=1e-6)
 
 
+@pytest.mark.heavy
 def test_the_page_holds_the_figure_and_no_script_of_a_law(tmp_path, capsys):
     hostile = json.loads(LAW.read_text()) | {"warnings": ["<script>alert(1)</script>"]}
     law, page = tmp_path / "law.json", tmp_path / "page.html"

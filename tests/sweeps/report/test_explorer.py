@@ -39,6 +39,7 @@ def found(study):
     return document(histories, Start(), law_of(inputs.law))
 
 
+@pytest.mark.heavy
 def test_every_column_that_varies_is_an_axis_and_the_law_has_its_floor(found):
     columns = {column["key"]: column for column in found["columns"]}
     assert list(columns)[:6] == [
@@ -91,6 +92,7 @@ def test_no_text_of_a_document_ends_its_element():
         as_script(math.nan)
 
 
+@pytest.mark.heavy
 def test_a_page_without_the_library_is_whole_and_says_in_one_line_how_to_get_it(study, monkeypatch):
     monkeypatch.setattr("sweeps.report.pages.runs.bundle", lambda: None)
     page = render_page(read_inputs(study), {})
@@ -100,6 +102,7 @@ def test_a_page_without_the_library_is_whole_and_says_in_one_line_how_to_get_it(
     assert explorer_parts(None)["explorer_missing"] == ""
 
 
+@pytest.mark.heavy
 def test_a_run_s_details_have_its_cost_and_with_a_machine_its_mfu(tmp_path):
     study = tmp_path / "demo"
     study.mkdir()

@@ -111,6 +111,7 @@ def test_a_clip_that_is_missing_or_none_has_no_number(folder):
     assert notes == ["The video 'samples/good-1.mp4' is missing or outside the study's folder."]
 
 
+@pytest.mark.heavy
 def test_the_committed_ladder_says_that_no_prompt_is_recognisable(tmp_path):
     study = tmp_path / "study"
     shutil.copytree(COMMITTED / "cpu_isoflop", study)

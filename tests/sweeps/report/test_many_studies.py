@@ -36,6 +36,7 @@ def studies(tmp_path):
     ]
 
 
+@pytest.mark.heavy
 def test_other_validation_data_are_refused_unless_asked_for(studies, tmp_path, capsys):
     for study, digest in zip(studies, ("1234", "5678"), strict=True):
         (study / "data.json").write_text(json.dumps({"digest": digest}))
@@ -100,6 +101,7 @@ def test_two_studies_share_their_scales_and_one_choice_of_axes(studies, tmp_path
     assert seen["images"] == 0
 
 
+@pytest.mark.heavy
 def test_an_index_lists_every_study_with_its_finding_and_page(studies, capsys):
     folder = studies[0].parent
     shutil.copytree(COMMITTED / "cpu_seeds", folder / "seeds ü#1")

@@ -92,6 +92,7 @@ def table(study, start):
     return [row for row in found if row]
 
 
+@pytest.mark.heavy
 def test_the_heading_is_the_law_s(study):
     law, page = study
     three, held = law["exponents"]["approach_3"], law["held_out"]
@@ -103,6 +104,7 @@ def test_the_heading_is_the_law_s(study):
     )  # fmt: skip
 
 
+@pytest.mark.heavy
 def test_the_coefficients_are_the_law_s(study):
     law, _ = study
     rows = table(study, "Coefficients of")[1:]

@@ -54,6 +54,7 @@ def page(study):
     return (study / "report" / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.heavy
 def test_the_page_states_the_finding_the_test_and_the_warnings(page):
     heading = re.search(r"<h1>(.*?)</h1>", page)[1]
     heading = heading.replace("\u00a0", " ")
@@ -65,6 +66,7 @@ def test_the_page_states_the_finding_the_test_and_the_warnings(page):
     assert law.index("Warnings of the law") < law.index("<svg")
 
 
+@pytest.mark.heavy
 def test_sections_come_in_reading_order(page):
     names = ["checklist", "law", "isoflop", "frontier", "exponents", "held-out", "coefficients",
              "residuals", "levels", "groups", "ladder", "real", "data", "excluded", "noise", "runs",
@@ -205,6 +207,7 @@ def test_a_folder_of_studies_is_told_from_a_study(tmp_path, capsys):
     )
 
 
+@pytest.mark.heavy
 def test_a_folder_without_law_or_study_still_gives_a_page(tmp_path, capsys):
     study = write_small(tmp_path / "study")
     for name in ("law.json", "study.json", "data.json"):

@@ -36,6 +36,7 @@ def page(inputs):
     return render_page(inputs, {}).replace("\u00a0", " ")
 
 
+@pytest.mark.heavy
 def test_a_spread_pooled_over_points_is_no_spread_of_one_run(page):
     said = (
         "Runs that differ in their seed alone spread by 1.13 % of their loss (standard deviation, "
@@ -103,6 +104,7 @@ def test_raw_keys_are_no_headings():
     assert [cell.text for cell in table.rows[0]] == ["0.1000", "10¹¹"]
 
 
+@pytest.mark.heavy
 def test_moments_and_powers_are_written_for_people(page):
     assert format_moment("2026-11-27T11:56:34+00:00") == "2026-11-27 11:56 UTC"
     assert format_moment("2026-11-23") == "2026-11-23"

@@ -32,6 +32,7 @@ def restored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_a_restored_study_has_its_run_folders_and_archives_to_the_same_bytes(
     restored: Path, tmp_path: Path
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_restored_study_has_its_run_folders_and_archives_to_the_same_bytes(
         assert (tmp_path / "again" / name).read_bytes() == (STUDY / name).read_bytes(), name
 
 
+@pytest.mark.heavy
 def test_the_page_of_an_archive_is_the_page_of_its_folder(restored: Path) -> None:
     kept, full = read_inputs(STUDY), read_inputs(restored)
     assert kept.results == full.results

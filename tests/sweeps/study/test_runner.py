@@ -90,6 +90,7 @@ def about(study: TinyConfig) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.heavy
 def test_a_later_phase_follows_from_results_and_the_same_command_starts_nothing(
     tmp_path: Path,
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_later_phase_follows_from_results_and_the_same_command_starts_nothing(
     assert about(study)["started"] == first["started"]
 
 
+@pytest.mark.heavy
 def test_the_plan_tells_a_watcher_what_each_run_is_for(tmp_path: Path) -> None:
     study = TinyConfig(root=str(tmp_path))
     TinyRunner(study).run()
@@ -122,6 +124,7 @@ def test_the_plan_tells_a_watcher_what_each_run_is_for(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.heavy
 def test_a_failed_run_is_told_with_its_phase_and_last_line_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +146,7 @@ def test_a_study_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
     assert not study.folder.exists()
 
 
+@pytest.mark.heavy
 def test_a_folder_of_another_study_is_refused_before_a_run_starts(tmp_path: Path) -> None:
     TinyRunner(TinyConfig(root=str(tmp_path))).run()
     other = TinyRunner(TinyConfig(root=str(tmp_path), losses=["0.1"]))

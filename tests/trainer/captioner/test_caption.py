@@ -257,6 +257,7 @@ def test_bad_training_settings_are_named(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("handlers")
 def test_the_command_of_all_runs_trains_a_frozen_captioner(
     squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

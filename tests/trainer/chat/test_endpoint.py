@@ -270,6 +270,7 @@ def by_picture(handler: Handler, number: int) -> None:
     handler.say({"dense": dense, "short": f"a ramp of {len(content) - 1} frames"})
 
 
+@pytest.mark.heavy
 def test_a_data_set_is_captioned_from_its_frames(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,6 +296,7 @@ def test_a_data_set_is_captioned_from_its_frames(
     assert about["tokens_in"] == 600
 
 
+@pytest.mark.heavy
 def test_a_stopped_run_asks_only_for_what_is_missing(
     stills: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -319,6 +321,7 @@ def test_a_stopped_run_asks_only_for_what_is_missing(
     assert "tokens: 600 in" in capsys.readouterr().out
 
 
+@pytest.mark.heavy
 def test_another_prompt_or_model_is_another_question(stills: Path, tmp_path: Path) -> None:
     with serve(otherwise=by_picture) as chat:
         assert main(arguments(stills, tmp_path, chat)) == 0
@@ -341,6 +344,7 @@ def test_clips_that_fail_may_keep_their_captions(stills: Path, tmp_path: Path) -
     assert reason.startswith("HTTP 400")
 
 
+@pytest.mark.heavy
 def test_spending_stops_at_the_limit_also_over_several_sittings(
     stills: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -356,6 +360,7 @@ def test_spending_stops_at_the_limit_also_over_several_sittings(
     assert len(chat.requests) == 6
 
 
+@pytest.mark.heavy
 def test_the_key_reaches_no_file_no_output_and_no_log(
     stills: Path,
     tmp_path: Path,

@@ -227,6 +227,7 @@ def test_ranks_share_the_verifying_and_load_the_same(tmp_path: Path, damaged: li
         assert [file for file in files if file in seen[rank]["said"]] == own[:1]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("group")
 @pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

@@ -29,6 +29,7 @@ def test_the_newest_ones_are_kept(tmp_path: Path) -> None:
     assert names == ["latest", "step-00000003", "step-00000004"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("file", ["index.json", "rank-00000.safetensors"])
 def test_any_flipped_bit_is_seen(tmp_path: Path, file: str) -> None:
     save(tmp_path, 1)

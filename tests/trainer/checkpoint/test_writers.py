@@ -129,6 +129,7 @@ def test_a_later_attempts_folder_is_left_alone(tmp_path: Path) -> None:
     assert later.is_dir()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_a_rank_that_cannot_write_fails_the_save_for_all(
     tmp_path: Path, failing: int, caplog: pytest.LogCaptureFixture
@@ -193,6 +194,7 @@ def refuse() -> None:
     raise StaleError("attempt 2 has the run")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("world", [1, 3])
 def test_a_stale_writer_publishes_nothing_and_is_told(tmp_path: Path, world: int) -> None:
     pieces = cut_fragments(drawn(1), 1, world)

@@ -170,6 +170,7 @@ def test_a_folder_of_something_else_is_refused(
         open_autoencoder(tmp_path)
 
 
+@pytest.mark.heavy
 def test_a_network_without_statistics_is_refused(networks: Path, tmp_path: Path) -> None:
     shutil.copytree(networks / "AutoencoderKLHunyuanVideo", tmp_path / "bare")
     (tmp_path / "bare" / "codec.json").unlink(missing_ok=True)

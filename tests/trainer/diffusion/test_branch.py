@@ -73,6 +73,7 @@ class TestBranch:
         assert results[1]["flops_before"] == 0
         assert 0 < results[0]["flops_before"] < results[0]["flops"]
 
+    @pytest.mark.heavy
     @pytest.mark.parametrize(
         ("overrides", "message"),
         [
@@ -92,6 +93,7 @@ class TestBranch:
             train(run, tmp_path / "branch")
 
 
+@pytest.mark.heavy
 def test_a_branch_enters_a_runs_identity_only_when_set(latents: Path, tmp_path: Path) -> None:
     plain = compose(latents, "horizon.steps=6")
     branch = compose(latents, "horizon.steps=6", f"branch={{run: {tmp_path}/a, step: 4}}")

@@ -72,6 +72,7 @@ def model_of(run: Path) -> ModelConfig:
     return load_run(run).model
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("kind", "sign"), [("", 1), ("kind=ema", 1), ("kind=param", -1)])
 def test_weights_of_any_layout_are_exported_whole(
     run: Path, tmp_path: Path, kind: str, sign: int, capsys: pytest.CaptureFixture[str]

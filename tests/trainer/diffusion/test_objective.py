@@ -31,6 +31,7 @@ def train_with(latents: Path, folder: Path, *overrides: str) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_a_run_of_a_window_validates_inside_it_says_so_and_does_not_sample(
     latents: Path, group: None, tmp_path: Path
 ) -> None:
@@ -45,6 +46,7 @@ def test_a_run_of_a_window_validates_inside_it_says_so_and_does_not_sample(
         generate(run, model, [request])
 
 
+@pytest.mark.heavy
 def test_two_windows_make_the_whole_validation(
     latents: Path, group: None, trained: Path, tmp_path: Path
 ) -> None:
@@ -66,6 +68,7 @@ def test_two_windows_make_the_whole_validation(
     assert Flow().window == (0.0, 1.0)
 
 
+@pytest.mark.heavy
 def test_an_objective_of_ones_own_trains_validates_and_samples(
     latents: Path, group: None, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def read(run: RunConfig, root: Path, split: str) -> list:
         reader.close()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_latents_are_the_codecs(run: RunConfig, clips: Path, encoded: Path, split: str) -> None:
     codec = WaveletCodec(run.codec)
@@ -144,6 +145,7 @@ def test_a_fresh_result_is_kept_and_a_stale_one_is_made_anew(
     assert torch.equal(sample.latent, WaveletCodec(changed.codec).encode(frames).half())
 
 
+@pytest.mark.heavy
 def test_an_interrupted_encoding_goes_on_where_it_was(
     clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

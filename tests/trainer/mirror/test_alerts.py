@@ -23,6 +23,7 @@ ALERT = Alert("stalled", "run-1", "rank 3 on n7 hangs, HF_TOKEN=planted-key-1")
 HOOK = "KINESCALE_WEBHOOK"
 
 
+@pytest.mark.heavy
 def test_a_webhook_and_a_mail_say_what_happened_without_keys() -> None:
     with hook() as web, mail_server() as mail:
         config = AlertConfig(HOOK, "me@lab.org", mail.place)
@@ -58,6 +59,7 @@ def test_who_cannot_be_told_is_a_line_and_the_other_is_told() -> None:
         assert "did not reach the mail: ConnectionRefusedError" in line
 
 
+@pytest.mark.heavy
 def test_an_answer_that_never_ends_takes_no_longer_than_it_may() -> None:
     with hook("drip") as web:
         started = time.monotonic()

@@ -95,6 +95,7 @@ def report(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "stalled.json").read_text())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 @pytest.mark.parametrize("ranks", ["signal"], indirect=True)
 def test_a_stopped_or_killed_rank_is_named_and_the_others_leave(ranks: Ranks, how: int) -> None:
@@ -119,6 +120,7 @@ def test_a_stopped_or_killed_rank_is_named_and_the_others_leave(ranks: Ranks, ho
     assert found["summary"] == found["suspects"][0]["reason"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("ranks", ["behind"], indirect=True)
 def test_a_rank_that_beats_but_is_behind_is_named(ranks: Ranks) -> None:
     statuses, errors = ranks.wait(0, 1, 2)
@@ -129,6 +131,7 @@ def test_a_rank_that_beats_but_is_behind_is_named(ranks: Ranks) -> None:
     assert all(found["summary"] in error for error in errors)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("ranks", ["reads"], indirect=True)
 def test_ranks_at_the_same_step_are_told_apart_by_their_phases(ranks: Ranks) -> None:
     assert ranks.wait(0, 1, 2)[0] == [STALLED] * 3
@@ -137,6 +140,7 @@ def test_ranks_at_the_same_step_are_told_apart_by_their_phases(ranks: Ranks) -> 
     assert found["summary"] == "all ranks wait at step 4 in read (rank 1), forward (rank 0, 2)"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("ranks", ["waits"], indirect=True)
 def test_when_all_wait_at_the_same_place_nobody_is_blamed(ranks: Ranks) -> None:
     assert ranks.wait(0, 1, 2)[0] == [STALLED] * 3
@@ -144,6 +148,7 @@ def test_when_all_wait_at_the_same_place_nobody_is_blamed(ranks: Ranks) -> None:
     assert (found["suspects"], found["summary"]) == ([], "all ranks wait at step 4 in forward")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("ranks", ["slow"], indirect=True)
 def test_nobody_is_blamed_while_steps_are_slow_but_end(ranks: Ranks) -> None:
     statuses, errors = ranks.wait(0, 1, 2)
@@ -164,6 +169,7 @@ def start(folder: Path, stall: float = 0.3, **kwargs: Any) -> tuple[Heartbeat, l
     return heart, left
 
 
+@pytest.mark.heavy
 def test_a_sign_of_life_says_where_a_rank_is_and_changes_with_every_beat(tmp_path: Path) -> None:
     heart, _ = start(tmp_path, stall=0)
     heart.advance(17, "backward")
@@ -180,6 +186,7 @@ def test_a_sign_of_life_says_where_a_rank_is_and_changes_with_every_beat(tmp_pat
     assert os.listdir(tmp_path / "heartbeats") == ["rank-00000.json"]
 
 
+@pytest.mark.heavy
 def test_no_stall_seconds_means_no_watchdog(tmp_path: Path) -> None:
     heart, left = start(tmp_path, stall=0)
     time.sleep(0.8)
@@ -187,6 +194,7 @@ def test_no_stall_seconds_means_no_watchdog(tmp_path: Path) -> None:
     assert left == []
 
 
+@pytest.mark.heavy
 def test_moving_on_keeps_the_watchdog_quiet(tmp_path: Path) -> None:
     heart, left = start(tmp_path, stall=1.0)
     for step in range(20):
@@ -196,6 +204,7 @@ def test_moving_on_keeps_the_watchdog_quiet(tmp_path: Path) -> None:
     assert left == []
 
 
+@pytest.mark.heavy
 def test_a_full_disk_does_not_make_a_rank_blame_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -217,6 +226,7 @@ def test_a_full_disk_does_not_make_a_rank_blame_itself(
     assert caplog.text.count("Others may blame us") == 1
 
 
+@pytest.mark.heavy
 def test_a_report_that_hangs_does_not_keep_the_rank(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +237,7 @@ def test_a_report_that_hangs_does_not_keep_the_rank(
     assert left
 
 
+@pytest.mark.heavy
 def test_a_report_of_an_earlier_attempt_is_replaced_but_the_first_of_this_one_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -252,6 +263,7 @@ def test_a_report_of_an_earlier_attempt_is_replaced_but_the_first_of_this_one_st
     assert not path.exists()
 
 
+@pytest.mark.heavy
 def test_a_rank_that_noticed_first_and_left_is_not_blamed_by_the_next(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -269,6 +281,7 @@ def test_a_rank_that_noticed_first_and_left_is_not_blamed_by_the_next(
     assert "sign of life" not in caplog.text
 
 
+@pytest.mark.heavy
 def test_a_process_that_was_itself_stopped_blames_nobody_at_once(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from trainer.run.heartbeat import Heartbeat; "

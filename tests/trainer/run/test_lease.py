@@ -160,6 +160,7 @@ def test_a_released_folder_is_taken_at_once_from_any_host(tmp_path: Path, hold: 
     fence.release()
 
 
+@pytest.mark.heavy
 def test_a_living_attempt_on_another_host_is_respected(tmp_path: Path, hold: Callable) -> None:
     holder = hold(tmp_path, "first", seconds=3.0)
     assert holder.read() == "took 1"
@@ -168,6 +169,7 @@ def test_a_living_attempt_on_another_host_is_respected(tmp_path: Path, hold: Cal
     assert holder.ask("check") == "mine"
 
 
+@pytest.mark.heavy
 def test_a_dead_attempt_on_another_host_is_taken_over_after_its_lease(
     tmp_path: Path, hold: Callable
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_dead_attempt_on_another_host_is_taken_over_after_its_lease(
     fence.release()
 
 
+@pytest.mark.heavy
 def test_a_rebooted_host_waits_for_the_lease(tmp_path: Path, hold: Callable) -> None:
     # Or another machine of the same name: its lock says nothing about this one's processes.
     holder = hold(tmp_path, HOST)
@@ -195,6 +198,7 @@ def test_a_rebooted_host_waits_for_the_lease(tmp_path: Path, hold: Callable) -> 
     fence.release()
 
 
+@pytest.mark.heavy
 def test_a_stopped_attempt_that_wakes_up_is_fenced(tmp_path: Path, hold: Callable) -> None:
     stale = hold(tmp_path, "first")
     assert stale.read() == "took 1"
@@ -214,6 +218,7 @@ def test_a_stopped_attempt_that_wakes_up_is_fenced(tmp_path: Path, hold: Callabl
     assert "attempt 1 was superseded by attempt 2" in stale.kill()
 
 
+@pytest.mark.heavy
 def test_a_superseded_attempt_that_overwrites_the_lease_wins_nothing(
     tmp_path: Path, hold: Callable
 ) -> None:
@@ -233,6 +238,7 @@ def test_a_superseded_attempt_that_overwrites_the_lease_wins_nothing(
     fence.release()
 
 
+@pytest.mark.heavy
 def test_an_attempt_that_died_before_its_first_lease_is_taken_over(
     tmp_path: Path, hold: Callable
 ) -> None:
@@ -292,6 +298,7 @@ def test_of_eight_processes_that_race_exactly_one_wins(
     assert len(attempts(tmp_path)) == number
 
 
+@pytest.mark.heavy
 def test_a_full_disk_while_renewing_is_logged_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

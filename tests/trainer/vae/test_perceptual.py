@@ -90,6 +90,7 @@ def encoder(rooms: Path, group: None, tmp_path_factory: pytest.TempPathFactory) 
     return folder / "encoder"
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("group", "handlers")
 def test_the_command_of_all_runs_trains_a_frozen_encoder(
     rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

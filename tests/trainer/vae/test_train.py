@@ -89,6 +89,7 @@ def codec_of(folder: Path) -> list[str]:
     return ["codec=vae", f"codec.path={folder}"]
 
 
+@pytest.mark.heavy
 def test_the_command_trains_and_a_second_call_finds_it_finished(
     clips: Path, tmp_path: Path, group: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,6 +260,7 @@ def test_latents_cannot_train_a_network(latents: Path, tmp_path: Path, group: No
         train_vae(run, tmp_path, lambda: False)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -283,6 +285,7 @@ def test_values_that_cannot_work_are_named(override: str, message: str | None) -
         compose_vae(arguments)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("group", "handlers")
 def test_the_command_of_all_runs_trains_a_frozen_network(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

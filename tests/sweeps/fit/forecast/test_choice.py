@@ -50,6 +50,7 @@ def warm():
     return fit_law(table(warming), AUTO, FEW)
 
 
+@pytest.mark.heavy
 def test_where_no_form_fits_the_nearest_budgets_tell_the_loss(warm):
     assert warm.choice.by == NEARBY
     assert all(c.structure < 0.05 for c in warm.choice.candidates.values())
@@ -62,6 +63,7 @@ def test_where_no_form_fits_the_nearest_budgets_tell_the_loss(warm):
     assert min(top.members.values()) <= top.loss <= max(top.members.values())
 
 
+@pytest.mark.heavy
 def test_the_held_out_budget_has_no_part_in_the_choice(warm):
     runs = table(warming)
     last = max(r.flops for r in runs)
@@ -73,6 +75,7 @@ def test_the_held_out_budget_has_no_part_in_the_choice(warm):
     assert not other.held_out.inside
 
 
+@pytest.mark.heavy
 def test_the_record_of_every_method_stands_in_the_json(warm):
     found = warm.to_dict()
     methods = {row["method"]: row for row in found["rolling_origin"]}
@@ -82,6 +85,7 @@ def test_the_record_of_every_method_stands_in_the_json(warm):
     assert found["form"] in found["choice"]["forms"]
 
 
+@pytest.mark.heavy
 def test_a_form_that_fits_and_foresees_clearly_better_tells_the_loss():
     runs = table(chinchilla, noise=0.0002)
     choice = choose(runs, group_budgets(runs), six_n, FEW)

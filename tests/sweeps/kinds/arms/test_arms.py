@@ -69,6 +69,7 @@ def compose(tmp_path: Path, *overrides: str) -> ArmsConfig:
 # The plan.
 
 
+@pytest.mark.heavy
 def test_every_arm_has_every_seed_at_the_same_flops_and_arms_of_a_seed_are_neighbours(
     tmp_path: Path,
 ) -> None:
@@ -94,6 +95,7 @@ def test_prompts_are_moving_and_dealt_over_worlds_and_shapes(tmp_path: Path) -> 
         choose_prompts(root, "val_worlds", 16)
 
 
+@pytest.mark.heavy
 def test_arms_are_asked_for_the_same_prompts_and_noise(tmp_path: Path) -> None:
     study = compose(tmp_path, "draws.captions=[dense,short]", "draws.noises=2")
     plan = ArmsPlan(study)
@@ -110,6 +112,7 @@ def test_arms_are_asked_for_the_same_prompts_and_noise(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.heavy
 def test_a_request_that_changed_forgets_its_clips_and_an_equal_one_keeps_them(
     tmp_path: Path,
 ) -> None:
@@ -124,6 +127,7 @@ def test_a_request_that_changed_forgets_its_clips_and_an_equal_one_keeps_them(
     assert not plan.drawing(spec, job.run_dir, plan.prompts())[0].done_marker.exists()
 
 
+@pytest.mark.heavy
 def test_more_seeds_continue_a_study_and_other_arms_do_not(tmp_path: Path) -> None:
     freeze_study(compose(tmp_path))
     freeze_study(compose(tmp_path, "seeds=[0,1,2]", "draws.prompts=3", "level=0.9"))
@@ -321,6 +325,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_the_page_answers_shows_failures_and_stays_one_file(folder: Path) -> None:
     page = build_arms_report(folder).read_text()
     assert "is better than" in page  # the share, which the study asks about
@@ -334,6 +339,7 @@ def test_the_page_answers_shows_failures_and_stays_one_file(folder: Path) -> Non
     assert page.count("<svg") == 2
 
 
+@pytest.mark.heavy
 def test_hostile_text_stays_text(folder: Path) -> None:
     page = build_arms_report(folder).read_text()
     assert "<script>alert" not in page
@@ -363,6 +369,7 @@ def test_a_summary_without_numbers_does_not_break_the_page(folder: Path) -> None
     assert "could not be compared" in build_arms_report(folder).read_text()
 
 
+@pytest.mark.heavy
 def test_one_resolved_measure_among_many_is_no_finding(folder: Path) -> None:
     rows = list(csv.DictReader((folder / "summary.csv").read_text().splitlines()))
     compared = next(row for row in rows if row["resolved"])

@@ -87,6 +87,7 @@ def test_a_base_with_a_length_of_its_own_gives_way_to_the_point(root: Path) -> N
     assert (run.horizon.flops, run.horizon.tokens, run.horizon.steps) == (2e8, 0, 0)
 
 
+@pytest.mark.heavy
 def test_a_grid_is_centred_and_its_sizes_are_distinct_and_rising(plan: StudyPlan) -> None:
     grid = plan.study.grid
     rungs = plan.sizes_around(1e5)

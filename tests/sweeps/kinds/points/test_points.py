@@ -112,6 +112,7 @@ def test_tokens_per_param_follow_the_shape_that_was_found(clips: Path, tmp_path:
     assert point.tokens == 20 * point.params
 
 
+@pytest.mark.heavy
 def test_a_missing_data_set_is_refused_unless_a_clip_stands_in(tmp_path: Path) -> None:
     study = compose(tmp_path / "none", tmp_path)
     with pytest.raises(ValueError, match="is missing"):
@@ -124,6 +125,7 @@ def test_a_missing_data_set_is_refused_unless_a_clip_stands_in(tmp_path: Path) -
     assert not study.folder.exists()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -149,6 +151,7 @@ def test_a_study_of_points_is_no_isoflop_study() -> None:
         compose_study(["study=cpu_seeds"])
 
 
+@pytest.mark.heavy
 def test_more_seeds_and_another_level_continue_a_study_and_other_sizes_do_not(
     clips: Path, tmp_path: Path
 ) -> None:

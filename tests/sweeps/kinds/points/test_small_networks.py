@@ -47,6 +47,7 @@ def study_of(*arguments: str) -> PointsConfig:
     return found
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("experiment", AXES)
 def test_every_kind_of_run_is_a_point_of_its_own_settings_and_steps(
     experiment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -92,6 +93,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("override", REFUSED)
 def test_what_a_codec_cannot_be_asked_is_refused_in_words(override: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=REFUSED[override]):
