@@ -196,6 +196,7 @@ def test_names_and_logs_cannot_move_the_terminal(tmp_path, capsys):
     assert "step 1" in printed
 
 
+@pytest.mark.heavy
 def test_a_followed_log_ends_with_the_run(tmp_path):
     folder = make_run(tmp_path)
     (folder / "log.txt").write_text("first\n")
@@ -284,13 +285,16 @@ def test_goodput_of_a_run_is_that_of_its_status(tmp_path):
              "first_step": 0, "step": 20, "phase": "ended", "seconds": seconds}  # fmt: skip
     (folder / "attempt-000001.json").write_text(json.dumps(first))
     line = Timeline(tmp_path, 2)
+    begun = time.time()
     line.advance(15, "data")  # five of twenty steps are done again
     found = line.goodput()
     assert found == pytest.approx(35 * 0.75 / 100, rel=0.01)
     line.write()
     assert measure(tmp_path, 0.0).share == pytest.approx(found, rel=0.01)
     time.sleep(0.2)
-    assert line.goodput() == pytest.approx((35 * 0.75 + 0.2) / 100.2, rel=0.002)
+    before, share, after = time.time(), line.goodput(), time.time()  # a busy machine sleeps longer
+    assert (35 * 0.75 + before - begun) / (100 + after - now) <= share
+    assert share <= (35 * 0.75 + after - now) / (100 + before - now)
 
 
 def test_only_a_number_vouches_for_ended_attempts(monkeypatch):

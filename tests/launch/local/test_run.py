@@ -90,9 +90,21 @@ def run(jobs, slots=2, **options):
     return run_jobs(jobs, slots, poll_seconds=0.02, **options)
 
 
-def start_launcher(root, names, grace=5.0):
-    source = LAUNCHER.format(names=names, root=str(root), grace=grace)
-    return subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def start_launcher():
+    """Yield a function that starts the launcher as a process; none of them outlives its test."""
+    launchers = []
+
+    def start(root, names, grace=5.0):
+        source = LAUNCHER.format(names=names, root=str(root), grace=grace)
+        argv = [sys.executable, "-c", source]
+        launchers.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
+        return launchers[-1]
+
+    yield start
+    for launcher in launchers:
+        with launcher:
+            launcher.kill()
 
 
 def wait_for(path: Path, seconds: float = 10.0) -> str:
@@ -118,6 +130,7 @@ def wait_dead(pids: list[int], seconds: float = 5.0) -> bool:
     return not any(is_alive(pid) for pid in pids)
 
 
+@pytest.mark.heavy
 def test_slots_are_used_and_never_exceeded_and_the_costliest_starts_first(tmp_path):
     costs = {"small": 1.0, "wide": 3.0, "large": 9.0, "middle": 5.0}
     jobs = [
@@ -212,7 +225,8 @@ def test_threads_and_variables_reach_the_job(tmp_path):
     assert (job.run_dir / "log.txt").read_text().splitlines()[-1] == "3 3 3 yes True"
 
 
-def test_ctrl_c_lets_runs_save_and_the_next_launch_continues(tmp_path):
+@pytest.mark.heavy
+def test_ctrl_c_lets_runs_save_and_the_next_launch_continues(tmp_path, start_launcher):
     names = ["a", "b", "c"]
     jobs = [make_job(tmp_path, name, TRAINER, cost=4e10, seconds=0.05) for name in names]
     launcher = start_launcher(tmp_path, names)
@@ -230,7 +244,8 @@ def test_ctrl_c_lets_runs_save_and_the_next_launch_continues(tmp_path):
     assert int(resumed) >= 1
 
 
-def test_a_run_that_ignores_sigterm_is_killed_with_all_its_workers(tmp_path):
+@pytest.mark.heavy
+def test_a_run_that_ignores_sigterm_is_killed_with_all_its_workers(tmp_path, start_launcher):
     make_job(tmp_path, "stubborn", STUBBORN)
     launcher = start_launcher(tmp_path, ["stubborn"], grace=0.3)
     pids = [int(pid) for pid in wait_for(tmp_path / "stubborn" / "pids").split()]
@@ -240,7 +255,7 @@ def test_a_run_that_ignores_sigterm_is_killed_with_all_its_workers(tmp_path):
     assert wait_dead(pids, 0.5)
 
 
-def test_runs_save_and_end_when_the_launcher_is_killed(tmp_path):
+def test_runs_save_and_end_when_the_launcher_is_killed(tmp_path, start_launcher):
     make_job(tmp_path, "run", TRAINER, cost=4e10, seconds=0.2)
     launcher = start_launcher(tmp_path, ["run"])
     wait_for(tmp_path / "run" / "ready")
@@ -249,7 +264,8 @@ def test_runs_save_and_end_when_the_launcher_is_killed(tmp_path):
     assert int(wait_for(tmp_path / "run" / "checkpoint")) >= 1
 
 
-def test_orphans_of_a_killed_launcher_end_before_the_run_starts_again(tmp_path):
+@pytest.mark.heavy
+def test_orphans_of_a_killed_launcher_end_before_the_run_starts_again(tmp_path, start_launcher):
     job = make_job(tmp_path, "run", STUBBORN)
     launcher = start_launcher(tmp_path, ["run"])
     pids = [int(pid) for pid in wait_for(job.run_dir / "pids").split()]
@@ -262,7 +278,7 @@ def test_orphans_of_a_killed_launcher_end_before_the_run_starts_again(tmp_path):
     assert "ended 2 processes of a dead launcher" in (job.run_dir / "log.txt").read_text()
 
 
-def test_two_launchers_do_not_share_a_run(tmp_path):
+def test_two_launchers_do_not_share_a_run(tmp_path, start_launcher):
     job = make_job(tmp_path, "run", TRAINER, cost=4e10, seconds=0.2)
     launcher = start_launcher(tmp_path, ["run"])
     wait_for(job.run_dir / "ready")
@@ -273,6 +289,7 @@ def test_two_launchers_do_not_share_a_run(tmp_path):
     assert "another launcher is running it" in outcome.reason
 
 
+@pytest.mark.heavy
 def test_an_error_in_the_callback_leaves_no_process(tmp_path):
     job = make_job(tmp_path, "run", STUBBORN)
 
@@ -381,10 +398,12 @@ def test_a_run_that_failed_here_is_said_to_have_failed(tmp_path):
     assert state_of(RunFolder("run", job.run_dir), []).state == "done"
 
 
-def test_a_run_without_a_sign_of_life_yet_runs_while_its_process_lives(tmp_path):
+@pytest.mark.heavy
+def test_a_run_without_a_sign_of_life_yet_runs_while_its_process_lives(tmp_path, start_launcher):
     job = make_job(tmp_path, "run", STUBBORN)
     (job.run_dir / "config.yaml").write_text("name: run\n")
     launcher = start_launcher(tmp_path, ["run"], grace=0.2)
+    wait_for(job.run_dir / "launches.jsonl")  # which may come after the process' first words
     wait_for(job.run_dir / "pids")
     assert state_of(RunFolder("run", job.run_dir), []).state == "running"
     launcher.kill()
