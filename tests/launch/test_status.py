@@ -285,8 +285,8 @@ def test_goodput_of_a_run_is_that_of_its_status(tmp_path):
              "first_step": 0, "step": 20, "phase": "ended", "seconds": seconds}  # fmt: skip
     (folder / "attempt-000001.json").write_text(json.dumps(first))
     line = Timeline(tmp_path, 2)
-    begun = time.time()
     line.advance(15, "data")  # five of twenty steps are done again
+    begun = time.time()
     found = line.goodput()
     assert found == pytest.approx(35 * 0.75 / 100, rel=0.01)
     line.write()
