@@ -287,14 +287,16 @@ def test_goodput_of_a_run_is_that_of_its_status(tmp_path):
     line = Timeline(tmp_path, 2)
     line.advance(15, "data")  # five of twenty steps are done again
     begun = time.time()
-    found = line.goodput()
-    assert found == pytest.approx(35 * 0.75 / 100, rel=0.01)
+
+    def is_right(since, share):  # whatever a busy machine takes between two lines
+        least, most = since - begun, time.time() - now
+        return (26.25 + least) / (100 + most) <= share <= (26.25 + most) / (100 + since - now)
+
+    assert is_right(begun, line.goodput())
     line.write()
-    assert measure(tmp_path, 0.0).share == pytest.approx(found, rel=0.01)
+    assert is_right(begun, measure(tmp_path, 0.0).share)
     time.sleep(0.2)
-    before, share, after = time.time(), line.goodput(), time.time()  # a busy machine sleeps longer
-    assert (35 * 0.75 + before - begun) / (100 + after - now) <= share
-    assert share <= (35 * 0.75 + after - now) / (100 + before - now)
+    assert is_right(time.time(), line.goodput())
 
 
 def test_only_a_number_vouches_for_ended_attempts(monkeypatch):
