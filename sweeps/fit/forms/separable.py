@@ -103,30 +103,35 @@ class BoundSeparable(Bound):
     def __init__(self, form: Separable, rows: Any) -> None:
         self.form = form
         self.rows = rows
+        self._shape, self._amplitudes = form.shape_index, form.amplitude_index
+        self._signs = np.array(form.signs)
+        self._unsigned = bool((self._signs == 1.0).all())
 
     def _terms(self, theta: Array) -> tuple[Array, Array]:
         rows = self.form.rows_at(theta, self.rows)
-        values, slopes = self.form.terms(theta[:, self.form.shape_index], rows)
-        signs = np.array(self.form.signs)
-        return values * signs[:, None], slopes * signs[:, None, None]
+        values, slopes = self.form.terms(theta[:, self._shape], rows)
+        if self._unsigned:
+            return values, slopes
+        return values * self._signs[:, None], slopes * self._signs[:, None, None]
 
     def _first(self, theta: Array, values: Array, slopes: Array) -> tuple[Array, Array]:
         """Return log L_hat `(K, R)` and its gradient `(K, P, R)` from the terms at the shape."""
-        amplitudes = np.exp(theta[:, self.form.amplitude_index])
+        amplitudes = np.exp(theta[:, self._amplitudes])
         parts = amplitudes[:, :, None] * values  # (K, T, R)
         total = parts.sum(axis=1)
         # A sum that is not positive has no logarithm: a value this far off is never accepted.
         safe = np.where(total > 0, total, 1e-300)
-        power, power_slopes = self.form.outer(theta[:, self.form.shape_index])
+        log_safe = np.log(safe)
+        power, power_slopes = self.form.outer(theta[:, self._shape])
         gradient = np.zeros((*theta.shape, total.shape[1]))
-        gradient[:, self.form.amplitude_index] = power[:, None, None] * parts / safe[:, None]
+        gradient[:, self._amplitudes] = power[:, None, None] * parts / safe[:, None]
         inner = np.einsum("kt,ktsr->ksr", amplitudes, slopes) / safe[:, None]
-        outside = power_slopes[:, :, None] * np.log(safe)[:, None]
-        gradient[:, self.form.shape_index] = power[:, None, None] * inner + outside
+        outside = power_slopes[:, :, None] * log_safe[:, None]
+        gradient[:, self._shape] = power[:, None, None] * inner + outside
         coupled = self.form.coupling(theta, self.rows)
         if coupled is not None:
             gradient += power[:, None, None] * coupled / safe[:, None]
-        return power[:, None] * np.log(safe), gradient
+        return power[:, None] * log_safe, gradient
 
     def log_prediction(self, theta: Array) -> Array:
         """Return log L_hat, `(K, R)`."""
@@ -144,7 +149,7 @@ class BoundSeparable(Bound):
             for p in range(theta.shape[1]) if free is None else np.flatnonzero(free):
                 moved = theta.copy()
                 moved[:, p] += STEP
-                same = p in self.form.amplitude_index and not self.form.coupled
+                same = p in self._amplitudes and not self.form.coupled
                 terms = (values, slopes) if same else self._terms(moved)
                 there = (self._first(moved, *terms)[1] @ psi[:, :, None])[:, :, 0]
                 hessian[:, p] = (there - here) / STEP

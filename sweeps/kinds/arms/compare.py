@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 from sweeps.kinds.arms.table import Value
 
@@ -81,6 +80,8 @@ def _satterthwaite(total: float, parts: Sequence[tuple[float, float]]) -> float:
 def _interval(
     mean: float, variance: float, degrees: float, level: float
 ) -> tuple[float, float, float, float]:
+    from scipy.stats import t as student  # half a second that planning a study does not need
+
     # Equal differences leave no spread: then the interval is a point, whatever its degrees.
     reach = student.ppf((1 + level) / 2, max(degrees, 1.0)) * math.sqrt(variance)
     return mean, mean - float(reach), mean + float(reach), degrees

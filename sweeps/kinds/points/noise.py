@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bartlett, chi2
 
 from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.study.results import SeedNoise
@@ -44,6 +43,8 @@ def spread_of(groups: Sequence[Sequence[float]], level: float) -> Spread | None:
             degrees += len(values) - 1
     if not degrees:
         return None
+    from scipy.stats import chi2  # half a second that planning a study does not need
+
     tails = chi2.ppf([(1 + level) / 2, (1 - level) / 2], degrees)
     low, high = (math.sqrt(squares / q) for q in tails)
     return Spread(math.sqrt(squares / degrees), low, high, degrees)
@@ -94,6 +95,8 @@ def noise_floor(rows: Sequence[Row], draws: dict[str, list[float]], level: float
             "rests on losses being normal over seeds."
         )
     if len(groups) > 1:
+        from scipy.stats import bartlett
+
         p = float(bartlett(*(np.log([r["loss"] for r in g]) for g in groups.values())).pvalue)
         verdict = "differ between settings" if p < SAME_SPREAD else "are compatible with one value"
         said.append(f"The relative spreads {verdict} (Bartlett's test, p = {p:.2g}).")

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import studentized_range
-from scipy.stats import t as student
 
 from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.kinds.points.noise import Spread
@@ -101,6 +99,8 @@ def gaps_of(ranked: Sequence[Group], spread: Spread | None, level: float) -> lis
     best, found = ranked[0], [Gap(0.0, math.nan, math.nan)]
     width = math.nan
     if spread is not None and len(ranked) > 1:
+        from scipy.stats import studentized_range  # as in noise.py
+
         width = float(studentized_range.ppf(level, len(ranked), spread.degrees)) * spread.relative
     for group in ranked[1:]:
         apart = math.log(group.mean / best.mean)
@@ -186,6 +186,8 @@ def _series(
     x, y = [group.length for group in ordered], [group.mean for group in ordered]
     if spread is None:
         return Series(name, x, y, colour=colour)
+    from scipy.stats import t as student  # as in noise.py
+
     bound = float(student.ppf((1 + level) / 2, spread.degrees)) * spread.relative
     halves = [math.exp(bound / math.sqrt(len(group.losses))) for group in ordered]
     low = [value / half for value, half in zip(y, halves, strict=True)]

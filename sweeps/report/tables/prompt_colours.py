@@ -15,7 +15,6 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy import stats
 
 from data.worlds.palette import COLOURS
 
@@ -68,6 +67,8 @@ def mean_of(values: Sequence[float]) -> Mean:
     known = np.array([value for value in values if math.isfinite(value)])
     if len(known) < 2:
         return Mean(float(known[0]) if len(known) else math.nan, math.nan, math.nan)
+    from scipy import stats  # half a second that pages without drawn clips do not need
+
     half = stats.t.ppf(0.5 + LEVEL / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known))
     return Mean(float(known.mean()), float(known.mean() - half), float(known.mean() + half))
 
