@@ -1,11 +1,17 @@
 """Names that come from a command line and become folders; compositions that share nothing."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 import yaml
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 from sweeps.kinds.compose import compose_any
+from trainer import compose
 from trainer.captioner.config import compose_captioner
-from trainer.compose import check_name
+from trainer.compose import CONF_DIR, check_name, compose_values
 from trainer.config import compose_run
 from trainer.train import main
 from trainer.vae.config import compose_vae
@@ -45,6 +51,32 @@ def test_what_is_composed_next_does_not_see_changes_of_what_was_composed() -> No
     study = compose_any(["study=smoke"])
     study.base.append("optim.lr=1")
     assert compose_any(["study=smoke"]).base == study.base[:-1]
+
+
+def test_runs_that_differ_in_values_are_what_hydra_composes_and_share_their_choices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = [
+        "experiment=cpu_demo", "model=w64d2", "seed=3", "name=x", "data.root='a b'",
+        "optim.lr=1e-3", "validation.splits=[a,b]", "model.options.x=1", "horizon.flops=1e11",
+        "data={pool: 77}", "model.width=128", "data.pool=78",
+    ]  # fmt: skip
+    compose_run(["horizon.steps=1"])  # registers the schema
+    whole, composed = compose._composed, []
+
+    def counted(folder: Path, name: str, chosen: Sequence[str]) -> DictConfig:
+        composed.append(chosen)
+        return whole(folder, name, chosen)
+
+    monkeypatch.setattr(compose, "_composed", counted)
+    compose._chosen.cache_clear()
+    for lr in ("optim.lr=1", "optim.lr=2.5"):
+        found = compose_values(CONF_DIR, "run", [*words, lr])
+        assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(whole(CONF_DIR, "run", [*words, lr]))
+    assert composed == [("experiment=cpu_demo", "model=w64d2")]
+    with pytest.raises(HydraException, match=r"Could not override 'optim\.lrr'"):
+        compose_values(CONF_DIR, "run", [*words, "optim.lrr=1"])
+    assert composed[1:] == [[*words, "optim.lrr=1"]]
 
 
 @pytest.mark.parametrize(
