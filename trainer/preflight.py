@@ -28,6 +28,7 @@ from models.codec.count import count_perceptual_params, count_vae_params
 from models.count import count_params
 from trainer.captioner.config import CaptionerRun
 from trainer.config import STATE_BYTES, BranchConfig, HorizonConfig, RunConfig
+from trainer.diffusion.encoding import check_encoding
 from trainer.diffusion.horizon import plan_horizon
 from trainer.kinds import AnyRun, folder_of, freeze_any, processes_of, start_command
 from trainer.layout.config import ParallelConfig
@@ -132,8 +133,6 @@ def _data(run: AnyRun) -> Iterator[Check]:
     yield Check("data", Verdict.good, f"{len(training.infos):,} clips to train on")
     if not isinstance(run, RunConfig):
         return
-    from trainer.diffusion.attempt import check_encoding  # torch
-
     try:
         check_encoding(run)
         horizon = plan_horizon(run, training.infos, training.spans)

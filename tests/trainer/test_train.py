@@ -9,7 +9,8 @@ import torch
 
 from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, compose_run
-from trainer.diffusion.attempt import check_encoding, train_run
+from trainer.diffusion.attempt import train_run
+from trainer.diffusion.encoding import check_encoding
 from trainer.identity import freeze
 from trainer.run.metrics import MEASURED, read_metrics
 

@@ -4,19 +4,16 @@ import logging
 import resource
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from data.dataset.remote import open_root
-from data.dataset.shards import read_manifest
 from data.files import write_json
 from data.loading.loader import Loader
 from trainer.checkpoint.write import open_writer
-from trainer.codec.files import fingerprint
 from trainer.config import RunConfig
+from trainer.diffusion.encoding import check_encoding
 from trainer.diffusion.evaluate import Stopped, Validation
 from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import Diverged, Training
@@ -95,27 +92,6 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def check_encoding(run: RunConfig) -> None:
-    """Refuse latents that another codec or text encoder made; clips and foreign sets pass."""
-    for root in {run.data.root: None} | {m.root or run.data.root: None for m in run.data.mixture}:
-        _check_encoding(run, root)
-
-
-def _check_encoding(run: RunConfig, root: str) -> None:
-    folder, _ = open_root(run.data, root)
-    made_by = read_manifest(folder) if (folder / "manifest.json").is_file() else {}
-    for part, wanted in (("codec", fingerprint(run.codec)), ("text", asdict(run.text))):
-        found = made_by.get(part) or wanted
-        absent = object()  # an older manifest may lack a key, and a wavelet has no digest
-        wrong = [key for key in wanted if found.get(key, absent) != wanted[key]]
-        if wrong:
-            key = wrong[0]
-            raise ValueError(
-                f"{part}.{key}={wanted[key]}: must equal {found.get(key)}, with which {root} "
-                f"was encoded. Use that, or encode again: kinescale encode --help."
-            )
 
 
 def _train(training: Training, should_stop: Callable[[], bool]) -> bool:

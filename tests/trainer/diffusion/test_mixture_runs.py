@@ -8,7 +8,7 @@ from data.dataset.shards import ShardWriter, write_manifest
 from data.loading.mixture import read_mixture
 from tests.data.conftest import meta
 from trainer.config import compose_run
-from trainer.diffusion.attempt import check_encoding
+from trainer.diffusion.encoding import check_encoding
 from trainer.diffusion.horizon import flops_per_token, plan_horizon
 from trainer.identity import run_name
 

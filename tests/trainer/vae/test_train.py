@@ -17,7 +17,7 @@ from models.config import VaeConfig
 from trainer.codec.build import load_codec, load_vae
 from trainer.codec.files import fingerprint
 from trainer.config import RunKind, compose_run, load_run
-from trainer.diffusion.attempt import check_encoding
+from trainer.diffusion.encoding import check_encoding
 from trainer.encode.encode import encode_dataset
 from trainer.identity import freeze, identity
 from trainer.kinds import KINDS, freeze_any
