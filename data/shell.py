@@ -22,13 +22,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from data.notices import doing
 from data.secrets import masked
 
 USER_ERROR = 2
@@ -82,6 +83,8 @@ class Command:
     prints_only: writes no file, or all of them before it prints: ends at once when its reader does.
     needs_words: without any it shows its help.
     inner: first words that are commands with a help of their own.
+    doing: what is said while it works, once that lasts (data/notices.py); '' where the work itself
+    says what it does.
     """
 
     work: Callable[[list[str]], int]
@@ -92,6 +95,7 @@ class Command:
     prints_only: bool = False
     needs_words: bool = True
     inner: tuple[str, ...] = ()
+    doing: str = ""
 
     def help(self) -> str:
         """Return the docstring, the keys of the schema, and what else there is to choose from."""
@@ -117,7 +121,8 @@ class Command:
             print(self.help(), file=sys.stderr)
             return USER_ERROR
         try:
-            return self.work(words)
+            with doing(self.doing) if self.doing else nullcontext():
+                return self.work(words)
         except (ValueError, Refused) as error:
             print(f"error: {masked(explain(error), os.environ)}", file=sys.stderr)
             return USER_ERROR
@@ -151,12 +156,13 @@ def command(
     prints_only: bool = False,
     needs_words: bool = True,
     inner: tuple[str, ...] = (),
+    doing: str = "",
 ) -> Callable[[Callable[[list[str]], int]], Command]:
     """Make a command of a function; see :class:`Command` for what is given."""
     assert doc, "a command teaches by its module's docstring"
 
     def wrap(work: Callable[[list[str]], int]) -> Command:
-        return Command(work, doc, keys, also, kept, prints_only, needs_words, inner)
+        return Command(work, doc, keys, also, kept, prints_only, needs_words, inner, doing)
 
     return wrap
 
@@ -286,7 +292,8 @@ def run_module(module: str, arguments: Sequence[str] | None = None) -> NoReturn:
         outlive_readers(prints_only=True)
         print(text.strip())
         raise SystemExit(flushed(0))
-    main: Command = import_module(module).main
+    with doing("importing libraries"):
+        main: Command = import_module(module).main
     signal.signal(signal.SIGINT, before)
     main.run(words)
 

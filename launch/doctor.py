@@ -69,7 +69,12 @@ def _number(settings: dict[str, str], key: str, default: str) -> float:
     return value
 
 
-@command(__doc__, needs_words=False, kept="nothing was changed. Run the same command again.")
+@command(
+    __doc__,
+    needs_words=False,
+    kept="nothing was changed. Run the same command again.",
+    doing="looking at this machine and its queue",
+)
 def main(argv: list[str]) -> int:
     """Parse the command line, check, and print."""
     from launch.config import compose_cluster, split_overrides

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@command(__doc__, prints_only=True)
+@command(__doc__, prints_only=True, doing="planning the run")
 def main(argv: list[str]) -> int:
     """Parse the command line and print a plan; return the exit status."""
     flags = {word for word in argv if word.startswith("--")}

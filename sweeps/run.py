@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.notices import doing
 from data.shell import command
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def run_study(study: "Study", argv: Sequence[str]) -> int:
     mode = summary_mode(logs.wandb, os.environ) if logs else None
     try:
         runner.run()
-        page = build_page(study.folder)
+        with doing(f"drawing the page of {study.name}"):
+            page = build_page(study.folder)
     except Interrupted:
         print("interrupted: runs saved what they had; the same command continues.")
         return INTERRUPTED
@@ -59,7 +61,8 @@ def run_study(study: "Study", argv: Sequence[str]) -> int:
         raise
     if logs is not None and mode is not None:
         seconds = START_SECONDS + logs.wandb_seconds
-        send_summary(study.folder, mode, logs.project, seconds, ended=True)
+        with doing("sending the summary to W&B"):
+            send_summary(study.folder, mode, logs.project, seconds, ended=True)
     failed = f", {len(runner.failures)} failed" if runner.failures else ""
     tell_end(runner, f"{len(runner.folders)} runs{failed}. Page: {page}")
     for name in ANSWERS:
@@ -91,7 +94,9 @@ def check_study(study: "Study", as_json: bool) -> int:
     from sweeps.study.freeze import refuse_other
 
     refuse_other(study)
-    planned = plan_study(study, Clips())
+    with doing(f"composing the runs of {study.name}"):
+        planned = plan_study(study, Clips())
+        runs = [expected.compose() for expected in planned.runs]
     doubts = [
         Check(
             expected.spec.name, Verdict.warning, doubt.rstrip("."), "Look at kinescale plan-study."
@@ -99,7 +104,6 @@ def check_study(study: "Study", as_json: bool) -> int:
         for expected in planned.runs
         for doubt in expected.doubts
     ]
-    runs = [expected.compose() for expected in planned.runs]
     return tell([*doubts, *look_at_runs(runs, study.cluster)], as_json)
 
 
@@ -111,8 +115,9 @@ def _studies() -> str:
 @command(__doc__, also=_studies, kept="finished runs are kept; the same command continues.")
 def main(argv: list[str]) -> int:
     """Parse the command line and run the study."""
-    from sweeps.kinds.compose import compose_any
-    from trainer.compose import shown, split_cfg
+    with doing("importing libraries"):
+        from sweeps.kinds.compose import compose_any
+        from trainer.compose import shown, split_cfg
 
     only_shown, argv = split_cfg(argv)
     if only_shown:

@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# On a busy machine everything lasts: tests read what commands say for good.
+os.environ.setdefault("KINESCALE_NOTICE_SECONDS", "3600")
 os.environ.setdefault("KINESCALE_PLUGINS", "tests")  # toys of the tests are modules of their own
 
 AddRow = Callable[..., None]

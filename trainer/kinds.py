@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from data.notices import doing
 from trainer.captioner.config import (
     CaptionerRun,
     captioner_identity,
@@ -66,25 +67,29 @@ class Kind:
 
 
 def _train_diffusion(run: RunConfig, folder: Path, should_stop: Stop) -> bool:
-    from trainer.diffusion.attempt import train_run
+    with doing("importing libraries"):
+        from trainer.diffusion.attempt import train_run
 
     return train_run(run, folder, should_stop)
 
 
 def _train_codec(run: VaeRun, folder: Path, should_stop: Stop) -> bool:
-    from trainer.vae.train import train_here
+    with doing("importing libraries"):
+        from trainer.vae.train import train_here
 
     return train_here(run, folder, should_stop)
 
 
 def _train_perceptual(run: PerceptualRun, folder: Path, should_stop: Stop) -> bool:
-    from trainer.vae.perceptual import train_here
+    with doing("importing libraries"):
+        from trainer.vae.perceptual import train_here
 
     return train_here(run, folder, should_stop)
 
 
 def _train_captioner(run: CaptionerRun, folder: Path, should_stop: Stop) -> bool:
-    from trainer.captioner.train import train_here
+    with doing("importing libraries"):
+        from trainer.captioner.train import train_here
 
     return train_here(run, folder, should_stop)
 

@@ -21,6 +21,7 @@ from data.dataset.remote import is_url, open_root
 from data.dataset.shards import INDEX_NAME, read_index
 from data.dataset.tokens import tokens
 from data.loading.mixture import read_mixture
+from data.notices import doing
 from data.secrets import masked, refuse_secrets, texts_in
 from models.captioner.count import count_captioner_params
 from models.captioner.vocabulary import most_pieces
@@ -233,7 +234,7 @@ def _step_in(scratch: Path, run: AnyRun) -> Check:
     except ValueError as error:
         return of_error(_NAME, error)
     words = start_command(small, folder)
-    with subprocess.Popen(
+    with doing("trying one step, its start included"), subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace",
     ) as process:  # fmt: skip

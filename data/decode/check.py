@@ -243,7 +243,7 @@ def installed() -> list[str]:
     return [JUDGE, *(name for name in ("decord", "torchcodec") if find_spec(name))]
 
 
-@command(__doc__)
+@command(__doc__, doing="judging the decoders")
 def main(arguments: list[str]) -> int:
     """Judge every decoder on files and print the verdicts."""
     parser = OptionParser()

@@ -255,7 +255,7 @@ def write_refused(folder: Path, report: IndexReport) -> None:
     write_text(folder / REFUSED_NAME, "".join(lines))
 
 
-@command(__doc__)
+@command(__doc__, doing="reading the shards")
 def main(arguments: list[str]) -> int:
     """Index one split and print what was found and refused."""
     parser = OptionParser()

@@ -184,7 +184,7 @@ def frame_rows(manifest: dict[str, Any]) -> list[tuple[str, int, float]]:
     return [(name.replace("_", " "), count, count / frames["read"]) for name, count in rows]
 
 
-@command(__doc__)
+@command(__doc__, doing="drawing the page")
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status."""
     if len(arguments) != 1:

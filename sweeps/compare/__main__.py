@@ -27,13 +27,12 @@ A table that lies in no study does not say what it was validated on: both must b
 """
 
 from data.shell import command
+from sweeps.compare.command import run
 
 
-@command(__doc__, prints_only=True)
+@command(__doc__, prints_only=True, doing="comparing")
 def main(argv: list[str]) -> int:
     """Compare, write and print."""
-    from sweeps.compare.command import run  # after --help, which should be quick
-
     return run(argv)
 
 

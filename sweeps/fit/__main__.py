@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_json, write_text
+from data.notices import doing
 from data.shell import command
 from sweeps.fit.bands import bands_text
 from sweeps.fit.beside import beside
@@ -189,15 +190,16 @@ def _entries(given: dict[str, Any], group: str) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """Fit, write and print."""
     asked = parse(arguments)
-    found, law = fit_both(
-        asked.table,
-        asked.form,
-        asked.options,
-        columns=asked.columns,
-        drop_highest=asked.drop_highest,
-        predict=asked.predict or None,
-        published=asked.published,
-    )
+    with doing(f"fitting {asked.table}, {asked.options.resamples} resamples"):
+        found, law = fit_both(
+            asked.table,
+            asked.form,
+            asked.options,
+            columns=asked.columns,
+            drop_highest=asked.drop_highest,
+            predict=asked.predict or None,
+            published=asked.published,
+        )
     written = _write(asked, found, law)
     said = [asked.said] * bool(asked.said)
     print("\n".join([*said, describe(found)]))  # after the files: a reader may leave

@@ -21,13 +21,12 @@ and the table says so. Hours are those of training on idle devices.
 """
 
 from data.shell import command
+from sweeps.plan.command import run
 
 
 @command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
     """Plan a study and print it."""
-    from sweeps.plan.command import run  # after --help, which should be quick
-
     return run(argv)
 
 

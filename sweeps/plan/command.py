@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
+from data.notices import doing
+from data.show.progress import Progress
 from launch.local.progress import format_clock
 from launch.planner.machine import load_machine
 from sweeps.kinds.catalogue import plan_study
@@ -37,11 +38,14 @@ def run(argv: Sequence[str]) -> int:
     devices = _count(own["devices"]) if "devices" in own else machine.devices_per_node
     clips = Clips(_clip(own["clip"]) if "clip" in own else None)
     study = compose_any([a for a in words if a.partition("=")[0] not in OWN])
-    planned = plan_study(study, clips)
+    with doing(f"planning {study.name}"):
+        planned = plan_study(study, clips)
     estimator = Estimator(machine, clips)
-    console = Console(stderr=True)
-    bar = track(planned.runs, "composing", console=console, disable=not console.is_terminal)
-    rows = [estimator.row(expected) for expected in bar]
+    rows: list[Row] = []
+    with Progress("composing", Console(stderr=True)) as progress:
+        for expected in planned.runs:
+            progress.update(len(rows), len(planned.runs), expected.spec.name)
+            rows.append(estimator.row(expected))
     total = totals(rows, planned, machine, devices)
     notes = [*clips.notes, *planned.notes, *estimator.notes]
     if "--json" in argv:

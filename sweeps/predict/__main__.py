@@ -23,13 +23,12 @@ that can be built, the recipe the study's, the layout kinescale plan's best.
 """
 
 from data.shell import command
+from sweeps.predict.command import run
 
 
 @command(__doc__, prints_only=True)
 def main(argv: list[str]) -> int:
     """Predict, write and print."""
-    from sweeps.predict.command import run  # after --help, which should be quick
-
     return run(argv)
 
 

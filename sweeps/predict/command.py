@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_json
+from data.notices import doing
 from launch.planner.machine import MachineConfig, load_machine
 from sweeps.fit.beside import beside
 from sweeps.fit.entries import plain
@@ -39,10 +40,12 @@ def run(argv: Sequence[str]) -> int:
     machine = _machine(given)
     budget = _budget(given, machine)
     source = find_source(given.pop("study"))
-    law, said = fit_asked(source, given, budget)
+    with doing(f"fitting the law of {source.name}"):
+        law, said = fit_asked(source, given, budget)
     if not far:
         refuse_too_far(source, law, budget)
-    found = answer(source, law, budget, machine, overrides)
+    with doing(f"looking for the best layout of {budget.gpus} {budget.machine}"):
+        found = answer(source, law, budget, machine, overrides)
     found = replace(found, notes=[said] * bool(said) + found.notes)
     values = plain(found.to_dict())
     try:

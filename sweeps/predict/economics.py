@@ -26,7 +26,7 @@ from pathlib import Path
 from data.shell import command
 
 
-@command(__doc__, prints_only=True)
+@command(__doc__, prints_only=True, doing="finding the costs")
 def main(argv: list[str]) -> int:
     """Parse the command line and print the costs; return the exit status."""
     words = [word for word in argv if word != "--json"]

@@ -22,7 +22,11 @@ to each run its MFU by that machine's peak, which no run records.
 
 from pathlib import Path
 
+from data.notices import doing
 from data.shell import command
+from sweeps.report.pages.by_kind import build_page, check_study
+from sweeps.report.pages.index import build_index
+from sweeps.report.pages.pair import build_pair
 
 
 @command(__doc__)
@@ -44,20 +48,14 @@ def _build(folders: list[Path], given: dict[str, str], is_index: bool) -> Path:
     known = {"validation", "out"} if len(folders) == 2 else {"machine"}
     if unknown := set(given) - known:
         raise ValueError(f"{min(unknown)}={given[min(unknown)]}: is not known here. See --help.")
-    # After --help, which should not wait for the drawing library.
     if is_index:
-        from sweeps.report.pages.index import build_index
-
         return build_index(folders[0])
-    if len(folders) == 2:
-        from sweeps.report.pages.pair import build_pair
-
-        out = Path(given["out"]) if "out" in given else None
-        return build_pair(folders, given.get("validation", "same"), out)
-    from sweeps.report.pages.by_kind import build_page, check_study
-
-    check_study(folders[0])
-    return build_page(folders[0], given.get("machine", ""))
+    with doing(f"drawing the page of {named}"):
+        if len(folders) == 2:
+            out = Path(given["out"]) if "out" in given else None
+            return build_pair(folders, given.get("validation", "same"), out)
+        check_study(folders[0])
+        return build_page(folders[0], given.get("machine", ""))
 
 
 if __name__ == "__main__":

@@ -221,7 +221,11 @@ def restore(archived: Path, out: Path) -> None:
         write_text(folder / "result.json", json.dumps(run["result"], indent=1) + "\n")
 
 
-@command(__doc__, kept="the first folder is unchanged. Run the same command again.")
+@command(
+    __doc__,
+    kept="the first folder is unchanged. Run the same command again.",
+    doing="copying the study",
+)
 def main(argv: list[str]) -> int:
     """Archive or restore; print what was written."""
     restoring = "--restore" in argv

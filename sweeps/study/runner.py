@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from omegaconf import OmegaConf
 
 from data.files import write_json, write_text
+from data.notices import doing
 from data.secrets import masked
 from launch.local.eta import Observation
 from launch.local.process import Job
@@ -114,7 +115,8 @@ class StudyRunner(ABC):
         """Note runs as asked for, write plan.json and return the jobs that train them."""
         if not specs:
             return []
-        jobs = [self.plan.job(spec) for spec in specs]
+        with doing(f"composing {len(specs)} runs of {self.study.name}"):
+            jobs = [self.plan.job(spec) for spec in specs]
         self.specs += specs
         self.folders |= {job.name: job.run_dir for job in jobs}
         self.study.folder.mkdir(parents=True, exist_ok=True)

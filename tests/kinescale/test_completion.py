@@ -31,7 +31,12 @@ def completed(line: str) -> list[str]:
         capture_output=True,
         text=True,
         timeout=300,
-        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        env={
+            "PYTHON": sys.executable,
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "KINESCALE_NOTICE_SECONDS": "3600",
+        },
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

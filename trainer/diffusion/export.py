@@ -115,7 +115,7 @@ def _write(out: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) ->
         raise Refused(f"out={out}: cannot be written ({error}). Free some space.") from error
 
 
-@command(__doc__)
+@command(__doc__, doing="writing the weights")
 def main(argv: list[str]) -> int:
     """Parse the command line and export; print what was written."""
     wanted = parse(argv)

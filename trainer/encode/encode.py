@@ -44,6 +44,7 @@ from data.dataset.shards import (
 from data.decode.pool import DecodeError
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader, index_digest
+from data.notices import doing
 from data.shell import command
 from data.show.progress import Progress
 from models.text import build_text_encoder
@@ -85,7 +86,8 @@ def encode_dataset(
         _encode_missing(run, batches[share[0] :: share[1]])
         return {}
     _encode_missing(run, batches)
-    found = assemble(out, batches, run.data.train_split)
+    with doing(f"writing the shards of {out}"):
+        found = assemble(out, batches, run.data.train_split)
     kept = {k: v for k, v in manifest.items() if k not in ("shards",)}
     extra = {"encoded": digest, "codec": fingerprint(run.codec), "text": asdict(run.text)}
     write_manifest(out, kept | extra | found)
@@ -129,7 +131,8 @@ def _encode_missing(run: RunConfig, batches: list[Batch]) -> None:
     console = Console()
     if done:
         console.print(f"encode: {done} of {total} samples are there already", highlight=False)
-    codec, text = load_codec(run.codec), build_text_encoder(run.text)
+    with doing("loading codec and text encoder"):
+        codec, text = load_codec(run.codec), build_text_encoder(run.text)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one batch a core: more than two threads in one batch
     try:

@@ -31,6 +31,7 @@ from data.files import write_bytes
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
+from data.notices import doing
 from data.shell import command
 from models.architecture import specification_of
 from models.config import TextConfig
@@ -191,12 +192,14 @@ def _request(entry: dict[str, Any]) -> Request:
 def main(argv: list[str]) -> int:
     """Parse the command line, sample and write; print what was written."""
     folder, requests = parse(argv)
-    run, model = load_model(folder)
-    clips = {id(r): write_reference(run, r) for r in requests if r.reference}
-    wanted = [r for r in requests if not r.reference]
-    if wanted:
-        made = generate(run, model, wanted)
-        clips |= {id(r): c for r, c in zip(wanted, made, strict=True)}
+    with doing(f"loading {folder}"):
+        run, model = load_model(folder)
+    with doing(f"drawing {len(requests)} clip{'s' * (len(requests) > 1)}"):
+        clips = {id(r): write_reference(run, r) for r in requests if r.reference}
+        wanted = [r for r in requests if not r.reference]
+        if wanted:
+            made = generate(run, model, wanted)
+            clips |= {id(r): c for r, c in zip(wanted, made, strict=True)}
     for request in requests:
         write_clip(Path(request.out), clips[id(request)], request.fps)
         print(request.out)

@@ -267,7 +267,7 @@ def measure(config: ProbeConfig, source: ClipSource, clips: list[dict[str, str]]
     return {"measures": list(MEASURES), "quality": quality, "clips": found, "notes": notes}
 
 
-@command(__doc__)
+@command(__doc__, doing="measuring the drawn clips")
 def main(argv: list[str]) -> int:
     """Run the command line; return the exit status."""
     return run_probe(argv, measure)

@@ -103,7 +103,7 @@ def parse(argv: list[str]) -> ScoreConfig:
     return config
 
 
-@command(__doc__)
+@command(__doc__, doing="measuring the loss")
 def main(argv: list[str]) -> int:
     """Parse the command line, measure and write."""
     config = parse(argv)

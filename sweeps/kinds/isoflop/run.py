@@ -8,6 +8,7 @@ from typing import Any
 
 from data.dataset.shards import read_manifest
 from data.files import write_json
+from data.notices import doing
 from sweeps.fit.law import fit_table
 from sweeps.fit.options import FitOptions
 from sweeps.kinds.isoflop.config import StudyConfig
@@ -127,12 +128,10 @@ class IsoflopRunner(StudyRunner):
     def fit(self) -> None:
         """Fit runs.csv as it lies on disk, so that anyone can refit it, and write law.json."""
         table = self.study.folder / "runs.csv"
+        options = FitOptions(level=self.study.level, resamples=self.study.resamples)
         try:
-            law = fit_table(
-                table,
-                self.study.form.value,
-                FitOptions(level=self.study.level, resamples=self.study.resamples),
-            )
+            with doing(f"fitting the law of {self.study.name}"):
+                law = fit_table(table, self.study.form.value, options)
         except ValueError as error:
             law = unfitted(str(error), table, self.study.form.value)
             print(f"warning: {law['warnings'][0]}", file=sys.stderr)

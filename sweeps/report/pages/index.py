@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from rich.console import Console
+
 from data.decode.decoders import open_picture
 from data.files import write_text
 from data.reading import read_object
+from data.show.progress import Progress
 from sweeps.report import wording
 from sweeps.report.inputs.isoflop import to_number
 from sweeps.report.pages.by_kind import build_page, check_study, finding_of, kind_of
@@ -49,13 +52,15 @@ def build_index(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise ValueError(f"FOLDER={folder}: must be a folder. Name one that holds studies: runs.")
-    entries, notes = [], []
-    for study in studies_in(folder):
-        try:
-            check_study(study)
-            entries.append(_entry(folder, study))
-        except ValueError as error:
-            notes.append(str(error))
+    entries, notes, studies = [], [], list(studies_in(folder))
+    with Progress("pages", Console(stderr=True)) as progress:
+        for done, study in enumerate(studies):
+            progress.update(done, len(studies), study.name)
+            try:
+                check_study(study)
+                entries.append(_entry(folder, study))
+            except ValueError as error:
+                notes.append(str(error))
     if not entries:
         why = f" ({notes[0]})" if notes else ""
         raise ValueError(
