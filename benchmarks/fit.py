@@ -278,10 +278,14 @@ def forecast_bars() -> Iterator[Bar]:
 
 
 def foreseen_bars() -> Iterator[Bar]:
-    """Coverage of the default's 90 % intervals over 200 synthetic ladders of two laws."""
-    for name, law in (("a form's", fit_forecast.additive), ("no form's", fit_forecast.fading)):
+    """Coverage of the default's 90 % intervals over synthetic tables of two laws, 200 each."""
+    laws = {"a form's": fit_forecast.additive, "no form's": fit_forecast.fading}
+    tables = {"": fit_forecast.planted, ", no budgets": fit_forecast.scattered}
+    for name, law, table in (
+        (words + more, law, table) for more, table in tables.items() for words, law in laws.items()
+    ):
         started = time.process_time()
-        share, error = fit_forecast.coverage_of_forecasts(law)
+        share, error = fit_forecast.coverage_of_forecasts(law, table=table)
         seconds = time.process_time() - started
         said, reached = (
             f"{100 * share:.1f} %, mean error {100 * error:.2f} %",

@@ -45,7 +45,8 @@ def _choice(law: dict[str, Any]) -> list[str]:
     choice = law.get("choice")
     if choice is None:
         return []
-    by = {"nearby": "the nearest budgets"}.get(choice["loss_by"], choice["loss_by"])
+    both = f"{law['form']} and the nearest budgets together"
+    by = {"nearby": "the nearest budgets", "both": both}.get(choice["loss_by"], choice["loss_by"])
     return [f"Chosen: {law['form']} for N* and D*, {by} for the loss: {choice['reason']}."]
 
 

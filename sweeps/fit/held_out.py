@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forecast.choice import Choice, choose
-from sweeps.fit.forecast.rolling import NEARBY
+from sweeps.fit.forecast.choice import STARTS, Choice, choose
+from sweeps.fit.forecast.tenths import compute_of_best
+from sweeps.fit.forecast.told import told
 from sweeps.fit.forms.base import Array, FlopsPerToken, Form, Interval, Rows
 from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.minima.frontier import compute_optimal
@@ -27,8 +28,6 @@ from sweeps.fit.trust.bootstrap import (
     percentile_interval,
     prediction_draws,
 )
-
-OTHERS_STARTS = 4  # of each other form, which is a side remark
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,8 @@ def hold_out(
 ) -> tuple[HeldOut | None, str | None]:
     """Fit without the largest budget and predict each of its runs and its best loss.
 
-    Without a `form` it is chosen anew from the other budgets; where the nearest of these tell the
-    best loss, `predicted` is theirs and `predicted_frontier` the form's.
+    Without a `form` it is chosen anew from the other budgets; `predicted` and its interval are then
+    as the choice tells them (`forecast/told.py`), `predicted_frontier` is the form's.
 
     Where the runs form no budgets the tenth of them with the most compute is left out. `predicted`
     is the least of the predictions at the held-out (N, D), `actual` the least loss there (of a
@@ -125,7 +124,7 @@ def hold_out(
         line_predicted=line,
         line_relative_error=line / split.actual - 1 if line else None,
         line_skill=_skill(line, split)[0] if line else None,
-        other_forms={} if options.fixed else _other_forms(form, split, options),
+        other_forms={} if options.fixed else _other_forms(form, split, options, choice),
         **_whole(fit, split, draws, options.level, choice),
     ), None
 
@@ -144,11 +143,11 @@ def _whole(
     fit: Fit, split: Split, draws: Array, level: float, choice: Choice | None
 ) -> dict[str, Any]:
     """Return the prediction of the best loss beside the best loss, and its skill."""
-    if choice is None or choice.by != NEARBY or choice.forecaster is None:
-        predicted = float(fit.predict(columns_of(split.test)[0]).min())
-        interval = percentile_interval(draws.min(axis=1), level)
-    else:
-        ahead = choice.forecaster.at(split.compute)
+    predicted = float(fit.predict(columns_of(split.test)[0]).min())
+    interval = percentile_interval(draws.min(axis=1), level)
+    if choice is not None:
+        compute = split.compute if choice.forecaster else compute_of_best(split.test)
+        ahead = told(choice, compute, predicted, interval, level)
         predicted, interval = ahead.loss, ahead.interval
     whole = _judged(predicted, split.actual, interval)
     skill, why = _skill(predicted, split)
@@ -156,10 +155,11 @@ def _whole(
 
 
 def _other_forms(
-    form: Form, split: Split, options: FitOptions
+    form: Form, split: Split, options: FitOptions, choice: Choice | None
 ) -> dict[str, dict[str, float | None]]:
     """Return prediction, error and skill of each other form that can be fitted."""
     found: dict[str, dict[str, float | None]] = {}
+    known = {name: c.fit for name, c in choice.candidates.items()} if choice else {}
     held, _ = columns_of(split.test)
     for name in LOSS_FORMS:
         if name == form.name:
@@ -167,7 +167,9 @@ def _other_forms(
         try:
             # A form that does not suit the rows may overflow on its way; it then says nothing.
             with np.errstate(all="ignore"):
-                fit = fit_runs(form_of(name), split.train, options, max_starts=OTHERS_STARTS)
+                fit = known.get(name) or fit_runs(
+                    form_of(name), split.train, options, max_starts=STARTS
+                )
                 predicted = float(fit.predict(held).min())
         except ValueError:  # too few runs for its coefficients
             continue

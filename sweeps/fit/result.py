@@ -15,7 +15,7 @@ from sweeps.fit.forecast.choice import Choice
 from sweeps.fit.forecast.frontier import foreseen
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 from sweeps.fit.held_out import HeldOut
-from sweeps.fit.minima.frontier import FrontierPoint, frontier_point
+from sweeps.fit.minima.frontier import FrontierPoint, frontier_draws, frontier_point
 from sweeps.fit.minima.isoflop import IsoflopMinimum
 from sweeps.fit.optimum.profile import Profile
 from sweeps.fit.optimum.solve import Fit
@@ -55,9 +55,10 @@ class Law:
     def at(self, flops: float) -> FrontierPoint:
         """Return N*, D* and the loss at `flops`, with intervals."""
         largest = max(r.flops for r in self.runs)
-        arguments = (flops, self.flops_per_token, largest, self.sizes)
-        point = frontier_point(self.fit, self.bootstrap, *arguments)
-        return foreseen(point, self.choice, self.bootstrap, self.flops_per_token)
+        fit, boot, cost = self.fit, self.bootstrap, self.flops_per_token
+        draws = frontier_draws(fit, boot, flops, cost)
+        point = frontier_point(fit, boot, flops, cost, largest, self.sizes, draws)
+        return foreseen(point, self.choice, draws, boot.level, cost)
 
     def predict(self, params: Array, tokens: Array) -> Array:
         """Return the fitted loss at each (params, tokens)."""

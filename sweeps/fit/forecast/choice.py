@@ -1,12 +1,13 @@
 """Which law a table gets when none is named, chosen without a look at what is held out.
 
 Of the forms of (params, tokens) whose residuals show no structure that of least BIC on the fitted
-rows is taken. It also tells the least loss of a budget where it foresaw the budgets so far clearly
-better than the nearest budgets alone (`nearby.py`) did; elsewhere those tell it. Where all
-residuals show structure BIC compares wrong forms: the one that foresaw best is taken.
+rows is taken. What it says of a budget's least loss is one more member of the median by which the
+nearest budgets (`nearby.py`) tell it. Where all residuals show structure BIC compares wrong forms:
+the one that foresaw best is taken, and the nearest budgets alone tell the loss.
 
-Clearly, because the best of several forms in a few forecasts is best by luck: over real tables a
-form that was taken for being merely better erred more than the nearest budgets.
+A member and no more, because the better of two in a few forecasts is better by luck: over real
+tables a form that told the loss alone where it had foreseen it better erred more than the nearest
+budgets, and so did their mean by past errors; a median needs no record to disregard a form.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ import numpy as np
 
 from sweeps.fit.forecast.forecaster import MIN_BUDGETS, Forecaster
 from sweeps.fit.forecast.ladder import NEAR, ladder_of
-from sweeps.fit.forecast.rolling import NEARBY, Record, rolling_origin
+from sweeps.fit.forecast.rolling import NEARBY, Record, in_order, joined, rolling_origin
+from sweeps.fit.forecast.tenths import rolling_tenths
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 from sweeps.fit.forms.catalogue import LOSS_FORMS, form_of
 from sweeps.fit.optimum.solve import Fit, fit_runs
@@ -25,7 +27,7 @@ from sweeps.fit.rows.runs import Run, noise_floor
 
 AUTO = "auto"  # the form that leaves the choice to this module
 STRUCTURED = 0.05  # a p-value below says that residuals follow their budget
-CLEARLY = 0.4  # of the nearest budgets' error: below it a form has foreseen better
+BOTH = "both"  # the form and the nearest budgets tell the least loss together
 SPARE = 3  # runs beyond its coefficients that a form is compared by
 STARTS = 4  # of each form's fit
 NEGLIGIBLE = 6.0  # of BIC above the least: such a form is e^-3 as likely
@@ -49,8 +51,10 @@ class Candidate:
 class Choice:
     """Hold what was chosen and why.
 
-    form: of (params, tokens); by: what tells the least loss of a budget, `nearby` or that form;
-    candidates: by form, the least BIC first; records: of every method, where there are budgets.
+    form: of (params, tokens); by: what tells the least loss of a budget, `nearby`, `both` or that
+    form; candidates: by form, the least BIC first; records: of every method; last: compute of the
+    largest budget, or run; past: (origin, target, log error) of what tells the loss, `(F, 3)`;
+    forecaster: of an isoFLOP table.
     """
 
     form: str
@@ -58,6 +62,8 @@ class Choice:
     reason: str
     candidates: dict[str, Candidate]
     records: list[Record]
+    last: float
+    past: Array
     forecaster: Forecaster | None
 
     def weights(self) -> dict[str, float]:
@@ -124,18 +130,26 @@ def choose(
         reason = (
             f"fewer than {MIN_BUDGETS} budgets show their best size: the form of least BIC tells it"
         )
-        return Choice(form, form, reason, found, [], None)
+        records = rolling_tenths(runs, fits)
+        past = next(record.past for record in records if record.method == form)
+        last = max(run.flops for run in runs)
+        return Choice(form, form, reason, found, records, last, past, None)
     records = rolling_origin(runs, budgets, forecaster.ladder, cost, options, fits)
-    sizes = {record.method: record.size for record in records}
+    known = {record.method: record for record in records}
     sound = [name for name, c in found.items() if (c.structure or 0.0) >= STRUCTURED]
-    form = sound[0] if sound else min(found, key=lambda name: sizes[name])
-    by, reason = _by(form, found[form], sizes)
-    return Choice(form, by, reason, found, records, forecaster)
+    form = sound[0] if sound else min(found, key=lambda name: known[name].size)
+    both = joined(known[form], forecaster.ladder)
+    by, reason = _by(found[form].structure, known[form], known[NEARBY], both)
+    if by == BOTH:
+        records = in_order([*records, both])
+    past = both.past if by == BOTH else forecaster.past
+    last = float(forecaster.ladder.compute[-1])
+    return Choice(form, by, reason, found, records, last, past, forecaster)
 
 
-def _by(form: str, candidate: Candidate, sizes: dict[str, float]) -> tuple[str, str]:
-    """Return what tells the least loss, and why."""
-    p, ours, theirs = candidate.structure, sizes[form], sizes[NEARBY]
+def _by(p: float | None, ours: Record, theirs: Record, both: Record) -> tuple[str, str]:
+    """Return what tells the least loss, and why; the records are of form, budgets and both."""
+    form = ours.method
     if p is None:
         return NEARBY, f"the budgets hold too few runs to tell whether {form} fits"
     if p < STRUCTURED:
@@ -143,15 +157,13 @@ def _by(form: str, candidate: Candidate, sizes: dict[str, float]) -> tuple[str, 
             f"the residuals of every form follow the budget, also those of {form}, which foresaw "
             f"best (p = {p:.2g}): these forms are wrong for these runs"
         )
-    if not np.isfinite(ours):
+    if not ours.errors:
         return NEARBY, f"{form} cannot be fitted to fewer budgets"
-    said = (
-        f"{form} foresaw the budgets so far to {100 * ours:.2g} % for each factor e of compute, "
-        f"the nearest budgets to {100 * theirs:.2g} %"
+    return BOTH, (
+        f"the residuals of {form} show no structure (p = {p:.2g}); it foresaw the budgets so far "
+        f"to {100 * ours.size:.2g} % for each factor e of compute, the nearest budgets to "
+        f"{100 * theirs.size:.2g} %, the median of both to {100 * both.size:.2g} %"
     )
-    if ours > CLEARLY * theirs:
-        return NEARBY, said
-    return form, f"its residuals show no structure (p = {p:.2g}); {said}"
 
 
 def _fit(name: str, runs: Sequence[Run], options: FitOptions) -> Fit | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sweeps.fit.forecast.forecaster import FURTHEST, MIN_BUDGETS
 from sweeps.fit.forecast.ladder import Ladder
-from sweeps.fit.forecast.nearby import floor_loss, median_loss
+from sweeps.fit.forecast.nearby import floor_loss, median_loss, nearby_losses
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.optimum.solve import Fit, refit
@@ -94,8 +94,24 @@ def rolling_origin(
             for j, loss in zip(ahead, foreseen or (), strict=False):
                 error = float(np.log(loss / ladder.best[j]))
                 records.setdefault(name, []).append((origin, float(ladder.compute[j]), error))
-    found = [Record(name, records.get(name, [])) for name in methods]
-    return sorted(found, key=lambda record: (-len(record.errors), record.size))
+    return in_order([Record(name, records.get(name, [])) for name in methods])
+
+
+def in_order(records: Sequence[Record]) -> list[Record]:
+    """Return the records with the most forecasts first, of these the one that erred least."""
+    return sorted(records, key=lambda record: (-len(record.errors), record.size))
+
+
+def joined(form: Record, ladder: Ladder) -> Record:
+    """Return the record of the median of `nearby`'s members and of what a form foresaw."""
+    errors = []
+    for origin, target, error in form.errors:
+        known = ladder.below(int(np.searchsorted(ladder.compute, origin)) + 1).trusted()
+        best = float(ladder.best[np.searchsorted(ladder.compute, target)])
+        members = nearby_losses(known.compute, known.loss[None], target)[0]
+        foreseen = float(np.median([*members, best * np.exp(error)]))
+        errors.append((origin, target, float(np.log(foreseen / best))))
+    return Record(f"{NEARBY} and {form.method}", errors)
 
 
 def _methods(

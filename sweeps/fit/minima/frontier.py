@@ -11,6 +11,7 @@ from sweeps.fit.forms.base import Array, Columns, FlopsPerToken, Form, Interval
 from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.trust.bootstrap import Bootstrap, percentile_interval
 
+Draws = tuple[Array, Array, Array]  # N*, D*, L* of each resample, `(K,)` each
 SPAN = 1e4  # the sizes searched: this factor either side of the rows' middle
 
 
@@ -101,7 +102,7 @@ def compute_optimal(
 
 def frontier_draws(
     fit: Fit, boot: Bootstrap, flops: float, flops_per_token: FlopsPerToken
-) -> tuple[Array, Array, Array]:
+) -> Draws:
     """Return N*, D*, L* at `flops` for each resample; NaN where no minimum is interior."""
     params, tokens, loss, interior = compute_optimal(fit, boot.theta, flops, flops_per_token)
     return np.where(interior, params, np.nan), np.where(interior, tokens, np.nan), loss
@@ -114,14 +115,16 @@ def frontier_point(
     cost: FlopsPerToken,
     largest: float,
     sizes: Sequence[float] = (),
+    draws: Draws | None = None,
 ) -> FrontierPoint:
     """Return N*, D*, L* at `flops` along the exact iso-FLOP line, with bootstrap intervals.
 
     `sizes` are the parameter counts that can be built (divisible heads, tensor-parallel layouts):
-    the recommendation is the one of least predicted loss.
+    the recommendation is the one of least predicted loss. `draws` are those of `frontier_draws`,
+    where they are known.
     """
     params, tokens, loss, interior = compute_optimal(fit, fit.theta, flops, cost)
-    draws = frontier_draws(fit, boot, flops, cost)
+    draws = frontier_draws(fit, boot, flops, cost) if draws is None else draws
     names = ("params", "tokens", "loss")
     book = compute_optimal(fit, fit.theta, flops, six_n)
     return FrontierPoint(

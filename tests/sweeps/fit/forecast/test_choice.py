@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sweeps.fit.forecast.agreement import warn_agreement
-from sweeps.fit.forecast.choice import AUTO, choose, forecaster_of
+from sweeps.fit.forecast.choice import AUTO, BOTH, choose, forecaster_of
 from sweeps.fit.forecast.forecaster import Forecaster, earned
 from sweeps.fit.forecast.ladder import Ladder
 from sweeps.fit.forecast.rolling import NEARBY
@@ -86,10 +86,13 @@ def test_the_record_of_every_method_stands_in_the_json(warm):
 
 
 @pytest.mark.heavy
-def test_a_form_that_fits_and_foresees_clearly_better_tells_the_loss():
+def test_a_form_that_fits_tells_the_loss_with_the_nearest_budgets():
     runs = table(chinchilla, noise=0.0002)
     choice = choose(runs, group_budgets(runs), six_n, FEW)
-    assert choice.by == choice.form
+    assert choice.by == BOTH
+    both = next(r for r in choice.records if r.method == f"{NEARBY} and {choice.form}")
+    assert np.array_equal(both.past, choice.past)
+    assert both.size < next(r for r in choice.records if r.method == NEARBY).size
     assert choice.candidates[choice.form].structure >= 0.05
     weights = choice.weights()
     assert weights[choice.form] == max(weights.values())
