@@ -33,6 +33,7 @@ def describe(law: dict[str, Any]) -> str:
         *_rolling(law),
         *_sensitivity(law),
         *_against(law),
+        *_nested(law),
         *_predictions(law),
     ]
     if law["warnings"]:
@@ -48,6 +49,16 @@ def _choice(law: dict[str, Any]) -> list[str]:
     both = f"{law['form']} and the nearest budgets together"
     by = {"nearby": "the nearest budgets", "both": both}.get(choice["loss_by"], choice["loss_by"])
     return [f"Chosen: {law['form']} for N* and D*, {by} for the loss: {choice['reason']}."]
+
+
+def _nested(law: dict[str, Any]) -> list[str]:
+    """Return whether the rows ask for a form that holds another one."""
+    return [
+        f"{test['small']} within {test['large']}: these runs "
+        f"{'ask for the larger form' if test['p'] < 0.05 else 'do not ask for the larger form'} "
+        f"(likelihood ratio {_shown(test['statistic'])} on {test['degrees']}, p = {test['p']:.2g})"
+        for test in law.get("nested") or []
+    ]
 
 
 def _rolling(law: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from sweeps.fit.minima.envelope import approach_1
 from sweeps.fit.minima.form import Minima, fit_minima
 from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.minima.isoflop import IsoflopMinimum, exponents_of, isoflop_minima, parabola_bias
+from sweeps.fit.optimum.nested import NestedTest, nested_tests
 from sweeps.fit.optimum.profile import certify
 from sweeps.fit.optimum.solve import Fit, fit_runs
 from sweeps.fit.options import DEFAULTS, FitOptions
@@ -100,9 +101,25 @@ def _law(
         sizes=tuple(options.sizes),
         warnings=[],
         choice=choice,
+        nested=_nested(fit, choice, runs, options),
     )
     law = replace(law, frontier=[law.at(c) for c in targets])
     return replace(law, warnings=warn(law))
+
+
+def _nested(
+    fit: Fit, choice: Choice | None, runs: Sequence[Run], options: FitOptions
+) -> list[NestedTest]:
+    """Return whether the rows ask for a form that holds another one, where both are at hand."""
+    if choice:
+        return nested_tests({name: c.fit for name, c in choice.candidates.items()})
+    inner = fit.form.nested
+    if inner is None:
+        return []
+    shared = {k: v for k, v in options.fixed.items() if k in inner.coefficient_names}
+    return nested_tests(
+        {fit.form.name: fit, inner.name: fit_runs(inner, runs, replace(options, fixed=shared))}
+    )
 
 
 def _loss_at(flops: float, cost: FlopsPerToken) -> Callable[[Fit], float]:

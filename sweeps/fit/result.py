@@ -1,6 +1,6 @@
 """A fitted law: what a fit gives and what stands in law.json."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
 from sweeps.fit.held_out import HeldOut
 from sweeps.fit.minima.frontier import FrontierPoint, frontier_draws, frontier_point
 from sweeps.fit.minima.isoflop import IsoflopMinimum
+from sweeps.fit.optimum.nested import NestedTest
 from sweeps.fit.optimum.profile import Profile
 from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.rows.runs import Run
@@ -51,6 +52,7 @@ class Law:
     sizes: tuple[float, ...]
     warnings: list[str]
     choice: Choice | None = None  # where the form was chosen and not named
+    nested: list[NestedTest] = field(default_factory=list)  # of forms of which one holds another
 
     def at(self, flops: float) -> FrontierPoint:
         """Return N*, D* and the loss at `flops`, with intervals."""
@@ -96,5 +98,6 @@ class Law:
                 "warnings": self.warnings,
                 "excluded": self.excluded,
             }
+            | ({"nested": [asdict(test) for test in self.nested]} if self.nested else {})
             | (self.choice.to_dict() if self.choice else {})
         )

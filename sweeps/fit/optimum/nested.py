@@ -1,5 +1,6 @@
 """Whether rows ask for the larger of two forms, of which one holds the other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,16 @@ def nested_test(small: Fit, large: Fit) -> NestedTest:
     return NestedTest(
         small.form.name, large.form.name, statistic, degrees, chance(statistic, degrees, left)
     )
+
+
+def nested_tests(fits: Mapping[str, Fit]) -> list[NestedTest]:
+    """Return the test of each form that holds another one (`Form.nested`), both among `fits`."""
+    found = []
+    for large in fits.values():
+        small = fits.get(large.form.nested.name) if large.form.nested else None
+        if small is not None and small.num_free < large.num_free:  # not where k is held
+            found.append(nested_test(small, large))
+    return found
 
 
 def chance(statistic: float, degrees: int, left: int) -> float:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import f as snedecor
 
+from sweeps.fit.describe import describe
 from sweeps.fit.forms.catalogue import FORMS
-from sweeps.fit.optimum.nested import nested_test
+from sweeps.fit.law import fit_table
+from sweeps.fit.optimum.nested import nested_test, nested_tests
 from sweeps.fit.optimum.solve import fit_form
 from sweeps.fit.options import DEFAULTS, FitOptions
 
@@ -60,3 +62,32 @@ def test_fits_that_do_not_nest_are_refused():
     columns, loss = table(1.0, seed=1)
     with pytest.raises(ValueError, match="to the same rows"):
         nested_test(small, fit_form(FORMS["skaling"], columns, loss, max_starts=1))
+
+
+def rows(k):
+    columns, loss = table(k)
+    each = zip(columns["params"], columns["tokens"], loss, strict=True)
+    return [{"params": n, "tokens": d, "loss": y} for n, d, y in each]
+
+
+@pytest.mark.heavy
+def test_a_law_says_whether_its_rows_ask_for_the_larger_form():
+    few = FitOptions(resamples=20)
+    named, chosen = (fit_table(rows(0.5), form, few) for form in ("skaling", "auto"))
+    assert "nested" not in fit_table(rows(0.5), "chinchilla", few)
+    for law in (named, chosen):
+        (test,) = law["nested"]
+        assert (test["small"], test["large"], test["degrees"]) == ("chinchilla", "skaling", 1)
+        assert test["statistic"] == pytest.approx(pair_of(0.5)[0].statistic, rel=1e-3)
+        assert test["p"] < 1e-4
+        assert "these runs ask for the larger form" in describe(law)
+
+
+def test_a_held_outer_power_leaves_nothing_to_test():
+    columns, loss = table(0.5)
+    held = FitOptions(fixed={"k": 0.5})
+    fits = {
+        "chinchilla": fit_form(FORMS["chinchilla"], columns, loss, max_starts=2),
+        "skaling": fit_form(FORMS["skaling"], columns, loss, held, max_starts=2),
+    }
+    assert nested_tests(fits) == []
