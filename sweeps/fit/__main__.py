@@ -31,8 +31,8 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
                      summary); required
   out=FILE.json      where the law goes; only printed when absent
   form=auto          one of the forms below (default: its study's). auto chooses a form of (params,
-                     tokens) by BIC and by how it foresaw the budgets so far, and leaves the loss
-                     to the nearest budgets where none foresaw it better (docs/fit.md)
+                     tokens) by BIC and by how it foresaw the budgets so far; the loss is the
+                     median of what it and the nearest budgets say (docs/fit.md)
   columns.X=COLUMN   the table's column for X, when it is not called so (params= tokens= loss= too)
   flops=[...]        compute at which N*, D* and the loss are wanted (default: the table's budgets
                      and the next one of their ladder)
