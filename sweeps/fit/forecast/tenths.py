@@ -7,9 +7,9 @@ largest tenth is held out.
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtrit
 
 from sweeps.fit.forecast.rolling import Record, in_order
 from sweeps.fit.forms.base import Array
@@ -18,8 +18,9 @@ from sweeps.fit.rows.check import check_columns
 from sweeps.fit.rows.runs import Run, best_loss, columns_of
 
 TENTHS = 10
-FIRST = 5  # tenths of the first origin: fits to less err as no later one does
-FORM_BELIEF = 0.002  # error a factor e of compute ahead, as one forecast of one origin counts
+FIRST = 5  # tenths of the first origin
+FORM_BELIEF = 0.002  # error a factor e of compute ahead where no past forecast speaks
+FADES = 0.5  # e-folds of compute after which an origin counts half
 LEAST = 2.0  # times the largest fitted run: nearer ones tell of noise, not of a forecast
 
 
@@ -47,18 +48,21 @@ def rolling_tenths(runs: Sequence[Run], fits: Mapping[str, Fit]) -> list[Record]
 def ends_by_tenths(past: Array, reach: float, level: float) -> float:
     """Return how far log loss may miss, `reach` e-folds of compute beyond the runs.
 
-    `past` holds (origin, target, log error) of each forecast, `(F, 3)`. Errors count by their size
-    for each e-fold ahead, all alike: what makes small budgets odd fades from budget to budget, but
-    a form is fitted to all rows at once. The forecasts of one origin share its fit, so that
-    Student's t has a degree of freedom for each origin; what is believed before counts as one.
+    `past` holds (origin, target, log error) of each forecast, `(F, 3)`. Errors grow with the
+    e-folds ahead: their size for each is the root of sum w error^2 / sum w reach^2, in which near
+    forecasts, that tell of noise, count little. w halves for every `FADES` e-folds that an origin
+    lies below the last one: a form fitted to fewer rows errs more. The sums begin with
+    `FORM_BELIEF`, one e-fold ahead.
     """
     if reach <= 0:
         return 0.0
-    origin, target, error = past.T
-    each = error / np.log(target / origin)
-    spread = np.sqrt((np.sum(each**2) + FORM_BELIEF**2) / (len(each) + 1))
-    degrees = len(np.unique(origin)) + 1
-    return float(stdtrit(degrees, (1 + level) / 2) * spread * reach)
+    squares, folds = FORM_BELIEF**2, 1.0
+    if len(past):
+        origin, target, error = past.T
+        weight = 0.5 ** (np.log(origin.max() / origin) / FADES)
+        squares += float(np.sum(weight * error**2))
+        folds += float(np.sum(weight * np.log(target / origin) ** 2))
+    return NormalDist().inv_cdf((1 + level) / 2) * float(np.sqrt(squares / folds)) * reach
 
 
 def compute_of_best(runs: Sequence[Run]) -> float:

@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy.stats import t as student
+from scipy.stats import norm
 
 from sweeps.fit.forecast.choice import BOTH, Choice, choose
 from sweeps.fit.forecast.forecaster import Forecaster
 from sweeps.fit.forecast.ladder import Ladder
 from sweeps.fit.forecast.nearby import nearby_losses
 from sweeps.fit.forecast.rolling import NEARBY, Record, joined
-from sweeps.fit.forecast.tenths import FORM_BELIEF, compute_of_best, ends_by_tenths
+from sweeps.fit.forecast.tenths import FADES, FORM_BELIEF, compute_of_best, ends_by_tenths
 from sweeps.fit.forecast.told import told
 from sweeps.fit.law import fit_law
 from sweeps.fit.minima.frontier import six_n
@@ -76,14 +76,15 @@ def test_the_record_of_both_is_that_of_the_median_at_each_origin():
     assert max(abs(error) for *_, error in both.errors) < 0.02
 
 
-def test_errors_of_tenths_count_alike_by_origin():
+def test_errors_of_tenths_grow_with_the_e_folds_and_fade_with_their_origin():
     past = np.array([[1e18, 3e18, 0.01], [1e18, 9e18, -0.03], [3e18, 9e18, 0.02]])
-    each = past[:, 2] / np.log(past[:, 1] / past[:, 0])
-    spread = np.sqrt((np.sum(each**2) + FORM_BELIEF**2) / 4)
+    old = 0.5 ** (np.log(3) / FADES)
+    squares = old * (0.01**2 + 0.03**2) + 0.02**2 + FORM_BELIEF**2
+    folds = old * (np.log(3) ** 2 + np.log(9) ** 2) + np.log(3) ** 2 + 1
     found = ends_by_tenths(past, 1.7, 0.9)
-    assert found == pytest.approx(student.ppf(0.95, 3) * spread * 1.7, rel=1e-9)
+    assert found == pytest.approx(norm.ppf(0.95) * np.sqrt(squares / folds) * 1.7, rel=1e-9)
     assert ends_by_tenths(past, 0.0, 0.9) == 0
-    assert ends_by_tenths(past[:0], 1.0, 0.9) == pytest.approx(student.ppf(0.95, 1) * FORM_BELIEF)
+    assert ends_by_tenths(past[:0], 1.0, 0.9) == pytest.approx(norm.ppf(0.95) * FORM_BELIEF)
 
 
 def scattered(bend, rows=80, noise=0.002):
