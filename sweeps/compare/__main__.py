@@ -1,20 +1,29 @@
 """Say how much compute the better of two recipes, architectures or data sets is worth.
 
 usage: kinescale compare A B [key=value ...] [--json]
+       kinescale compare TABLE [reference=RECIPE] [key=value ...] [--json]
 
 examples:
   kinescale compare runs/demo runs/demo-lr4
-  kinescale compare dense.csv short.csv columns.loss=val level=.95 svg=compare.svg
+  kinescale compare dense.csv short.parquet columns.loss=val level=.95 svg=compare.svg
+  kinescale compare ladder.csv columns.recipe=optimizer reference=adamw
   kinescale compare runs/demo/runs/RUN_A runs/demo/runs/RUN_B
 
-A and B are two studies' folders, two tables of runs (csv or jsonl; columns params, tokens, loss, or
-flops, loss), or two runs' folders. The answer is the factor of compute at equal loss, over the
-losses that both reach, with an interval from resampled runs. It is refused in words where the
-losses do not overlap, where the interval holds 1, and where the difference is below the noise.
+A and B are two studies' folders, two tables of runs (csv, jsonl, json, parquet or
+wandb:entity/project; columns params, tokens, loss, or flops, loss), or two runs' folders. The
+answer is the factor of compute at equal loss, over the losses that both reach, with an interval
+from resampled runs. It is refused in words where the losses do not overlap, where the interval
+holds 1, and where the difference is below the noise.
+
+A single TABLE has a column recipe: each recipe is compared with the reference (default: the first
+of the table) by one law of both. An F test says whether one floor and the same exponents hold them;
+then the factor is the same at all scales. Else it is told at both ends.
 
   method=        law: both frontiers L*(C) from a law of (params, tokens); frontier: a power of
-                 FLOPs through each budget's best run (default: law where both tables allow it)
-  form=          of both laws (default: each study's own)
+                 FLOPs through each budget's best run; shared: one law of both, as of a TABLE
+                 (default: law where both tables allow it)
+  form=          of both laws (default: each study's own; auto, as kinescale fit chooses, where it
+                 has none; of shared laws chinchilla, chinchilla_tied or overtraining)
   validation=same  refuses sides that were validated on other data, by what their folders say: the
                  data set's digest, the runs' configs and counts; differs compares them nevertheless
   columns.X=COL  the tables' column for X (default: each study's own)

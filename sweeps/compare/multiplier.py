@@ -7,7 +7,7 @@ the geometric mean over that range, its interval from draws of both sides, indep
 other.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class Comparison:
     points: the multiplier at single losses. loss_range: common to both. difference: mean of
     log(L_A / L_B) at equal compute; noise: of that difference, 1 standard deviation, from the noise
     of single runs over the runs at hand. trend: factor at the low loss over that at the high one.
-    validation: what is known of the data that both were validated on.
+    validation: what is known of the data that both were validated on. shared: of recipes fitted
+    together, how far the runs let them share (scaled, floors, apart), by `tests`.
     """
 
     a: str
@@ -51,6 +52,8 @@ class Comparison:
     trend_interval: Interval | None
     notes: list[str]
     validation: str = ""
+    shared: str = ""
+    tests: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -59,8 +62,11 @@ class Comparison:
         return found
 
 
-def compare_sides(a: Side, b: Side, level: float) -> Comparison:
-    """Compare two sides; what cannot be told is refused in words."""
+def compare_sides(a: Side, b: Side, level: float, *, decided: bool = False) -> Comparison:
+    """Compare two sides; what cannot be told is refused in words.
+
+    decided: that they differ is known, so an interval of the mean that holds 1 refuses nothing.
+    """
     notes = [*a.notes, *b.notes]
     low, high = common_losses(a, b)
     reason = _runaway(a) or _runaway(b) or ("" if low < high else _apart(a, b))
@@ -80,7 +86,9 @@ def compare_sides(a: Side, b: Side, level: float) -> Comparison:
     slope = (losses[-1] - losses[0]) / (log_b[0] - log_b[-1])  # d log L / d log(1 / C)
     difference = float(log_m.mean() * slope)
     noise = _noise(a, b, low, high)
-    refusal = _refusal(factor, interval, difference, noise, lost, level, a, b)
+    refusal = _unreached(lost)
+    if not refusal and not decided:
+        refusal = _undecided(interval, difference, noise, level, a, b)
     trend_draws = np.exp(whole[:, 0] - whole[:, -1])
     points = [
         {
@@ -165,15 +173,18 @@ def _apart(a: Side, b: Side) -> str:
     )
 
 
-def _refusal(
-    factor: float, interval: Interval, difference: float, noise: float | None, lost: float,
-    level: float, a: Side, b: Side,
-) -> str | None:  # fmt: skip
-    if lost > LOST:
-        return (
-            f"{100 * lost:.0f} % of the resamples do not reach the common losses: the runs do not "
-            "fix both frontiers. Add budgets."
-        )
+def _unreached(lost: float) -> str | None:
+    if lost <= LOST:
+        return None
+    return (
+        f"{100 * lost:.0f} % of the resamples do not reach the common losses: the runs do not "
+        "fix both frontiers. Add budgets."
+    )
+
+
+def _undecided(
+    interval: Interval, difference: float, noise: float | None, level: float, a: Side, b: Side
+) -> str | None:
     low, high = interval
     if low <= 1 <= high:
         return (

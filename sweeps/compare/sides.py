@@ -8,24 +8,30 @@ each with draws: bootstrap refits of a table, noise of validation of a single ru
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sweeps.fit.beside import Beside, beside
 from sweeps.fit.entries import residual_scatter
-from sweeps.fit.forms.base import Array, Columns
+from sweeps.fit.forecast.choice import AUTO, choose
+from sweeps.fit.forecast.ladder import Ladder
+from sweeps.fit.forecast.nearby import median_loss
+from sweeps.fit.forecast.rolling import NEARBY
+from sweeps.fit.forms.base import Array, Columns, Rows
 from sweeps.fit.forms.catalogue import CHINCHILLA, FRONTIER, PURE_FRONTIER, loss_form_of
 from sweeps.fit.general import without_diverged
 from sweeps.fit.law import runs_of
 from sweeps.fit.minima.envelope import envelope
-from sweeps.fit.minima.frontier import compute_optimal
+from sweeps.fit.minima.frontier import Placed, compute_optimal
 from sweeps.fit.optimum.solve import fit_form, fit_runs
 from sweeps.fit.options import FitOptions
 from sweeps.fit.rows.check import excluded_reasons
-from sweeps.fit.rows.read import read_rows
+from sweeps.fit.rows.files import KINDS
+from sweeps.fit.rows.read import Source, read_rows, title_of
 from sweeps.fit.rows.runs import (
     Run,
     clusters_of,
@@ -34,7 +40,8 @@ from sweeps.fit.rows.runs import (
     interpolated_flops_per_token,
     noise_floor,
 )
-from sweeps.fit.rows.table import number, read_table
+from sweeps.fit.rows.table import Table, number, read_table
+from sweeps.fit.rows.wandb_runs import SCHEME
 from sweeps.fit.trust.bootstrap import bootstrap_fit, prediction_draws
 from sweeps.fit.trust.identified import warn_fit
 
@@ -51,7 +58,8 @@ class Side:
 
     grid: log FLOPs `(G,)`. curve: log loss there `(G,)`; draws: the same of each draw `(K, G)`.
     low, high: FLOPs that its runs span. flops, loss: the points shown. noise: relative, of one run
-    (None where unknown). runs: how many points bear it.
+    (None where unknown). runs: how many points bear it. told_by: of a law, its form or the nearest
+    budgets.
     """
 
     name: str
@@ -66,6 +74,7 @@ class Side:
     noise: float | None
     runs: int
     notes: list[str]
+    told_by: str = ""
 
 
 def locate(text: str) -> Path:
@@ -75,7 +84,7 @@ def locate(text: str) -> Path:
         ValueError: it is none of them.
     """
     path = Path(text)
-    if path.is_file() and path.suffix in (".csv", ".jsonl") and path.name != "curve.csv":
+    if path.is_file() and path.suffix.lower() in KINDS and path.name != "curve.csv":
         return path
     if (path / "runs.csv").is_file():
         return path / "runs.csv"
@@ -86,97 +95,167 @@ def locate(text: str) -> Path:
     if path.is_dir():
         raise ValueError(
             f"{text}: holds neither runs.csv (a study that has been fitted) nor curve.csv (a run "
-            "that has finished). Give such a folder, or a csv."
+            "that has finished). Give such a folder, or a table."
         )
-    raise ValueError(f"{text}: does not exist. Give a study's folder, a csv of runs, or a run's.")
+    if path.is_file():
+        raise ValueError(f"{text}: must be a table ({', '.join(KINDS)}). Export it as one of them.")
+    raise ValueError(
+        f"{text}: does not exist. Give a study's folder, a table of runs ({', '.join(KINDS)}), or "
+        "a run's folder."
+    )
+
+
+def located(source: Source) -> Source:
+    """Return a table as it is, or the `Path` that a text leads to."""
+    if isinstance(source, str) and not source.startswith(SCHEME):
+        return locate(source)
+    return source
+
+
+def beside_of(source: Source) -> Beside:
+    """Return how the study fits the table that lies in its folder; nothing of any other table."""
+    return beside(source) if isinstance(source, Path) else Beside()
+
+
+def name_of(source: Source) -> str:
+    """Return what a table is called: its study, its file, or its type."""
+    if not isinstance(source, Path):
+        return title_of(source)
+    return source.parent.name if source.name == "runs.csv" else source.stem
+
+
+def names_apart(names: Sequence[str]) -> list[str]:
+    """Return the names of A and B, which say so where they are one."""
+    if len(set(names)) == len(names):
+        return list(names)
+    return [f"{name} ({letter})" for name, letter in zip(names, "AB", strict=True)]
 
 
 def read_table_side(
-    path: Path, mapping: Mapping[str, str], method: str, options: FitOptions, form: str
+    source: Source,
+    mapping: Mapping[str, str],
+    method: str,
+    options: FitOptions,
+    form: str,
+    name: str = "",
 ) -> Side:
     """Return the frontier of a table of runs, by `method` law or frontier.
 
-    form: of the law.
+    form: of the law; `auto` chooses it, and what tells the least loss, as `fit_law` does. name: of
+    the side, that of the table where empty.
 
     Raises:
         ValueError: the table cannot make one.
     """
-    name = path.parent.name if path.name == "runs.csv" else path.stem
+    name = name or name_of(source)
     if method == "law":
-        return _law_side(name, path, mapping, options, form)
-    return _frontier_side(name, path, mapping, options)
+        return _law_side(name, source, mapping, options, form)
+    return _frontier_side(name, source, mapping, options)
 
 
-def can_make_law(path: Path, mapping: Mapping[str, str]) -> bool:
+def can_make_law(source: Source, mapping: Mapping[str, str]) -> bool:
     """Say whether a table has the columns and values that a law of (params, tokens) needs.
 
     Bad cells raise ValueError here already.
     """
-    have = set(read_rows(path)[0][0])
+    have = set(read_rows(source)[0][0])
     theirs = {mapping.get(c, c) for c in ("params", "tokens", "flops")}
     if mapping.get("params", "params") not in have or len(theirs & have) < 2:
         return False
-    runs = _runs(path, mapping)[0]
+    runs = usable_runs(source, mapping)[0]
     columns, _ = columns_of(runs)
     points = np.unique(np.stack([columns["params"], columns["tokens"]], axis=1), axis=0)
     enough = all(len(np.unique(columns[c])) >= MIN_SIZES for c in ("params", "tokens"))
     return enough and len(points) > len(CHINCHILLA.parameters)
 
 
-def _runs(path: Path, mapping: Mapping[str, str]) -> tuple[list[Run], list[str]]:
+def usable_runs(source: Source, mapping: Mapping[str, str]) -> tuple[list[Run], list[str]]:
     """Return the usable runs of a table, and what to say of the others."""
     used = {"params": "params", "tokens": "tokens", "loss": "loss"} | dict(mapping)
-    table = read_table(path, CHINCHILLA, used)
-    columns = table.columns
-    why = excluded_reasons(columns, table.target)
-    notes = [*table.notes]
-    notes += [
-        f"Run {name} is left out: {reason}."
-        for name, reason in zip(table.names, why, strict=True)
-        if reason
-    ]
-    return [r for r, reason in zip(runs_of(table), why, strict=True) if not reason], notes
+    return runs_and_notes(read_table(source, CHINCHILLA, used))
+
+
+def runs_and_notes(table: Table) -> tuple[list[Run], list[str]]:
+    """Return the rows of a table that can be fitted as runs, and what to say of the others."""
+    used = table.without(excluded_reasons(table.columns, table.target))
+    left = [f"Run {row['name']} is left out: {row['reason']}." for row in used.excluded]
+    return runs_of(used), [*used.notes, *left]
 
 
 def _law_side(
-    name: str, path: Path, mapping: Mapping[str, str], options: FitOptions, form: str
+    name: str, source: Source, mapping: Mapping[str, str], options: FitOptions, form: str
 ) -> Side:
-    runs, notes = _runs(path, mapping)
-    fit = fit_runs(loss_form_of(form), runs, options)
-    columns, loss = fit.columns, fit.target
+    runs, left_out = usable_runs(source, mapping)
+    cost = interpolated_flops_per_token(runs)
+    choice = None
+    if form == AUTO:
+        with np.errstate(all="ignore"):  # a form that does not suit may overflow on its way
+            choice = choose(runs, group_budgets(runs), cost, options)
+    fit = fit_runs(loss_form_of(choice.form if choice else form), runs, options)
     boot = bootstrap_fit(fit, clusters_of(runs), options.resamples, options.level, options.seed)
     if not len(boot.theta):
         raise ValueError(
-            f"table={path}: no resample of its {len(runs)} runs could be fitted. Add runs."
+            f"table={name}: no resample of its {len(runs)} runs could be fitted. Add runs."
         )
-    law = f"its law is {fit.form.equation.partition(' (')[0]}."
-    notes = [f"{name}: {note}" for note in [law, *notes, *warn_fit(fit, boot)]]
-    cost = interpolated_flops_per_token(runs)
-    low, high = float(columns["flops"].min()), float(columns["flops"].max())
-    grid = np.linspace(np.log(low / REACH), np.log(high * REACH), GRID)
+    said = f"its law is {fit.form.equation.rpartition(' (')[0]}."
+    said += f" Chosen: {choice.reason}." if choice else ""
+    notes = [f"{name}: {note}" for note in [said, *left_out, *warn_fit(fit, boot)]]
     theta = np.concatenate([fit.theta[None], boot.theta])
-    every = np.stack(
-        [np.log(compute_optimal(fit, theta, float(np.exp(c)), cost)[2]) for c in grid], axis=1
+    noise = max(noise_floor(runs) or 0.0, residual_scatter(fit))
+    side = side_of_law(name, fit, theta, runs, noise, notes)
+    if choice is None or choice.by != NEARBY or choice.forecaster is None:
+        return side
+    told = f"{name}: the nearest budgets tell its least losses, not that law."
+    return replace(
+        _by_nearest_budgets(side, choice.forecaster.ladder.trusted(), options),
+        notes=[*side.notes, told],
     )
-    scatter = residual_scatter(fit)
+
+
+def side_of_law(
+    name: str, law: Placed, theta: Array, runs: Sequence[Run], noise: float, notes: list[str]
+) -> Side:
+    """Return the frontier of a law at each theta `(1 + K, P)`, the optimum first, over its runs."""
+    cost = interpolated_flops_per_token(runs)
+    columns, loss = columns_of(runs)
+    low, high = float(columns["flops"].min()), float(columns["flops"].max())
+    grid = _grid(low, high)
+    every = np.stack(
+        [np.log(compute_optimal(law, theta, float(np.exp(c)), cost)[2]) for c in grid], axis=1
+    )
     return Side(
-        name, "law", grid, every[0], every[1:], low, high, columns["flops"], loss,
-        max(noise_floor(runs) or 0.0, scatter), len(runs), notes,
+        name, "law", grid, every[0], every[1:], low, high, columns["flops"], loss, noise, len(runs),
+        notes, law.form.name,
     )  # fmt: skip
 
 
-def _frontier_side(name: str, path: Path, mapping: Mapping[str, str], options: FitOptions) -> Side:
+def _grid(low: float, high: float) -> Array:
+    return np.linspace(np.log(low / REACH), np.log(high * REACH), GRID)
+
+
+def _by_nearest_budgets(side: Side, ladder: Ladder, options: FitOptions) -> Side:
+    """Return a side whose least losses are those of the nearest budgets, redrawn within error."""
+    deviates = np.random.default_rng(options.seed).standard_normal((options.resamples, len(ladder)))
+    drawn = ladder.loss * np.exp(ladder.error * deviates)
+    every = [
+        np.log(median_loss(ladder.compute, np.vstack([ladder.loss, drawn]), float(np.exp(c))))
+        for c in side.grid
+    ]
+    curves = np.stack(every, axis=1)
+    return replace(side, curve=curves[0], draws=curves[1:], told_by=NEARBY)
+
+
+def _frontier_side(
+    name: str, source: Source, mapping: Mapping[str, str], options: FitOptions
+) -> Side:
     """Fit L = A / C^alpha (+ E) to the best run of each budget, or to the lower envelope."""
     used = {"flops": "flops", "loss": "loss"} | dict(mapping)
-    table = without_diverged(read_table(path, FRONTIER, used))
+    table = without_diverged(read_table(source, FRONTIER, used))
     flops, loss = table.columns["flops"], table.target
-    runs = [Run(n, 1.0, 1.0, c, y) for n, c, y in zip(table.names, flops, loss, strict=True)]
-    budgets = group_budgets(runs)
-    alone = len({i for _, g in budgets for i in g}) < len(runs)
-    best = envelope(flops, loss) if alone else np.array([g[np.argmin(loss[g])] for _, g in budgets])
+    best = _best_rows(table)
     if len(best) < MIN_POINTS:
         raise ValueError(
-            f"table={path}: {len(best)} of its {len(runs)} runs are best at their compute; a "
+            f"table={name}: {len(best)} of its {len(loss)} runs are best at their compute; a "
             f"frontier needs {MIN_POINTS}. Add budgets."
         )
     columns: Columns = {"flops": flops[best]}
@@ -184,16 +263,9 @@ def _frontier_side(name: str, path: Path, mapping: Mapping[str, str], options: F
     fit = fit_form(form, columns, loss[best], options)
     boot = bootstrap_fit(fit, range(len(best)), options.resamples, options.level, options.seed)
     low, high = float(flops[best].min()), float(flops[best].max())
-    grid = np.linspace(np.log(low / REACH), np.log(high * REACH), GRID)
+    grid = _grid(low, high)
     at: Columns = {"flops": np.exp(grid)}
-    stated = [
-        number({"loss_noise": text}, "loss_noise", line) / y
-        for text, line, y in zip(
-            table.optional.get("loss_noise", []), table.lines, loss, strict=False
-        )
-        if text
-    ]
-    noise = max([residual_scatter(fit), *([float(np.median(stated))] if stated else [])])
+    noise = max([residual_scatter(fit), *_stated_noise(table)])
     notes = [
         *table.notes,
         *(f"Run {e['name']} is left out: {e['reason']}." for e in table.excluded),
@@ -208,8 +280,31 @@ def _frontier_side(name: str, path: Path, mapping: Mapping[str, str], options: F
     )  # fmt: skip
 
 
-def read_run_side(folder: Path, draws: int, seed: int) -> Side:
+def _best_rows(table: Table) -> Rows:
+    """Return the rows of each budget's best run, or those of the lower envelope."""
+    flops, loss = table.columns["flops"], table.target
+    runs = [Run(n, 1.0, 1.0, c, y) for n, c, y in zip(table.names, flops, loss, strict=True)]
+    budgets = group_budgets(runs)
+    if len({i for _, g in budgets for i in g}) < len(runs):
+        return envelope(flops, loss)
+    return np.array([g[np.argmin(loss[g])] for _, g in budgets], dtype=int)
+
+
+def _stated_noise(table: Table) -> list[float]:
+    """Return the median of the runs' own relative noise, where a row states it."""
+    cells = table.optional.get("loss_noise", [])
+    stated = [
+        number({"loss_noise": text}, "loss_noise", line) / y
+        for text, line, y in zip(cells, table.lines, table.target, strict=False)
+        if text
+    ]
+    return [float(np.median(stated))] if stated else []
+
+
+def read_run_side(folder: Path, draws: int, seed: int, name: str = "") -> Side:
     """Return a single run's validation losses over its compute, from curve.csv.
+
+    name: of the side, that of the folder where empty.
 
     Raises:
         ValueError: it holds fewer than two validation losses.
@@ -236,9 +331,10 @@ def read_run_side(folder: Path, draws: int, seed: int) -> Side:
     curve = np.interp(grid, np.log(flops), np.log(least))
     # Validation repeats its clips and its noise, so a run's losses are off by one common factor.
     shift = noise * np.random.default_rng(seed).standard_normal((draws, 1))
-    notes = [] if noise else [f"{folder.name}: the noise of its validation is unknown."]
+    name = name or folder.name
+    notes = [] if noise else [f"{name}: the noise of its validation is unknown."]
     return Side(
-        folder.name, "curve", grid, curve, curve + shift, float(flops[0]), float(flops[-1]), flops,
+        name, "curve", grid, curve, curve + shift, float(flops[0]), float(flops[-1]), flops,
         loss, noise or None, 1, notes,
     )  # fmt: skip
 
@@ -249,10 +345,3 @@ def _object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def renamed_apart(a: Side, b: Side) -> tuple[Side, Side]:
-    """Return both sides with names that differ."""
-    if a.name != b.name:
-        return a, b
-    return replace(a, name=f"{a.name} (A)"), replace(b, name=f"{b.name} (B)")

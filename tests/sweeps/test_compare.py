@@ -133,6 +133,7 @@ def test_a_study_against_itself_with_cheaper_runs_gives_the_factor(tmp_path, cap
     cheap = write(tmp_path / "cheap" / "runs.csv", list(rows[0]), [r.values() for r in rows])
     out, svg = tmp_path / "c.json", tmp_path / "c.svg"
     words = [str(DEMO), str(Path(cheap).parent), "resamples=60", f"out={out}", f"svg={svg}"]
+    words.append("form=chinchilla")  # the demo's, which a table of no study does not know
     assert main(words) == 0
     assert "cheap is worth 1.5x the compute of demo" in capsys.readouterr().out
     found = json.loads(out.read_text())
@@ -157,7 +158,12 @@ def test_a_reader_that_leaves_does_not_cost_the_files(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["only"], "must be two folders or tables"),
+        (["{a}"] * 3, "must be two folders or tables, or one table with a column recipe"),
+        (["{a}", "{a}", "reference=x"], "reference=x: is not for 2 of A and B"),
+        (["{a}", "method=law"], "method=law: is not for 1 of A and B"),
+        (["{a}"], "recipe=recipe: not a column of a.csv"),
+        (["{a}", "columns.recipe=name"], "recipe=r0: runs=1: form=chinchilla has 5 coefficients"),
+        (["{a}", "columns.recipe=budget"], "recipe=budget: not a column of a.csv"),
         (["nowhere", "else"], "nowhere: does not exist"),
         (["{a}", "{run}"], "one is a run, the other a table"),
         (["{a}", "{empty}"], "holds neither runs.csv"),

@@ -85,6 +85,7 @@ class Form(Relation, ABC):
     nested: "Form | None" = None  # the form that this one is at some coefficients: a start
     choices: tuple[str, ...] = ()  # the forms of which one is chosen in the place of this
     unheld: tuple[str, ...] = ()  # coefficients that no one entry of theta gives: never fixed
+    labels: tuple[str, ...] = ()  # columns that name groups of rows and have no exponent
 
     @property
     @abstractmethod

@@ -80,11 +80,13 @@ def fit_form(
     options: FitOptions = DEFAULTS,
     *,
     max_starts: int | None = None,
+    near: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit `form` to the rows by its published objective; see `Objective`.
 
     Of `options` count `delta`, `residual`, `mean` and `fixed`. Of the starts on a grid of the
     form's shapes the `max_starts` best are polished, half of them also at the final delta at once.
+    The coefficients `near` are one start more.
     """
     fixed = dict(options.fixed)
     form = form.placed(columns, target, fixed | _coefficients_of_base(form, columns, target, fixed))
@@ -95,6 +97,8 @@ def fit_form(
     starts = _starts(form, columns, target, (low, high), max_starts or form.max_starts)
     if form.nested is not None:
         starts = np.concatenate([_from_nested(form, columns, target, options), starts])
+    if near is not None:
+        starts = np.concatenate([form.theta(**near)[None], starts])
     ends, values, _ = polish_from_afar(problem, starts, low, high)
     order = np.argsort(values, kind="stable")
     fit = Fit(

@@ -53,13 +53,27 @@ def percentile_interval(draws: Array, level: float) -> Interval:
     return float(low), float(high)
 
 
-def resample_counts(clusters: Sequence[Hashable], resamples: int, seed: int) -> Array:
-    """Return how often each run occurs in each resample of whole clusters, `(K, R)`."""
-    names: dict[Hashable, int] = {}
-    member = np.array([names.setdefault(c, len(names)) for c in clusters])
+def resample_counts(
+    clusters: Sequence[Hashable],
+    resamples: int,
+    seed: int,
+    strata: Sequence[Hashable] | None = None,
+) -> Array:
+    """Return how often each run occurs in each resample of whole clusters, `(K, R)`.
+
+    Within each of `strata`, where they are given, as many clusters are drawn as it has.
+    """
     rng = np.random.default_rng(seed)
-    share = np.full(len(names), 1 / len(names))
-    return rng.multinomial(len(names), share, size=resamples)[:, member].astype(float)
+    counts = np.zeros((resamples, len(clusters)))
+    parts: dict[Hashable, list[int]] = {}
+    for row, stratum in enumerate(strata or [None] * len(clusters)):
+        parts.setdefault(stratum, []).append(row)
+    for rows in parts.values():
+        names: dict[Hashable, int] = {}
+        member = np.array([names.setdefault(clusters[i], len(names)) for i in rows])
+        share = np.full(len(names), 1 / len(names))
+        counts[:, rows] = rng.multinomial(len(names), share, size=resamples)[:, member]
+    return counts
 
 
 def bootstrap_fit(
@@ -68,9 +82,10 @@ def bootstrap_fit(
     resamples: int = DEFAULTS.resamples,
     level: float = DEFAULTS.level,
     seed: int = DEFAULTS.seed,
+    strata: Sequence[Hashable] | None = None,
 ) -> Bootstrap:
     """Refit `resamples` resamples of the fit's rows; the same seed gives the same intervals."""
-    counts = resample_counts(clusters, resamples, seed)
+    counts = resample_counts(clusters, resamples, seed, strata)
     counts = counts[_can_be_fitted(fit, counts)]
     if not len(counts):
         return Bootstrap(np.zeros((0, len(fit.theta))), counts, resamples, 1.0, level)
@@ -115,7 +130,8 @@ def least_values(fit: Fit) -> dict[str, int]:
     has_floor = any(p.kind == "floor" for p in fit.form.parameters)
     if "curve" in fit.form.columns:
         return {}
-    return {c: 2 + has_floor for c in fit.form.columns if c != "unique_tokens"}
+    plain = (c for c in fit.form.columns if c not in ("unique_tokens", *fit.form.labels))
+    return dict.fromkeys(plain, 2 + has_floor)
 
 
 def _can_be_fitted(fit: Fit, counts: Array) -> Array:
