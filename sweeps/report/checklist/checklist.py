@@ -37,6 +37,17 @@ def checklist(inputs: Inputs) -> list[Answer]:
     return [Answer(question, *answer(inputs), section) for question, section, answer in items]
 
 
+def law_checklist(inputs: Inputs) -> list[Answer]:
+    """Return what a table alone can answer: how its law was fitted and how it fits."""
+    items: list[tuple[str, Callable[[Inputs], Found]]] = [
+        ("Form, objective, optimiser", law.form_of_law),
+        ("Convergence of the fit", law.certificate),
+        ("Coefficients identified", law.identified),
+        ("Residuals", law.worst_residuals),
+    ]
+    return [Answer(question, *answer(inputs), "coefficients") for question, answer in items]
+
+
 def summary(answers: list[Answer]) -> str:
     """Count the answers by their standing, in words."""
     counts = Counter(answer.status for answer in answers)

@@ -41,17 +41,32 @@ def draw_all(inputs: Inputs) -> dict[str, Drawing]:
         return {}
     drawings = [
         draw("law", Size(WIDTH, 430), partial(_law_figure, inputs), _law_alt(inputs)),
-        draw("isoflop", Size(WIDTH, 400), partial(_isoflop_figure, inputs), _isoflop_alt(inputs)),
+        draw_isoflop(inputs),
     ]
     if frontier(inputs):
-        alt = "Compute-optimal parameters and tokens against compute, with intervals."
-        drawings.append(draw("frontier", Size(WIDTH, 350), partial(_frontier_figure, inputs), alt))
-    if residuals(inputs):
-        alt = "Log residuals of the fit against parameters and tokens, coloured by budget."
-        build = partial(_residual_figure, inputs)
-        drawings.append(draw("residuals", Size(WIDTH, 310), build, alt))
-    drawings += draw_exponents(inputs) + draw_breakdown(inputs)
+        drawings.append(draw_frontier(inputs))
+    drawings += draw_residuals(inputs) + draw_exponents(inputs) + draw_breakdown(inputs)
     return {drawing.name: drawing for drawing in drawings}
+
+
+def draw_isoflop(inputs: Inputs) -> Drawing:
+    """Return the figure of the isoFLOP curves."""
+    build = partial(_isoflop_figure, inputs)
+    return draw("isoflop", Size(WIDTH, 400), build, _isoflop_alt(inputs))
+
+
+def draw_frontier(inputs: Inputs) -> Drawing:
+    """Return the figure of N* and D* over compute."""
+    alt = "Compute-optimal parameters and tokens against compute, with intervals."
+    return draw("frontier", Size(WIDTH, 350), partial(_frontier_figure, inputs), alt)
+
+
+def draw_residuals(inputs: Inputs) -> list[Drawing]:
+    """Return the figure of the residuals, if the law states any."""
+    if not residuals(inputs):
+        return []
+    alt = "Log residuals of the fit against parameters and tokens, coloured by budget."
+    return [draw("residuals", Size(WIDTH, 310), partial(_residual_figure, inputs), alt)]
 
 
 def save_picture(inputs: Inputs, path: Path) -> None:

@@ -52,7 +52,7 @@ def plot_law(axes: Axes, inputs: Inputs) -> None:
             to_number(point.get("loss")), "o", ms=8, mfc=colors.get(budget, MUTED),
             mec=PAPER, mew=1.2, ls="", zorder=4,
         )  # fmt: skip
-    _plot_held_out(axes, inputs)
+    plot_held_out(axes, inputs)
     axes.set(xscale="log", yscale="log", xlabel="compute C (FLOPs)", ylabel="validation loss")
     _limit_law(axes, inputs)
     tick_flops(axes)
@@ -93,7 +93,8 @@ def _plot_frontier_loss(axes: Axes, inputs: Inputs) -> None:
         )  # fmt: skip
 
 
-def _plot_held_out(axes: Axes, inputs: Inputs) -> None:
+def plot_held_out(axes: Axes, inputs: Inputs) -> None:
+    """Draw the prediction of the held-out budget with its interval, and what it gave."""
     held_out = mapping(inputs.law.get("held_out"))
     budget, predicted = inputs.held_out_budget, to_number(held_out.get("predicted"))
     actual = to_number(held_out.get("actual"))
