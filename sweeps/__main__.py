@@ -40,7 +40,9 @@ COMMANDS = (
         "say what a target loss costs, now and later",
         schema="sweeps.predict.price:PriceConfig",
     ),
-    Row("report", "sweeps.report.__main__", "write a study's page, or one of several studies"),
+    Row(
+        "report", "sweeps.report.__main__", "write the page of a study, a table or several studies"
+    ),
     Row("summary", "sweeps.summary", "send a study's law and page to W&B"),
     Row("archive", "sweeps.study.archive", "keep a finished study small, or restore one"),
     Row(

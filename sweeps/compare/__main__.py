@@ -27,6 +27,7 @@ then the factor is the same at all scales. Else it is told at both ends.
   validation=same  refuses sides that were validated on other data, by what their folders say: the
                  data set's digest, the runs' configs and counts; differs compares them nevertheless
   columns.X=COL  the tables' column for X (default: each study's own)
+  within=        of recipes: fit only runs at most so far above their budget's best (0.05: 5 %)
   level=.9       of the intervals
   resamples=1000 bootstrap refits; seed=0 of them
   out=FILE.json  the result for a tool (--json prints it)

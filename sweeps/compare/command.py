@@ -28,8 +28,8 @@ from sweeps.fit.rows.read import Source
 from sweeps.study.validation import Validated, agreement, validated
 
 READERS: dict[str, Any] = {
-    "level": float, "resamples": int, "seed": int, "method": str, "form": str, "validation": str,
-    "reference": str, "out": str, "svg": str,
+    "level": float, "resamples": int, "seed": int, "within": float, "method": str, "form": str,
+    "validation": str, "reference": str, "out": str, "svg": str,
 }  # fmt: skip
 WORDS = ("method", "form", "validation", "reference")  # which are no options of a fit
 SAME, DIFFERS = "same", "differs"
@@ -57,6 +57,11 @@ def compare(
         raise ValueError(f"method={method}: is not known. Use law, frontier or {SHARED}.")
     if validation not in (SAME, DIFFERS):
         raise ValueError(f"validation={validation}: is not known. Use {SAME} or {DIFFERS}.")
+    if options.within is not None and method != SHARED:
+        raise ValueError(
+            f"within={options.within:g}: is for recipes that share a law. Use method={SHARED}, or "
+            "leave it out."
+        )
     sources = [located(a), located(b)]
     if len({_is_run(source) for source in sources}) > 1:
         raise ValueError(f"{a} and {b}: one is a run, the other a table. Give two of a kind.")

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 
 from sweeps.compare.multiplier import Comparison, compare_sides
-from sweeps.compare.sides import Side, runs_and_notes, side_of_law
+from sweeps.compare.sides import Side, by_nearest_budgets, runs_and_notes, side_of_law
 from sweeps.fit.entries import residual_scatter
+from sweeps.fit.forecast.choice import forecaster_of
 from sweeps.fit.forms.base import Array, Columns
 from sweeps.fit.forms.catalogue import CHINCHILLA, FORMS
 from sweeps.fit.forms.powers import SumOfPowers
@@ -20,9 +21,9 @@ from sweeps.fit.forms.shared import RECIPE, Shared
 from sweeps.fit.optimum.shared import APART, FLOORS, SCALED, SharedFits, fit_shared
 from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.options import FitOptions
-from sweeps.fit.rows.check import check_columns
+from sweeps.fit.rows.check import check_columns, near_best
 from sweeps.fit.rows.read import Source, no_such_column, title_of
-from sweeps.fit.rows.runs import Run, clusters_of, columns_of, noise_floor
+from sweeps.fit.rows.runs import Run, clusters_of, columns_of, group_budgets, noise_floor
 from sweeps.fit.rows.table import read_table
 from sweeps.fit.trust.bootstrap import Bootstrap, bootstrap_fit
 from sweeps.fit.trust.identified import warn_fit
@@ -89,6 +90,7 @@ def compare_recipes(
         ValueError: the form shares nothing, or a recipe has too few runs.
     """
     single = _form(form)
+    a, b = (_near(recipe, options.within) for recipe in (a, b))
     for recipe in (a, b):
         columns, loss = columns_of(recipe.runs)
         try:
@@ -101,6 +103,7 @@ def compare_recipes(
     free = compared
     if found.chosen != APART and compared.points:
         free = compare_sides(*_sides(found, APART, (a, b), options), options.level)
+    free_of_form = _without_form(theirs, (a, b), options)
     tests = {"alike": found.alike, "constant": found.constant, "slopes": found.slopes}
     compared = replace(
         compared,
@@ -109,7 +112,23 @@ def compare_recipes(
         tests={name: asdict(test) for name, test in tests.items()},
         notes=[*compared.notes, *_clustered((a, b))],
     )
-    return replace(compared, verdict=_verdict(compared, free, found)), *theirs
+    said = [_verdict(compared, free, found), *_contradicted(compared, free_of_form)]
+    return replace(compared, verdict=" ".join(said)), *theirs
+
+
+def _near(recipe: Recipe, within: float | None) -> Recipe:
+    """Return a recipe with the runs near their budget's best, all of them where none is asked."""
+    if within is None:
+        return recipe
+    budgets = group_budgets(recipe.runs)
+    if not budgets:
+        raise ValueError(
+            f"within={within}: needs runs that share compute, and those of {recipe.name} form no "
+            "budgets. Leave it out, or give a budget column."
+        )
+    kept, far = near_best(recipe.runs, budgets, within)
+    said = f"{len(far)} of {len(recipe.runs)} runs lie beyond within={within:g} and are left out."
+    return Recipe(recipe.name, kept, [*recipe.notes, said])
 
 
 def _form(name: str) -> SumOfPowers:
@@ -164,6 +183,46 @@ def _sides(
         sides.append(side_of_law(recipe.name, law, of_one, recipe.runs, noise, notes))
     one, other = sides
     return one, other
+
+
+def _without_form(
+    sides: Sequence[Side], recipes: Sequence[Recipe], options: FitOptions
+) -> Comparison | None:
+    """Compare the least losses that the nearest budgets tell; None where runs form too few."""
+    found = []
+    for place, (side, recipe) in enumerate(zip(sides, recipes, strict=True)):
+        known = forecaster_of(recipe.runs, group_budgets(recipe.runs), options)
+        if known is None:
+            return None
+        seeded = replace(options, seed=options.seed + place)
+        found.append(by_nearest_budgets(side, known.ladder.trusted(), seeded))
+    return compare_sides(found[0], found[1], options.level, decided=True)
+
+
+def _contradicted(found: Comparison, other: Comparison | None) -> list[str]:
+    """Say where the law's multiplier is not that of the budgets nearest to a loss."""
+    if other is None or not (found.points and other.points):
+        return []
+    losses = np.log([p["loss"] for p in other.points])
+    for place in (0, -1):
+        point = found.points[place]
+        near = {
+            key: float(np.exp(np.interp(np.log(point["loss"]), losses, np.log(values))))
+            for key, values in (
+                ("factor", [p["factor"] for p in other.points]),
+                ("low", [p["interval"][0] for p in other.points]),
+                ("high", [p["interval"][1] for p in other.points]),
+            )
+        }
+        low, high = point["interval"]
+        if near["low"] > high or near["high"] < low:
+            return [
+                f"But at loss {point['loss']:.4g} the nearest budgets, which assume no form, say "
+                f"{near['factor']:.3g}x ({near['low']:.3g}x to {near['high']:.3g}x) and the law "
+                f"{point['factor']:.3g}x: it does not hold over all of these runs. Believe the "
+                "former, or fit only runs near their budget's best (within=0.05)."
+            ]
+    return []
 
 
 def _clustered(recipes: Sequence[Recipe]) -> list[str]:

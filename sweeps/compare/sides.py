@@ -207,7 +207,7 @@ def _law_side(
         return side
     told = f"{name}: the nearest budgets tell its least losses, not that law."
     return replace(
-        _by_nearest_budgets(side, choice.forecaster.ladder.trusted(), options),
+        by_nearest_budgets(side, choice.forecaster.ladder.trusted(), options),
         notes=[*side.notes, told],
     )
 
@@ -233,7 +233,7 @@ def _grid(low: float, high: float) -> Array:
     return np.linspace(np.log(low / REACH), np.log(high * REACH), GRID)
 
 
-def _by_nearest_budgets(side: Side, ladder: Ladder, options: FitOptions) -> Side:
+def by_nearest_budgets(side: Side, ladder: Ladder, options: FitOptions) -> Side:
     """Return a side whose least losses are those of the nearest budgets, redrawn within error."""
     deviates = np.random.default_rng(options.seed).standard_normal((options.resamples, len(ladder)))
     drawn = ladder.loss * np.exp(ladder.error * deviates)

@@ -262,7 +262,20 @@ def law_of_table(
     shape = CHINCHILLA if form == AUTO else loss_form_of(form)  # all have its columns
     table = read_table(source, shape, dict(columns or {}), drop_highest)
     law = fit_law(runs_of(table), form, options)
-    return replace(law, excluded=table.excluded + law.excluded, warnings=table.notes + law.warnings)
+    warnings = [*table.notes, *_of_recipes(table), *law.warnings]
+    return replace(law, excluded=table.excluded + law.excluded, warnings=warnings)
+
+
+def _of_recipes(table: Table) -> list[str]:
+    """Say that a table holds runs of several recipes, which one law does not tell apart."""
+    names = list(dict.fromkeys(word for word in table.optional.get("recipe", []) if word))
+    if len(names) < 2:
+        return []
+    shown = ", ".join(names[:4]) + " ..." * (len(names) > 4)
+    return [
+        f"The rows are of {len(names)} recipes ({shown}): one law of all is a mixture. kinescale "
+        "compare TABLE says what each is worth."
+    ]
 
 
 def _asked(options: FitOptions, columns: Mapping[str, str], drop_highest: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from sweeps.compare.__main__ import main
 from sweeps.compare.command import compare, compare_in
+from sweeps.fit.law import fit_table
 from sweeps.fit.options import FitOptions
 
 FEW = FitOptions(resamples=60)
@@ -103,6 +104,8 @@ def test_one_table_of_recipes_tells_what_each_is_worth_at_all_scales(tmp_path, c
     factors = [p["factor"] for p in found[0]["points"]]
     assert factors == pytest.approx([factors[0]] * len(factors), rel=1e-3)
     assert found[0]["tests"]["constant"]["p"] > 0.05
+    law = fit_table(path, "chinchilla", FitOptions(resamples=5))
+    assert any("of 3 recipes (adamw, muon, sgd): one law of all" in w for w in law["warnings"])
     words = [path, "reference=muon", "resamples=20", "--json"]
     assert main(words) == 0
     assert [f["a"] for f in json.loads(capsys.readouterr().out)] == ["muon", "muon"]
@@ -156,3 +159,27 @@ def test_equal_recipes_are_not_told_apart_and_small_ones_are_named():
     assert found.verdict.startswith("Refused: ")
     with pytest.raises(ValueError, match="recipe=b: runs=3: form=chinchilla has 5 coefficients"):
         compare_in(table[:23], FitOptions(resamples=30))
+
+
+@pytest.mark.heavy
+def test_a_law_that_the_nearest_budgets_contradict_says_so_in_its_verdict():
+    """One recipe is worse by what larger budgets outgrow, which Chinchilla's form cannot hold."""
+    shape = {"noise": 0.001, "sizes": 9, "budgets": 7}
+    table = rows(recipe="a", **shape) + rows(recipe="b", seed=1, fading=1.0, **shape)
+    ((found, *_),) = compare_in(table, FEW)
+    assert "But at loss " in found.verdict
+    assert "the nearest budgets, which assume no form, say " in found.verdict
+
+
+@pytest.mark.heavy
+def test_recipes_may_be_fitted_near_the_bests_of_their_budgets_alone():
+    table = rows(recipe="a", noise=0.001, sizes=9) + rows(1.5, noise=0.001, sizes=9, recipe="b")
+    ((near, one, _),) = compare_in(table, FitOptions(resamples=20, within=0.05))
+    assert one.runs < 30
+    assert any("runs lie beyond within=0.05 and are left out" in note for note in near.notes)
+    assert near.factor == pytest.approx(1.5, rel=0.03)
+    with pytest.raises(ValueError, match=r"within=0\.05: is for recipes that share a law"):
+        compare(table, table, FitOptions(within=0.05))
+    grid = [row | {"tokens": 1e9 * (1 + i % 7)} for i, row in enumerate(table)]
+    with pytest.raises(ValueError, match=r"those of a form no budgets"):
+        compare_in(grid, FitOptions(within=0.05))
