@@ -273,8 +273,8 @@ def _could_move(found: Comparison, free: Comparison) -> str:
     low, high = sorted(v if worse_first else 1 / v for v in free.trend_interval)
     assert found.loss_range is not None
     return (
-        f"Were nothing shared it could move by {low:.3g}x to {high:.3g}x from loss "
-        f"{found.loss_range[1]:.4g} down to {found.loss_range[0]:.4g}."
+        f"That it moves is not ruled out: were nothing shared, by {low:.3g}x to {high:.3g}x from "
+        f"loss {found.loss_range[1]:.4g} down to {found.loss_range[0]:.4g}."
     )
 
 

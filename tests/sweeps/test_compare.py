@@ -287,7 +287,7 @@ def test_intervals_hold_the_true_multiplier_as_often_as_they_say(tmp_path):
     for seed in range(100):
         a = table(tmp_path / "a.csv", seed=2 * seed)
         b = table(tmp_path / "b.csv", factor=1.5, seed=2 * seed + 1)
-        found, *_ = compare(a, b, FitOptions(resamples=200))
+        found, *_ = compare(a, b, FitOptions(resamples=200), form="chinchilla")
         low, high = found.interval
         held += low < 1.5 < high
     assert 82 <= held <= 97  # 90 % of 100, give or take 2.6 of its standard deviations
