@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-WORLDS = ("rooms", "doom", "physics", "craft", "framing")
+WORLDS = ("rooms", "doom", "physics", "craft", "framing", "tiny")
 EVENTS = (
     "collision",
     "break",

@@ -1,0 +1,1 @@
+"""Worlds of a few pixels whose state, law and lawless twin are known exactly."""
