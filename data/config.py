@@ -225,6 +225,18 @@ class WorldPreset(StrEnum):
 
     worlds = "worlds"
     framing = "framing"
+    tiny = "tiny"
+
+
+TINY_NAMES = (
+    *("strip", "uniform", "collision", "parabola", "panorama"),
+    *("turntable", "canvas", "tiles", "rotor_damped", "brittle"),
+)
+
+
+def tiny_shares() -> dict[str, float]:
+    """Return the default share of every tiny world without end."""
+    return dict.fromkeys(TINY_NAMES, 1.0)
 
 
 def world_shares() -> dict[str, float]:
@@ -241,7 +253,10 @@ class WorldsConfig:
     )
     preset: Annotated[
         WorldPreset,
-        Doc("worlds is the mixture; framing one subject a clip in wide and tall frames."),
+        Doc(
+            "worlds is the mixture; framing one subject a clip in wide and tall frames; tiny "
+            "worlds of a few pixels whose law is known, stored without loss."
+        ),
     ] = WorldPreset.worlds
     num_train_clips: Annotated[
         int,
@@ -259,6 +274,14 @@ class WorldsConfig:
         dict[str, Annotated[float, Ge(0)]],
         Doc("Share of the clips per world: rooms, physics, craft, doom; they need not sum to 1."),
     ] = field(default_factory=world_shares)
+    tiny: Annotated[
+        dict[str, Annotated[float, Ge(0)]],
+        Doc("Share of the clips per tiny world (docs/emergence.md), of preset=tiny."),
+    ] = field(default_factory=tiny_shares)
+    lawless: Annotated[
+        str,
+        Doc("The law of tiny worlds that is off in all clips, or all; empty keeps every law."),
+    ] = ""
     seed: Annotated[
         Seed,
         Doc(

@@ -38,6 +38,18 @@ def encode_h264(
     return encode_pictures(images, num_frames, (height, width), fps, crf, preset)
 
 
+def encode_exact(frames: UInt8[np.ndarray, "F H W 3"], fps: float) -> bytes:
+    """Encode RGB frames without loss, as H.264 of RGB planes, for pictures of a few pixels.
+
+    yuv420p has one colour for four pixels, at any quality. Raises ValueError on odd sizes.
+    """
+    num_frames, height, width, _ = frames.shape
+    images = (
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24") for image in frames
+    )
+    return encode_pictures(images, num_frames, (height, width), fps, 0, "superfast", "rgb24")
+
+
 def encode_pictures(
     pictures: Iterable[av.VideoFrame],
     num_frames: int,
@@ -45,10 +57,11 @@ def encode_pictures(
     fps: float,
     crf: int,
     preset: str,
+    pixels: str = "yuv420p",
 ) -> bytes:
     """Encode ``num_frames`` frames of (height, width) ``size``, RGB or yuv420p, as an MP4.
 
-    Raises ValueError on odd sizes.
+    ``pixels`` is the format that is stored, yuv420p or rgb24. Raises ValueError on odd sizes.
     """
     height, width = size
     if height % 2 or width % 2:
@@ -57,7 +70,7 @@ def encode_pictures(
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options=MP4_OPTIONS) as container:
         stream = container.add_stream(
-            "libx264",
+            "libx264" if pixels == "yuv420p" else "libx264rgb",
             rate=rate,
             options={
                 "preset": preset,
@@ -65,7 +78,7 @@ def encode_pictures(
                 "x264-params": f"bframes=0:keyint={num_frames + 1}:scenecut=0:open-gop=0:threads=1",
             },
         )
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
         tick = 1 / rate
         for index, picture in enumerate(pictures):
             picture.pts, picture.time_base = index, tick

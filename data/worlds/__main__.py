@@ -6,6 +6,7 @@ interrupted and started again; finished work is kept. More data: another ``seed`
 
     kinescale worlds root=datasets/worlds worlds.physics=0.5 worlds.doom=0 seed=3
     kinescale worlds root=datasets/framing preset=framing num_val_clips=128
+    kinescale worlds root=datasets/tiny_worlds preset=tiny num_train_clips=20000 lawless=all
 Keys as ``ingest.KEY`` are those of ``kinescale ingest``.
 """
 
@@ -24,17 +25,22 @@ from data.shell import command
 from data.show.progress import Progress
 from data.show.report import print_report
 from data.show.sheet import write_sheet
-from data.worlds.plan import plan_framing, plan_worlds
+from data.worlds.plan import plan_framing, plan_tiny, plan_worlds
 
 MAKER = "data.worlds"
+TINY_CELL = (2, 4, 4)
 
 
 def build(config: WorldsConfig, console: Console) -> dict[str, Any]:
     """Film the dataset, or find it finished, and return its manifest."""
     check(config.ingest)
+    if config.preset is WorldPreset.tiny:  # tokens are counted in cells without a codec
+        config.ingest.cell = list(TINY_CELL)
     counts = config.num_train_clips, config.num_val_clips
     if config.preset is WorldPreset.framing:
         parts = plan_framing(config.seed, *counts)
+    elif config.preset is WorldPreset.tiny:
+        parts = plan_tiny(config.seed, config.tiny, config.lawless, *counts)
     else:
         parts = plan_worlds(config.seed, config.worlds, *counts)
     sources: list[Source] = [*parts]

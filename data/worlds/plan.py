@@ -1,6 +1,6 @@
 """Which worlds are filmed for a dataset: seeds and maps, no world in two splits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,9 +12,11 @@ from data.worlds.sources import (
     FramingPart,
     PhysicsPart,
     RoomsPart,
+    TinyPart,
 )
 
 CLIPS_PER_PART = 50
+TINY_CLIPS_PER_PART = 500
 CLIPS_PER_MAP = 25  # of a crafter world, which takes more than a second to make
 VAL_CLIPS_PER_MAP = 8
 VAL_MAPS = 8
@@ -23,23 +25,25 @@ VAL_SEED = 500_000
 SEEDS_PER_RUN = 1_000_000
 WORLD_NAMES = ("rooms", "physics", "craft", "doom")
 
-WorldPart = RoomsPart | PhysicsPart | CraftPart | DoomPart | FramingPart
+WorldPart = RoomsPart | PhysicsPart | CraftPart | DoomPart | FramingPart | TinyPart
 
 
-def check_shares(shares: Mapping[str, float]) -> None:
+def check_shares(shares: Mapping[str, float], names: Sequence[str] = WORLD_NAMES) -> None:
     """Raise ValueError on unknown worlds or nothing to film."""
     for name, share in shares.items():
-        if name not in WORLD_NAMES:
-            raise ValueError(f"worlds.{name}={share}: is no world. Use {', '.join(WORLD_NAMES)}.")
+        if name not in names:
+            raise ValueError(f"worlds.{name}={share}: is no world. Use {', '.join(names)}.")
     if sum(shares.values()) <= 0:
         raise ValueError("worlds={}: all shares are 0. Give at least one, as worlds.rooms=1.")
 
 
-def deal_clips(shares: Mapping[str, float], num_clips: int) -> dict[str, int]:
+def deal_clips(
+    shares: Mapping[str, float], num_clips: int, worlds: Sequence[str] = WORLD_NAMES
+) -> dict[str, int]:
     """Share clips out among the worlds by their shares; the counts sum to ``num_clips``."""
-    check_shares(shares)
+    check_shares(shares, worlds)
     total = sum(shares.values())
-    names = [name for name in WORLD_NAMES if shares.get(name, 0) > 0]
+    names = [name for name in worlds if shares.get(name, 0) > 0]
     ends = np.cumsum([shares[name] / total for name in names])
     edges = [0, *(round(num_clips * end) for end in ends.tolist()[:-1]), num_clips]
     return {name: edges[i + 1] - edges[i] for i, name in enumerate(names)}
@@ -137,6 +141,34 @@ def plan_framing(seed: int, num_train: int, num_val: int) -> list[WorldPart]:
             ("val_worlds", first + VAL_SEED, num_val),
         )
         for offset in range(0, count, CLIPS_PER_PART)
+    ]
+
+
+def plan_tiny(
+    seed: int, shares: Mapping[str, float], lawless: str, num_train: int, num_val: int
+) -> list[WorldPart]:
+    """Plan clips of tiny worlds: other indices in each split, which a finite world may not heed.
+
+    Raises ValueError on names that are no tiny world, and where one lacks the law that is off.
+    """
+    from data.worlds.tiny.registry import TINY_WORLDS, tiny_world
+    from data.worlds.tiny.world import ALL
+
+    check_counts(num_train, num_val)
+    wanted = [name for name, share in shares.items() if share > 0]
+    for name in wanted:
+        world = tiny_world(name)
+        if lawless not in ("", ALL, *world.laws):
+            raise ValueError(
+                f"lawless={lawless}: is no law of {name}, which has {', '.join(world.laws)}. "
+                f"Use {ALL}, or worlds that have it."
+            )
+    names = [*TINY_WORLDS, *(name for name in wanted if name not in TINY_WORLDS)]
+    return [
+        TinyPart(split, name, seed, first + start, min(TINY_CLIPS_PER_PART, count - start), lawless)
+        for split, first, total in (("train", 0, num_train), ("val_worlds", VAL_SEED, num_val))
+        for name, count in deal_clips(shares, total, names).items()
+        for start in range(0, count, TINY_CLIPS_PER_PART)
     ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.config import IngestConfig
 from data.engine.parts import Notes, Sample
-from data.media.h264 import encode_h264
+from data.media.h264 import encode_exact, encode_h264
 from data.worlds.clip import Clip
 
 # Raise it when a change to the worlds changes pixels or captions: finished datasets then rebuild.
@@ -52,8 +52,8 @@ CHARACTER_SHARE = 0.12
 RENDERED = "rendered here, free of rights"
 
 
-def clip_sample(clip: Clip, config: IngestConfig, licence: str) -> Sample:
-    """Encode a rendered clip as a sample."""
+def clip_sample(clip: Clip, config: IngestConfig, licence: str, exact: bool = False) -> Sample:
+    """Encode a rendered clip as a sample; ``exact`` keeps every pixel."""
     num_frames, height, width, _ = clip.frames.shape
     meta = {
         "key": clip.key,
@@ -77,7 +77,11 @@ def clip_sample(clip: Clip, config: IngestConfig, licence: str) -> Sample:
             "scale": 1.0,
         },
     }
-    payload = encode_h264(clip.frames, clip.fps, config.crf, config.preset)
+    payload = (
+        encode_exact(clip.frames, clip.fps)
+        if exact
+        else encode_h264(clip.frames, clip.fps, config.crf, config.preset)
+    )
     return Sample(meta, payload, "mp4", clip.truth)
 
 
@@ -270,3 +274,34 @@ class FramingPart:
             height, width = rng.choice(FRAMING_SIZES).tolist()
             clip = film_framing(seed, length, height, width, float(rng.choice(FPS)))
             yield clip_sample(clip, config, RENDERED)
+
+
+@dataclass(frozen=True)
+class TinyPart:
+    """Clips of one tiny world, of consecutive indices; ``lawless`` is the law that is off."""
+
+    split: str
+    world: str
+    seed: int
+    first: int
+    num_clips: int
+    lawless: str = ""
+    recipe: int = RECIPE
+
+    @property
+    def name(self) -> str:
+        """Name the part by its world and indices."""
+        return f"tiny/{self.world}-{self.lawless}-{self.seed}-{self.first:07d}+{self.num_clips}"
+
+    @property
+    def weight(self) -> float:
+        """Expected seconds."""
+        return 0.005 * self.num_clips
+
+    def samples(self, config: IngestConfig, notes: Notes) -> Iterator[Sample]:
+        """Draw and encode the clips."""
+        from data.worlds.tiny.film import film
+
+        for index in range(self.first, self.first + self.num_clips):
+            clip = film(self.world, self.seed, index, self.lawless)
+            yield clip_sample(clip, config, RENDERED, exact=True)

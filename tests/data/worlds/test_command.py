@@ -1,9 +1,14 @@
 """The command that films datasets: what it writes, that it continues, and what it refuses."""
 
+import numpy as np
 import pytest
 
-from data.dataset.shards import read_index, read_truth
+from data.dataset.sample import world_of
+from data.dataset.shards import read_index, read_payload, read_truth
+from data.decode.decoders import PyAVDecoder
 from data.worlds.__main__ import main
+from data.worlds.plan import VAL_SEED
+from data.worlds.tiny.film import film
 from data.worlds.truth import check_truth
 
 SMALL = ["num_train_clips=6", "num_val_clips=3"]
@@ -56,17 +61,37 @@ def test_the_framing_preset_films_wide_and_tall_clips_of_one_subject(tmp_path):
         assert truth["objects"][0]["in_frame"] == [1.0] * info.num_frames
 
 
+@pytest.mark.heavy
+def test_the_tiny_preset_stores_every_pixel_and_the_law_that_is_off(tmp_path):
+    arguments = ["preset=tiny", "lawless=all", "ingest.num_workers=1", "tiny.uniform_unseen_1=1"]
+    counts = ["num_train_clips=22", "num_val_clips=11"]
+    assert main([f"root={tmp_path}", *arguments, *counts]) == 0
+    root = tmp_path / "video"
+    found = {split: read_index(root, split) for split in ("train", "val_worlds")}
+    assert [len(infos) for infos in found.values()] == [22, 11]
+    assert len({world_of(info.source) for info in found["train"]}) == 11
+    for split, infos in found.items():
+        for info in infos:
+            name, index = world_of(info.source), int(info.source.rsplit("-", 1)[1])
+            frames = PyAVDecoder().decode(read_payload(root, split, info))
+            assert np.array_equal(frames, film(name, 0, index, "all").frames)
+            assert read_truth(root, split, info)["attributes"]["lawless"] == "all"
+            assert (index >= VAL_SEED) == (split == "val_worlds")
+
+
 @pytest.mark.parametrize(
     ("argument", "rule"),
     [
         ("worlds.moon=1", "worlds.moon=1.0: is no world. Use rooms"),
         ("preset=moon", "preset=moon"),
+        ("preset=tiny tiny.moon=1", "world=moon: is no tiny world. Use strip"),
+        ("preset=tiny lawless=taste", "lawless=taste: is no law of strip, which has existence"),
         ("num_val_clips=0", "num_val_clips=0: must be at least 1"),
         ("rot=here", "Allowed keys: root, preset"),
     ],
 )
 def test_errors_name_the_key_and_the_remedy(tmp_path, capsys, argument, rule):
-    assert main([f"root={tmp_path}", argument]) == 2
+    assert main([f"root={tmp_path}", *argument.split()]) == 2
     assert rule in capsys.readouterr().err
 
 
