@@ -30,6 +30,7 @@ class CodecKind(StrEnum):
     wavelet = "wavelet"
     vae = "vae"
     diffusers = "diffusers"
+    pixels = "pixels"
 
 
 class TextKind(StrEnum):
@@ -68,7 +69,7 @@ class CodecConfig:
         Doc(
             "Folder of the network that codes, trained here (kind vae) or saved by diffusers, "
             "looked for here first and then in the models folder of this package; empty for the "
-            "wavelet."
+            "wavelet and for pixels."
         ),
     ] = ""
     digest: Annotated[

@@ -14,7 +14,7 @@ from typing_extensions import Doc
 from data.bounds import check_bounds
 from data.config import DataConfig
 from models.architecture import check_model
-from models.config import CodecConfig, Finite, ModelConfig, TextConfig
+from models.config import CodecConfig, CodecKind, Finite, ModelConfig, TextConfig
 from models.objective import Prediction, Weighting, check_objective
 from trainer.codec.files import fill
 from trainer.compose import check_name, compose_as, load_as
@@ -331,7 +331,7 @@ def compose_run(overrides: list[str]) -> RunConfig:
 def _settled(run: RunConfig) -> RunConfig:
     """Fill in what follows from the codec's folder, and check the run."""
     fill(run.codec)
-    if run.codec.path:  # the network's shape follows the codec's folder
+    if run.codec.kind is not CodecKind.wavelet:  # the network's shape follows the codec
         run.model.values_per_token = 4 * run.codec.channels
         run.model.spread = list(run.codec.spread)
     run.check()

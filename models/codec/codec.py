@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
+from models.codec.pixels import valid_pixels
 from models.codec.vae import TAPS, Memory, Vae, lead_in, reach
 from models.codec.wavelet import valid_cells as wavelet_valid
 from models.config import CODEC_CELLS, CodecConfig, CodecKind
@@ -45,6 +46,8 @@ def valid_values(
     """Mark the latent values that see more than edge padding; needs no weights."""
     if config.kind is CodecKind.wavelet:
         return wavelet_valid(config, num_frames, height, width)
+    if config.kind is CodecKind.pixels:
+        return valid_pixels(config, num_frames, height, width)
     f, h, w = config.latent_shape(num_frames, height, width)
     mask = torch.zeros(config.channels, f, h, w, dtype=torch.bool)
     _, rows, columns = config.stride

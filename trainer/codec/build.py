@@ -1,4 +1,4 @@
-"""Build the codec that a config names: the wavelet, a network trained here, or a pretrained one."""
+"""Build the codec that a config names: fixed, trained here, or pretrained."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from data.bounds import check_bounds
 from data.files import replacing
 from models.codec.codec import Codec, VaeCodec
+from models.codec.pixels import PixelCodec
 from models.codec.vae import Vae
 from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig, CodecKind, VaeConfig
@@ -25,6 +26,8 @@ def load_codec(config: CodecConfig) -> Codec:
     """
     if config.kind is CodecKind.wavelet:
         return WaveletCodec(config)
+    if config.kind is CodecKind.pixels:
+        return PixelCodec(config)
     folder = resolve(config.path)
     if config.kind is CodecKind.diffusers:
         from trainer.codec.diffusers import load_diffusers

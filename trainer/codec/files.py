@@ -7,6 +7,7 @@ is composed with them, so its config says all that its latents depend on.
 import hashlib
 import json
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ FORMAT = 1
 CARD = "codec.json"
 WEIGHTS = "weights.safetensors"
 PACKAGE = Path(__file__).parents[2] / "models"
+WITHOUT_WEIGHTS = (CodecKind.wavelet, CodecKind.pixels)
 _NUMBERS = ("mean", "spread")
 _KEYS = ("format", "kind", "network", "stride", "channels", "mean", "scale", "spread", "digest")
 
@@ -73,12 +75,14 @@ def fill(codec: CodecConfig) -> None:
 
     Raises ValueError where a frozen config was made with other weights.
     """
-    if codec.kind is CodecKind.wavelet:
+    if codec.kind in WITHOUT_WEIGHTS:
         if codec.path:
             raise ValueError(
-                f"codec.path={codec.path}: the wavelet has no weights. Use codec=vae_tiny, or "
-                "codec.kind=vae or diffusers."
+                f"codec.path={codec.path}: codec.kind={codec.kind} has no weights. Use "
+                "codec=vae_tiny, or codec.kind=vae or diffusers."
             )
+        if codec.kind is CodecKind.pixels:
+            fill_pixels(codec)
         return
     if not codec.path:
         raise ValueError(f"codec.path=: codec.kind={codec.kind} needs a folder. Set codec.path.")
@@ -93,6 +97,22 @@ def fill(codec: CodecConfig) -> None:
         )
     for key in ("stride", "channels", "mean", "scale", "spread", "digest"):
         setattr(codec, key, card[key])
+
+
+def fill_pixels(codec: CodecConfig) -> None:
+    """Give all channels of pixels the one mean and deviation that is stated, in place.
+
+    Raises ValueError where the channels are not those of the stride.
+    """
+    channels = 3 * prod(codec.stride)
+    if codec.channels != channels:
+        raise ValueError(
+            f"codec.channels={codec.channels}: must be 3 x the pixels of codec.stride="
+            f"{list(codec.stride)}. Use {channels}."
+        )
+    for name in ("mean", "spread"):
+        if len(getattr(codec, name)) == 1:
+            setattr(codec, name, list(getattr(codec, name)) * channels)
 
 
 def fingerprint(codec: CodecConfig) -> dict[str, Any]:
