@@ -21,7 +21,7 @@ RADII = (1.8, 2.8)
 LATE = 1.5  # frames by which a late hit comes after the splice
 LATE_SHARE = 0.25
 PIECES = ((-0.95, -0.31), (0.0, -1.0), (0.95, -0.31))  # where they fly
-BURST, PACE = 1.1, 0.8  # how far apart they start, radii; their speed, of the hit's
+BURST, PACE = 1.4, 0.8  # how far apart they start, radii; their speed, of the hit's
 LEAST = {"radius": 0.5, "colour": 1.0, "late": 1.0}
 KINDS = ("ground", "ball", "piece", "piece", "piece")
 

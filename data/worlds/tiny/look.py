@@ -16,6 +16,9 @@ from data.worlds.tiny.state import Array, Frames
 PURE = 30.0  # grey levels within which a pixel is of an ink: mixtures of two stay farther off
 FEW = 2  # pure pixels in the clip, before a colour counts as being there
 FITS = 3.0  # squared grey levels, of three channels together: what rounding alone leaves
+# How many inks may explain a pixel, and whether they must lie purely beside it.
+STAGES = ((1, False), (2, True), (3, True), (2, False), (3, False))
+STRONG = 0.35  # of a pixel that is of one ink alone, before a mixture beside it may hold that ink
 FAINT = 1.0  # pixels in all, under which a colour is not in a frame
 
 
@@ -43,8 +46,9 @@ def shares(
 ) -> NDArray[np.float64]:  # (F, K, H, W)
     """Return how much of each pixel each ink covers.
 
-    A pixel is explained by as few inks as fit it: by the ground, one ink, two, or three. Grey
-    things that are no bodies count as an ink of their own, which is left out of the answer.
+    A pixel is explained by as few inks as fit it: by the ground, one ink, two, or three. Inks that
+    lie purely beside it come first, since red and green together look like yellow. Grey things
+    that are no bodies count as an ink of their own, which is left out.
     """
     num_frames, height, width, _ = frames.shape
     names = [*inks.tolist(), WHITE]
@@ -54,7 +58,12 @@ def shares(
         basis = (TABLE[names] - grey).T.astype(np.float64)  # (3, K)
         pixels = (frames[index].reshape(-1, 3) - grey).astype(np.float64)
         worst = (pixels**2).sum(1)
-        for number in (1, 2, 3):
+        near = np.ones((len(names), height * width), bool)
+        for stage, (number, local) in enumerate(STAGES):
+            if stage == 1:
+                pure = (found[index] > STRONG) & (worst <= FITS)
+                near = around(pure.reshape(-1, height, width))
+                near[-1] = True
             open_ = np.flatnonzero(worst > FITS)
             best, weights = worst[open_], found[index][:, open_]
             for group in map(list, combinations(range(len(names)), number)):
@@ -63,11 +72,21 @@ def shares(
                 share = np.clip(np.linalg.pinv(basis[:, group]) @ pixels[open_].T, 0, 1)
                 gap = ((basis[:, group] @ share - pixels[open_].T) ** 2).sum(0)
                 better = gap < best
+                if local:
+                    better &= near[group][:, open_].all(0)
                 weights[:, better] = 0
                 weights[np.ix_(np.array(group), np.flatnonzero(better))] = share[:, better]
                 best = np.where(better, gap, best)
             worst[open_], found[index][:, open_] = best, weights
     return found[:, :-1].reshape(num_frames, len(inks), height, width)
+
+
+def around(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which pixels have a solid one among their eight neighbours; (K, H, W) to (K, H W)."""
+    grown = np.pad(solid, ((0, 0), (1, 1), (1, 1)))
+    rows = grown[:, 2:] | grown[:, 1:-1] | grown[:, :-2]
+    near = rows[:, :, 2:] | rows[:, :, 1:-1] | rows[:, :, :-2]
+    return near.reshape(len(solid), -1)
 
 
 def middle(share: Array) -> tuple[float, float, float]:

@@ -38,8 +38,8 @@ def generator(name: str, seed: int, index: int, stream: int = 0) -> np.random.Ge
     Philox counts: the key is the world's name and the seed, and the clip's index and stream stand
     in the upper words of the counter, whose lower 128 bits a clip cannot use up.
     """
-    world = int.from_bytes(name.encode()[:8].ljust(8, b"\0"), "little") ^ hash_of(name)
-    return np.random.Generator(np.random.Philox(counter=[0, 0, index, stream], key=[world, seed]))
+    key = [hash_of(name), seed]
+    return np.random.Generator(np.random.Philox(counter=[0, 0, index, stream], key=key))
 
 
 def hash_of(name: str) -> int:

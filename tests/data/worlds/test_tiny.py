@@ -25,7 +25,7 @@ READERS = {
     **dict.fromkeys(("panorama", "canvas", "tiles"), (0.0, 0.0)),
     "strip": (0.06, 0.1),
     "strip_finite": (0.01, 0.01),
-    "turntable": (0.16, 0.2),
+    "turntable": (0.2, 0.2),
     **dict.fromkeys(("uniform", "collision", "parabola"), (0.08, 0.1)),
     **dict.fromkeys(("rotor", "rotor_damped"), (0.05, 0.08)),
     "brittle": (0.1, 0.11),
