@@ -28,7 +28,7 @@ READERS = {
     "turntable": (0.2, 0.2),
     **dict.fromkeys(("uniform", "collision", "parabola"), (0.08, 0.1)),
     **dict.fromkeys(("rotor", "rotor_damped"), (0.05, 0.08)),
-    "brittle": (0.1, 0.11),
+    "brittle": (0.1, 0.15),
 }
 
 
