@@ -26,6 +26,7 @@ from data.media.h264 import encode_h264, encode_png
 from data.media.probe import Reject
 from data.shell import command
 from data.show.progress import Progress
+from data.words import counted
 from data.worlds.render.view import share_inside
 from data.worlds.truth import check_truth, rounded
 
@@ -186,7 +187,9 @@ def main(arguments: list[str]) -> int:
     manifest = crop_dataset(config, console)
     for split, account in manifest["splits"].items():
         share = account["downscale"]["kept_pixels"] / max(account["downscale"]["source_pixels"], 1)
-        text = f"{split}: {account['samples']} clips, {share:.1%} of the native pixels kept"
+        text = (
+            f"{split}: {counted(account['samples'], 'clip')}, {share:.1%} of the native pixels kept"
+        )
         console.print(text, highlight=False)
     for note in manifest["rejects"]:
         console.print(f"left out: {note['file']}: {note['reason']}", markup=False, highlight=False)

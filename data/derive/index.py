@@ -28,6 +28,7 @@ from data.decode.pool import DecoderPool
 from data.files import write_text
 from data.media.reject import printable
 from data.shell import OptionParser, command
+from data.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,10 @@ class IndexReport:
 
     def text(self) -> str:
         """Return counts, and counts per reason."""
-        lines = [f"indexed  {len(self.infos):,} samples", f"refused  {len(self.refused):,}"]
+        lines = [
+            f"indexed  {counted(len(self.infos), 'sample')}",
+            f"refused  {len(self.refused):,}",
+        ]
         reasons = Counter(reason.split(":")[0] for _, reason in self.refused)
         lines += [f"  {count:>6,}  {reason}" for reason, count in reasons.most_common()]
         return "\n".join(lines)

@@ -28,6 +28,7 @@ from data.media.h264 import encode_h264
 from data.media.probe import Reject
 from data.shell import command
 from data.show.progress import Progress
+from data.words import counted
 
 CLIPS_PER_PART = 200
 
@@ -160,7 +161,7 @@ def main(arguments: list[str]) -> int:
     config = parse(ReshapeConfig, arguments)
     manifest = reshape_dataset(config, console)
     for split, account in manifest["splits"].items():
-        console.print(f"{split}: {account['samples']} clips", highlight=False)
+        console.print(f"{split}: {counted(account['samples'], 'clip')}", highlight=False)
     for note in manifest["rejects"]:
         console.print(f"left out: {note['file']}: {note['reason']}", markup=False, highlight=False)
     console.print(f"dataset: {config.out}", highlight=False)

@@ -28,6 +28,7 @@ from data.files import publish, sync
 from data.media.film import Account
 from data.media.reject import Reject
 from data.show.report import summarise
+from data.words import counted
 
 PARTS = ".parts"
 # Lists the splits that are being written, so that the next attempt knows them for its own.
@@ -71,7 +72,9 @@ def build_part(part: Part) -> int:
         except Reject as error:
             notes.reject(part.source.name, error)
             if count:
-                notes.warnings.append(f"{part.source.name}: kept the first {count} clips")
+                notes.warnings.append(
+                    f"{part.source.name}: kept the first {counted(count, 'clip')}"
+                )
         lines.write(as_line(asdict(notes)))
     finish(part)
     return count
@@ -117,7 +120,7 @@ def finish_dead_part(part: Part, death: str) -> int:
         line for line in map(json.loads, whole) if "meta" in line
     ]  # it may have died finishing
     if lines:
-        notes.warnings.append(f"{part.source.name}: kept the first {len(lines)} clips")
+        notes.warnings.append(f"{part.source.name}: kept the first {counted(len(lines), 'clip')}")
         meta = lines[-1]["meta"]
         if meta["media"] == "video" and "start_frame" in meta["original"]:
             used = sum(line["meta"]["num_frames"] for line in lines)
@@ -244,7 +247,7 @@ def build_dataset(
     samples = assemble(root, parts, config, notes)
     if not samples:
         raise ValueError(
-            f"input=({len(sources)} files): none gave a clip. {reasons(notes)} "
+            f"input=({counted(len(sources), 'file')}): none gave a clip. {reasons(notes)} "
             "Give files that PyAV or Pillow can read."
         )
     account = summarise(samples, notes.rejects, notes.warnings, config, notes.films)
@@ -310,7 +313,7 @@ def run_parts(
     done, clips = 0.0, 0
 
     def report() -> None:
-        on_progress(done, total, f"{clips} clips")
+        on_progress(done, total, counted(clips, "clip"))
 
     missing = []
     for part in parts:
