@@ -10,10 +10,9 @@ from pathlib import Path
 from data.checks import Check, Verdict, judge, shown_bytes
 from launch.checks import check_slurm
 from launch.config import ClusterConfig, ClusterKind
-from launch.slurm.commands import SlurmError
 from trainer.config import STATE_BYTES
 from trainer.kinds import AnyRun, folder_of
-from trainer.preflight import look, params_of, try_step
+from trainer.preflight import look, params_of, try_step, variables_read
 
 # How sites name partitions of accelerators.
 _GPU = re.compile(r"gpu|cuda|(?<![a-z])[abhv]\d{2,3}(?!\d)", re.IGNORECASE)
@@ -23,16 +22,18 @@ _SHORT = 0.8  # of what is free: beyond it many runs are warned of
 def look_at_runs(runs: Sequence[AnyRun], cluster: ClusterConfig) -> list[Check]:
     """Look at the cluster and at all runs, and try one step of the largest.
 
-    Of the other runs only what is not good is told, and what was not told before.
+    Of the other runs only what is not good is told; what holds of all is told once.
     """
     largest = max(runs, key=params_of)
-    checks = [*_check_cluster(cluster), *look(largest)]
-    told = set(checks)
-    for run in runs:
-        for check in look(run) if run is not largest else ():
-            if check.verdict is not Verdict.good and check not in told:
-                told.add(check)
-                checks.append(replace(check, name=f"{check.name} ({run.name})"))
+    found: dict[Check, list[str]] = {}
+    for run in sorted(runs, key=lambda run: run is not largest):
+        for check in [*look(run), *warn_of_kept_back(run, cluster)]:
+            if run is largest or check.verdict is not Verdict.good:
+                found.setdefault(check, []).append(run.name)
+    checks = [*_check_cluster(cluster)]
+    for check, names in found.items():
+        of_all = check.verdict is Verdict.good or len(names) == len(runs)
+        checks += [check] if of_all else [replace(check, of=name) for name in names]
     if len(runs) > 1:
         checks.append(_room_of_all(runs))
     if not any(check.is_bad for check in checks):
@@ -43,17 +44,28 @@ def look_at_runs(runs: Sequence[AnyRun], cluster: ClusterConfig) -> list[Check]:
 def _check_cluster(cluster: ClusterConfig) -> Iterator[Check]:
     if cluster.kind is not ClusterKind.slurm:
         return
-    try:
-        yield from check_slurm(cluster)
-    except (SlurmError, ValueError) as error:
-        remedy = "Submit where sbatch works, or choose cluster=local."
-        yield Check("cluster.kind=slurm", Verdict.bad, str(error).rstrip("."), remedy)
+    yield from check_slurm(cluster)
     yield from warn_of_gpus(cluster)
     for name in cluster.slurm.pass_env:
         yield judge(
             f"cluster.slurm.pass_env={name}", name in os.environ, "is set in this shell"
             if name in os.environ else "is not set in this shell",
             "Set it, or leave it out.", Verdict.bad,
+        )  # fmt: skip
+
+
+def warn_of_kept_back(run: AnyRun, cluster: ClusterConfig) -> Iterator[Check]:
+    """Warn of variables that a run looks for and that its job would not get.
+
+    A job gets no variable of the submitting shell but those of ``cluster.slurm.pass_env``.
+    """
+    passed = cluster.slurm.pass_env
+    kept = [name for name in variables_read(run) if name not in passed]
+    if cluster.kind is ClusterKind.slurm and kept:
+        yield Check(
+            f"cluster.slurm.pass_env=[{','.join(passed)}]", Verdict.warning,
+            f"the job does not get {' and '.join(kept)}, where the run looks for a key",
+            f"Use cluster.slurm.pass_env=[{','.join([*passed, *kept])}].",
         )  # fmt: skip
 
 

@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.shell import command
+from data.words import counted
 
 if TYPE_CHECKING:
+    from data.checks import Check
     from launch.config import ClusterConfig
     from launch.local.process import Job
     from launch.run_folder.reader import Facts
@@ -114,7 +116,7 @@ def _submit(title: str, jobs: "list[Job]", cluster: "ClusterConfig") -> int:
             print(submission.describe(), file=sys.stderr)
         told = True
         time.sleep(cluster.poll_seconds)
-    print(f"{fresh} of {len(jobs)} runs submitted. See: kinescale status "
+    print(f"{fresh} of {counted(len(jobs), 'run')} submitted. See: kinescale status "
           f"{jobs[0].run_dir if len(jobs) == 1 else jobs[0].run_dir.parent}")  # fmt: skip
     return 0
 
@@ -163,6 +165,17 @@ def _check(words: list[str], cluster: "ClusterConfig", as_json: bool) -> int:
     return tell(look_at_runs(runs, cluster), as_json)
 
 
+def _warn_of_first(jobs: "list[Job]", cluster: "ClusterConfig") -> "list[Check]":
+    """Return what the first job would not get; the others' configs differ in other things."""
+    from launch.config import ClusterKind
+    from launch.preflight import warn_of_kept_back
+    from trainer.kinds import load_any
+
+    if cluster.kind is not ClusterKind.slurm:
+        return []
+    return list(warn_of_kept_back(load_any(jobs[0].run_dir), cluster))
+
+
 def _clusters() -> str:
     names = sorted(path.stem for path in (Path(__file__).parent / "conf/cluster").glob("*"))
     return "clusters: " + ", ".join(names)
@@ -184,7 +197,7 @@ def main(argv: list[str]) -> int:
     if "check=true" in words:
         return _check([w for w in words if w not in (*_OWN, "--json")], cluster, "--json" in words)
     jobs = find_jobs([word for word in words if word not in _OWN], dry)
-    for warning in warn_of_gpus(cluster):
+    for warning in [*warn_of_gpus(cluster), *([] if dry else _warn_of_first(jobs, cluster))]:
         print(warning.line(), file=sys.stderr)
     title = jobs[0].name if len(jobs) == 1 else jobs[0].run_dir.resolve().parent.name
     local = cluster.kind is ClusterKind.local

@@ -23,6 +23,7 @@ from data.dataset.tokens import tokens
 from data.loading.mixture import read_mixture
 from data.notices import doing
 from data.secrets import masked, refuse_secrets, texts_in
+from data.words import counted, shown_times
 from models.captioner.count import count_captioner_params
 from models.captioner.vocabulary import most_pieces
 from models.codec.count import count_perceptual_params, count_vae_params
@@ -34,6 +35,7 @@ from trainer.diffusion.horizon import plan_horizon
 from trainer.kinds import AnyRun, folder_of, freeze_any, processes_of, start_command
 from trainer.layout.config import ParallelConfig
 from trainer.log_config import WandbMode
+from trainer.mirror.alerts import check_alerts, variables_of
 from trainer.vae.config import PerceptualRun, VaeRun
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
@@ -56,7 +58,8 @@ def find_missing(run: AnyRun) -> list[Check]:
 
 def look(run: AnyRun) -> list[Check]:
     """Look at all that can be seen without training."""
-    return [*_splits(run), *_data(run), _room(run, run.checkpoint.keep), *_mirror(run), _keys(run)]
+    room = _room(run, run.checkpoint.keep)
+    return [*_splits(run), *_data(run), room, *_mirror(run), *_alerts(run), _keys(run)]
 
 
 def params_of(run: AnyRun) -> int:
@@ -131,7 +134,7 @@ def _data(run: AnyRun) -> Iterator[Check]:
     except ValueError as error:
         yield of_error("data", error)
         return
-    yield Check("data", Verdict.good, f"{len(training.infos):,} clips to train on")
+    yield Check("data", Verdict.good, f"{counted(len(training.infos), 'clip')} to train on")
     if not isinstance(run, RunConfig):
         return
     try:
@@ -142,12 +145,13 @@ def _data(run: AnyRun) -> Iterator[Check]:
         return
     once = sum(tokens(i.num_frames, i.height, i.width, run.cell) for i in training.infos)
     passes = horizon.steps * horizon.step_tokens / once
-    yield judge(
+    told = judge(
         "tokens", passes <= FREE_EPOCHS,
-        f"{horizon.steps:,} steps of {horizon.step_tokens:,.0f} are {passes:.2g} passes over "
-        f"{once:,}",
+        f"{counted(horizon.steps, 'step')} of {horizon.step_tokens:,.0f} are "
+        f"{shown_times(passes)} passes over {once:,}",
         f"Beyond {FREE_EPOCHS} repeated data is worth less than new.", Verdict.warning,
     )  # fmt: skip
+    yield replace(told, size=passes)
 
 
 def _remote(data: DataConfig, root: str, split: str) -> Check:
@@ -185,6 +189,19 @@ def _mirror(run: AnyRun) -> Iterator[Check]:
         yield judge("W&B", known and _has_key(), found, remedy, Verdict.warning)
     else:
         yield Check("W&B", Verdict.good, said)
+
+
+def _alerts(run: AnyRun) -> Iterator[Check]:
+    if isinstance(run, RunConfig):
+        yield from check_alerts(run.log.alerts, os.environ)
+
+
+def variables_read(run: AnyRun) -> list[str]:
+    """Return the environment variables of keys that a run reads where it is started."""
+    if not isinstance(run, RunConfig):
+        return []
+    mirrored = run.log.wandb is WandbMode.online and bool(os.environ.get("WANDB_API_KEY"))
+    return [*variables_of(run.log.alerts, os.environ), *["WANDB_API_KEY"] * mirrored]
 
 
 def _has_key() -> bool:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from data.checks import Verdict
 from launch.config import ClusterConfig, ClusterKind
-from launch.preflight import look_at_runs, warn_of_gpus
+from launch.preflight import look_at_runs, warn_of_gpus, warn_of_kept_back
 from launch.slurm_config import SlurmConfig
 from launch.submit import main
 from tests.trainer.conftest import write_latents
@@ -50,10 +51,44 @@ def test_of_many_runs_the_largest_is_told_and_what_the_others_lack(
         smoke(latents, tmp_path, "name=large", "model.width=64"),
     ]
     found = look_at_runs(runs, ClusterConfig())
-    assert [check.name for check in found if check.is_bad] == ["data.pack_tokens=100 (odd)"]
+    assert [check.title for check in found if check.is_bad] == ["data.pack_tokens=100 (odd)"]
     assert sum(check.name == "data" for check in found) == 1
     assert found[-1].name == "disk of all"  # no step is tried where something is missing
     assert "3 runs keep" in found[-1].found
+
+
+def test_what_holds_of_all_runs_is_told_once_and_of_some_by_name(
+    latents: Path, tmp_path: Path
+) -> None:
+    lacks = ["horizon.flops=0", "validation.splits=[val_law]"]  # no step is tried then
+    runs = [
+        smoke(latents, tmp_path, f"name=run{steps}", f"horizon.steps={steps}", *lacks)
+        for steps in (1, 900, 2000)
+    ]
+    found = look_at_runs(runs, ClusterConfig())
+    assert [check.title for check in found if check.is_bad] == ["validation.splits=val_law"]
+    told = [check for check in found if check.verdict is Verdict.warning]
+    assert {check.name for check in told} == {"tokens"}
+    assert sorted(check.of for check in told) == ["run2000", "run900"]
+    assert max(told, key=lambda check: check.size).of == "run2000"
+
+
+def test_a_key_that_a_job_would_not_get_is_told(
+    latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = smoke(latents, tmp_path, "log.alerts.webhook=KINESCALE_WEBHOOK")
+    other = SlurmConfig(pass_env=["WANDB_API_KEY"])
+    (found,) = warn_of_kept_back(run, ClusterConfig(kind=ClusterKind.slurm, slurm=other))
+    assert found.verdict.value == "warning"
+    assert found.remedy == "Use cluster.slurm.pass_env=[WANDB_API_KEY,KINESCALE_WEBHOOK]."
+    passed = SlurmConfig(pass_env=["KINESCALE_WEBHOOK"])
+    assert not list(warn_of_kept_back(run, ClusterConfig(kind=ClusterKind.slurm, slurm=passed)))
+    assert not list(warn_of_kept_back(run, ClusterConfig()))
+    # A study's check has it, too, once for all of its runs.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    runs = [run, smoke(latents, tmp_path, "log.alerts.webhook=KINESCALE_WEBHOOK", "name=b")]
+    told = look_at_runs(runs, ClusterConfig(kind=ClusterKind.slurm, slurm=other))
+    assert [check.title for check in told].count("cluster.slurm.pass_env=[WANDB_API_KEY]") == 1
 
 
 def test_a_queue_that_does_not_answer_and_a_key_that_is_not_set_are_told(

@@ -20,7 +20,14 @@ from trainer.config import RunConfig, compose_run, load_run
 from trainer.diffusion.horizon import plan_horizon
 from trainer.identity import identity
 from trainer.kinds import compose_any, folder_of, start_command
-from trainer.preflight import find_missing, look, one_step, splits_of, try_step
+from trainer.preflight import (
+    find_missing,
+    look,
+    one_step,
+    splits_of,
+    try_step,
+    variables_read,
+)
 
 
 def smoke(latents: Path, root: Path, *overrides: str) -> RunConfig:
@@ -82,6 +89,29 @@ def test_passes_over_the_data_are_counted(latents: Path, tmp_path: Path) -> None
     passes = 40 * plan_horizon(run, infos).step_tokens / total
     assert found.verdict is Verdict.warning
     assert f" {passes:.2g} passes over {total:,}" in found.found
+    assert found.size == pytest.approx(passes)
+    many = smoke(latents, tmp_path, "horizon.flops=0", "horizon.steps=4000")
+    (found,) = [check for check in look(many) if check.name == "tokens"]
+    assert f" {100 * passes:,.0f} passes over" in found.found
+
+
+def test_an_alert_that_would_reach_nobody_is_told_by_a_check_and_stops_no_start(
+    latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = smoke(latents, tmp_path, "log.alerts.webhook=KINESCALE_WEBHOOK")
+    monkeypatch.delenv("KINESCALE_WEBHOOK", raising=False)
+    (found,) = [check for check in look(run) if "alerts" in check.name]
+    assert (found.name, found.verdict) == (
+        "log.alerts.webhook=KINESCALE_WEBHOOK", Verdict.warning,
+    )  # fmt: skip
+    assert not [check for check in find_missing(run) if "alerts" in check.name]
+    monkeypatch.setenv("KINESCALE_WEBHOOK", "https://chat.lab.org/hook")
+    (found,) = [check for check in look(run) if "alerts" in check.name]
+    assert found.verdict is Verdict.good
+    online = smoke(latents, tmp_path, "log.wandb=online", "log.alerts.webhook=KINESCALE_WEBHOOK")
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    assert variables_read(online) == ["KINESCALE_WEBHOOK", "WANDB_API_KEY"]
+    assert variables_read(run) == ["KINESCALE_WEBHOOK"]
 
 
 def test_a_key_of_wandb_is_looked_for_where_wandb_looks(

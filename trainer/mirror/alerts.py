@@ -8,15 +8,17 @@ message holds its value. A webhook gets ``text`` (Slack, Mattermost), the same a
 import json
 import os
 import smtplib
+import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from email.message import EmailMessage
 from pathlib import Path
 from threading import Thread
 
+from data.checks import Check, Verdict, judge
 from data.reading import read_object
 from data.secrets import masked
 from trainer.log_config import AlertConfig
@@ -25,7 +27,9 @@ from trainer.mirror.follow import Broken
 
 SECONDS = 10.0  # that all of an alert may take
 _ANSWER_SECONDS = 5.0
+_REACH_SECONDS = 3.0
 _HERE = ("localhost", "127.0.0.1", "::1")
+USER, PASSWORD = "KINESCALE_SMTP_USER", "KINESCALE_SMTP_PASSWORD"
 
 
 class AlertFollower:
@@ -61,6 +65,50 @@ def alerts_in(folder: Path) -> AlertConfig:
     found = said.get("alerts") or {}
     keys = (field.name for field in fields(AlertConfig))
     return AlertConfig(**{key: str(found[key]) for key in keys if found.get(key)})
+
+
+def variables_of(config: AlertConfig, environ: Mapping[str, str]) -> list[str]:
+    """Return the environment variables that alerts of a run read: a job needs them, too."""
+    login = [name for name in (USER, PASSWORD) if config.mail and environ.get(name)]
+    return [config.webhook] * bool(config.webhook) + login
+
+
+def check_alerts(config: AlertConfig, environ: Mapping[str, str]) -> Iterator[Check]:
+    """Look whether alerts would arrive, and send none; training does not depend on it.
+
+    Of the mail server it is asked whether it answers, for at most 3 s.
+    """
+    if name := config.webhook:
+        yield judge(
+            f"log.alerts.webhook={name}", _is_address(environ.get(name, "")),
+            "holds an address" if _is_address(environ.get(name, "")) else
+            "is not set in this shell, or holds no http(s) address: no alert is posted",
+            f"Use export {name}=ADDRESS in the shell that starts the run.", Verdict.warning,
+        )  # fmt: skip
+    if config.mail:
+        why = _unreachable(config.smtp)
+        yield judge(
+            f"log.alerts.smtp={config.smtp}", not why,
+            f"no mail is sent from here: {why}" if why else "answers",
+            "Name a mail server that takes mails from where the run is.", Verdict.warning,
+        )  # fmt: skip
+        if environ.get(USER) and not environ.get(PASSWORD):
+            found = "is set and the password is not: mails are sent without logging in"
+            yield Check(USER, Verdict.warning, found, f"Set {PASSWORD}.")
+
+
+def _is_address(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def _unreachable(place: str) -> str:
+    """Return why no mail server can be spoken to at HOST:PORT, '' where one can."""
+    host, _, port = place.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_REACH_SECONDS):
+            return ""
+    except OSError as error:
+        return " ".join(str(error).split())
 
 
 def deliver(
@@ -101,7 +149,7 @@ def _attempt(name: str, way: Callable[[], None], failed: dict[str, str]) -> None
 
 
 def _post(alert: Alert, address: str, environ: Mapping[str, str]) -> None:
-    if not address.startswith(("http://", "https://")):
+    if not _is_address(address):
         raise ValueError("its environment variable is not set, or holds no http(s) address")
     text = masked(f"{alert.title}\n{alert.text}", environ)
     said = {"text": text, "content": text, "what": alert.what, "of": alert.of}
@@ -118,7 +166,7 @@ def _mail(alert: Alert, config: AlertConfig, environ: Mapping[str, str]) -> None
     message["Subject"] = masked(" ".join(alert.title.split()), environ)
     message.set_content(masked(alert.text, environ) + "\n")
     host, _, port = config.smtp.rpartition(":")
-    password = environ.get("KINESCALE_SMTP_PASSWORD", "")
+    password = environ.get(PASSWORD, "")
     with smtplib.SMTP(host, int(port), timeout=_ANSWER_SECONDS) as server:
         server.ehlo()
         safe = host in _HERE
@@ -129,5 +177,5 @@ def _mail(alert: Alert, config: AlertConfig, environ: Mapping[str, str]) -> None
         if password:
             if not safe:
                 raise ValueError("the server offers no STARTTLS; a password is not sent without")
-            server.login(environ.get("KINESCALE_SMTP_USER") or config.mail, password)
+            server.login(environ.get(USER) or config.mail, password)
         server.send_message(message)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trainer.log_config import AlertConfig, LogConfig
-from trainer.mirror.alerts import deliver
+from trainer.mirror.alerts import check_alerts, deliver, variables_of
 from trainer.mirror.child import Followers, tasks_of
 from trainer.mirror.ending import Alert, ending_of
 from trainer.run.attempt import mark_stopped
@@ -57,6 +57,40 @@ def test_who_cannot_be_told_is_a_line_and_the_other_is_told() -> None:
         assert len(mail.mails) == 5
         (line,) = deliver(ALERT, AlertConfig(mail="me@lab.org", smtp="127.0.0.1:9"), {})
         assert "did not reach the mail: ConnectionRefusedError" in line
+
+
+def test_before_a_run_it_is_told_what_its_alerts_lack_and_none_is_sent() -> None:
+    with mail_server() as mail:
+        config = AlertConfig(HOOK, "me@lab.org", mail.place)
+        good = list(check_alerts(config, {HOOK: "https://chat.lab.org/secret-part"}))
+        assert [(check.name, check.verdict.value) for check in good] == [
+            (f"log.alerts.webhook={HOOK}", "good"), (f"log.alerts.smtp={mail.place}", "good"),
+        ]  # fmt: skip
+        assert "secret-part" not in "".join(check.line() for check in good)
+        for environment in ({}, {HOOK: "file:///secret-part"}):
+            unset = next(check_alerts(config, environment))
+            assert unset.verdict.value == "warning"
+            assert unset.line().endswith(
+                f"Use export {HOOK}=ADDRESS in the shell that starts the run."
+            )
+            assert "secret-part" not in unset.line()
+        user = {HOOK: "https://x", "KINESCALE_SMTP_USER": "me"}
+        assert "the password is not" in list(check_alerts(config, user))[-1].found
+        assert (
+            len(list(check_alerts(config, user | {"KINESCALE_SMTP_PASSWORD": "password-1"}))) == 2
+        )
+        assert mail.mails == []
+    (closed,) = check_alerts(AlertConfig(mail="me@lab.org", smtp="127.0.0.1:9"), {})
+    assert closed.verdict.value == "warning"
+    assert "no mail is sent from here: " in closed.found
+    assert list(check_alerts(AlertConfig(), {})) == []
+
+
+def test_a_job_needs_the_variables_that_its_alerts_read() -> None:
+    environment = {"KINESCALE_SMTP_PASSWORD": "password-1", "KINESCALE_SMTP_USER": ""}
+    assert variables_of(AlertConfig(HOOK), environment) == [HOOK]
+    assert variables_of(AlertConfig(mail="me@lab.org"), environment) == ["KINESCALE_SMTP_PASSWORD"]
+    assert variables_of(AlertConfig(), environment) == []
 
 
 @pytest.mark.heavy
