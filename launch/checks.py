@@ -6,12 +6,14 @@ import shutil
 import time
 from pathlib import Path
 
-from data.checks import Check, Verdict, judge
+from data.checks import Check, Verdict, judge, of_error
 from launch.config import ClusterConfig
 
 _LEAST_FREE_GIB = 10.0
 # Signs of life and leases compare times within one clock; a person reads logs of several.
 _CLOCK_SECONDS = 5.0
+_NAME = "cluster.kind=slurm"
+_REMEDY = "Use a machine where sbatch works (or set SLURM_CONF), or choose cluster=local."
 
 
 def check_here() -> list[Check]:
@@ -113,10 +115,24 @@ def _check_clock(probe: Path) -> Check:
 
 
 def check_slurm(cluster: ClusterConfig) -> list[Check]:
-    """Ask SLURM for its version and the partition's nodes. Raises ValueError, SlurmError."""
+    """Ask SLURM for its version and the partition's nodes; what does not answer is one bad check.
+
+    A person waits here: nothing is asked more than twice.
+    """
+    from launch.slurm.commands import SlurmError
+
+    try:
+        return _ask_slurm(cluster)
+    except SlurmError as error:
+        return [Check(_NAME, Verdict.bad, str(error).rstrip("."), _REMEDY)]
+    except ValueError as error:
+        return [of_error(_NAME, error)]
+
+
+def _ask_slurm(cluster: ClusterConfig) -> list[Check]:
     from launch.slurm import commands
 
-    year, month = commands.version()
+    year, month = commands.version(tries=1)
     partition = cluster.slurm.partition
     argv = ["sinfo", "--noheader", "--Node", "--format=%N %T"]
     argv += [f"--partition={partition}"] if partition else []
@@ -130,7 +146,7 @@ def check_slurm(cluster: ClusterConfig) -> list[Check]:
         "Choose another cluster.slurm.partition, or wait.",
         Verdict.bad,
     )
-    settings = commands.settings()
+    settings = commands.settings(tries=2)
     version = Check("SLURM", Verdict.good, f"{year}.{month:02d} answers")
     arrays = Check("arrays", Verdict.good, f"of up to {commands.max_array(settings)} runs")
     return [version, nodes, arrays, *_check_settings(settings)]

@@ -21,6 +21,7 @@ lost by cause instead of the speed. goodput is useful step time over wall time s
 """
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.shell import command
+from data.words import counted
 
 if TYPE_CHECKING:
     from launch.planner.machine import MachineConfig
@@ -46,13 +48,16 @@ def read_states(
     folders: Sequence[Path], price: float, machine: "MachineConfig | None" = None
 ) -> "list[RunState]":
     """Return the state of every run in the folders; see state.py on price and machine."""
+    from launch.run_folder.records import SUBMISSION_FILE
     from launch.run_folder.runs import find_runs
     from launch.slurm.accounting import past_jobs
     from launch.slurm.submit import entry_of
     from launch.state import state_of
 
     runs = [run for folder in folders for run in find_runs(folder)]
-    entries = read_queue()
+    # A queue is asked, and missed, only for what was submitted to one.
+    submitted = any(os.path.exists(run.path / SUBMISSION_FILE) for run in runs)
+    entries = read_queue() if submitted else None
     gone = [r.path for r in runs if not r.is_done and not entry_of(r.path, entries or [])]
     past = past_jobs(gone) or {}
     return [state_of(r, entries, price, machine=machine, past=past.get(r.path)) for r in runs]
@@ -83,7 +88,8 @@ def format_table(states: "Sequence[RunState]", lost: bool = False) -> str:
     summary = ", ".join(f"{count} {name}" for name, count in counts if count)
     costs = [s.cost for s in states if s.cost is not None]
     cost = f", cost {sum(costs):.2f}" if costs else ""
-    return "\n".join([*lines, "", f"{len(states)} runs: {summary}; {hours:.2f} device hours{cost}"])
+    total = f"{counted(len(states), 'run')}: {summary}; {hours:.2f} device hours{cost}"
+    return "\n".join([*lines, "", total])
 
 
 def _clock(seconds: float | None) -> str:

@@ -67,9 +67,9 @@ def site() -> Site:
     return Site(version(), max_array(settings()))
 
 
-def settings() -> dict[str, str]:
+def settings(tries: int = _TRIES) -> dict[str, str]:
     """Return the controller's settings as ``scontrol show config`` prints them."""
-    return parse_settings(run(["scontrol", "show", "config"]))
+    return parse_settings(run(["scontrol", "show", "config"], tries))
 
 
 def parse_settings(text: str) -> dict[str, str]:
@@ -93,14 +93,14 @@ def max_array(settings: dict[str, str]) -> int:
     return max(1, min(limits, default=DEFAULT_MAX_ARRAY))
 
 
-def version() -> tuple[int, int]:
+def version(tries: int = _TRIES) -> tuple[int, int]:
     """Return SLURM's version as (year, month); raise ValueError where there is none, or too old."""
     if shutil.which("sbatch") is None:
         raise ValueError(
             "cluster.kind=slurm: needs the commands of SLURM, and there is no sbatch here. "
             "Use a login node of the cluster, or cluster=local."
         )
-    text = run(["sbatch", "--version"])
+    text = run(["sbatch", "--version"], tries)
     found = parse_version(text)
     if found < OLDEST:
         raise ValueError(f"SLURM {text.strip()}: must be 22.05 or later. Ask your administrators.")

@@ -62,11 +62,34 @@ def test_mixed_devices_and_clocks_that_differ_are_reported():
     assert "within 100.0 s" in text
 
 
+def test_slurm_that_is_not_there_or_not_configured_is_bad_with_a_remedy(
+    tmp_path, capsys, monkeypatch
+):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    words = ["cluster=slurm", f"folder={tmp_path}", "nodes=2"]
+    assert doctor.main(words) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("bad     cluster.kind=slurm: needs the commands of SLURM")
+    assert last.endswith("Use a login node of the cluster, or cluster=local.")
+    fatal = "echo 'sbatch: fatal: Could not establish a configuration source' >&2"
+    script = programs / "sbatch"
+    script.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\n{fatal}\nexit 1\n")
+    script.chmod(0o755)
+    assert doctor.main(words) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        "bad     cluster.kind=slurm: sbatch: fatal: Could not establish a configuration source. "
+        "Use a machine where sbatch works (or set SLURM_CONF), or choose cluster=local."
+    )
+    assert (tmp_path / "asked").read_text() == "asked\n"  # no pause, no second try
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["nodez=3"], "nodez=3: unknown key. Allowed: folder, nodes, slow, seconds"),
-        (["nodes=many", "cluster=slurm"], "cluster.kind=slurm: needs the commands of SLURM"),
         (["cluster=nope"], "cluster=nope: unknown choice"),
     ],
 )

@@ -312,3 +312,22 @@ def test_only_a_number_vouches_for_ended_attempts(monkeypatch):
 def test_a_study_is_submitted_by_sweeps(capsys):
     assert submit_main(["study=demo", "cluster=slurm"]) == 2
     assert "Use kinescale run cluster=slurm study=demo" in capsys.readouterr().err
+
+
+def test_a_queue_that_does_not_answer_is_missed_only_for_what_was_submitted(
+    tmp_path, capsys, monkeypatch
+):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    script = programs / "squeue"
+    script.write_text("#!/bin/sh\necho 'squeue: fatal: no configuration' >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    folder = make_run(tmp_path / "runs")
+    assert status.main([str(tmp_path / "runs")]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "1 run: " in said.out
+    submit(folder)
+    assert status.main([str(tmp_path / "runs")]) == 0
+    assert capsys.readouterr().err.startswith("warning: the queue is not known: squeue: fatal")
