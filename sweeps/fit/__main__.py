@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_json, write_text
+from data.keys import guess
 from data.notices import doing
 from data.shell import command
 from sweeps.fit.bands import bands_text
@@ -143,7 +144,10 @@ def parse(arguments: Sequence[str]) -> Command:
         reader = GROUPS.get(group) if entry else _reader(key)
         if not equals or reader is None:
             keys = ", ".join([*KEYS, *(f"{name}.NAME" for name in GROUPS)])
-            raise ValueError(f"{argument}: must be key=value with a key of {keys}.")
+            near = guess(key, KEYS) if equals else ""
+            raise ValueError(
+                f"{argument}: must be key=value with a known key. {near}Allowed: {keys}."
+            )
         if key in given:
             raise ValueError(f"{argument}: {key} is given twice. Give it once.")
         try:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sweeps.fit.words import counted
+
 
 def describe(law: dict[str, Any]) -> str:
     """Return the law as a table for a terminal."""
@@ -10,9 +12,9 @@ def describe(law: dict[str, Any]) -> str:
     starts = law["starts"]
     lines = [
         law.get("equation") or law["form"],
-        f"{len(law['residuals'])} runs fitted, {len(law['excluded'])} excluded; objective "
-        f"{law['objective']:.10g}; {starts['agreeing']} of {starts['tried']} starts agree; "
-        f"gradient {law['gradient_norm']:.1e}; condition {_shown(law['condition'])}",
+        f"{counted(len(law['residuals']), 'run')} fitted, {len(law['excluded'])} excluded; "
+        f"objective {law['objective']:.10g}; {starts['agreeing']} of {starts['tried']} starts "
+        f"agree; gradient {law['gradient_norm']:.1e}; condition {_shown(law['condition'])}",
         *_choice(law),
         "",
         f"  {'coefficient':<12}{'value':>12}   {percent + ' interval':<26}identified",
@@ -179,14 +181,15 @@ def _held_out(law: dict[str, Any]) -> list[str]:
         return [f"Held-out test: none, {law['held_out_reason']}."]
     if "budget" not in held:
         return [
-            f"Held-out test: the largest {len(held['rows'])} rows, left out of the fit, are "
+            f"Held-out test: the largest rows ({len(held['rows'])}), left out of the fit, are "
             f"predicted to {100 * held['mean_absolute_relative_error']:.2g} % (mean absolute), the "
             f"very largest to {100 * held['relative_error']:+.2f} %"
         ]
     floor = held["noise_floor"]
     skill = f"{held['skill']:.2f}" if held["skill"] is not None else held["skill_reason"]
+    what = "budget" if law.get("isoflop") else "runs of most compute, up to"
     return [
-        f"Held-out budget {held['budget']:.3g} FLOPs, {held['extrapolation_factor']:.3g}x beyond "
+        f"Held-out {what} {held['budget']:.3g} FLOPs, {held['extrapolation_factor']:.3g}x beyond "
         f"the runs fitted: predicted {held['predicted']:.5g}, actual {held['actual']:.5g}, error "
         f"{100 * held['relative_error']:+.2f} %",
         f"  {100 * law['level']:g} % interval {_range(held['interval'])} "
@@ -245,13 +248,15 @@ def _predictions(law: dict[str, Any]) -> list[str]:
     if not found:
         return []
     if "mae" not in found:
-        return [f"{len(found['rows'])} rows predicted."]
+        return [f"{counted(len(found['rows']), 'row')} predicted."]
     by_curve = ""
     if "mae_of_curves" in found:
         by_curve = (
-            f", mean over its {len(found['mae_by_curve'])} curves {found['mae_of_curves']:.5g}"
+            f", mean over {counted(len(found['mae_by_curve']), 'curve')} "
+            f"{found['mae_of_curves']:.5g}"
         )
     return [
-        f"{len(found['rows'])} unseen rows predicted: mean absolute error {found['mae']:.5g} "
-        f"({100 * found['mean_absolute_relative_error']:.4g} %){by_curve}, R2 {_shown(found['r2'])}"
+        f"{counted(len(found['rows']), 'unseen row')} predicted: mean absolute error "
+        f"{found['mae']:.5g} ({100 * found['mean_absolute_relative_error']:.4g} %){by_curve}, "
+        f"R2 {_shown(found['r2'])}"
     ]

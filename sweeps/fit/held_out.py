@@ -98,7 +98,7 @@ def hold_out(
     Returns the test, or None and the reason.
     """
     if len(budgets) == 1:
-        return None, "1 compute budgets, at least 2 are needed"
+        return None, "the runs form one compute budget, and at least 2 are needed"
     split = _split(runs, budgets)
     choice = None
     try:

@@ -10,6 +10,7 @@ from sweeps.fit.trust.checkpoints import warn_checkpoints
 from sweeps.fit.trust.identified import warn_fit, warn_identified
 from sweeps.fit.trust.odd_rows import warn_rows
 from sweeps.fit.trust.structure import warn_structure
+from sweeps.fit.words import counted
 
 if TYPE_CHECKING:
     from sweeps.fit.result import Law
@@ -37,15 +38,16 @@ def _warn_runs(law: "Law") -> Iterator[str]:
     clusters = len(set(clusters_of(law.runs)))
     if clusters < min(FEW_CLUSTERS, len(law.runs)):
         yield (
-            f"The {len(law.runs)} runs are {clusters} clusters: fewer than {FEW_CLUSTERS} are too "
-            "few to redraw, and intervals come out too narrow."
+            f"The {len(law.runs)} runs are {counted(clusters, 'cluster')}: fewer than "
+            f"{FEW_CLUSTERS} are too few to redraw, and intervals come out too narrow."
         )
     if (budgets := len(law.budgets)) < 3:
         grid = sizes_by_lengths(law.runs)
         what = f" (a grid of {grid[0]} sizes and {grid[1]} lengths)" if grid else ""
+        form = counted(budgets, "compute budget") if budgets else "no compute budgets"
         yield (
-            f"The runs form {budgets} compute budgets{what}: a frontier through isoFLOP minima "
-            "needs at least 3, this one rests on the form alone."
+            f"The runs form {form}{what}: a frontier through isoFLOP minima needs at least 3, this "
+            "one rests on the form alone."
         )
     scatter, noise = law.scatter, law.noise_floor
     if noise is not None and scatter > 2 * noise:

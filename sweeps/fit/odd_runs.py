@@ -11,6 +11,7 @@ import numpy as np
 from sweeps.fit.forms.base import Array
 from sweeps.fit.rows.points import points_of
 from sweeps.fit.trust.odd_rows import listed, repeats
+from sweeps.fit.words import counted
 
 if TYPE_CHECKING:
     from sweeps.fit.result import Law
@@ -75,7 +76,7 @@ def _warn_repeats(law: "Law", names: Sequence[str]) -> Iterator[str]:
         ]
         if found:
             yield (
-                f"{len(found)} runs repeat the point ({keys}) of another with another loss: "
+                f"Points ({keys}) of another run with another loss, {counted(len(found), 'run')}: "
                 f"{listed(found)}. {said}"
             )
     labels = np.unique(names, return_inverse=True)[1][:, None].astype(float)
@@ -174,8 +175,9 @@ def _warn_outliers(law: "Law", names: Sequence[str]) -> Iterator[str]:
     if far:
         said = listed([f"{names[i]} ({100 * np.expm1(-residuals[i]):+.2g} %)" for i in far])
         yield (
-            f"{len(far)} runs lie far off the law: {said}; others scatter by {100 * scale:.2g} %. "
-            "Diverged, mislabelled or in another unit? Mark excluded=true what is wrong."
+            f"Far off the law, {counted(len(far), 'run')}: {said}; others scatter by "
+            f"{100 * scale:.2g} %. Diverged, mislabelled or in another unit? Mark excluded=true "
+            "what is wrong."
         )
 
 

@@ -166,4 +166,4 @@ def test_a_study_waits_for_room_too(
     finally:
         accounted(*change, "MaxSubmitJobs=-1")
     assert [outcome.status for outcome in found] == [Status.done] * 3
-    assert sum("1 runs wait for room in the queue" in line for line in told) == 1
+    assert sum("1 run waits for room in the queue" in line for line in told) == 1

@@ -9,6 +9,8 @@ from sweeps.fit.forms.base import Array, Columns, Parameter
 from sweeps.fit.forms.exponent_grid import exponent_grid
 from sweeps.fit.forms.separable import Separable
 
+FOLDS = 300.0  # e-folds of a term: its square is still a number
+
 
 @dataclass(frozen=True)
 class Kaplan(Separable):
@@ -35,9 +37,14 @@ class Kaplan(Separable):
     def placed(
         self, columns: Columns, target: Array, fixed: Mapping[str, float] | None = None
     ) -> "Kaplan":
-        """Place the reference at the geometric mean of the rows."""
+        """Place the reference at the geometric mean of the rows, or at the N_c that is held.
+
+        The first entry of `theta` is log(N_c / reference) times a ratio of exponents: only at
+        N_c itself does it hold N_c, at 0, whatever the exponents are.
+        """
         means = [float(np.exp(np.mean(np.log(columns[c])))) for c in self.columns]
-        return replace(self, params_ref=means[0], tokens_ref=means[1])
+        held = float((fixed or {}).get("N_c", means[0]))
+        return replace(self, params_ref=held, tokens_ref=means[1])
 
     def outer(self, shape: Array) -> tuple[Array, Array]:
         """Return alpha_D and its slopes in (alpha_N, alpha_D)."""
@@ -47,7 +54,8 @@ class Kaplan(Separable):
         """Return (N / N_ref)^(-alpha_N / alpha_D) and D_ref / D, with slopes."""
         alpha_n, alpha_d = shape[:, :1], shape[:, 1:]
         log_n = np.log(rows["params"] / self.params_ref)
-        first = np.exp(-alpha_n / alpha_d * log_n)
+        # Far from an N_c that is held, steep shapes would overflow; none of them fits anything.
+        first = np.exp(np.clip(-alpha_n / alpha_d * log_n, -FOLDS, FOLDS))
         second = np.broadcast_to(self.tokens_ref / rows["tokens"], first.shape)
         slopes = np.zeros((len(shape), 2, 2, first.shape[1]))
         slopes[:, 0, 0] = -first * log_n / alpha_d

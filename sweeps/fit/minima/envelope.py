@@ -11,6 +11,7 @@ import numpy as np
 
 from sweeps.fit.forms.base import Array, Flags, Rows
 from sweeps.fit.trust.bootstrap import percentile_interval, resample_counts
+from sweeps.fit.words import counted
 
 MIN_POINTS = 4  # on the envelope, of at least three sizes
 
@@ -45,8 +46,8 @@ def approach_1(
     sizes = len(np.unique(params[rows]))
     if len(rows) < MIN_POINTS or sizes < 3:
         reason = (
-            f"the envelope holds {len(rows)} points of {sizes} sizes: at least {MIN_POINTS} points "
-            "of 3 sizes are needed"
+            f"the envelope holds {counted(len(rows), 'point')} of {counted(sizes, 'size')}: at "
+            f"least {MIN_POINTS} points of 3 sizes are needed"
         )
         return {"params": None, "reason": reason}
     slope = _slope(params, flops, rows)

@@ -16,6 +16,7 @@ from sweeps.fit.minima.frontier import compute_optimal
 from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.options import DEFAULTS
 from sweeps.fit.trust.bootstrap import Bootstrap, percentile_interval
+from sweeps.fit.words import counted
 
 MIN_SIZES = 4  # a parabola through three points has no residual to judge it by
 
@@ -103,7 +104,9 @@ def _minimum(
     sizes = len(np.unique(x))
     refused = IsoflopMinimum(flops, None, None, None, None, None, False, None, sizes)
     if sizes < MIN_SIZES:
-        return replace(refused, reason=f"{sizes} sizes: a parabola needs at least {MIN_SIZES}")
+        return replace(
+            refused, reason=f"{counted(sizes, 'size')}: a parabola needs at least {MIN_SIZES}"
+        )
     vertex, value, curvature = (float(v[0]) for v in parabola_minimum(x, y))
     each = np.unique(x)  # a size counts by the mean over its seeds
     best = float(each[np.argmin([y[x == size].mean() for size in each])])

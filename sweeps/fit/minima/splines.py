@@ -13,6 +13,7 @@ import numpy as np
 
 from sweeps.fit.forms.base import Array, Interval
 from sweeps.fit.trust.bootstrap import percentile_interval
+from sweeps.fit.words import counted
 
 GRID_PER_GAP = 25  # points of the fine grid for each gap between sizes
 LEAST_SPREAD = 0.33  # of the gap between sizes: a minimum is not known better than this
@@ -101,7 +102,7 @@ def _minimum(
         return SplineMinimum(flops, None, None, None, np.zeros(0), reason)
 
     if len(sizes) < MIN_SIZES:
-        return refused(f"{len(sizes)} sizes: a spline needs at least {MIN_SIZES}")
+        return refused(f"{counted(len(sizes), 'size')}: a spline needs at least {MIN_SIZES}")
     x = np.log(sizes)
     grid = np.linspace(x[0], x[-1], GRID_PER_GAP * (len(x) - 1))
     last = len(grid) - 1

@@ -30,6 +30,8 @@ class Profile:
 
 def certify(fit: Fit, level: float) -> tuple[Fit, dict[str, Profile]]:
     """Profile every coefficient; return the fit, moved if something lower was found."""
+    if not fit.num_free:
+        return fit, {}
     if fit.objective <= tiny(fit.objective_of):  # exact data: every profile is a spike
         exact = {k: Profile((v, v), True) for k, v in fit.coefficients.items()}
         return fit, {k: v for k, v in exact.items() if k not in fit.fixed}

@@ -91,7 +91,7 @@ def fit_form(
     fixed = dict(options.fixed)
     form = form.placed(columns, target, fixed | _coefficients_of_base(form, columns, target, fixed))
     problem = Objective.of(form, columns, target, options)
-    low, high = _walls(form, fixed)
+    low, high = walls(form, fixed)
     if fixed:
         problem = replace(problem, free=low < high)
     starts = _starts(form, columns, target, (low, high), max_starts or form.max_starts)
@@ -212,7 +212,7 @@ def _grid_size(num_shapes: int) -> int:
     return {0: 1, 1: 32, 2: 5, 3: 5, 4: 4}.get(num_shapes, 3)
 
 
-def _walls(form: Form, fixed: Mapping[str, float]) -> tuple[Array, Array]:
+def walls(form: Form, fixed: Mapping[str, float]) -> tuple[Array, Array]:
     """Return the box of `theta`, with no room around fixed coefficients."""
     low, high = form.bounds()
     if not fixed:
@@ -223,6 +223,12 @@ def _walls(form: Form, fixed: Mapping[str, float]) -> tuple[Array, Array]:
     if wrong := sorted(set(fixed) & set(form.unheld)):
         names = ", ".join(n for n in form.coefficient_names if n not in form.unheld)
         raise ValueError(f"fixed.{wrong[0]}=: cannot be held in {form.name}. Hold one of {names}.")
+    logs = {p.name for p in form.parameters if p.kind != "exponent"}
+    if wrong := sorted(name for name in set(fixed) & logs if fixed[name] <= 0):
+        raise ValueError(
+            f"fixed.{wrong[0]}={fixed[wrong[0]]:g}: must be above 0, since it enters by its "
+            "logarithm. Use 1e-12 for nearly none of it."
+        )
     middle = form.coefficients((np.maximum(low, -50) + np.minimum(high, 50)) / 2)
     values = {n: float(fixed.get(n, middle[n])) for n in form.coefficient_names}
     pinned = form.theta(**values)
@@ -242,7 +248,12 @@ def tiny(problem: Objective) -> float:
 
 
 def condition_number(design: Array) -> float:
-    """Return the condition number of J^T J with columns of unit length (inf when singular)."""
+    """Return the condition number of J^T J with columns of unit length (inf when singular).
+
+    Without a column, where every coefficient is held, it is 1.
+    """
+    if not design.shape[1]:
+        return 1.0
     lengths = np.linalg.norm(design, axis=0)
     if np.any(lengths < 1e-12):
         return float("inf")

@@ -7,6 +7,7 @@ import numpy as np
 
 from sweeps.fit.forms.base import Array, Columns, Form, Rows
 from sweeps.fit.rows.runs import Run
+from sweeps.fit.words import counted
 
 # Twice the loss of a run with no more parameters and no more tokens is a diverged run: the largest
 # reversal from an untuned recipe in the pilot (DESIGN section 5) was 1.5.
@@ -40,8 +41,9 @@ def check_columns(form: Form, columns: Columns, target: Array, num_fixed: int = 
     active, total = (columns.get(c) for c in ("params_active", "params_total"))
     if active is not None and total is not None and np.any(total < active):
         raise ValueError(
-            f"params_total=: is below params_active in {np.sum(total < active)} rows: a token "
-            "cannot see more than there is. Set columns.params_total=COLUMN to the right one."
+            "params_total=: is below params_active in "
+            f"{counted(int(np.sum(total < active)), 'row')}: a token cannot see more than there "
+            "is. Set columns.params_total=COLUMN to the right one."
         )
     _check_flops(columns)
     _check_repeats(columns)
@@ -54,7 +56,7 @@ def _check_repeats(columns: Columns) -> None:
     tokens, unique = columns["tokens"], columns["unique_tokens"]
     if not (tokens > REPEATED * unique).any():
         fewer = int(np.sum(unique > REPEATED * tokens))
-        swapped = f" {fewer} runs have more unique tokens than tokens: the columns look swapped."
+        swapped = f" More unique tokens than tokens: {counted(fewer, 'run')}, as if swapped."
         raise ValueError(
             "unique_tokens=: no run sees a token twice (tokens above unique_tokens), so that what "
             f"repeats are worth cannot be known.{swapped * bool(fewer)} Set columns.tokens=COLUMN "

@@ -11,6 +11,7 @@ import numpy as np
 
 from sweeps.fit.forms.base import Array, Columns, Form
 from sweeps.fit.rows.table import Table, number
+from sweeps.fit.words import counted
 
 NEIGHBOUR = np.log(4.0)  # a factor 4 either side of the best: two or three steps of usual grids
 KNOBS = ("lr", "batch")
@@ -106,8 +107,8 @@ def at_optima(form: Form, table: Table) -> Table:
         lines=[],
         notes=[
             *table.notes,
-            f"{len(loss)} runs make {len(optima.params)} optima of {form.target} over "
-            f"{' and '.join(optima.knobs)}; {len(optima.refused)} points are refused.",
+            f"Optima of {form.target} over {' and '.join(optima.knobs)}: {len(optima.params)} from "
+            f"{counted(len(loss), 'run')}; refused: {counted(len(optima.refused), 'point')}.",
         ],
     )
 

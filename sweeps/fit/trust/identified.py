@@ -22,6 +22,9 @@ MAX_SPREAD = {"floor": 1.5, "amplitude": 30.0, "exponent": 2.0, "scale": 2.0}
 MAX_CONDITION = 1e6  # published fits of two terms have 1e3 to 2e4, of four dependent ones 4e6
 
 
+FLAT = 1e-12  # of the target: what is less is rounding
+
+
 MIN_RANGE = 2.0  # over less than a doubling any smooth function is a power
 
 
@@ -43,6 +46,9 @@ def _reasons(
     name: str, kind: str, interval: Interval, profile: Profile | None, fit: Fit
 ) -> Iterator[str]:
     """Yield the reasons why coefficient `name` is not identified."""
+    if is_flat(fit):
+        yield f"all runs have one {fit.form.target}"
+        return
     value, least = fit.coefficients[name], float(fit.target.min())
     for column in _columns_of(fit.form, name):
         count, needed = len(np.unique(fit.columns[column])), least_values(fit).get(column, 2)
@@ -63,6 +69,14 @@ def _reasons(
     yield from _too_wide("its interval", interval, kind)
     if profile is not None and profile.closed:
         yield from _too_wide("its likelihood profile", profile.interval, kind)
+
+
+def is_flat(fit: Fit) -> bool:
+    """Tell whether all rows have one target.
+
+    An exponent of 0 then fits them without an error, and rounding makes an interval of 1e-16.
+    """
+    return len(fit.target) > 1 and float(np.ptp(fit.target)) <= FLAT * float(fit.target.max())
 
 
 def _too_wide(what: str, interval: Interval, kind: str) -> Iterator[str]:

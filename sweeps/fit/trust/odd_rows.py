@@ -6,6 +6,8 @@ import numpy as np
 
 from sweeps.fit.forms.base import Array
 from sweeps.fit.optimum.solve import Fit
+from sweeps.fit.trust.identified import is_flat
+from sweeps.fit.words import counted
 
 SIZES = ("params", "tokens", "flops", "width", "depth")  # that loss should fall with
 
@@ -24,9 +26,12 @@ def warn_rows(fit: Fit, excluded: list[dict[str, str]], names: Sequence[str]) ->
     rows = np.stack([*(fit.columns[c] for c in fit.form.columns), fit.target], axis=1)
     if pairs := repeats(rows):
         said = listed([f"{names[i]} of {names[first]}" for first, i in pairs])
-        yield f"{len(pairs)} runs are exact duplicates of others ({keys}): {said}. Drop them."
-    if len(fit.target) > 1 and np.ptp(fit.target) == 0:
-        yield f"All runs have one {fit.form.target} ({fit.target[0]:.4g}): it falls with nothing."
+        yield f"Exact duplicates ({keys}), {counted(len(pairs), 'run')}: {said}. Drop them."
+    if is_flat(fit):
+        yield (
+            f"All runs have one {fit.form.target} ({fit.target[0]:.4g}): what it falls with "
+            "cannot be known."
+        )
     for column, words in (("params", "parameters"), ("tokens", "tokens"), ("flops", "compute")):
         if column in fit.form.columns and len(np.unique(fit.columns[column])) == 1:
             yield f"All runs have one size ({column}): how loss falls with {words} cannot be known."

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.fit.optimum.solve import Fit, refit
+from sweeps.fit.words import counted
 
 DELTAS = (0.1, 10.0)  # times delta
 SHARE = 0.1  # of the rows left out at either end
@@ -38,9 +39,9 @@ def _changes(fit: Fit) -> Iterator[tuple[str, Fit]]:
     worst = np.argsort(np.abs(fit.residuals), kind="stable")
     order = np.argsort(size, kind="stable")
     for name, kept in (
-        (f"without the {num} smallest runs", order[num:]),
-        (f"without the {num} largest runs", order[:-num]),
-        (f"without the {num} largest residuals", worst[:-num]),
+        (f"without the {counted(num, 'smallest run')}", order[num:]),
+        (f"without the {counted(num, 'largest run')}", order[:-num]),
+        (f"without the {counted(num, 'largest residual')}", worst[:-num]),
     ):
         rows = np.sort(kept)
         columns = {c: v[rows] for c, v in fit.columns.items()}

@@ -151,7 +151,7 @@ def test_losses_that_rise_are_named():
 @pytest.mark.heavy
 def test_duplicates_are_counted():
     runs = runs_of(usual)
-    assert "1 runs are exact duplicates" in warnings_of([*runs, runs[3]])
+    assert "Exact duplicates (params, tokens, loss), 1 run" in warnings_of([*runs, runs[3]])
 
 
 @pytest.mark.heavy

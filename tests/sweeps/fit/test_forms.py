@@ -1,19 +1,23 @@
 """Every form: its published formula, its derivatives, its recovery from exact data."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
+from sweeps.fit.describe import describe
 from sweeps.fit.forms.catalogue import FORMS, form_of
 from sweeps.fit.forms.curves import schedule_of
 from sweeps.fit.forms.powers import SumOfPowers
 from sweeps.fit.general import fit_or_reduce
+from sweeps.fit.law import fit_law
 from sweeps.fit.minima.frontier import compute_optimal, six_n
 from sweeps.fit.optimum.objective import Objective, huber
-from sweeps.fit.optimum.solve import fit_form
+from sweeps.fit.optimum.solve import fit_form, walls
 from sweeps.fit.options import FitOptions
+from sweeps.fit.rows.runs import Run
 
 RECOVERY = 1e-10  # relative error of every coefficient from exact data
 LAW = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}
@@ -155,6 +159,12 @@ def test_fixed_coefficients_stay_and_the_others_are_found():
     fit = fit_form(FORMS["data_constrained"], columns, target, FitOptions(fixed=LAW))
     assert fit.coefficients == pytest.approx(PLANTED["data_constrained"], rel=1e-8)
     assert fit.fixed == tuple(LAW)
+    for given in ({"E": 0.0}, {"A": -4.0}):
+        (name,) = given
+        with pytest.raises(ValueError, match=rf"fixed\.{name}={given[name]:g}: must be above 0"):
+            fit_form(FORMS["chinchilla"], columns, target, FitOptions(fixed=given))
+    with pytest.raises(ValueError, match=r"fixed\.N_c=-3: must be above 0"):
+        fit_form(FORMS["kaplan"], columns, target, FitOptions(fixed={"N_c": -3.0}))
     with pytest.raises(ValueError, match=r"fixed\.gamma=: not a coefficient"):
         fit_form(FORMS["chinchilla"], columns, target, FitOptions(fixed={"gamma": 1.0}))
 
@@ -363,3 +373,44 @@ def test_rows_that_saw_their_data_once_are_the_base_where_they_are_enough():
     assert once.tolist() == [True] * 6 + [False] * 3
     few = np.where(np.arange(9) < 5, tokens, tokens / 2)  # as many as there are coefficients
     assert form.base_rows({"tokens": tokens, "unique_tokens": few}).all()
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if not FORMS[name].choices])
+def test_a_coefficient_that_is_held_is_held_whatever_the_others_are(name):
+    _, _, columns, target = planted(name)
+    rng = np.random.default_rng(3)
+    for held in (p for p in FORMS[name].parameters if p.name not in FORMS[name].unheld):
+        value = 0.9 * PLANTED[name][held.name]
+        inside = FORMS[name].base.coefficient_names if FORMS[name].base else ()
+        given = {held.name: value}
+        form = FORMS[name].placed(columns, target, {n: PLANTED[name][n] for n in inside} | given)
+        low, high = walls(form, given)
+        draws = np.maximum(low, -3) + rng.random((5, len(low))) * (
+            np.minimum(high, 3) - np.maximum(low, -3)
+        )
+        draws = np.where(low == high, low, draws)
+        found = form.coefficients(draws)[held.name]
+        assert found == pytest.approx(np.full(5, value), rel=1e-9), held.name
+
+
+def test_kaplans_scales_are_held_at_their_values():
+    _, _, columns, target = planted("kaplan")
+    for held in ({"N_c": 1e13}, {"D_c": 1e13}, {"N_c": 6.4e13, "D_c": 1.8e13}):
+        fit = fit_form(FORMS["kaplan"], columns, target, FitOptions(fixed=held))
+        assert {n: fit.coefficients[n] for n in held} == pytest.approx(held, rel=1e-12)
+        assert fit.converged
+    assert fit.coefficients == pytest.approx(PLANTED["kaplan"], rel=1e-6)
+
+
+def test_a_law_whose_coefficients_are_all_held_is_judged_as_it_is():
+    runs = [
+        Run(f"r{i}", n, d, 6 * n * d, 1.69 + 406 / n**0.34 + 411 / d**0.28)
+        for i, (n, d) in enumerate(product((1e7, 3e7, 1e8, 3e8), (1e9, 3e9, 1e10)))
+    ]
+    law = fit_law(runs, "chinchilla", FitOptions(fixed=LAW, resamples=20)).to_dict()
+    assert law["coefficients"] == pytest.approx(LAW)
+    assert {v["reason"] for v in law["identified"].values()} == {"fixed, not fitted"}
+    assert law["profile"] == {}
+    assert law["condition"] == 1.0
+    assert law["frontier"][0]["loss"] > LAW["E"]
+    assert "fixed, not fitted" in describe(law)

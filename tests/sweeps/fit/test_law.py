@@ -240,6 +240,7 @@ def test_columns_are_mapped_and_excluded_rows_listed(tmp_path):
     [
         (["form=chinchilla"], "table=: is required"),
         (["table=x.csv", "colour=red"], "must be key=value"),
+        (["tabel=x.csv"], "tabel=x.csv: must be key=value with a known key. Did you mean table?"),
         (["table=x.csv", "seed=a"], "cannot be read"),
         (["table=x.csv", "seed=1", "seed=2"], "given twice"),
         (["table=no.csv"], "is not a file"),
@@ -261,3 +262,19 @@ def test_description_holds_for_a_law_with_nothing_known(tmp_path):
     runs = [Run(r.name, r.params, r.tokens, r.flops, r.loss) for r in some_runs(budgets=2)]
     text = describe(fit_law(runs, options=FEW).to_dict())
     assert "Held-out test: none" in text
+
+
+def test_runs_that_share_no_compute_are_held_out_by_their_number(tmp_path):
+    rng = np.random.default_rng(0)
+    params, tokens = 10 ** rng.uniform(5, 7, 20), 10 ** rng.uniform(8, 9, 20)
+    runs = [
+        Run(f"r{i}", float(n), float(d), float(6 * n * d), float(1.7 + 9 / n**0.3 + 40 / d**0.3))
+        for i, (n, d) in enumerate(zip(params, tokens, strict=True))
+    ]
+    law = fit_law(runs, "chinchilla", FEW).to_dict()
+    text = describe(law)
+    assert "The runs form no compute budgets" in text
+    assert "Held-out runs of most compute, up to " in text
+    assert "Held-out budget" not in text
+    shared = describe(fit_law(some_runs(), "chinchilla", FEW).to_dict())
+    assert "Held-out budget " in shared

@@ -130,8 +130,11 @@ def test_runs_off_the_law_and_repeated_ones_are_named():
     again = Run("again", last.params, last.tokens, last.flops, 1.001 * last.loss)
     other = Run(runs[0].name, 3e8, 1e9, 1.8e18, runs[0].loss)
     said = warnings_of([*runs, again, other])
-    assert "late (+4" in said
-    assert f"again of {last.name}. They are taken as seeds of one point" in said
+    assert "Far off the law, 1 run: late (+4" in said
+    assert (
+        f"with another loss, 1 run: again of {last.name}. They are taken as seeds of one point"
+        in said
+    )
     assert f"Several rows are called {other.name}" in said
 
 
@@ -142,7 +145,7 @@ def test_seeds_that_share_a_cluster_are_not_suspect():
     seeds = [Run(f"s{i}", *point, (1 + 1e-4 * i) * last.loss, cluster="s") for i in range(2)]
     said = warnings_of([*grid()[:-1], *seeds])
     assert "cluster" not in said
-    assert "far off the law" not in said
+    assert "off the law" not in said
     assert "another unit" not in said
 
 

@@ -265,7 +265,10 @@ def test_bad_input_is_named(tmp_path, capsys, change, arguments, said):
         (lambda c: c | {"params": np.full(40, 1e8)}, "All runs have one size (params)"),
         (lambda c: c | {"params": c["tokens"], "tokens": c["params"]}, "params and tokens look"),
         (lambda c: c | {"loss": 0.1 * c["params"] ** 0.1}, "Loss rises with params"),
-        (lambda c: {k: np.append(v, v[:1]) for k, v in c.items()}, "1 runs are exact duplicates"),
+        (
+            lambda c: {k: np.append(v, v[:1]) for k, v in c.items()},
+            "Exact duplicates (params, tokens, loss), 1 run",
+        ),
     ],
 )
 def test_doubtful_tables_are_fitted_with_a_warning_that_names_it(tmp_path, spoil, said):

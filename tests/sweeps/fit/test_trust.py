@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sweeps.fit.forms.catalogue import CHINCHILLA
+from sweeps.fit.law import fit_table
 from sweeps.fit.optimum.profile import Profile
 from sweeps.fit.optimum.solve import condition_number, fit_form
 from sweeps.fit.options import FitOptions
@@ -189,7 +190,7 @@ def test_odd_rows_are_named(fit):
     for column in (*columns.values(), loss):
         column[7] = column[3]
     (said,) = warn_rows(replace(fit, columns=columns, target=loss), [], names)
-    assert said.startswith("1 runs are exact duplicates of others (params, tokens, loss): r7 of r3")
+    assert said == "Exact duplicates (params, tokens, loss), 1 run: r7 of r3. Drop them."
     swapped = {"params": fit.columns["tokens"], "tokens": fit.columns["params"]}
     assert any("look swapped" in s for s in warn_rows(replace(fit, columns=swapped), [], names))
     even = fit.columns | {"tokens": 1.01 * fit.columns["params"]}
@@ -235,3 +236,15 @@ def test_rows_are_left_out_only_where_enough_remain_and_least_squares_has_no_del
         assert len(sensitivity(fit, lambda f: None)) == changes
     plain = fit_form(CHINCHILLA, columns, loss, FitOptions(delta=float("inf")))
     assert len(sensitivity(plain, lambda f: None)) == 4
+
+
+def test_rows_of_one_target_identify_nothing_and_the_warning_agrees(tmp_path):
+    lines = [f"{n},{d},0.005" for n in (1e4, 3e4, 1e5) for d in (1e6, 3e6, 1e7)]
+    table = tmp_path / "rates.csv"
+    table.write_text("params,tokens,lr\n" + "\n".join(lines))
+    law = fit_table(table, "lr", FitOptions(resamples=50))
+    assert law["coefficients"]["a"] == pytest.approx(0, abs=1e-9)
+    assert {v["ok"] for v in law["identified"].values()} == {False}
+    assert {v["reason"] for v in law["identified"].values()} == {"all runs have one lr"}
+    said = [w for w in law["warnings"] if "one lr (0.005)" in w]
+    assert said == ["All runs have one lr (0.005): what it falls with cannot be known."]
