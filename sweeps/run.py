@@ -23,6 +23,7 @@ line each, then go (status 0) or no go (2).
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ ANSWERS = ("law.json", "analysis.json", "values.csv", "summary.csv", "runs.csv")
 def run_study(study: "Study", argv: Sequence[str]) -> int:
     """Run a study of any kind and say where its page is; return the exit status."""
     # After --help, which should be quick.
+    from data.words import counted
     from sweeps.kinds.catalogue import KINDS
     from sweeps.kinds.isoflop.run import IsoflopRunner
     from sweeps.report.pages.by_kind import build_page
@@ -64,7 +66,7 @@ def run_study(study: "Study", argv: Sequence[str]) -> int:
         with doing("sending the summary to W&B"):
             send_summary(study.folder, mode, logs.project, seconds, ended=True)
     failed = f", {len(runner.failures)} failed" if runner.failures else ""
-    tell_end(runner, f"{len(runner.folders)} runs{failed}. Page: {page}")
+    tell_end(runner, f"{counted(len(runner.folders), 'run')}{failed}. Page: {page}")
     for name in ANSWERS:
         if (study.folder / name).exists():
             print(f"{name + ':':15s}{study.folder / name}")
@@ -87,7 +89,7 @@ def tell_end(runner: "StudyRunner", text: str) -> None:
 
 def check_study(study: "Study", as_json: bool) -> int:
     """Look whether a study would go, and say so; return the exit status."""
-    from data.checks import Check, Verdict, tell
+    from data.checks import tell
     from launch.preflight import look_at_runs
     from sweeps.kinds.catalogue import plan_study
     from sweeps.study.clips import Clips
@@ -98,9 +100,7 @@ def check_study(study: "Study", as_json: bool) -> int:
         planned = plan_study(study, Clips())
         runs = [expected.compose() for expected in planned.runs]
     doubts = [
-        Check(
-            expected.spec.name, Verdict.warning, doubt.rstrip("."), "Look at kinescale plan-study."
-        )
+        replace(doubt, of=expected.spec.name, remedy=doubt.remedy or "See kinescale plan-study.")
         for expected in planned.runs
         for doubt in expected.doubts
     ]

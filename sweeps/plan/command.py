@@ -8,18 +8,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from data.checks import gathered
 from data.notices import doing
 from data.show.progress import Progress
+from data.words import counted, shown_times
 from launch.local.progress import format_clock
 from launch.planner.machine import load_machine
 from sweeps.kinds.catalogue import plan_study
 from sweeps.kinds.compose import compose_any
-from sweeps.plan.table import Estimator, Row, Totals, as_json, doubts, totals
+from sweeps.plan.table import Estimator, Row, Totals, as_json, doubts, said, totals
 from sweeps.study.clips import Clips
 from sweeps.study.expected import Planned
 
 OWN = ("machine", "price", "devices", "clip")
-SHOWN_DOUBTS = 12
 UNKNOWN = "–"
 
 
@@ -77,15 +78,12 @@ def show(
     # A pipe has no width of its own: lines are then as long as the table needs.
     wide = Console(width=max(console.width, 150), highlight=False)
     wide.print(_table(rows, total.currency), markup=False)
-    for line in [*_totals(total, planned, machine), "", *notes]:
+    for line in [*_totals(total, planned, machine), *_passes(rows), "", *notes]:
         console.print(line, markup=False)
-    found = doubts(rows, total)
-    if found:
-        console.print("\nWarnings", markup=False)
-        for line in found[:SHOWN_DOUBTS]:
-            console.print(f"  - {line}", markup=False)
-        if len(found) > SHOWN_DOUBTS:
-            console.print(f"  ... and {len(found) - SHOWN_DOUBTS} more (all with --json)")
+    if found := gathered(doubts(rows, total)):
+        console.print("\nWarnings (one a kind; --json has all)", markup=False)
+        for doubt in found:
+            console.print(f"  - {said(doubt)}", markup=False)
 
 
 def _table(rows: Sequence[Row], currency: str) -> Table:
@@ -108,11 +106,11 @@ def _table(rows: Sequence[Row], currency: str) -> Table:
 
 def _totals(total: Totals, planned: Planned, machine: str) -> list[str]:
     lines = [
-        f"{planned.folder}: {total.runs} runs ({total.finished} finished, {total.partial} partial, "
-        f"{total.missing} missing), {_figure(total.flops)} FLOPs, up to "
+        f"{planned.folder}: {counted(total.runs, 'run')} ({total.finished} finished, "
+        f"{total.partial} partial, {total.missing} missing), {_figure(total.flops)} FLOPs, up to "
         f"{total.params_largest:.3g} parameters",
     ]
-    where = f"On {total.devices} devices of {machine}"
+    where = f"On {counted(total.devices, 'device')} of {machine}"
     if total.seconds is None:
         lines.append(f"{where}: the time of such runs is not modelled")
     else:
@@ -130,6 +128,15 @@ def _totals(total: Totals, planned: Planned, machine: str) -> list[str]:
         f"{total.disk_free_bytes / 1e9:.3g} GB are free"
     )
     return lines
+
+
+def _passes(rows: Sequence[Row]) -> list[str]:
+    """Say how often runs meet their clips, where the data set is at hand."""
+    found = [row.passes for row in rows if row.passes is not None]
+    if not found:
+        return []
+    least, most = map(shown_times, (min(found), max(found)))
+    return [f"Clips: a run meets each of its own {least} to {most} times"]
 
 
 def clock(seconds: float | None) -> str:

@@ -4,23 +4,27 @@ import heapq
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.checks import Check, Verdict
 from data.dataset.tokens import tokens
+from data.loading.mixture import limited
+from data.words import shown_times
 from launch.local.process import read_count
 from launch.planner.machine import MachineConfig
 from launch.planner.small import SmallRun, plan_small
 from models.count import count_params
 from sweeps.study.clips import Clips
 from sweeps.study.expected import Expected, Planned
-from sweeps.study.results import read_result
+from sweeps.study.results import FREE_EPOCHS, read_result
 from trainer.config import STATE_BYTES, RunConfig
 from trainer.diffusion.horizon import flops_per_token, plan_horizon, some_of
 from trainer.kinds import folder_of
 
 LOG_BYTES_PER_RUN = 200e3  # configs, logs and metrics of a run of the demo
+SHORT_STEPS = 20  # fewer leave a step or two to warm-up and to decay
 SHORT_OF_DISK = 0.8  # of what is free: beyond it a study is warned of
 
 
@@ -31,6 +35,7 @@ class Row:
     state: finished, partial (``done`` of its work is in its metrics) or missing.
     seconds: wall time of the whole run on the machine; device_hours: times its processes.
     checkpoint_bytes: what it keeps on disk. flops, tokens: training only.
+    passes: how often it meets each of its clips; None without the data set.
     None is what cannot be known ahead of a run of its kind.
     """
 
@@ -52,7 +57,8 @@ class Row:
     device_hours: float | None
     money: float | None
     checkpoint_bytes: float
-    doubts: list[str]
+    passes: float | None
+    doubts: list[Check]
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Estimator:
             spec.name, spec.phase.value, state, done, None, None, plan.params, None, plan.flops,
             run.steps, plan.step_tokens, run.optim.lr, run.seed, plan.processes, None, None, None,
             run.checkpoint.keep * STATE_BYTES * plan.params + LOG_BYTES_PER_RUN,
-            expected.doubts,
+            None, expected.doubts,
         )  # fmt: skip
 
     def _transformer(self, expected: Expected, run: RunConfig) -> Row:
@@ -138,8 +144,19 @@ class Estimator:
             steps * step_tokens, flops, steps, run.batch_tokens, run.optim.lr, run.seed, processes,
             3600 * device_hours / processes, device_hours, self.machine.money(device_hours),
             run.checkpoint.keep * STATE_BYTES * params + LOG_BYTES_PER_RUN,
-            expected.doubts,
+            self._passes(run, steps * step_tokens), expected.doubts,
         )  # fmt: skip
+
+    def _passes(self, run: RunConfig, trained: float) -> float | None:
+        """Return how often a run meets each clip of its data set; None where that is not here."""
+        stored = self.clips.stored(run)
+        if not stored or run.data.mixture:
+            return None
+        once = sum(
+            tokens(i.num_frames, i.height, i.width, run.cell)
+            for i in limited(stored, run.data.limit)
+        )
+        return trained / once
 
     def _step_tokens(self, run: RunConfig) -> float:
         """Return the tokens of one step: its budget less what packs leave empty."""
@@ -222,22 +239,40 @@ def totals(rows: Sequence[Row], planned: Planned, machine: MachineConfig, device
     )
 
 
-def doubts(rows: Sequence[Row], total: Totals) -> list[str]:
-    """Return what should be looked at before the study starts."""
-    found = [f"{row.name}: {doubt}" for row in rows for doubt in row.doubts]
+def doubts(rows: Sequence[Row], total: Totals) -> list[Check]:
+    """Return what should be looked at before the study starts, of each run by itself."""
+    found = [replace(doubt, of=row.name) for row in rows for doubt in row.doubts]
+    for row in rows:
+        if (row.passes or 0) > FREE_EPOCHS:
+            found.append(
+                Check(
+                    "clips", Verdict.warning, f"met {shown_times(row.passes or 0)} times each",
+                    f"Beyond {FREE_EPOCHS} repeated data is worth less than new: add clips, or "
+                    "lower budgets.", row.name, row.passes or 0,
+                )
+            )  # fmt: skip
+        if row.steps < SHORT_STEPS:
+            found.append(
+                Check(
+                    "steps", Verdict.warning, f"{row.steps} in all, fewer than {SHORT_STEPS}",
+                    "Use a smaller batch or larger budgets, else warm-up and decay are a step or "
+                    "two.", row.name, 1 / row.steps,
+                )
+            )  # fmt: skip
     if total.disk_bytes > SHORT_OF_DISK * total.disk_free_bytes:
+        kept, free = total.disk_bytes / 1e9, total.disk_free_bytes / 1e9
         found.append(
-            f"Disk: the runs keep {total.disk_bytes / 1e9:.3g} GB and "
-            f"{total.disk_free_bytes / 1e9:.3g} GB are free. Set checkpoint.keep=1 in base, or "
-            "root= to another disk."
-        )
-    short = [row.name for row in rows if row.steps < 20]
-    if short:
-        found.append(
-            f"{len(short)} runs have fewer than 20 steps ({short[0]} first): a smaller batch, or "
-            "larger budgets, else warm-up and decay are a step or two."
-        )
+            Check(
+                "disk", Verdict.warning, f"the runs keep {kept:.3g} GB and {free:.3g} GB are free",
+                "Set checkpoint.keep=1 in base, or root= to another disk.",
+            )
+        )  # fmt: skip
     return found
+
+
+def said(doubt: Check) -> str:
+    """Return a doubt as a sentence, with its remedy."""
+    return f"{doubt.text}. {doubt.remedy}".strip()
 
 
 def as_json(
@@ -247,8 +282,8 @@ def as_json(
     return {
         "study": str(planned.folder),
         "machine": machine,
-        "runs": [asdict(row) for row in rows],
+        "runs": [asdict(r) | {"doubts": [said(doubt) for doubt in r.doubts]} for r in rows],
         "totals": asdict(total),
         "notes": list(notes),
-        "warnings": doubts(rows, total),
+        "warnings": [said(doubt) for doubt in doubts(rows, total)],
     }

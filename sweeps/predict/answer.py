@@ -146,7 +146,7 @@ def answer(
             "kilowatt_hours": machine.kilowatt_hours(device_hours),
         },
     }  # fmt: skip
-    rounding = rounding_warnings(recipe, tokens, rung, point.params)
+    rounding = [f"{c.text}." for c in rounding_warnings(recipe, tokens, rung, point.params)]
     warnings = [*rounding, *more, *(w for w in law.warnings if "The frontier at" not in w)]
     return Answer(parts, [*source.notes, *clips.notes], warnings)
 

@@ -32,7 +32,7 @@ class Clips:
     def __init__(self, size: tuple[int, int, int] | None = None) -> None:
         self._size = size
         self._read: dict[tuple[str, str], list[SampleInfo] | StandIn] = {}
-        self.notes: list[str] = []
+        self._assumed: dict[str, list[str]] = {}
 
     def of(self, run: RunConfig) -> Sequence[Clip]:
         """Return the clips of a run's training split, or the one that stands in."""
@@ -54,13 +54,22 @@ class Clips:
         if self._size is None and (Path(root) / split).is_dir():
             return read_index(root, split)
         clip = stand_in(run, self._size)
-        why = "clip= was given" if self._size else f"there is no data set at {root}/{split}"
-        self.notes.append(
-            f"Assumed: {why}, so FLOPs a token are those of clips of {clip.num_frames} frames of "
+        so = (
+            f"so FLOPs a token are those of clips of {clip.num_frames} frames of "
             f"{clip.height} x {clip.width} with a caption of {clip.caption_tokens} tokens. Steps "
             "move with it by a few per cent where attention is a small part of the FLOPs."
         )
+        self._assumed.setdefault(so, []).append(f"{root}/{split}")
         return clip
+
+    @property
+    def notes(self) -> list[str]:
+        """Say what stands in, once for all data sets that are missing."""
+        return [
+            f"Assumed: {'clip= was given' if self._size else 'there is no data set at '}"
+            f"{'' if self._size else ', '.join(roots)}, {so}"
+            for so, roots in self._assumed.items()
+        ]
 
 
 def stand_in(run: RunConfig, size: tuple[int, int, int] | None = None) -> StandIn:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.checks import Check
 from sweeps.study.spec import Spec
 from trainer.kinds import AnyRun
 
@@ -14,7 +15,7 @@ class Expected:
 
     spec: Spec
     compose: Callable[[], AnyRun]
-    doubts: list[str] = field(default_factory=list)
+    doubts: list[Check] = field(default_factory=list)
 
 
 @dataclass

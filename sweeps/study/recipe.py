@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
+from data.checks import Check, Verdict
+from data.words import counted
 from sweeps.ladder.shapes import Rung
 from sweeps.study.config import RecipeConfig, RecipePreset
 from trainer.config import RunConfig
@@ -193,26 +195,32 @@ def rounding_warnings(
     rung: Rung | None = None,
     params: float | None = None,
     limit: float = ROUNDING_LIMIT,
-) -> list[str]:
+) -> list[Check]:
     """Say which quantities of a run were moved by ``limit`` or more, a share, by what can be built.
 
     tokens, params: what was asked of the run; rung: the shape it got. In question are parameters
     (a feasible shape), the batch (whole packs), tokens (whole steps), the rate (its bounds).
     """
-    found = []
+    found: list[Check] = []
+
+    def makes(count: int) -> str:
+        return "makes" if count == 1 else "make"
 
     def compare(what: str, asked: float, got: float, why: str) -> None:
         change = got / asked - 1 if asked else 0.0
         if abs(change) >= limit * (1 - 1e-9):
-            found.append(f"{what}: {asked:.4g} was asked, {why} {got:.4g} ({change:+.0%}).")
+            said = f"{asked:.4g} was asked, {why} {got:.4g} ({change:+.0%})"
+            found.append(Check(what, Verdict.warning, said, size=abs(change)))
 
     if rung is not None and params is not None:
         shape = f"the feasible shape {rung.width} x {rung.depth} has"
         compare("parameters", params, rung.params, shape)
-    packs = f"{recipe.packs_per_step} whole packs of {recipe.pack_tokens} make"
+    count = recipe.packs_per_step
+    packs = f"{counted(count, 'whole pack')} of {recipe.pack_tokens} {makes(count)}"
     compare("batch in tokens", recipe.asked_batch, recipe.batch_tokens, packs)
     steps = recipe.steps(tokens)
-    compare("training tokens", tokens, steps * recipe.batch_tokens, f"{steps} whole steps make")
+    made = f"{counted(steps, 'whole step')} {makes(steps)}"
+    compare("training tokens", tokens, steps * recipe.batch_tokens, made)
     compare("learning rate", recipe.asked_lr, recipe.lr, "its bounds give")
     return found
 

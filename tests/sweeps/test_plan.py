@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from data.dataset.shards import read_index
 from launch.planner.machine import load_machine
 from sweeps.kinds.catalogue import plan_study
 from sweeps.kinds.compose import compose_any
 from sweeps.plan.__main__ import main
 from sweeps.plan.table import Estimator, doubts, makespan, totals
 from sweeps.study.clips import Clips
+from tests.trainer.conftest import write_latents
 from trainer.identity import run_name
 
 BASE = 'base=["experiment=cpu_smoke","data.root=nowhere"]'
@@ -103,9 +105,9 @@ def test_a_disk_that_is_too_small_is_said(smoke):
     machine = load_machine("cpu2")
     rows = [Estimator(machine, clips).row(expected) for expected in planned.runs[:1]]
     total = totals(rows, planned, machine, 2)
-    assert not [d for d in doubts(rows, total) if d.startswith("Disk")]
+    assert not [d for d in doubts(rows, total) if d.name == "disk"]
     full = replace(total, disk_free_bytes=total.disk_bytes)
-    assert [d for d in doubts(rows, full) if d.startswith("Disk")]
+    assert [d for d in doubts(rows, full) if d.name == "disk"]
 
 
 def test_a_study_of_arms_is_planned_and_printed(tmp_path, capsys):
@@ -123,11 +125,11 @@ def test_rounding_by_more_than_a_tenth_is_warned_of(tmp_path):
             ["study=demo", f"root={tmp_path}", base, "pilot.params=[3.7e4]", *words]
         )
         runs = plan_study(study, Clips()).runs
-        return "\n".join(doubt for expected in runs for doubt in expected.doubts)
+        return "\n".join(doubt.text for expected in runs for doubt in expected.doubts)
 
     assert doubts_of() == ""  # a grid's sizes may be rounded by less than half of its spacing
     text = doubts_of("recipe.batch_tokens=1100", "grid.spacing=1.15")
-    assert "batch in tokens: 1100 was asked, 1 whole packs of 768 make 768 (-30%)" in text
+    assert "batch in tokens: 1100 was asked, 1 whole pack of 768 makes 768 (-30%)" in text
     assert "parameters: " in text
 
 
@@ -136,7 +138,7 @@ def test_shapes_that_bend_a_law_are_noted(tmp_path):
     study = ["study=demo", f"root={tmp_path}", 'base=["experiment=cpu_demo","data.root=nowhere"]']
     notes = " ".join(plan_study(compose_any(study), Clips()).notes)
     assert "Widths 16, 24 are below a token's 32 values" in notes
-    assert "Some sizes have one head and others [2" in notes
+    assert "Some sizes have one head and others 2: they" in notes
     even = plan_study(compose_any([*study, "grid.min_params=1e5", "grid.heads=2"]), Clips())
     assert "Widths" not in " ".join(even.notes)
     assert "one head" not in " ".join(even.notes)
@@ -174,3 +176,50 @@ def test_a_bad_option_is_named(capsys, argument, said):
     found = capsys.readouterr().err
     assert found.startswith("error: ")
     assert said in found
+
+
+@pytest.mark.heavy
+def test_doubts_of_one_kind_are_one_line_and_all_are_in_json(tmp_path, capsys):
+    words = ["study=demo", f"root={tmp_path}", 'base=["experiment=cpu_demo","data.root=nowhere"]']
+    words += ["pilot.params=[3.7e4]", "grid.spacing=1.15", "recipe.batch_tokens=1100"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    lines = [line for line in text.splitlines() if line.startswith("  - ")]
+    kinds = [line.split(":")[0] for line in lines]
+    assert len(kinds) == len(set(kinds))
+    (batch,) = [line for line in lines if line.startswith("  - batch in tokens: ")]
+    assert " runs, the worst " in batch
+    assert main([*words, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    every = [doubt for run in plan["runs"] for doubt in run["doubts"]]
+    assert sum("batch in tokens: " in doubt for doubt in every) == int(batch.split()[4])
+    assert len(plan["warnings"]) >= len(every)
+    assert all(run["passes"] is None for run in plan["runs"])
+    assert "Clips: a run meets" not in text
+
+
+@pytest.mark.heavy
+def test_how_often_a_run_meets_its_clips_is_said_where_they_are(tmp_path, capsys):
+    root = write_latents(tmp_path / "latents", samples=12)
+    words = ["study=smoke", f"root={tmp_path}", f'base=["experiment=cpu_smoke","data.root={root}"]']
+    assert main([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["runs"]
+    cell = compose_any(words)
+    run = plan_study(cell, Clips()).runs[0].compose()
+    frames, height, width = run.cell
+    once = sum(
+        (1 + -(-(i.num_frames - 1) // frames)) * -(-i.height // height) * -(-i.width // width)
+        for i in read_index(root, "train")
+    )
+    assert [row["passes"] for row in rows] == pytest.approx([r["tokens"] / once for r in rows])
+    most = max(row["passes"] for row in rows)
+    assert most > 4
+    assert main(words) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"to {most:,.0f} times" in text or f"to {most:.2g} times" in text
+    assert "- clips: " in text
+    assert "times each. Beyond 4 repeated data is worth less than new" in text
+    half = [w.replace('"]', '","data.limit=0.5"]') if w.startswith("base") else w for w in words]
+    assert main([*half, "--json"]) == 0
+    halved = json.loads(capsys.readouterr().out)["runs"]
+    assert halved[0]["passes"] > 1.5 * rows[0]["passes"]

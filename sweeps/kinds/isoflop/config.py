@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt, Le, Lt
 from typing_extensions import Doc
 
+from data.words import shown
 from launch.config import ClusterConfig
 from sweeps.study.config import Positive, RecipeConfig, SampleConfig
 from trainer.config import Seed
@@ -137,7 +138,7 @@ class StudyConfig:
         """Raise ValueError on a study that cannot answer its question."""
         if len(self.budgets) < 2 or sorted(set(self.budgets)) != list(self.budgets):
             raise ValueError(
-                f"budgets={self.budgets}: must hold at least two FLOPs in rising order. "
+                f"budgets={shown(self.budgets)}: must hold at least two FLOPs in rising order. "
                 "Use for example budgets=[1e11,1e12]."
             )
         if self.grid.heads not in (0, 1, 2, 4):
@@ -147,6 +148,6 @@ class StudyConfig:
             )
         if not set(self.replicates.budgets) <= set(self.budgets):
             raise ValueError(
-                f"replicates.budgets={self.replicates.budgets}: must be some of budgets="
-                f"{self.budgets}. Use [{self.budgets[0]}]."
+                f"replicates.budgets={shown(self.replicates.budgets)}: must be some of budgets="
+                f"{shown(self.budgets)}. Use {shown(self.budgets[:1])}."
             )

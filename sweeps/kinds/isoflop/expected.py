@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from data.words import counted
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.pilot import pilot_minimum
 from sweeps.kinds.isoflop.plan import StudyPlan
@@ -17,6 +19,11 @@ from sweeps.study.spec import Phase, Spec
 from trainer.config import RunConfig
 from trainer.diffusion.horizon import Clip
 from trainer.identity import run_name
+
+WIDER = (
+    "The fit takes what a run has: only the spread of sizes is another. Raise grid.spacing or "
+    "grid.min_params to get what is asked."
+)
 
 
 class _DryPlan(StudyPlan):
@@ -68,7 +75,9 @@ def expect(study: StudyConfig, clips: Clips) -> Planned:
     if study.grid.max_extensions:
         notes.append(
             f"Not in the table: where a budget's best size is at an edge up to "
-            f"{study.grid.max_extensions} more sizes are trained ({len(study.budgets)} budgets)."
+            f"{counted(study.grid.max_extensions, 'more size')} "
+            f"{'is' if study.grid.max_extensions == 1 else 'are'} trained "
+            f"({counted(len(study.budgets), 'budget')})."
         )
     if study.samples.prompts:
         notes.append("Not in the table: the clips drawn at the end (minutes on two cores).")
@@ -82,13 +91,14 @@ def _bends(shapes: set[tuple[int, int]], values: int) -> list[str]:
         listed = ", ".join(map(str, narrow))
         notes.append(
             f"Widths {listed} are below a token's {values} values: the rank of their outer layers "
-            "limits the loss, and they bend the law of wider models. Raise grid.min_params."
+            "limits the loss, and they bend the law of wider models. For a law of record raise "
+            "grid.min_params."
         )
     counts = sorted({heads for _, heads in shapes})
     if counts[0] == 1 < counts[-1]:
         notes.append(
-            f"Some sizes have one head and others {counts[1:]}: they differ in more than width. "
-            "Set grid.heads=2 to hold it fixed."
+            f"Some sizes have one head and others {' or '.join(map(str, counts[1:]))}: they differ "
+            "in more than width. For a law of record set grid.heads=2."
         )
     return notes
 
@@ -100,7 +110,10 @@ def _expected(plan: StudyPlan, spec: Spec, rung: Rung, params: float) -> Expecte
     # The fit takes the parameters that a run has: a size is lost only where it meets the next one.
     nearer = plan.study.grid.spacing**0.5
     met = not 1 / nearer < rung.params / params < nearer
-    doubts = rounding_warnings(recipe, tokens, rung, params if met else None)
+    doubts = [
+        replace(doubt, remedy=WIDER) if doubt.name == "parameters" else doubt
+        for doubt in rounding_warnings(recipe, tokens, rung, params if met else None)
+    ]
     return Expected(spec, partial(plan.compose, spec), doubts)
 
 

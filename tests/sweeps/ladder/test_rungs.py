@@ -60,7 +60,7 @@ def test_every_rung_of_a_study_composes_and_says_what_rounding_moved(
         assert (run.model.width, run.model.depth) == (rung.width, rung.depth)
         warnings = rounding_warnings(recipe, tokens, rung, params)
         moved = abs(rung.params / params - 1) >= 0.1
-        assert moved == any(text.startswith("parameters:") for text in warnings), (params, rung)
+        assert moved == any(check.name == "parameters" for check in warnings), (params, rung)
     composed = plan.compose(plan.point("grid", flops, rung))
     for key in ("model", "optim", "data"):
         assert getattr(composed, key) == getattr(run, key)

@@ -377,4 +377,4 @@ def test_one_resolved_measure_among_many_is_no_finding(folder: Path) -> None:
     many[3] |= {"resolved": "yes"}
     write_csv(folder / "summary.csv", SUMMARY_COLUMNS, many)
     page = build_arms_report(folder).read_text()
-    assert "1 of 20 measures differ between the arms, about as many as chance alone" in page
+    assert "1 of 20 measures differs between the arms, about as many as chance alone" in page

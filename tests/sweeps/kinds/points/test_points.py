@@ -9,6 +9,7 @@ import pytest
 
 from data.dataset.shards import ShardWriter, write_manifest
 from launch.local.run import Outcome, Status
+from sweeps.kinds.catalogue import plan_study
 from sweeps.kinds.compose import compose_any, compose_study
 from sweeps.kinds.points.config import PointsConfig
 from sweeps.kinds.points.plan import PointsPlan, expand
@@ -17,6 +18,7 @@ from sweeps.report.__main__ import main as report_main
 from sweeps.report.pages.points import build_points_report
 from sweeps.run import run_study
 from sweeps.study import runner as runner_module
+from sweeps.study.clips import Clips
 from sweeps.study.freeze import freeze_study
 from tests.trainer.mirror.receivers import hook
 from trainer.config import compose_run, load_run
@@ -123,6 +125,20 @@ def test_a_missing_data_set_is_refused_unless_a_clip_stands_in(tmp_path: Path) -
     with pytest.raises(ValueError, match="is missing"):
         PointsRunner(study, []).run()
     assert not study.folder.exists()
+
+
+def test_a_plan_of_points_needs_no_data_set(tmp_path: Path) -> None:
+    clips = Clips()
+    planned = plan_study(compose(tmp_path / "none", tmp_path, "seeds=[0]"), clips)
+    assert planned.runs
+    assert f"there is no data set at {tmp_path / 'none'}/train" in clips.notes[0]
+    planned.runs[0].compose()
+    other = compose_run(["experiment=cpu_smoke", "data.root=elsewhere"])
+    clips.of(other)
+    clips.of(compose_run(["experiment=cpu_smoke", "data.root=nowhere"]))
+    assert [note.partition(", so")[0] for note in clips.notes[1:]] == [
+        "Assumed: there is no data set at elsewhere/train, nowhere/train"
+    ]
 
 
 @pytest.mark.heavy
