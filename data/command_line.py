@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from data.bounds import check_bounds
 from data.keys import guess, key_lines, sections
@@ -31,7 +31,9 @@ def parse(schema: type[Schema], arguments: list[str]) -> Schema:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or "?"
         given = next((a for a in arguments if a.split("=")[0] == key), f"{key}=?")
-        rule, near = str(error).split("\n")[0], guess(str(key), allowed.split(", "))
+        near = guess(str(key), allowed.split(", "))
+        unknown = isinstance(error, ConfigKeyError)
+        rule = "unknown key" if unknown else str(error).split("\n")[0]
         raise ValueError(f"{given}: {rule}. {near}Allowed keys: {allowed}.") from error
     check_bounds(config)
     return config

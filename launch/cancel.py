@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.shell import command
+from data.words import counted
 
 if TYPE_CHECKING:
     from launch.run_folder.runs import RunFolder
@@ -106,7 +107,7 @@ def main(argv: list[str]) -> int:
                 f"kinescale cancel {run.path} where squeue answers."
             )
     print(f"{len(told)} told to save and leave, {len(ended)} ended; "
-          f"{len(runs)} runs looked at")  # fmt: skip
+          f"{counted(len(runs), 'run')} looked at")  # fmt: skip
     for remedy in remedies:
         print(remedy, file=sys.stderr)
     return 1 if remedies else 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from data.checks import Check, Verdict, judge
 from data.files import write_json
+from data.words import counted
 from launch.config import ClusterConfig
 from launch.local.process import LOG_FILE, Job, tail_text
 from launch.run_folder.records import CANCELLED_FILE, read_json
@@ -38,7 +39,10 @@ def probe_nodes(
     if submitted.waits:
         remedy = "Wait until fewer of your jobs are in the queue."
         return [Check("probe of nodes", Verdict.bad, submitted.waits, remedy)], []
-    print(f"probing {nodes} nodes as job {submitted.job}, log in {out / LOG_FILE}", file=sys.stderr)
+    print(
+        f"probing {counted(nodes, 'node')} as job {submitted.job}, log in {out / LOG_FILE}",
+        file=sys.stderr,
+    )
     deadline = time.monotonic() + seconds
     while not result.exists():
         entries = entries_of(out, commands.queue())
@@ -102,7 +106,7 @@ def _judge_links(ranks: Sequence[Mapping[str, Any]]) -> tuple[Check, list[str]]:
 def _judge_devices(ranks: Sequence[Mapping[str, Any]]) -> Check:
     kinds = sorted({str(rank["device"]) for rank in ranks})
     nodes = len({rank["host"] for rank in ranks})
-    found = f"{len(ranks)} on {nodes} nodes: {', '.join(kinds)}"
+    found = f"{len(ranks)} on {counted(nodes, 'node')}: {', '.join(kinds)}"
     remedy = "Ask for one kind with cluster.slurm.constraint: steps wait for the slowest."
     return judge("devices", len(kinds) == 1, found, remedy, Verdict.warning)
 

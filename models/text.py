@@ -36,7 +36,9 @@ class TransformerEncoder:
 
     def __init__(self, config: TextConfig, folder: Path) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # of loading weights: it would stand among a command's own lines
         self.config = config
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(

@@ -16,6 +16,7 @@ import psutil
 
 from data.reading import number_of, parse_object, read_tail
 from data.secrets import refuse_secrets
+from data.words import counted
 
 LOG_FILE = "log.txt"
 METRICS_FILE = "metrics.jsonl"
@@ -133,7 +134,8 @@ class Child:
         with (job.run_dir / LOG_FILE).open("ab") as log:
             num_orphans = end_processes(self._tag, grace_seconds)
             if num_orphans:
-                log.write(f"[launch] ended {num_orphans} processes of a dead launcher\n".encode())
+                ended = counted(num_orphans, "process", "processes")
+                log.write(f"[launch] ended {ended} of a dead launcher\n".encode())
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
             log.write(f"[launch] {stamp} attempt {attempt}: {job.argv}\n".encode())
             log.flush()

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from data.shell import USER_ERROR
+from data.words import counted
 from launch.local.eta import Amount, Observation, Track, seconds_left
 from launch.local.process import (
     LOG_FILE,
@@ -135,7 +136,7 @@ def describe_failures(outcomes: Sequence[Outcome]) -> str:
     failed = [outcome for outcome in outcomes if outcome.status is Status.failed]
     lines = [f"{len(failed)} of {len(outcomes)} jobs failed"] if failed else []
     for outcome in failed:
-        lines += ["", f"{outcome.name} ({outcome.attempts} attempts): {outcome.reason}"]
+        lines += ["", f"{outcome.name} ({counted(outcome.attempts, 'attempt')}): {outcome.reason}"]
         lines += [f"    {line}" for line in outcome.log_tail.splitlines()]
     return "\n".join(lines)
 
@@ -226,9 +227,10 @@ class _Launcher:
             if self.stops or (used + entry.job.num_processes > self.slots and (not wide or used)):
                 continue
             if wide:
+                takes = counted(entry.job.num_processes, "process", "processes")
                 self._report(
-                    f"{entry.job.name}: takes {entry.job.num_processes} processes but there are "
-                    f"{self.slots} slots: it runs alone, and slower"
+                    f"{entry.job.name}: takes {takes} of {counted(self.slots, 'slot')}: it runs "
+                    "alone, and slower"
                 )
             self._start(entry)
 
@@ -305,7 +307,9 @@ class _Launcher:
 
     def _wind_down(self, poll_seconds: float) -> None:
         running = self._running()
-        self._report(f"stopping: {len(running)} runs have {self.grace_seconds:g} s to save")
+        self._report(
+            f"stopping: {self.grace_seconds:g} s to save for {counted(len(running), 'run')}"
+        )
         for entry in running:
             if entry.child is not None:
                 entry.child.terminate()

@@ -10,7 +10,7 @@ from typing import Any
 from launch.planner.config import PlanConfig
 from launch.planner.disk import Disk, run_disk
 from launch.planner.machine import MachineConfig
-from launch.planner.memory import Memory, plan_memory
+from launch.planner.memory import Memory, binary_bytes, plan_memory
 from launch.planner.network import Network
 from launch.planner.online import online_bytes
 from launch.planner.speed import Execution, StepTime, step_time
@@ -154,7 +154,7 @@ def _memory_warnings(found: Estimate) -> Iterator[str]:
             "buffers": "parallel.zero_stage=1, or more parallel.tp or pp",
         }[largest]
         yield (
-            f"memory: {memory.excess / GIB:.1f} GiB too much on a rank of stage {memory.stage}; "
+            f"memory: {binary_bytes(memory.excess)} too much on a rank of stage {memory.stage}; "
             f"{largest} is the largest part. Try {remedy}, or --search."
         )
     elif memory.total > 0.92 * memory.available:

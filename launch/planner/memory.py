@@ -137,6 +137,14 @@ def stage_memory(
     )
 
 
+def binary_bytes(value: float) -> str:
+    """Return bytes in GiB, MiB, KiB or by themselves, the largest of which there is one."""
+    for unit, size in (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)):
+        if value >= size:
+            return f"{value / size:,.2f} {unit}"
+    return f"{value:.0f} bytes"
+
+
 def quick_state(params: int, parallel: ParallelConfig) -> RankBytes:
     """Return the table of ``trainer.layout.cost.rank_bytes`` without its padding and ownership.
 

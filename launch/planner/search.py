@@ -5,9 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
+from data.words import counted
 from launch.planner.config import SearchConfig
 from launch.planner.machine import MachineConfig
-from launch.planner.memory import Memory, plan_memory, quick_state, stage_memory
+from launch.planner.memory import (
+    Memory,
+    binary_bytes,
+    plan_memory,
+    quick_state,
+    stage_memory,
+)
 from launch.planner.network import Network
 from launch.planner.speed import Execution, StepTime, step_time
 from launch.planner.workload import Clips, batch_of, pack_shape
@@ -225,7 +232,7 @@ def _too_large(excess: list[Candidate]) -> list[Losers]:
     found = []
     for part, members in groups.items():
         closest = min(members, key=lambda c: c.memory.excess)
-        words = f"{closest.memory.excess / 2**30:.2f} GiB too much at {describe(closest)}"
+        words = f"{binary_bytes(closest.memory.excess)} too much at {describe(closest)}"
         found.append(Losers(f"does not fit: {part}", len(members), words))
     return found
 
@@ -268,4 +275,6 @@ def describe(candidate: Candidate) -> str:
     )
     more = f" x{p.interleave}" if p.interleave > 1 else ""
     more += " offload" if p.offload else ""
-    return f"{axes}{more} zero{p.zero_stage} {p.recompute.value} {candidate.micros} packs"
+    return (
+        f"{axes}{more} zero{p.zero_stage} {p.recompute.value} {counted(candidate.micros, 'pack')}"
+    )

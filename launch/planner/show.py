@@ -5,11 +5,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from data.words import counted
 from launch.planner.config import PlanConfig, SearchConfig
 from launch.planner.console import wide_console
 from launch.planner.estimate import Estimate
 from launch.planner.machine import MachineConfig
-from launch.planner.memory import PARTS, Memory
+from launch.planner.memory import PARTS, Memory, binary_bytes
 from launch.planner.network import Network
 from launch.planner.search import Candidate, Found, describe
 from launch.planner.small import SmallPlan
@@ -31,7 +32,7 @@ def show_estimate(found: Estimate) -> None:
     parallel = run.parallel
     console.print(
         f"[bold]{escape(found.name)}[/] on {found.nodes} x {found.machine.name}: "
-        f"{_count(count_params(run.model).total)} parameters, tp {layout.tp} cp {layout.cp} "
+        f"{count_text(count_params(run.model).total)} parameters, tp {layout.tp} cp {layout.cp} "
         f"dp {layout.dp} pp {layout.pp}, ZeRO {parallel.zero_stage}, {parallel.precision.value}, "
         f"recompute {parallel.recompute.value}"
     )
@@ -49,17 +50,17 @@ def show_small(found: SmallPlan) -> None:
     console, most = wide_console(), "" if found.exact else "at most "
     console.print(
         f"[bold]{escape(found.name)}[/], kind={found.kind}, on {found.machine.name}: "
-        f"{most}{_count(found.params)} parameters, {found.processes} process(es), each with all of "
-        "them, fp32"
+        f"{most}{count_text(found.params)} parameters, "
+        f"{counted(found.processes, 'process', 'processes')}, each with all of them, fp32"
     )
     table = Table(title="what is known")
     table.add_column("")
     table.add_column("", justify="right")
     table.add_row("steps", f"{found.steps:,}")
     table.add_row("tokens of a step, at most", f"{found.step_tokens:,}")
-    table.add_row("weights and optimizer in each process", most + _bytes(found.held_bytes))
-    table.add_row("a checkpoint", most + _bytes(found.checkpoint_bytes))
-    table.add_row("checkpoints while one is written", most + _bytes(found.disk_bytes))
+    table.add_row("weights and optimizer in each process", most + binary_bytes(found.held_bytes))
+    table.add_row("a checkpoint", most + binary_bytes(found.checkpoint_bytes))
+    table.add_row("checkpoints while one is written", most + binary_bytes(found.disk_bytes))
     if found.flops is not None and found.seconds_at_peak is not None:
         table.add_row("FLOPs of the network, at most", f"{found.flops:.3g}")
         table.add_row("that at the machine's peak", _days(found.seconds_at_peak / 86400))
@@ -67,7 +68,7 @@ def show_small(found: SmallPlan) -> None:
     for words in found.unknown:
         console.print(f"[yellow]not modelled[/] {escape(words)}")
     if not found.fits:
-        console.print(f"[red]does not fit[/] into {_bytes(found.machine.memory_bytes)}.")
+        console.print(f"[red]does not fit[/] into {binary_bytes(found.machine.memory_bytes)}.")
 
 
 def show_search(
@@ -80,9 +81,9 @@ def show_search(
     """Print the best layouts and why the others lost."""
     console, clips = wide_console(), found.clips
     console.print(
-        f"[bold]{_count(count_params(run.model).total)} parameters[/] on {settings.gpus} x "
-        f"{machine.name}, {_count(found.batch_tokens)} tokens a step, clips of {clips.mean:,.0f} "
-        f"tokens: looked at {found.looked_at:,} layouts"
+        f"[bold]{count_text(count_params(run.model).total)} parameters[/] on {settings.gpus} x "
+        f"{machine.name}, {count_text(found.batch_tokens)} tokens a step, clips of "
+        f"{clips.mean:,.0f} tokens: looked at {found.looked_at:,} layouts"
     )
     if found.best:
         table = Table(title="the best")
@@ -96,7 +97,7 @@ def show_search(
                 describe(candidate), f"{candidate.pack_tokens:,}", f"{time.total:.2f} s",
                 f"{figures['mfu']:.1%}", f"{figures['tokens_per_second']:,.0f}",
                 f"{time.communication / time.total:.0%}", f"{time.bubble / time.total:.0%}",
-                _bytes(candidate.memory.total), _days(figures["days"]),
+                binary_bytes(candidate.memory.total), _days(figures["days"]),
             )  # fmt: skip
         console.print(table)
         console.print("the first as overrides:", style="bold")
@@ -174,13 +175,13 @@ def _memory_table(memory: Memory) -> Table:
     for part in PARTS:
         value = getattr(memory, part)
         if value:
-            table.add_row(part, _bytes(value))
+            table.add_row(part, binary_bytes(value))
     table.add_section()
     fits = memory.excess <= 0
     word = "of" if fits else "[red]does not fit into[/]"
-    table.add_row("total", f"{_bytes(memory.total)} {word} {_bytes(memory.available)}")
+    table.add_row("total", f"{binary_bytes(memory.total)} {word} {binary_bytes(memory.available)}")
     if memory.host:
-        table.add_row("host, a node", _bytes(memory.host))
+        table.add_row("host, a node", binary_bytes(memory.host))
     return table
 
 
@@ -203,30 +204,23 @@ def _sum_table(found: Estimate) -> Table:
     table.add_column("what")
     table.add_column("figure")
     rows = {
-        "steps": f"{workload.steps:,} of {_count(workload.step_tokens)} tokens",
-        "tokens": _count(workload.tokens),
+        "steps": f"{workload.steps:,} of {count_text(workload.step_tokens)} tokens",
+        "tokens": count_text(workload.tokens),
         "FLOPs": f"{workload.steps * workload.step_flops:.3g}, {workload.step_flops:.3g} a step",
         "MFU": f"{found.mfu:.1%}",
         "tokens/s": f"{found.tokens_per_second:,.0f}",
         "days": _days(found.wall_seconds / 86400),
         "device-hours": f"{_money(hours)} on {found.paid_devices} paid devices",
-        "energy": f"{machine.kilowatt_hours(hours):,.4g} kWh",
+        "energy": f"{_money(machine.kilowatt_hours(hours))} kWh",
         "money": f"{_money(machine.money(hours))} {machine.price.currency} at "
         f"{machine.price.per_device_hour:g} a device-hour ({machine.price.as_of}: "
         f"{machine.price.source})",
-        "checkpoint": f"{_bytes(disk.checkpoint)}, {disk.kept} kept, {disk.saves:,.0f} saved",
-        "disk": f"{_bytes(disk.peak)} at most, {_bytes(disk.final)} at the end",
+        "checkpoint": f"{binary_bytes(disk.checkpoint)}, {disk.kept} kept, {disk.saves:,.0f} saved",
+        "disk": f"{binary_bytes(disk.peak)} at most, {binary_bytes(disk.final)} at the end",
     }
     for name, text in rows.items():
         table.add_row(name, escape(text))
     return table
-
-
-def _bytes(value: float) -> str:
-    for unit, size in (("GiB", 2.0**30), ("MiB", 2.0**20)):
-        if value >= size:
-            return f"{value / size:,.2f} {unit}"
-    return f"{value / 1024:,.2f} KiB"
 
 
 def _money(value: float) -> str:
@@ -239,8 +233,9 @@ def _days(days: float) -> str:
     return f"{days * 24:.1f} h" if days * 24 >= 1 else f"{days * 1440:.1f} min"
 
 
-def _count(value: float) -> str:
+def count_text(value: float) -> str:
+    """Return three digits with a unit: ``1T`` tokens, ``2.5B`` parameters."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
+        if value >= 0.9995 * size:  # 999.9 of the unit below would be 1e+03 in three digits
+            return f"{float(f'{value / size:.3g}'):g}{unit}"
     return f"{value:.3g}"

@@ -9,6 +9,7 @@ without a shell.
 import shlex
 from collections.abc import Mapping
 
+from data.words import counted
 from launch.sbatch_words import FAMILIES, OWN_OF_SBATCH
 from launch.slurm.plan import SubmitPlan
 from launch.slurm.prologue import site_lines, trap_lines
@@ -110,7 +111,10 @@ def dependency(plan: SubmitPlan, earlier: str) -> list[str]:
 
 def render(plan: SubmitPlan) -> str:
     """Return the script."""
-    lines = ["#!/bin/bash", f"# {len(plan.tasks)} run(s), each in a folder that plan.json names."]
+    lines = [
+        "#!/bin/bash",
+        f"# {counted(len(plan.tasks), 'run')}, each in a folder that plan.json names.",
+    ]
     for name, value in options(plan):
         text = _quoted(value or "") if name == "comment" else value
         lines.append(f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={text}")

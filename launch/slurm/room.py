@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from data.words import counted
 from launch.config import ClusterConfig
 from launch.local.process import Job
 from launch.slurm.submit import Submitted, submit_jobs
@@ -50,7 +51,8 @@ class Submission:
         """Return a line on what waits, '' where nothing does."""
         if not self._waiting:
             return ""
+        wait = "waits" if len(self._waiting) == 1 else "wait"
         return (
-            f"{len(self._waiting)} runs wait for room in the queue ({self.waits}), nobody can say "
-            "for how long. Ctrl-C is safe: the same command submits the rest."
+            f"{counted(len(self._waiting), 'run')} {wait} for room in the queue ({self.waits}), "
+            "nobody can say for how long. Ctrl-C is safe: the same command submits the rest."
         )

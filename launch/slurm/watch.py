@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.words import counted
 from launch.config import ClusterConfig
 from launch.local.process import LOG_FILE, Job, read_done, tail_text
 from launch.local.progress import Progress
@@ -96,7 +97,7 @@ class _Watcher:
             fresh = sum(submitted.fresh for submitted in found.values())
             there = sum(bool(s.job) and not s.fresh for s in found.values())
             notes = sorted({submitted.note for submitted in found.values() if submitted.note})
-            told = [f"submitted {fresh} runs, {there} were in the queue already", *notes]
+            told = [f"submitted {counted(fresh, 'run')}, in the queue already: {there}", *notes]
             self._report("; ".join(told))
         if had_room and self._submission.num_waiting:
             self._report(self._submission.describe())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_json
+from data.words import counted
 from sweeps.compare.multiplier import NOISE_FACTOR, Comparison, compare_sides
 from sweeps.compare.recipes import SHARED, Recipe, compare_recipes, recipes_of
 from sweeps.compare.sides import (
@@ -270,8 +271,8 @@ def describe(found: Comparison, a: Side, b: Side) -> str:
     for label, side in (("A", a), ("B", b)):
         noise = "unknown" if side.noise is None else f"{100 * side.noise:.2g} %"
         lines.append(
-            f"  {label}  {side.name}: {side.runs} runs, {side.low:.3g} to {side.high:.3g} FLOPs, "
-            f"noise of a run {noise}"
+            f"  {label}  {side.name}: {counted(side.runs, 'run')}, {side.low:.3g} to "
+            f"{side.high:.3g} FLOPs, noise of a run {noise}"
         )
     if found.points:
         lines += ["", f"  {'loss':>10}{'FLOPs A':>12}{'FLOPs B':>12}{'A / B':>9}   interval"]

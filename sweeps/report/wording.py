@@ -154,11 +154,6 @@ def code_warning(study: Json) -> list[str]:
     ]
 
 
-def plural(count: int, noun: str) -> str:
-    """Return ``1 run`` or ``2 runs``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def level_text(inputs: Inputs) -> str:
     """Return the level of the law's intervals as ``90 %``."""
     level = to_number(inputs.law.get("level"))
@@ -251,7 +246,7 @@ def held_out_verdict(inputs: Inputs) -> str:
         parts.append(
             "The error is below the noise floor: a better prediction could not be told apart."
             if ratio <= 1
-            else f"The error is {ratio:.1f} times the noise floor."
+            else f"The error is {ratio:.1f} times the noise floor (seeds and validation draws)."
         )
     skill = to_number(held_out.get("skill"))
     if math.isfinite(skill):

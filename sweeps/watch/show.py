@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data.files import write_text
+from data.words import counted
 from launch.local.progress import format_clock
 from sweeps.watch.state import Best, RunState, State, StudyState
 
@@ -29,7 +30,8 @@ def summary(state: StudyState) -> str:
     counts = ", ".join(f"{number} {name}" for name, number in state.counts.items() if number)
     eta = "" if state.over else f", ETA {format_clock(state.eta_seconds)}"
     return (
-        f"{100 * state.fraction:.0f} % of the {unit(state)}, {len(state.runs)} runs: {counts}{eta}"
+        f"{100 * state.fraction:.0f} % of the {unit(state)}, {counted(len(state.runs), 'run')}: "
+        f"{counts}{eta}"
     )
 
 

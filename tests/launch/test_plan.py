@@ -14,6 +14,8 @@ from launch.plan import main
 from launch.planner.config import PlanConfig
 from launch.planner.estimate import estimate
 from launch.planner.machine import load_machine
+from launch.planner.memory import binary_bytes
+from launch.planner.show import count_text
 from launch.planner.workload import plan_workload
 from models.codec.count import vae_flops
 from models.config import VaeConfig
@@ -208,3 +210,17 @@ def test_the_flops_of_a_compression_network_are_bounded_by_its_cells(capsys):
 def test_what_says_nothing_of_a_small_network_is_refused(words, message, capsys):
     assert main(["experiment=vae_tiny", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_figures_on_the_edge_of_a_unit_are_of_the_larger_one() -> None:
+    shown = {
+        7.0: "7",
+        999.4: "999",
+        999.6: "1k",
+        1e12: "1T",
+        999_990_000_128.0: "1T",
+        2.5e9: "2.5B",
+    }
+    assert {value: count_text(value) for value in shown} == shown
+    sizes = {12.0: "12 bytes", 5e4: "48.83 KiB", 3e6: "2.86 MiB", 3e9: "2.79 GiB"}
+    assert {value: binary_bytes(value) for value in sizes} == sizes

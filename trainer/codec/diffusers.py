@@ -88,7 +88,9 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
         raise ValueError(f"{path}: _class_name={name}: must be one of {', '.join(CLASSES)}.")
     weight_files(folder)
     import diffusers
+    from diffusers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
         network = getattr(diffusers, name).from_pretrained(
             folder,

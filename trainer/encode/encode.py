@@ -47,6 +47,7 @@ from data.loading.loader import SampleReader, index_digest
 from data.notices import doing
 from data.shell import command
 from data.show.progress import Progress
+from data.words import counted
 from models.text import build_text_encoder
 from trainer.codec.build import load_codec
 from trainer.codec.files import fingerprint
@@ -70,7 +71,7 @@ def encode_dataset(
     """
     source = Path(run.data.root)
     manifest = read_manifest(source)
-    splits = sorted(p.parent.name for p in source.glob("*/index.jsonl"))
+    splits = [path.parent.name for path in _indexes(source)]
     if not splits:
         raise ValueError(f"data.root={source}: holds no split. Run kinescale demo-data first.")
     infos = {split: read_index(source, split) for split in splits}
@@ -191,6 +192,15 @@ def _digest(run: RunConfig, infos: dict[str, list[SampleInfo]]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def samples_in(out: Path) -> dict[str, int]:
+    """Return the samples of each split of an encoded data set."""
+    return {p.parent.name: len(read_index(out, p.parent.name)) for p in _indexes(out)}
+
+
+def _indexes(root: Path) -> list[Path]:
+    return sorted(root.glob("*/index.jsonl"))
+
+
 def _share(text: str) -> tuple[int, int]:
     first, slash, count = text.partition("/")
     if not (slash and first.isdigit() and count.isdigit() and int(first) < int(count)):
@@ -215,4 +225,6 @@ def main(argv: list[str]) -> int:
     statistics = manifest["latent_statistics"]
     print("latent mean per channel:", " ".join(f"{v:+.4f}" for v in statistics["mean"]))
     print("latent std  per channel:", " ".join(f"{v:.4f}" for v in statistics["std"]))
+    counts = (f"{name} {counted(n, 'sample')}" for name, n in samples_in(Path(outs[0])).items())
+    print(f"latents: {outs[0]} ({', '.join(counts)})")
     return 0

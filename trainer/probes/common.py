@@ -25,6 +25,7 @@ from data.decode.decoders import decode_by_first
 from data.files import write_json
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader, fixed_order
+from data.words import counted
 from models.codec.codec import Codec
 from trainer.codec.build import load_codec
 from trainer.config import RunConfig, load_run
@@ -149,7 +150,9 @@ def run_probe(
     Path(config.out).parent.mkdir(parents=True, exist_ok=True)
     write_json(Path(config.out), result)
     for row in result["quality"]:
-        print(f"{row['measure']}, {row['what']}: {row['value']:.3f} ({row['clips']} clips)")
+        print(
+            f"{row['measure']}, {row['what']}: {row['value']:.3f} ({counted(row['clips'], 'clip')})"
+        )
     return 0
 
 

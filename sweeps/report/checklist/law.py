@@ -2,6 +2,7 @@
 
 import math
 
+from data.words import counted
 from sweeps.report.checklist.answers import UNKNOWN, Found, Status
 from sweeps.report.inputs.isoflop import Inputs, interval, mapping, records, to_number
 from sweeps.report.readings import frontier, residuals, seed_spread
@@ -12,7 +13,6 @@ from sweeps.report.wording import (
     format_signed_percent,
     format_value,
     level_text,
-    plural,
 )
 
 
@@ -27,9 +27,9 @@ def form_of_law(inputs: Inputs) -> Found:
     text = f"{form}. "
     if math.isfinite(delta):
         kind = "log residuals" if law.get("residual") in ("log", None) else "residuals"
-        text += f"Least sum of Huber(δ = {delta:g}) of {kind} over {plural(runs, 'run')}"
+        text += f"Least sum of Huber(δ = {delta:g}) of {kind} over {counted(runs, 'run')}"
     else:
-        text += f"Objective over {plural(runs, 'run')}, its δ not recorded"
+        text += f"Objective over {counted(runs, 'run')}, its δ not recorded"
     text += f" = {objective:.4g}" if math.isfinite(objective) else ""
     tried = to_number(mapping(law.get("starts")).get("tried"))
     if not math.isfinite(tried):
@@ -96,7 +96,8 @@ def held_out(inputs: Inputs) -> Found:
     text += f"{level_text(inputs)} interval {format_interval(*interval(held.get('interval')))}, "
     text += f"measured {format_value(to_number(held.get('actual')))}; "
     text += f"skill {skill:.2f}; " if math.isfinite(skill) else "skill not known; "
-    text += f"noise {format_percent(noise, 2)}." if math.isfinite(noise) else "noise not known."
+    known = f"noise of seeds and of validation draws together {format_percent(noise, 2)}."
+    text += known if math.isfinite(noise) else "noise not known."
     return text, Status.answered if held.get("inside") is not False else Status.caution
 
 

@@ -5,13 +5,13 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from data.words import counted
 from sweeps.report.checklist.answers import UNKNOWN, Found, Status
 from sweeps.report.inputs.isoflop import Inputs, Json, Run, mapping, to_number
 from sweeps.report.readings import seed_spread
 from sweeps.report.wording import (
     format_count,
     format_percent,
-    plural,
     seeds_text,
     warnings_of,
 )
@@ -83,7 +83,7 @@ def exclusions(inputs: Inputs) -> Found:
         return UNKNOWN
     reasons = Counter((run.reason or "no reason given") for run in inputs.runs if run.excluded)
     if not reasons:
-        return f"none of {plural(len(inputs.runs), 'run')}.", Status.answered
+        return f"none of {counted(len(inputs.runs), 'run')}.", Status.answered
     listed = [f"{count} × “{reason}”" for reason, count in reasons.most_common(4)]
     more = len(reasons) - len(listed)
     text = f"{sum(reasons.values())} of {len(inputs.runs)}: {'; '.join(listed)}"

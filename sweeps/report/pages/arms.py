@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from data.words import counted
 from sweeps.kinds.arms.summary import verdict
 from sweeps.report import wording
 from sweeps.report.explorer.document import Start
@@ -120,7 +121,8 @@ def arms_finding(inputs: ArmsInputs) -> str:
     by_chance = (1 - to_number(inputs.study.get("level"))) * len(rows)
     if len(rows) > 3 and len(resolved) <= max(1, round(by_chance)):
         return (
-            f"{len(resolved)} of {len(rows)} measures differ between the arms, about as many as "
+            f"{len(resolved)} of {len(rows)} measures "
+            f"{'differs' if len(resolved) == 1 else 'differ'} between the arms, about as many as "
             "chance alone would show: no difference is established."
         )
     # The last measures are those of the study's probe, which answer its question.
@@ -131,8 +133,8 @@ def _facts(inputs: ArmsInputs) -> list[str]:
     study = inputs.study
     seeds = {row.get("seed") for row in inputs.runs}
     facts = [
-        wording.plural(len(inputs.arms), "arm"),
-        wording.plural(len(seeds), "seed"),
+        counted(len(inputs.arms), "arm"),
+        counted(len(seeds), "seed"),
         f"{wording.format_flops(to_number(study.get('flops')))} FLOPs a run",
     ]
     seconds = to_number(study.get("seconds"))
@@ -157,7 +159,7 @@ def _warnings(inputs: ArmsInputs) -> list[str]:
     seeds = {row.get("seed") for row in inputs.runs if row.get("status") == "finished"}
     if 0 < len(seeds) < 5:
         found.append(
-            f"{wording.plural(len(seeds), 'seed')}: intervals over so few seeds are wide, and "
+            f"{counted(len(seeds), 'seed')}: intervals over so few seeds are wide, and "
             "rest on differences between seeds being roughly normal."
         )
     epochs = [to_number(row.get("epochs")) for row in inputs.runs]

@@ -15,6 +15,7 @@ from data.decode.decoders import open_picture
 from data.files import write_text
 from data.reading import read_object
 from data.show.progress import Progress
+from data.words import counted
 from sweeps.report import wording
 from sweeps.report.inputs.isoflop import to_number
 from sweeps.report.pages.by_kind import build_page, check_study, finding_of, kind_of
@@ -71,9 +72,9 @@ def build_index(folder: Path) -> Path:
         **page_parts(0),
         **explorer_parts(None),
         title=folder.resolve().name,
-        finding=f"{wording.plural(len(entries), 'study').replace('studys', 'studies')}",
+        finding=f"{counted(len(entries), 'study', 'studies')}",
         question="",
-        facts=[wording.plural(sum(entry.runs for entry in entries), "run")],
+        facts=[counted(sum(entry.runs for entry in entries), "run")],
         notes=notes,
         studies=entries,
         table=_table(entries),
@@ -104,7 +105,7 @@ def _entry(folder: Path, study: Path) -> Entry:
     kind = _KINDS[kind_of(study)]
     facts = [
         kind,
-        wording.plural(len(rows), "run"),
+        counted(len(rows), "run"),
         *([f"finished {finished}"] if finished else []),
     ]
     return Entry(

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from data.words import counted
 from sweeps.fit.beside import fit_words
 from sweeps.report import wording
 from sweeps.report.checklist.checklist import checklist, summary
@@ -96,12 +97,12 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing], peak: float = math
 def _facts(inputs: Inputs) -> list[str]:
     """Return the line under the title: what was run, for how long, when."""
     num_excluded = sum(run.excluded for run in inputs.runs)
-    facts = [wording.plural(len(inputs.runs), "run")] if inputs.runs else []
+    facts = [counted(len(inputs.runs), "run")] if inputs.runs else []
     if num_excluded:
         facts.append(f"{num_excluded} excluded")
     if budgets := inputs.budgets:
         ends = f"{wording.format_flops(budgets[0])} to {wording.format_flops(budgets[-1])} FLOPs"
-        facts.append(f"{wording.plural(len(budgets), 'budget')}, {ends}")
+        facts.append(f"{counted(len(budgets), 'budget')}, {ends}")
     seconds = to_number(inputs.study.get("seconds"))
     if math.isfinite(seconds):
         facts.append(f"{wording.format_seconds(seconds)} of training, summed over runs")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_text
+from data.words import counted
 from sweeps.report import wording
 from sweeps.report.explorer.document import Start, document, law_of
 from sweeps.report.figures.pair import Panel, draw_pair
@@ -92,7 +93,7 @@ def _render(studies: Sequence[_Study], sentence: str) -> str:
         title=" and ".join(study.name for study in studies),
         finding=sentence,
         question="",
-        facts=[f"{s.name}: {wording.plural(len(s.histories), 'run')}" for s in studies],
+        facts=[f"{s.name}: {counted(len(s.histories), 'run')}" for s in studies],
         notes=[],
         figures={k: show_drawing(drawing, []) for k, drawing in draw_pair(panels).items()},
         tables={"sides": _sides(studies), "runs": _runs(histories)},

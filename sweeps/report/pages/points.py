@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from data.words import counted
 from sweeps.report import wording
 from sweeps.report.explorer.document import Start
 from sweeps.report.figures.points import colours, draw_points, save_points_picture
@@ -108,7 +109,7 @@ def _has_arms(inputs: PointsInputs) -> bool:
 
 def _facts(inputs: PointsInputs) -> list[str]:
     study = inputs.study
-    facts = [wording.plural(len(inputs.runs), "run")]
+    facts = [counted(len(inputs.runs), "run")]
     for key, show, what in (
         ("flops", wording.format_flops, "FLOPs in all"),
         ("seconds", wording.format_seconds, "of training, summed over runs"),

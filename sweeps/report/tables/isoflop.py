@@ -102,7 +102,10 @@ def held_out_table(inputs: Inputs) -> Table | None:
         ("Error, predicted against measured", format_signed_percent(error)),
         (f"{level_text(inputs)} interval of the prediction", format_interval(low, high, 4)),
         ("Measured loss inside it", show_value(held_out.get("inside"))),
-        ("Noise floor of a loss", format_percent(get.get("noise_floor", math.nan), 2)),
+        (
+            "Noise floor: seeds and validation draws together",
+            format_percent(get.get("noise_floor", math.nan), 2),
+        ),
         ("Skill against “nothing improves”", skill_text),
     ]  # fmt: skip
     line = get.get("line_predicted", math.nan)

@@ -87,7 +87,7 @@ def test_the_tiny_preset_stores_every_pixel_and_the_law_that_is_off(tmp_path):
         ("preset=tiny tiny.moon=1", "world=moon: is no tiny world. Use strip"),
         ("preset=tiny lawless=taste", "lawless=taste: is no law of strip, which has existence"),
         ("num_val_clips=0", "num_val_clips=0: must be at least 1"),
-        ("rot=here", "Allowed keys: root, preset"),
+        ("rot=here", "rot=here: unknown key. Did you mean root? Allowed keys: root, preset"),
     ],
 )
 def test_errors_name_the_key_and_the_remedy(tmp_path, capsys, argument, rule):

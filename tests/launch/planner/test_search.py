@@ -6,7 +6,7 @@ from launch.planner.config import SearchConfig
 from launch.planner.machine import load_machine
 from launch.planner.memory import plan_memory
 from launch.planner.network import Network
-from launch.planner.search import candidates, search, step_tokens
+from launch.planner.search import candidates, describe, search, step_tokens
 from launch.planner.speed import Execution, step_time
 from launch.planner.workload import Clips, batch_of, pack_shape
 from models.config import ModelConfig
@@ -97,3 +97,12 @@ def test_a_step_is_the_runs_unless_it_starves_the_devices():
     assert step_tokens(run, SearchConfig(gpus=4)) == 65536
     assert step_tokens(run, SearchConfig(gpus=1024)) == 1024 * 16384
     assert step_tokens(run, SearchConfig(gpus=4, batch_tokens=1e6)) == 1e6
+
+
+def test_words_of_a_search_are_of_one_pack_or_of_many_and_of_what_there_is_too_much_of():
+    machine = load_machine("h100", ["memory_bytes=12e9"])
+    found = search(MODEL, machine, CLIPS, settings(), BATCH)
+    said = [describe(candidate) for candidate in found.best] + [g.closest for g in found.losers]
+    assert any(text.endswith(" 1 pack") for text in said)
+    assert not any(text.endswith(" 1 packs") for text in said)
+    assert not any("0.00 " in text for text in said)

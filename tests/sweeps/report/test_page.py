@@ -67,6 +67,8 @@ addEventListener("load", () => setTimeout(() => {
     sort: button.parentElement.getAttribute("aria-sort"),
     shown: [...runs.tBodies[0].rows].filter((row) => !row.hidden).length,
     status: document.querySelector("#runs [role=status]").textContent,
+    beyond: [...document.querySelectorAll("figure[data-name=law] .scroll")].map((box) =>
+      box.querySelector("svg").getBoundingClientRect().right - box.getBoundingClientRect().right),
     nameless: names.filter((item) => !item.getAttribute("aria-label") && !item.textContent).length,
     files: Object.keys(files), csv: files["all-runs.csv"], checked: drawn.length,
     broken: drawn.filter(([, text]) => /var\\(/.test(text) ||
@@ -123,6 +125,7 @@ def test_chromium_sorts_filters_and_saves_without_a_request(
     assert probe["errors"] == []
     assert probe["width"] == width
     assert probe["overflow"] <= 0
+    assert probe["beyond"][0] <= 1  # the largest budgets, and the one held out, are in sight
     assert len(probe["ready"]) == 3 * 6
     assert min(probe["ready"]) >= 1
     assert (probe["focused"], probe["rising"], probe["falling"]) == (True, True, True)

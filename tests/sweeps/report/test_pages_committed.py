@@ -138,7 +138,7 @@ def test_the_held_out_test_is_the_law_s(study):
     assert_prints(rows["Predicted loss"], held["predicted"])
     assert_prints(rows["Measured loss"], held["actual"])
     assert_prints(rows["Error, predicted against measured"], held["relative_error"])
-    assert_prints(rows["Noise floor of a loss"], held["noise_floor"])
+    assert_prints(rows["Noise floor: seeds and validation draws together"], held["noise_floor"])
     assert_prints(rows["Skill against “nothing improves”"], held["skill"])
     (interval,) = [text for name, text in rows.items() if "interval" in name]
     assert_prints(interval, *held["interval"])

@@ -133,7 +133,9 @@ def test_a_fresh_result_is_kept_and_a_stale_one_is_made_anew(
     out = tmp_path / "latents"
     arguments = [f"data.root={clips}", f"out={out}", *TEXT]
     assert main(arguments) == 0
-    assert "latent mean per channel" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "latent mean per channel" in printed
+    assert printed.endswith(f"latents: {out} (train 3 samples, val 1 sample)\n")
     first = state(out)
     assert main(arguments) == 0
     assert state(out) == first
