@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
+from data.words import counted
 from launch.planner.config import PlanConfig
 from launch.planner.disk import Disk, run_disk
 from launch.planner.machine import MachineConfig
@@ -206,10 +207,10 @@ def _speed_warnings(found: Estimate, micros: int) -> Iterator[str]:
     world = parallel.layout.world
     if machine.accelerator and world % machine.devices_per_node:
         idle = found.paid_devices - world
-        yield f"devices: {idle} of {found.paid_devices} paid ones stay idle. Fill the nodes."
+        yield f"devices: paid and idle {idle} of {found.paid_devices}. Fill the nodes."
     if parallel.layout.dp > 1 and micros < 4:
         yield (
-            f"balance: {micros} packs a rank; random clips then leave ranks waiting. "
+            f"balance: {counted(micros, 'pack')} a rank; random clips then leave ranks waiting. "
             "Four can be balanced (data.packs_per_step)."
         )
 

@@ -210,7 +210,7 @@ def _sum_table(found: Estimate) -> Table:
         "MFU": f"{found.mfu:.1%}",
         "tokens/s": f"{found.tokens_per_second:,.0f}",
         "days": _days(found.wall_seconds / 86400),
-        "device-hours": f"{_money(hours)} on {found.paid_devices} paid devices",
+        "device-hours": f"{_money(hours)} on {counted(found.paid_devices, 'paid device')}",
         "energy": f"{_money(machine.kilowatt_hours(hours))} kWh",
         "money": f"{_money(machine.money(hours))} {machine.price.currency} at "
         f"{machine.price.per_device_hour:g} a device-hour ({machine.price.as_of}: "

@@ -67,7 +67,7 @@ def large():
         ({"tp": 16}, 2, {}, "leaves the node"),
         ({"zero_stage": 2}, 128, {}, "zero_stage=2"),
         ({}, 16, {"disk_bytes": 1e9}, "disk"),
-        ({"processes": 12}, 48, {}, "stay idle"),
+        ({"processes": 12}, 48, {}, "paid and idle"),
         ({}, 16, {"max_days": 0.001}, "max_days"),
         ({}, 16, {}, "one is due every 60 s"),
     ],

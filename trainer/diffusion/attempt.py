@@ -11,6 +11,7 @@ import torch
 
 from data.files import write_json
 from data.loading.loader import Loader
+from data.words import counted
 from trainer.checkpoint.write import open_writer
 from trainer.config import RunConfig
 from trainer.diffusion.encoding import check_encoding
@@ -51,7 +52,8 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         stack.callback(loader.close)
         horizon = plan_horizon(run, loader.infos, loader.dataset.spans)
         if mesh.is_main:
-            log.info("%s: %d steps of %.0f tokens", folder.name, horizon.steps, horizon.step_tokens)
+            steps = counted(horizon.steps, "step")
+            log.info("%s: %s of %.0f tokens", folder.name, steps, horizon.step_tokens)
         timeline = Timeline(folder, session.attempt) if mesh.is_main else None
         heartbeat = Heartbeat(
             folder, mesh.rank, mesh.world, run.faults.beat_seconds, run.faults.stall_seconds,

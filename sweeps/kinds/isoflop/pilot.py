@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from data.words import counted
 from sweeps.kinds.isoflop.config import PilotConfig
 
 
@@ -24,7 +25,7 @@ def pilot_minimum(pilot: PilotConfig, results: Sequence[dict[str, Any]]) -> tupl
             best, how = vertex, "the vertex of a parabola in log N"
     centre = float(np.exp(best))
     return centre, (
-        f"{len(results)} sizes at {pilot.flops:.3g} FLOPs; its minimum, {how}, is at "
+        f"{counted(len(results), 'size')} at {pilot.flops:.3g} FLOPs; its minimum, {how}, is at "
         f"N = {centre:.3g}. A grid of budget C is centred at that times "
         f"(C / {pilot.flops:.3g})^{pilot.exponent:g}."
     )

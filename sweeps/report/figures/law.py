@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from data.words import counted
 from sweeps.report.figures.breakdown import draw_breakdown
 from sweeps.report.figures.exponents import draw_exponents
 from sweeps.report.figures.panels import (
@@ -142,14 +143,14 @@ def _residual_figure(inputs: Inputs, size: Size) -> Figure:
 def _law_alt(inputs: Inputs) -> str:
     ends = f"{format_flops(inputs.budgets[0])} to {format_flops(inputs.budgets[-1])}"
     return (
-        f"Validation loss against compute for {len(inputs.grid_runs)} runs at "
-        f"{len(inputs.budgets)} budgets from {ends} FLOPs, the fitted frontier with its band, "
-        "and the held-out budget with its prediction interval."
+        f"Validation loss against compute for {counted(len(inputs.grid_runs), 'run')} at "
+        f"{counted(len(inputs.budgets), 'budget')} from {ends} FLOPs, the fitted frontier "
+        "with its band, and the held-out budget with its prediction interval."
     )
 
 
 def _isoflop_alt(inputs: Inputs) -> str:
     return (
-        f"Validation loss against parameters at {len(inputs.budgets)} budgets, with the fitted "
-        "curve and the minimum of each."
+        f"Validation loss against parameters at {counted(len(inputs.budgets), 'budget')}, with the "
+        "fitted curve and the minimum of each."
     )

@@ -163,7 +163,9 @@ def test_a_job_wider_than_all_slots_runs_alone_and_says_so(tmp_path):
     outcomes = run(jobs, slots=1, on_progress=seen.append)
     assert {outcome.status for outcome in outcomes} == {Status.done}
     assert max(progress.num_running for progress in seen) == 1
-    assert any("4 processes but there are 1 slots" in progress.message for progress in seen)
+    assert any(
+        "wide: takes 4 processes of 1 slot: it runs alone" in progress.message for progress in seen
+    )
 
 
 def test_a_finished_job_is_not_started_again(tmp_path):
