@@ -140,6 +140,26 @@ class IngestConfig:
     ] = "train"
     val_fraction: Annotated[Share, Doc("Share of sources held out by by_source.")] = 0.1
     licence: Annotated[str, Doc("Written into every sample; say what you know.")] = "unknown"
+    captions: Annotated[
+        str,
+        Doc(
+            "The table that holds captions (csv, tsv, jsonl, json or parquet), a path or a name in "
+            "the input; empty finds those of known layouts (docs/data.md), none reads none."
+        ),
+    ] = ""
+    caption_column: Annotated[
+        str, Doc("The column of that table with the captions; empty goes by its layout.")
+    ] = ""
+    path_column: Annotated[
+        str, Doc("The column of that table with paths or names; empty goes by its layout.")
+    ] = ""
+    where: Annotated[
+        str,
+        Doc(
+            "Conditions on what tables and sidecars say of a film, such as aesthetic_score >= 5 "
+            "and license = cc0; others are left out."
+        ),
+    ] = ""
     overwrite: Annotated[
         bool, Doc("Replace a finished dataset that was made from other inputs or settings.")
     ] = False
@@ -210,7 +230,9 @@ class IngestConfig:
     ] = 16
     max_pixels: Annotated[Count, Doc("Frames over this many pixels are rejected.")] = 40_000_000
     shard_bytes: Annotated[Count, Doc("A shard is closed once it is larger.")] = 32_000_000
-    caption_bytes: Annotated[Count, Doc("Captions over this are rejected.")] = 4096
+    caption_bytes: Annotated[
+        Count, Doc("Captions in files beside a film over this are rejected.")
+    ] = 4096
     max_file_bytes: Annotated[Count, Doc("Input files over this are rejected.")] = 2_000_000_000
     timeout_seconds: Annotated[float, Gt(0), Doc("Time one input file may take.")] = 120.0
     crf: Annotated[
@@ -345,6 +367,11 @@ def check(config: IngestConfig) -> None:
             "split",
             config.split.replace("_", "").isalnum(),
             "must be a name. Use train or by_source",
+        ),
+        (
+            "captions",
+            not (config.captions == "none" and (config.caption_column or config.path_column)),
+            "reads no table, so that caption_column and path_column name nothing. Leave them out",
         ),
     ]
     for name, holds, rule in rules:

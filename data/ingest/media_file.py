@@ -4,7 +4,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -25,6 +25,15 @@ from data.media.reject import Reject, Window, rejecting, unreadable
 from data.media.remux import is_one_group, remux, shows
 
 RESAMPLE_BOX = 4  # Pillow's Image.Resampling.BOX, area averaging
+SAME_SECONDS = (
+    0.5  # lengths that differ by less are the same: stamps are rounded, cuts at key frames
+)
+# What ``original`` says of every sample by measurement; what tables say under such a name is told
+# apart from it.
+MEASURED = {
+    *("num_frames", "height", "width", "start_seconds", "start_frame", "shot", "scene", "scale"),
+    *("stored_height", "stored_width", "rotation", "codec"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,8 @@ class MediaFile:
     turn: quarter turns counter-clockwise to apply, in degrees, for footage without an upright.
     max_clips: overrides ``max_clips_per_source`` where given.
     stamp: time of the file's last change in ns, so that a changed file is another input.
+    metadata: what else is said of it, in JSON types; samples carry it as ``original``.
+    span: seconds of the film that are meant, the end not included; None means all of it.
     """
 
     name: str
@@ -52,6 +63,8 @@ class MediaFile:
     stamp: int = 0
     short_caption: str = ""
     source: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict, hash=False)
+    span: tuple[float, float] | None = None
 
     @property
     def weight(self) -> float:
@@ -80,20 +93,43 @@ class MediaFile:
                 yield picture_sample(self, stream, config)
                 return
             facts = probe_video(stream, config, self.turn)
+            file = replace(self, span=span_in(self, facts, notes))
             stream.seek(0)
             account = Account(self.name, self.licence, facts.fps)
             with rejecting("opening"):
                 container = open_video(stream)
             try:
                 with container:  # open to the end: copied packets refer to it
-                    yield from video_samples(self, container, facts, config, notes, account)
+                    yield from video_samples(file, container, facts, config, notes, account)
             finally:
                 notes.films.append(account.to_json())
-        if facts.header_frames and account.num_frames < 0.95 * facts.header_frames:
+        promised = 0 if file.span else facts.header_frames
+        if account.num_frames < 0.95 * promised:
             notes.warnings.append(
                 f"{self.name}: the header says {facts.header_frames} frames, "
                 f"{account.num_frames} decode"
             )
+
+
+def span_in(file: MediaFile, facts: Facts, notes: Notes) -> tuple[float, float] | None:
+    """Return which seconds of a film are meant, None for all of it.
+
+    A file that ends before its stamps do and is as long as they say was cut at them already, as
+    those who fetch films do. Raises Reject where the stamps begin after the end.
+    """
+    if file.span is None:
+        return None
+    start, end = file.span
+    seconds = facts.num_frames / facts.fps
+    if end > seconds + SAME_SECONDS and abs(seconds - (end - start)) <= SAME_SECONDS:
+        notes.warnings.append(f"{file.name}: is as long as its stamps say, taken as cut already")
+        return None
+    if start >= seconds:
+        raise Reject(
+            f"its stamps begin at {start:g} s, the film ends at {seconds:.6g} s",
+            "Give the whole film, or correct the stamps.",
+        )
+    return file.span
 
 
 def video_samples(
@@ -106,11 +142,14 @@ def video_samples(
 ) -> Iterator[Sample]:
     """Yield the clips of a probed video that pass the filters; fill in ``account``."""
     scaler = Scaler()
-    ticks = read_ticks(container, facts, config, scaler)
+    ticks = read_ticks(container, facts, config, scaler, file.span)
+    first = round(file.span[0] * facts.fps) if file.span else 0
+    expected = round(file.span[1] * facts.fps) - first if file.span else facts.num_frames
     most = file.max_clips or config.max_clips_per_source
     found = 0
-    for shown in clips_of(ticks, config, facts.num_frames, most, account):
+    for placed in clips_of(ticks, config, expected, most, account):
         found += 1
+        shown = replace(placed, start=first + placed.start)
         greys = np.stack([cv2.cvtColor(tick.look, cv2.COLOR_BGR2GRAY) for tick in shown.ticks])
         length = len(shown.ticks)
         scores = clip_scores(greys, luma(shown.ticks[length // 2].frame), length / facts.fps)
@@ -168,7 +207,8 @@ def clip_meta(file: MediaFile, facts: Facts, shown: Shown, size: tuple[int, int]
         "duration_seconds": length / facts.fps,
         **described(file, plain),
         "shots": shown.cuts,
-        "original": {
+        "original": told_apart(file.metadata)
+        | {
             "num_frames": facts.num_frames,
             "height": facts.height,
             "width": facts.width,
@@ -213,7 +253,8 @@ def picture_sample(file: MediaFile, stream: IO[bytes], config: IngestConfig) -> 
         **described(
             file, f"A {shape_name(height, width)} image from the file {Path(file.name).name}."
         ),
-        "original": {
+        "original": told_apart(file.metadata)
+        | {
             "num_frames": 1,
             "height": full_height,
             "width": full_width,
@@ -223,6 +264,11 @@ def picture_sample(file: MediaFile, stream: IO[bytes], config: IngestConfig) -> 
         "scores": scores,
     }
     return Sample(meta, encode_png(image), "png", fingerprint=fingerprint(grey[None]))
+
+
+def told_apart(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata with ``said_`` before the names of what is measured."""
+    return {f"said_{k}" if k in MEASURED else k: value for k, value in metadata.items()}
 
 
 def described(file: MediaFile, plain: str) -> dict[str, Any]:

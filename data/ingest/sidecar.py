@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from data.media.reject import Reject, unreadable
 
@@ -33,12 +33,20 @@ File = TypeVar("File", bound=Named)
 
 @dataclass(frozen=True)
 class Told:
-    """What sidecars say of a file; empty where they say nothing."""
+    """What is said of a file, or of a span of it in seconds; empty where nothing is.
+
+    metadata: whatever else is said, in JSON types; it travels along as ``original``.
+    """
 
     caption: str = ""
     short_caption: str = ""
     licence: str = ""
     source: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    span: tuple[float, float] | None = None
+
+
+WORDS = ("caption", "short_caption", "licence", "source")
 
 
 def read_sidecars(
@@ -86,13 +94,16 @@ def read_sidecar(file: Named, before: Told, most_bytes: int) -> Told:
         values = json.loads(text)
         if not isinstance(values, dict):
             raise TypeError("no JSON object")
-        fields = {name: values[name] for name in Told.__dataclass_fields__ if name in values}
+        given = {name: values.pop(name) for name in WORDS if name in values}
+        fields = {name: value for name, value in given.items() if value is not None}
         for name, value in fields.items():
             if not isinstance(value, str):
                 raise TypeError(f"the {name} is not text")
+        json.dumps(values, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise Reject(f"caption unreadable: {error}", "Store UTF-8 text.") from error
-    return replace(before, **{name: one_line(value) for name, value in fields.items()})
+    said: dict[str, Any] = {name: one_line(value) for name, value in fields.items()}
+    return replace(before, metadata=values, **said)
 
 
 def text_of(file: Named, most_bytes: int) -> str:

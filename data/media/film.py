@@ -135,9 +135,13 @@ def stored_size(num_frames: int, facts: Facts, config: IngestConfig) -> tuple[in
 
 
 def read_ticks(
-    container: Any, facts: Facts, config: IngestConfig, scaler: Scaler
+    container: Any,
+    facts: Facts,
+    config: IngestConfig,
+    scaler: Scaler,
+    span: tuple[float, float] | None = None,
 ) -> Iterator[Tick]:
-    """Decode a film (an open container) once and yield its frames at a constant rate.
+    """Decode a film (an open container), or a span of it, once; yield frames at a constant rate.
 
     Files of constant rate keep each frame once; others show the newest frame at each tick of
     1 / fps. A large frame is read once: the small one is made from the scaled one. Raises Reject
@@ -151,7 +155,7 @@ def read_ticks(
     held: Tick | None = None
     number, first_time, time = 0, 0.0, 0.0
     with rejecting("decoding"):
-        for frame, packet in decoded(container):
+        for frame, packet in frames_in(container, span, facts.fps):
             if (frame.height, frame.width) != (facts.stored_height, facts.stored_width):
                 raise Reject("changes its frame size midway", "Split it where the size changes.")
             scaled = scaler.scaled(frame, *size)
@@ -170,6 +174,38 @@ def read_ticks(
             held = tick
         if held is not None and first_time + number / facts.fps <= time + TIME_TOLERANCE_SECONDS:
             yield held
+
+
+def frames_in(
+    container: Any, span: tuple[float, float] | None, fps: float
+) -> Iterator[tuple[av.VideoFrame, Any]]:
+    """Decode what of a film lies in a span of seconds from its first frame, all of it without one.
+
+    A frame belongs to the span that holds its middle, so that rounded stamps lose none. Decoding
+    starts at the key frame before, or at the film's start where seeking comes out too late.
+    """
+    if span is None:
+        yield from decoded(container)
+        return
+    stream = container.streams.video[0]
+    first = stream.start_time or 0
+    origin, half = float(first * stream.time_base), 0.5 / fps
+    start, end = origin + span[0] - half, origin + span[1] - half
+    for place in (int((origin + span[0]) / stream.time_base), first):
+        container.seek(place, stream=stream, backward=True)
+        times: list[float] = []
+        for frame, packet in decoded(container):
+            if frame.time is None:
+                raise Reject("has frames without times, so that stamps mean nothing", "Remux it.")
+            times = times or [frame.time]
+            if place > first and times[0] >= start + 2 * half:
+                break  # frames of the span are missing
+            if frame.time >= end:
+                return
+            if frame.time >= start:
+                yield frame, packet
+        else:
+            return
 
 
 def clips_of(
