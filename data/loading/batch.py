@@ -34,12 +34,14 @@ class Sample:
 class Pack:
     """Samples that share one flat buffer of ``budget`` video tokens; the rest of it is padding.
 
-    ``dropped`` lists (key, reason) of planned samples that could not be read.
+    ``dropped`` lists (key, reason) of planned samples that could not be read. ``number`` is the
+    pack's place in the plan of its step.
     """
 
     samples: list[Sample]
     budget: int
     dropped: list[tuple[str, str]]
+    number: int = 0
 
 
 @dataclass
@@ -54,3 +56,23 @@ class Step:
     index: int
     plan: list[list[tuple[SampleInfo, int]]]
     packs: list[Pack]
+
+    def lost(self) -> list[bool]:
+        """Tell of each planned sample, pack by pack, whether this rank should hold it and does not.
+
+        Ranks that share a pack may differ: a store can fail one of them alone.
+        """
+        lost = [[False] * len(pack) for pack in self.plan]
+        for pack in self.packs:
+            read = {(sample.info.key, sample.visit) for sample in pack.samples}
+            planned = self.plan[pack.number]
+            lost[pack.number] = [(info.key, visit) not in read for info, visit in planned]
+        return [sample for pack in lost for sample in pack]
+
+    def leave_out(self, lost: list[bool]) -> list[str]:
+        """Drop samples that any rank lost, in the order of :meth:`lost`; return their keys."""
+        visits = [(info.key, visit) for pack in self.plan for info, visit in pack]
+        gone = {visit for visit, is_lost in zip(visits, lost, strict=True) if is_lost}
+        for pack in self.packs:
+            pack.samples = [s for s in pack.samples if (s.info.key, s.visit) not in gone]
+        return [key for key, visit in visits if (key, visit) in gone]

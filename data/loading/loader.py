@@ -98,16 +98,17 @@ class Loader:
         costs = [pack_cost([lengths[p.index] for p in pack]) for pack in packs]
         mine = deal(costs, self.world)[self.rank]
         plan = [[(self.infos[p.index], p.visit) for p in pack] for pack in packs]
-        return _Ready(Step(index, plan, self._read_packs([packs[i] for i in mine])), packs, state)
+        return _Ready(Step(index, plan, self._read_packs(packs, mine)), packs, state)
 
-    def _read_packs(self, packs: list[list[Planned]]) -> list[Pack]:
+    def _read_packs(self, planned: list[list[Planned]], mine: list[int]) -> list[Pack]:
         # All packs are handed over at once, so that the decoders never wait between two packs.
+        packs = [planned[number] for number in mine]
         flat = [(self.infos[p.index], p.visit) for pack in packs for p in pack]
         members = self.dataset.members
         places = [members[self.dataset.member_of(p.index)] for pack in packs for p in pack]
         found = iter(self._reader.read(flat, places))
         made = []
-        for pack in packs:
+        for number, pack in zip(mine, packs, strict=True):
             samples: list[Sample] = []
             dropped: list[tuple[str, str]] = []
             for _ in pack:
@@ -119,7 +120,7 @@ class Loader:
                 else:
                     log.warning("dropped %s: %s", sample.key, sample.reason)
                     dropped.append((sample.key, sample.reason))
-            made.append(Pack(samples, self.config.pack_tokens, dropped))
+            made.append(Pack(samples, self.config.pack_tokens, dropped, number))
         return made
 
     def _count(self, ready: _Ready) -> None:

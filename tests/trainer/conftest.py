@@ -4,7 +4,7 @@ import copy
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save
 
-from data.dataset.shards import ShardWriter, write_manifest
+from data.dataset.shards import ShardWriter, read_index, write_manifest
 from trainer.config import RunConfig, compose_run
 
 SIZES = [(17, 64, 96), (9, 96, 64), (5, 64, 64), (1, 128, 96), (13, 72, 56), (1, 64, 64)]
@@ -61,6 +61,19 @@ def write_latents(root: Path, samples: int = 60) -> Path:
                 writer.write(meta, payload, "safetensors")
     write_manifest(root, {"name": "blobs"})
     return root
+
+
+def damage(root: Path, numbers: Iterable[int]) -> list[str]:
+    """Overwrite bytes of training samples of such places in the index; return their keys."""
+    infos = read_index(root, "train")
+    chosen = [infos[number] for number in numbers]
+    for info in chosen:
+        path = root / "train" / info.shard
+        path.chmod(0o644)
+        with path.open("r+b") as stream:
+            stream.seek(info.offset + info.nbytes // 2)
+            stream.write(b"\xff\x00\xff")
+    return [info.key for info in chosen]
 
 
 @pytest.fixture(scope="session")

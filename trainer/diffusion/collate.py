@@ -94,6 +94,13 @@ class Collator:
         caption = self.caption(prompt)
         return PackItem(tokens, (f, h, w), source, fps if source[0] > 1 else 0.0, caption, caption)
 
+    def filler(self) -> PackItem:
+        """Return the smallest item, for a pack that has lost all of its own."""
+        size = self._codec.latent_shape(1, 1, 1)
+        tokens = patchify(torch.zeros(self._codec.channels, *size))
+        nothing = torch.zeros(0, self._text.width)
+        return PackItem(tokens, size, (1, 1, 1), 0.0, nothing, nothing)
+
     def caption(self, text: str) -> Float[Tensor, "L D"]:
         """Encode a caption; equal captions are encoded once."""
         if text not in self._captions:

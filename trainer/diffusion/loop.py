@@ -154,25 +154,19 @@ class Training:
         started, step = time.monotonic(), self.progress.step
         self._heartbeat.advance(step, "data")
         planned = self.loader.next_step()
-        batches = [
-            prepare(pack, self.run_config, self.collator, self.mesh)
-            for pack in planned.packs
-            if pack.samples
-        ]
+        batches = self._prepare(planned)
         self._heartbeat.advance(step, "forward and backward")
-        values, flops, stop, save, lost = self._agree(
-            batches, should_stop(), len(planned.packs) - len(batches)
-        )
+        values, flops, stop, save, lost = self._agree(batches, should_stop(), sum(planned.lost()))
         if lost:
-            # Peers with fewer micro-batches would wait for ever.
-            raise ValueError(
-                f"step {step}: no sample of {lost:.0f} pack(s) could be read. "
-                "Check the shards; data.on_bad_sample=drop covers single samples."
-            )
+            batches, values, flops = self._leave_out(planned)
+        lr = learning_rate(self.run_config.optim, step, self.horizon.steps)
+        if not values:  # nobody read anything: the step is counted, and no weight moves
+            self.recorder.note_samples(step, planned)
+            self._count(planned, 0, time.monotonic() - started)
+            return bool(stop), bool(save), math.nan, lr
         errors = accumulate(self.engine, batches, values, self._objective)
         (error,) = self.mesh.sum(sum(float(e.sum(dtype=torch.float64)) for e in errors))
         self._heartbeat.advance(step, "update")
-        lr = learning_rate(self.run_config.optim, step, self.horizon.steps)
         verdict, norm = self._update(error / values, lr)
         self.recorder.note_samples(step, planned)
         self._count(planned, int(flops), time.monotonic() - started)
@@ -186,18 +180,31 @@ class Training:
             self._handle(verdict, self._culprits(error, errors, batches, planned), planned)
         return bool(stop), bool(save), norm, lr
 
+    def _prepare(self, planned: Step) -> list[MicroBatch]:
+        return [prepare(p, self.run_config, self.collator, self.mesh) for p in planned.packs]
+
     def _agree(self, batches: list[MicroBatch], stop: bool, lost: int) -> list[float]:
-        """Sum the loss denominator, FLOPs and flags over ranks before the first backward."""
+        """Sum the loss denominator, FLOPs, flags and losses over ranks before the first forward."""
         save = self.mesh.is_main and self._saves.due(self.progress.step)
+        return self.mesh.sum(*self._totals(batches), float(stop), float(save), float(lost))
+
+    def _totals(self, batches: list[MicroBatch]) -> tuple[float, float]:
+        """Return values and FLOPs of a replica, told by one of its ranks."""
         counted = batches if self.mesh.leads_replica else []  # its peers hold the same packs
-        local = [
-            float(sum(batch.values for batch in counted)),
-            float(sum(batch.flops for batch in counted)),
-            float(stop),
-            float(save),
-            float(lost),
-        ]
-        return self.mesh.sum(*local) if self.mesh.world > 1 else local
+        return float(sum(b.values for b in counted)), float(sum(b.flops for b in counted))
+
+    def _leave_out(self, planned: Step) -> tuple[list[MicroBatch], float, float]:
+        """Leave out, on all ranks, what any could not read; return the batches and their counts.
+
+        Ranks that share a pack would else train on different samples, and not notice.
+        """
+        lost = self.mesh.sum(*map(float, planned.lost()))
+        keys = planned.leave_out([count > 0 for count in lost])
+        reason = "a rank could not read them, so no rank trains on them"
+        self.recorder.note_event(self.progress, "dropped", reason, keys)
+        batches = self._prepare(planned)
+        values, flops = self.mesh.sum(*self._totals(batches))
+        return batches, values, flops
 
     def _update(self, loss: float, lr: float) -> tuple[Verdict, float]:
         """Update the weights unless the guard objects; the verdict is the same on all ranks."""
@@ -221,7 +228,8 @@ class Training:
         bad = [0.0] * len(order)
         for found, batch in zip(errors, batches, strict=False):
             for number in batch.pack.segment[~found.isfinite()].unique().tolist():
-                bad[order[batch.keys[number]]] = 1.0
+                for key in batch.keys[number : number + 1]:  # a pack that lost all has none
+                    bad[order[key]] = 1.0
         bad = self.mesh.sum(*bad)
         return [key for key, i in order.items() if bad[i]]
 

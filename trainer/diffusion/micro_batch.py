@@ -24,7 +24,7 @@ class MicroBatch:
     """A pack ready for the model, with the rows that this rank holds.
 
     pack, x_0: own rows of tokens and noise (S, V). t: one time a segment (M,).
-    keys: the samples in the order of their segments.
+    keys: the samples in the order of their segments; none of a pack that has lost all of its own.
     tokens, values, flops: counts of the whole pack.
     """
 
@@ -47,15 +47,17 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
     """Encode a pack, draw its noise, and keep this rank's rows.
 
     Peers that share a pack draw the same noise, since keys decide it. Equal lengths are neighbours
-    so that attention batches.
+    so that attention batches. A pack without samples is one token without loss, so that its rank
+    keeps step with the others.
     """
+    if not pack.samples:
+        return _empty(run, collator, mesh)
     pairs = [(sample, collator.encode(sample)) for sample in pack.samples]
     pairs.sort(key=lambda pair: len(pair[1].tokens))
     items, visits = [item for _, item in pairs], [(s.info.key, s.visit) for s, _ in pairs]
     captions = [caption_use(run, *visit) for visit in visits]
     lengths = [len(item.tokens) for item in items]
-    rows = run.data.pack_tokens if mesh.device.type == "cuda" else sum(lengths)
-    tokens = collator.pack(items, captions, padded_rows(rows, mesh.layout))
+    tokens = collator.pack(items, captions, _rows(run, sum(lengths), mesh))
     draws = [_draw_of(run.seed, *visit) for visit in visits]
     objective = build_objective(run.objective)
     noise = [
@@ -73,6 +75,21 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
         flops=count_flops(run.model, tokens.lengths, contexts).total,
     )
     return batch.to(mesh.device)
+
+
+def _empty(run: RunConfig, collator: Collator, mesh: Mesh) -> MicroBatch:
+    item = collator.filler()
+    tokens = collator.pack([item], [CaptionUse.dropped], _rows(run, len(item.tokens), mesh))
+    tokens = replace(tokens, valid=torch.zeros_like(tokens.valid))
+    noise = own_noise([torch.zeros_like(item.tokens)], len(tokens.latent), mesh)
+    own = own_rows(tokens, mesh.layout, mesh.rank)
+    batch = MicroBatch(own, noise, torch.full((1,), 0.5), keys=[], tokens=0, values=0, flops=0)
+    return batch.to(mesh.device)
+
+
+def _rows(run: RunConfig, tokens: int, mesh: Mesh) -> int:
+    """Return the rows of a micro-batch: a whole pack where static shapes are faster."""
+    return padded_rows(run.data.pack_tokens if mesh.device.type == "cuda" else tokens, mesh.layout)
 
 
 def caption_use(run: RunConfig, key: str, visit: int) -> CaptionUse:

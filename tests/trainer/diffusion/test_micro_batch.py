@@ -9,6 +9,7 @@ import torch
 from data.loading.batch import Pack
 from data.loading.loader import load_fixed
 from models.dit.model import DiT
+from models.network import initial_values
 from models.objective import build_objective
 from models.objectives.flow import flow_errors
 from trainer.config import CaptionUse, RunConfig
@@ -92,6 +93,37 @@ def test_ranks_that_share_a_pack_hold_its_rows_and_its_noise_between_them(
     assert torch.equal(noise[:rows], whole.x_0)
     assert not noise[rows:].any()
     assert [p.pack.first_row for p in parts] == [rank * share for rank in range(layout.world)]
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(tp=2, cp=2)], ids=str)
+def test_a_pack_that_lost_all_of_its_samples_is_a_token_without_loss(
+    run: RunConfig, layout: Layout
+) -> None:
+    for rank in range(layout.world):
+        mesh = Mesh(layout, rank, CPU)
+        batch = prepare(Pack([], 512, []), run, Collator(run.codec, run.text), mesh)
+        assert (batch.values, batch.flops, batch.tokens, batch.keys) == (0, 0, 0, [])
+        assert len(batch.x_0) == len(batch.pack.latent) == 1
+        assert not batch.pack.valid.any()
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_lost_pack_leaves_the_gradient_of_the_others_as_it_is(run: RunConfig) -> None:
+    norms, samples, collator = [], load_fixed(run.data, "train", 6), Collator(run.codec, run.text)
+    for packs in ([samples], [samples, []]):
+        generator = torch.Generator().manual_seed(1)
+        values = dict(initial_values(run.model, generator))
+        values = {name: v + torch.randn(v.shape, generator=generator) for name, v in values.items()}
+        engine = Engine(
+            run.model, lambda _, v=values: iter(v.items()), run.optim, run.parallel, alone()
+        )
+        batches = [prepare(Pack(pack, 512, []), run, collator, alone()) for pack in packs]
+        errors = accumulate(engine, batches, 500.0, build_objective(run.objective))
+        assert all(float(error.sum()) == 0 for error in errors[1:])
+        norms.append(engine.step(1e-3, lambda norm: True))
+    assert norms[0] == norms[1] > 0
 
 
 def test_a_caption_is_dropped_first_and_dense_or_short_then(run: RunConfig) -> None:
