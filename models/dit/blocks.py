@@ -52,12 +52,19 @@ class CrossAttention(nn.Module):
         self, x: Tensor, caption: Tensor, segments: Ragged, caption_segments: Ragged
     ) -> Tensor:
         """Attend from (S, D) to (K, D), segment by segment."""
-        q = self.q(self.norm(x)).unflatten(-1, (self.num_heads, self.head_dim))
+        q = self.q(self._normed(x)).unflatten(-1, (self.num_heads, self.head_dim))
         q = layer_norm(q, (self.head_dim,), eps=1e-6)
         kv = self.kv(caption).unflatten(-1, (2, self.num_heads, self.head_dim))
         # On the keys, which are far fewer than the queries; the product is the same.
         k = layer_norm(kv[:, 0], (self.head_dim,), eps=1e-6) * self.temperature.unsqueeze(-1)
         return self.out(self.attend(q, k, kv[:, 1], segments, caption_segments).flatten(1))
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """Norm rows; the CPU's fused kernel rounds the weight's gradient to bf16 row by row."""
+        if x.is_cuda or x.dtype == torch.float32:
+            normed: Tensor = self.norm(x)
+            return normed
+        return layer_norm(x, x.shape[-1:], eps=1e-6) * self.norm.weight
 
 
 class Block(nn.Module):

@@ -119,7 +119,8 @@ class DiT(nn.Module):
         segments = Ragged.of(pack.lengths, pack.segment.device)
         captions = Ragged.of([max(n, 1) for n in pack.caption_lengths], pack.segment.device)
         spans = Spans.of(pack)
-        x, modulation, caption = stream.x, stream.modulation, stream.caption
+        # In fp32, so that the gradients of all blocks are added up in it.
+        x, modulation, caption = stream.x, stream.modulation.float(), stream.caption
         for number in range(self.config.depth) if blocks is None else blocks:
             block = self.blocks[number]
             x = block(x, modulation, spans, rotation, caption, segments, captions)
@@ -127,7 +128,7 @@ class DiT(nn.Module):
 
     def read_out(self, pack: TokenPack, stream: Stream) -> Float[Tensor, "S V"]:
         """Turn the residual stream into the network's prediction."""
-        shift, scale = self.head_modulation(stream.condition).chunk(2, dim=-1)  # (M, D)
+        shift, scale = self.head_modulation(stream.condition).float().chunk(2, dim=-1)  # (M, D)
         return self.head(modulate(stream.x, shift, scale, Spans.of(pack))).float()
 
     def _captions(self, pack: TokenPack) -> Float[Tensor, "K D"]:

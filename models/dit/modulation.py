@@ -1,12 +1,14 @@
 """Modulation of a pack: all rows of a segment share shift, scale and gate.
 
-On CPU segment by segment, by broadcasting: gathering (S, 6 D) rows and scattering their gradients
-back costs more than the norms themselves (docs/decisions/006). A segment's shift and scale are the
-bias and weight of a LayerNorm, whose kernel sums their gradients as it goes. On CUDA, where a small
-operation costs as much as a large one, and inside compiled code rows are gathered.
+In fp32 on CPU segment by segment, by broadcasting: gathering (S, 6 D) rows and scattering their
+gradients back costs more than the norms themselves (docs/decisions/006). A segment's shift and
+scale are the bias and weight of a LayerNorm, whose kernel sums their gradients as it goes. On CUDA,
+where a small operation costs as much as a large one, inside compiled code and in half precision,
+whose sums that kernel rounds as it goes, rows are gathered: see :func:`take`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -41,10 +43,9 @@ class Spans:
             start += length
         return cls(pack.segment, segments, lengths)
 
-    @property
-    def gathers(self) -> bool:
+    def gathers(self, x: Float[Tensor, "S D"]) -> bool:
         """Whether to gather rows instead of looping over spans."""
-        return self.segment.is_cuda or torch.compiler.is_compiling()
+        return x.is_cuda or x.dtype != torch.float32 or torch.compiler.is_compiling()
 
     def split(self, x: Float[Tensor, "S D"]) -> tuple[Tensor, ...]:
         """Cut rows into spans; one span is the tensor itself, whose gradient needs no copy."""
@@ -56,6 +57,35 @@ class Spans:
         return [rows[i] for i in self.segments]
 
 
+class _Take(torch.autograd.Function):
+    """Rows by index, whose gradient is summed in fp32 as one product: in a fixed order.
+
+    ``index_select``'s own backward adds row by row: in bf16 each addition rounds, so that most of
+    thousands of rows leave no trace, and on CUDA the order is another each time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.rows, ctx.dtype = len(table), table.dtype
+        return table.to(dtype).index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (index,) = ctx.saved_tensors
+        rows = torch.arange(ctx.rows, device=index.device).unsqueeze(1)  # (M, 1)
+        summed = (index == rows).float() @ gradient.float()  # (M, D)
+        return summed.to(ctx.dtype), None, None
+
+
+def take(
+    table: Float[Tensor, "M D"], index: Int[Tensor, " S"], dtype: torch.dtype
+) -> Float[Tensor, "S D"]:
+    """Return rows of a table in a precision; their gradients are summed in fp32, reproducibly."""
+    taken: Tensor = _Take.apply(table, index, dtype)
+    return taken
+
+
 def modulate(
     x: Float[Tensor, "S D"],
     shift: Float[Tensor, "M D"],
@@ -63,10 +93,10 @@ def modulate(
     spans: Spans,
 ) -> Float[Tensor, "S D"]:
     """Normalise without learned parameters, then shift and scale by the condition (adaLN)."""
-    if spans.gathers:
+    if spans.gathers(x):
         normed = layer_norm(x, x.shape[-1:], eps=1e-6)
-        picked = (1 + scale).index_select(0, spans.segment)
-        return torch.addcmul(shift.index_select(0, spans.segment), normed, picked)
+        picked = take(1 + scale, spans.segment, x.dtype)
+        return torch.addcmul(take(shift, spans.segment, x.dtype), normed, picked)
     parts = zip(spans.split(x), spans.pick(1 + scale), spans.pick(shift), strict=True)
     return _join([layer_norm(part, part.shape[-1:], s, b, 1e-6) for part, s, b in parts])
 
@@ -78,8 +108,8 @@ def add_gated(
     spans: Spans,
 ) -> Float[Tensor, "S D"]:
     """Return x + gate * y."""
-    if spans.gathers:
-        return torch.addcmul(x, gate.index_select(0, spans.segment), y)
+    if spans.gathers(x):
+        return torch.addcmul(x, take(gate, spans.segment, x.dtype), y)
     parts = zip(spans.split(x), spans.pick(gate), spans.split(y), strict=True)
     return _join([torch.addcmul(part, g, update) for part, g, update in parts])
 

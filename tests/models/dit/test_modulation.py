@@ -36,7 +36,7 @@ def draws(*shapes: tuple[int, int]) -> list[torch.Tensor]:
 def gathers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Run once as on CPU and once as in compiled code and on CUDA."""
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: request.param)
-    assert Spans.of(pack()).gathers == request.param
+    assert Spans.of(pack()).gathers(torch.zeros(8, 6)) == request.param
     return request.param
 
 
@@ -69,6 +69,41 @@ def test_both_ways_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> N
         found.append(torch.autograd.grad(out.square().sum(), inputs))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_gradients_of_65536_rows_a_segment_are_those_of_double_precision(
+    gathers: bool, dtype: torch.dtype
+) -> None:
+    rows = 65_536
+    owner = torch.arange(2).repeat_interleave(rows)
+    spans = Spans(owner, [0, 1], [rows, rows])
+    generator = torch.Generator().manual_seed(1)
+    sizes = [(2 * rows, 16), (2, 16), (2, 16), (2, 16), (2 * rows, 16), (2 * rows, 16)]
+    drawn = [torch.randn(size, generator=generator).to(dtype) for size in sizes]
+    drawn[-1] += 0.1  # gradients of a segment have a direction in common
+
+    def gradients(spans: Spans, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        *inputs, y, upstream = values
+        x, shift, scale, gate = (value.requires_grad_() for value in inputs)
+        out = add_gated(modulate(x, shift, scale, spans), gate, y, spans)
+        return torch.autograd.grad(out, [shift, scale, gate], upstream)
+
+    tables = [value.float() for value in drawn[1:4]]  # as the network gives them, whatever dtype
+    found = gradients(spans, drawn[0], *tables, *drawn[4:])
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(found, gradients(spans, drawn[0], *tables, *drawn[4:]), strict=True)
+    )
+    x, y, upstream = (drawn[i].detach().double() for i in (0, 4, 5))
+    normed = torch.nn.functional.layer_norm(x, (16,), eps=1e-6)
+    for name, mine, products in zip(
+        ("shift", "scale", "gate"), found, (upstream, upstream * normed, upstream * y), strict=True
+    ):
+        exact = products.unflatten(0, (2, rows)).sum(1)
+        error = float((mine.double() - exact).norm() / exact.norm())
+        assert error < (0.01 if dtype == torch.bfloat16 else 1e-5), name
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 11])
