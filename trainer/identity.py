@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from trainer.codec.files import fingerprint
 from trainer.compose import freeze_as, hashed_name
 from trainer.config import RunConfig, load_run
+from trainer.layout.config import Precision
 
 _SECTIONS = ("model", "text", "objective", "optim", "horizon", "validation", "data")
 _SET = object()  # equals no value of a key
@@ -28,6 +29,9 @@ def identity(run: RunConfig) -> dict[str, Any]:
     for key in ("in_order", "shuffle_shards", "limit"):
         if config["data"][key]:
             chosen["data"][key] = config["data"][key]
+    # Arithmetic is no layout: another one gives other losses, and must not resume these.
+    if run.parallel.precision is not Precision.fp32:
+        chosen["precision"] = run.parallel.precision.value
     if run.data.mixture:
         chosen["data"]["mixture"] = [
             asdict(member) | {"root": _data_name(member.root)} for member in run.data.mixture

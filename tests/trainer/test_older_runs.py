@@ -10,7 +10,7 @@ from data.loading.mixture import read_mixture
 from trainer.checkpoint.files import seal, unseal
 from trainer.config import compose_run, load_run
 from trainer.diffusion.attempt import train_run
-from trainer.identity import run_name
+from trainer.identity import freeze, run_name
 from trainer.run.metrics import read_metrics
 
 from .conftest import read_json, write_latents
@@ -25,6 +25,15 @@ NAMES = {"cpu_smoke": "smoke-004146f12f", "cpu_demo": "demo-aa7b975125"}
 def test_an_experiment_keeps_its_name(experiment: str) -> None:
     run = compose_run([f"experiment={experiment}", "horizon.steps=100"])
     assert run_name(run) == NAMES[experiment]
+
+
+def test_a_run_in_bf16_is_another_one_and_does_not_resume_in_fp32(tmp_path: Path) -> None:
+    common = ["experiment=cpu_smoke", "horizon.steps=100", "parallel.zero_stage=1"]
+    fp32, bf16 = (compose_run([*common, f"parallel.precision={p}"]) for p in ("fp32", "bf16"))
+    assert run_name(fp32) == NAMES["cpu_smoke"] != run_name(bf16)
+    freeze(fp32, tmp_path)
+    with pytest.raises(ValueError, match="holds another experiment"):
+        freeze(bf16, tmp_path)
 
 
 def test_a_frozen_run_keeps_its_name() -> None:

@@ -33,7 +33,7 @@ class Recompute(StrEnum):
 
 @dataclass
 class ParallelConfig:
-    """How a run is laid out over processes; never changes what it computes."""
+    """How a run is laid out over processes; only ``precision`` changes what it computes."""
 
     processes: Annotated[
         Count, Doc("Ranks of all axes; what tp, cp and pp leave is data parallel.")
