@@ -32,6 +32,8 @@ def identity(run: RunConfig) -> dict[str, Any]:
     # Arithmetic is no layout: another one gives other losses, and must not resume these.
     if run.parallel.precision is not Precision.fp32:
         chosen["precision"] = run.parallel.precision.value
+    if run.parallel.widens_gradients:
+        chosen["gradients"] = run.parallel.gradients.value
     if run.data.mixture:
         chosen["data"]["mixture"] = [
             asdict(member) | {"root": _data_name(member.root)} for member in run.data.mixture

@@ -22,6 +22,13 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Gradients(StrEnum):
+    """Arithmetic in which gradients are added up over micro-batches and ranks."""
+
+    own = "own"
+    fp32 = "fp32"
+
+
 class Recompute(StrEnum):
     """What the backward pass computes again instead of keeping: nothing, all but matrix products
     and attention (selective), or whole blocks (full)."""
@@ -33,7 +40,10 @@ class Recompute(StrEnum):
 
 @dataclass
 class ParallelConfig:
-    """How a run is laid out over processes; only ``precision`` changes what it computes."""
+    """How a run is laid out over processes.
+
+    Only ``precision`` and ``gradients`` change what it computes.
+    """
 
     processes: Annotated[
         Count, Doc("Ranks of all axes; what tp, cp and pp leave is data parallel.")
@@ -56,11 +66,23 @@ class ParallelConfig:
     precision: Annotated[
         Precision, Doc("Arithmetic of forward and backward; master weights are always fp32.")
     ] = Precision.fp32
+    gradients: Annotated[
+        Gradients,
+        Doc(
+            "Arithmetic in which gradients are added up over micro-batches and ranks: the "
+            "precision's own, or fp32, which bf16 pays for in memory (trainer/layout/cost.py)."
+        ),
+    ] = Gradients.own
     timeout_seconds: Annotated[float, Gt(0), Doc("How long a collective may wait.")] = 300.0
     check_every: Annotated[
         Count,
         Doc("Steps between checks that replicated parameters are equal bits on all tensor ranks."),
     ] = 100
+
+    @property
+    def widens_gradients(self) -> bool:
+        """Whether gradients are added up in more than the network's own precision."""
+        return self.precision is not Precision.fp32 and self.gradients is Gradients.fp32
 
     @property
     def layout(self) -> Layout:
@@ -136,6 +158,11 @@ def _check_combination(parallel: ParallelConfig) -> None:
         raise ValueError(
             "parallel.recompute=selective: with ZeRO 3, which gathers weights inside blocks, what "
             "was kept is not found again. Use parallel.recompute=full or parallel.zero_stage=2."
+        )
+    if parallel.offload and parallel.widens_gradients:
+        raise ValueError(
+            "parallel.gradients=fp32: nobody has measured what DeepSpeed adds up in host memory. "
+            "Use parallel.offload=false or parallel.gradients=own."
         )
     if parallel.offload and stage == 0:
         raise ValueError(

@@ -104,19 +104,22 @@ class _Group:
 def rank_bytes(model: ModelConfig, parallel: ParallelConfig, place: Coordinates) -> RankBytes:
     """Return what a rank holds, from P parameters a rank and R ranks that share a replica's state.
 
-    With e bytes an element (4, or 2 in bf16) and padding left out:
+    With e bytes an element (4, or 2 in bf16), g of a gradient (4 with parallel.gradients=fp32,
+    else e) and padding left out:
 
         ZeRO   params   gradients   optimizer   ema
         0      4 P      4 P         8 P         4 P
-        1      e P      e P         12 P / R    4 P / R
-        2      e P      e P / R     12 P / R    4 P / R
-        3      e P / R  e P / R     12 P / R    4 P / R
+        1      e P      g P         12 P / R    4 P / R
+        2      e P      g P / R     12 P / R    4 P / R
+        3      e P / R  g P / R     12 P / R    4 P / R
 
     After Rajbhandari et al. 2020, section 3, with what differs in DeepSpeed 0.19 as it is driven
-    here: masters are a copy in fp32 too; gradients stay in the network's precision; and ZeRO 2
-    keeps the gradient of a parameter whole that reaches into two partitions.
+    here: masters are a copy in fp32 too; gradients stay in the network's precision unless asked
+    for in fp32; and ZeRO 2 keeps the gradient of a parameter whole that reaches into two
+    partitions, or in fp32 the partition alone and a copy of a bucket on its way.
     """
     e, groups = element_bytes(parallel), _groups(model, parallel, place)
+    g, wide = gradient_bytes(parallel), parallel.widens_gradients
     params = sum(sum(group.sizes) for group in groups)
     if parallel.zero_stage == 0:
         bucket = reduce_bucket(params)
@@ -124,19 +127,26 @@ def rank_bytes(model: ModelConfig, parallel: ParallelConfig, place: Coordinates)
     if parallel.zero_stage == 3:
         shards = sum(group.shards for group in groups)
         owned = sum(group.owned_shards for group in groups)
-        live = e * (reduce_bucket(params) + min(params, LIVE_PARAMS))
+        live = g * reduce_bucket(params) + e * min(params, LIVE_PARAMS)
         return RankBytes(
-            e * shards, e * shards, 3 * MASTER_BYTES * shards, MASTER_BYTES * owned, live
+            e * shards, g * shards, 3 * MASTER_BYTES * shards, MASTER_BYTES * owned, live
         )
     partition = sum(group.partition for group in groups)
     owned = sum(group.owned for group in groups)
     touched = sum(group.touched for group in groups)
+    kept, bucket = touched, reduce_bucket(params)
+    if parallel.zero_stage == 1:
+        kept, buffers = params, g * bucket
+    elif wide:
+        kept, buffers = partition, (e + g) * bucket
+    else:
+        buffers = e * (bucket + touched)
     return RankBytes(
         params=e * partition * parallel.layout.replicas,
-        gradients=e * (params if parallel.zero_stage == 1 else touched),
+        gradients=g * kept,
         optimizer=3 * MASTER_BYTES * partition,
         ema=MASTER_BYTES * owned,
-        buffers=e * (reduce_bucket(params) + (touched if parallel.zero_stage == 2 else 0)),
+        buffers=buffers,
     )
 
 
@@ -148,6 +158,11 @@ def reduce_bucket(params: int) -> int:
 def element_bytes(parallel: ParallelConfig) -> int:
     """Return the bytes of an element of what the network computes with."""
     return 2 if parallel.precision is Precision.bf16 else 4
+
+
+def gradient_bytes(parallel: ParallelConfig) -> int:
+    """Return the bytes of an element of a gradient that is added up."""
+    return MASTER_BYTES if parallel.widens_gradients else element_bytes(parallel)
 
 
 def _groups(model: ModelConfig, parallel: ParallelConfig, place: Coordinates) -> list[_Group]:
@@ -347,7 +362,7 @@ def _zero_flows(
     all-reduce; DeepSpeed all-reduces buckets that several ranks own
     (use_multi_rank_bucket_allreduce).
     """
-    e, n = element_bytes(parallel), parallel.layout.replicas
+    e, g, n = element_bytes(parallel), gradient_bytes(parallel), parallel.layout.replicas
     groups = _groups(model, parallel, place)
     if n == 1:
         return {}
@@ -359,10 +374,10 @@ def _zero_flows(
         scattered = work.micros * shards * n
         return {
             "zero_gather": _gather(work.micros, e * gathered, n),
-            "zero_reduce_scatter": _scatter(work.micros * buckets, e * scattered, n),
+            "zero_reduce_scatter": _scatter(work.micros * buckets, g * scattered, n),
         }
     times = work.micros if parallel.zero_stage == 2 else 1
-    flows = {"zero_all_reduce": _all_reduce(times * buckets, times * e * params, n)}
+    flows = {"zero_all_reduce": _all_reduce(times * buckets, times * g * params, n)}
     if parallel.zero_stage:
         partition = sum(group.partition for group in groups)
         flows["zero_gather"] = _gather(len(groups), e * partition, n)

@@ -1,12 +1,10 @@
-"""The DeepSpeed engine around a rank's part of a model; the only file that imports DeepSpeed.
+"""The DeepSpeed engine (zero.py) around a rank's part of a model.
 
 What the rest of the trainer sees: forward, backward, step, and the *fragments* of optimizer state
 this rank owns, by parameter name, whatever the layout and the ZeRO stage. DeepSpeed's own
 checkpoints are never used: they unpickle.
 """
 
-import logging
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,16 +21,12 @@ from models.precondition import Coefficients, velocity_coefficients
 from models.roles import role_groups
 from trainer.config import OptimConfig
 from trainer.layout.config import ParallelConfig, Precision
-from trainer.layout.cost import reduce_bucket
 from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.optimizer import HeldAdamW
 from trainer.parallel.pipeline import Pipeline
-from trainer.parallel.stage import (
-    build_stage,
-    materialise,
-    own_part,
-)
+from trainer.parallel.stage import build_stage, materialise, own_part
+from trainer.parallel.zero import initialize, zero_settings
 
 # wanted names -> name and full value of at least these, in the order of ``named_parameters``
 Values = Callable[[Collection[str]], Iterator[tuple[str, Tensor]]]
@@ -62,8 +56,8 @@ class Engine:
         self.pipeline = Pipeline(mesh, len(self.stage.chunks))
         self._names = [name for name, _ in self.stage.model.named_parameters()]
         self._optimizer = _build_optimizer(self.stage.model, model, optim)
-        config = _deepspeed_config(optim, parallel, sum(p.numel() for p in self.stage.parameters()))
-        self._engine = _initialize(self.stage, self._optimizer, config, mesh)
+        config = zero_settings(optim, parallel, sum(p.numel() for p in self.stage.parameters()))
+        self._engine = initialize(self.stage, self._optimizer, config, mesh)
         if parallel.zero_stage == 0 and mesh.layout.replicas == 1:
             # Nobody to reduce with: DeepSpeed would still copy every gradient there and back.
             self._engine.enable_backward_allreduce = False
@@ -307,81 +301,3 @@ def _build_optimizer(model: nn.Module, config: ModelConfig, optim: OptimConfig) 
     ]
     betas = (optim.beta1, optim.beta2)
     return HeldAdamW(groups, lr=optim.lr, betas=betas, eps=optim.eps, fused=True)
-
-
-def _deepspeed_config(
-    optim: OptimConfig, parallel: ParallelConfig, params: int
-) -> dict[str, object]:
-    zero: dict[str, object] = {
-        "stage": parallel.zero_stage,
-        "overlap_comm": False,
-        "reduce_bucket_size": reduce_bucket(params),
-        "stage3_param_persistence_threshold": 0,
-    }
-    if parallel.offload:
-        zero["offload_optimizer"] = {"device": "cpu"}
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        # Our plan decides which micro-batches make a step, so DeepSpeed must not count them.
-        "managed_gradient_accumulation": False,
-        "gradient_clipping": optim.clip if parallel.zero_stage else 0.0,
-        "steps_per_print": 10**12,
-        "bf16": {"enabled": parallel.precision is Precision.bf16},
-        # The named optimizers compile for minutes; torch's AdamW is "untested" but exact.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": zero,
-    }
-
-
-class _ModelParallelUnit:
-    """The mesh in the words of Megatron-LM, as DeepSpeed asks for it."""
-
-    def __init__(self, mesh: Mesh) -> None:
-        self._mesh = mesh
-        self._replicas = mesh.groups.get("replicas", dist.group.WORLD)
-        self._model = mesh.groups.get("model", dist.group.WORLD)
-
-    def get_data_parallel_group(self) -> object:
-        return self._replicas
-
-    def get_data_parallel_world_size(self) -> int:
-        return self._mesh.layout.replicas
-
-    def get_data_parallel_rank(self) -> int:
-        return dist.get_rank(self._replicas)
-
-    def get_model_parallel_group(self) -> object:
-        return self._model
-
-    def get_model_parallel_world_size(self) -> int:
-        return self._mesh.layout.tp * self._mesh.layout.pp
-
-    def get_model_parallel_rank(self) -> int:
-        return dist.get_rank(self._model)
-
-    def get_tensor_model_parallel_rank(self) -> int:
-        return self._mesh.place.tp
-
-    def get_tensor_model_parallel_world_size(self) -> int:
-        return self._mesh.layout.tp
-
-    def get_pipeline_model_parallel_world_size(self) -> int:
-        return self._mesh.layout.pp
-
-
-def _initialize(
-    stage: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, object], mesh: Mesh
-) -> Any:
-    os.environ.setdefault("DS_ACCELERATOR", mesh.device.type)
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    import deepspeed
-    from deepspeed.ops import __compatible_ops__
-
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    __compatible_ops__["deepspeed_shm_comm"] = False  # compiles for half a minute, gains nothing
-    engine, *_ = deepspeed.initialize(
-        model=stage, optimizer=optimizer, config=config, mpu=_ModelParallelUnit(mesh)
-    )
-    return engine

@@ -15,7 +15,7 @@ from models.pack import TokenPack
 from trainer.config import OptimConfig
 from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.micro_batch import MicroBatch, accumulate
-from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.config import Gradients, ParallelConfig, Precision, Recompute
 from trainer.layout.cost import Work
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh, join_mesh
@@ -39,6 +39,7 @@ class Setting:
     recompute: str = "none"
     interleave: int = 1
     micros: int = 1
+    gradients: str = "own"
 
     @property
     def parallel(self) -> ParallelConfig:
@@ -51,6 +52,7 @@ class Setting:
             interleave=self.interleave,
             zero_stage=self.zero,
             precision=Precision(self.precision),
+            gradients=Gradients(self.gradients),
             recompute=Recompute(self.recompute),
             device="cpu",
         )
@@ -66,6 +68,7 @@ class Setting:
         """A readable name."""
         parts = [str(self.parallel.layout), f"ZeRO {self.zero}", self.precision]
         parts += [f"recompute {self.recompute}"] if self.recompute != "none" else []
+        parts += [f"gradients {self.gradients}"] if self.gradients != "own" else []
         parts += [f"interleave {self.interleave}"] if self.interleave > 1 else []
         parts += [f"micros {self.micros}"] if self.micros > 1 else []
         return " ".join(parts)
@@ -148,7 +151,9 @@ def _weigh(engine: Engine, ema: PowerEma) -> dict[str, int]:
     else:
         params, masters = zero.bit16_groups_flat, zero.single_partition_of_fp32_groups
     if engine.zero_stage < 2:
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad if p.grad is not None else p.grad_accum for p in parameters]
+    elif engine.zero_stage == 2 and zero.use_separate_grad_accum:
+        gradients = [group.flat_partition for group in zero.averaged_gradients.values()]
     elif engine.zero_stage == 2:
         gradients = [t for group in zero.all_grad_tensors.values() for t in group]
     else:

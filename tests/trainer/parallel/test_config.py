@@ -3,7 +3,7 @@
 import pytest
 
 from models.config import ModelConfig
-from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.config import Gradients, ParallelConfig, Precision, Recompute
 from trainer.layout.layout import Layout
 
 MODEL = ModelConfig(width=64, depth=6, head_dim=16)  # four heads
@@ -52,6 +52,15 @@ REFUSED = {
     "offload without ZeRO": (
         ParallelConfig(offload=True),
         r"^parallel.offload=true: ZeRO 0 has no optimizer state .* Use parallel.zero_stage=1, 2 or",
+    ),
+    "fp32 gradients in host memory": (
+        ParallelConfig(
+            zero_stage=1,
+            offload=True,
+            precision=Precision.bf16,
+            gradients=Gradients.fp32,
+        ),
+        r"^parallel.gradients=fp32: nobody has measured .* Use parallel.offload=false",
     ),
     "a size of zero": (ParallelConfig(cp=0), r"^parallel.cp=0: must be at least 1\. Use 1\.$"),
 }

@@ -24,7 +24,7 @@ from trainer.layout.cost import (
     Traffic,
     Work,
     checkpoint_bytes,
-    element_bytes,
+    gradient_bytes,
     rank_bytes,
     reduce_bucket,
     step_traffic,
@@ -62,6 +62,7 @@ FEW = [
     Setting(tp=2, zero=1, precision="bf16", recompute="full"),
     Setting(cp=2, zero=2, precision="bf16", micros=2),
     Setting(pp=2, zero=1, micros=2, interleave=2),
+    *(Setting(dp=2, zero=z, precision="bf16", gradients="fp32", micros=2) for z in (1, 2, 3)),
 ]
 REST = [
     Setting(),
@@ -174,7 +175,7 @@ def test_no_other_tensors_of_weight_outlive_the_backward_pass(
         place = setting.parallel.layout.coordinates(found["rank"])
         expected = rank_bytes(MODEL, setting.parallel, place)
         bucket = reduce_bucket(rank_params(MODEL, *at(setting, place)))
-        most = expected.state + element_bytes(setting.parallel) * bucket
+        most = expected.state + gradient_bytes(setting.parallel) * bucket
         if setting.zero == 2 and setting.interleave > 1:
             most = expected.total
         assert found["bytes"]["live"] < (1 + TOLERANCE) * most, (found, expected)
@@ -194,7 +195,7 @@ def test_engines_send_what_the_closed_form_says(measured: Path, setting: Setting
 
 def measure_limited(limits: list[int], folder: Path) -> None:
     """Measure ZeRO 3 where parameters are too many to keep from forward to backward."""
-    original = engine._deepspeed_config
+    original = engine.zero_settings
 
     def limited(limit: int, *arguments: Any) -> dict[str, Any]:
         config: dict[str, Any] = original(*arguments)
@@ -203,10 +204,10 @@ def measure_limited(limits: list[int], folder: Path) -> None:
         return config
 
     for limit in limits:
-        engine._deepspeed_config = partial(limited, limit)
+        engine.zero_settings = partial(limited, limit)
         found = measure_setting(MODEL, LIMITED)
         rank_file(folder, f"limit-{limit}", dist.get_rank()).write_text(json.dumps(found))
-    engine._deepspeed_config = original
+    engine.zero_settings = original
 
 
 @pytest.mark.slow
