@@ -1,5 +1,6 @@
 """The flat buffer a network sees: many clips and images of any size, side by side."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -69,6 +70,13 @@ class TokenPack:
 
     def to(self, device: torch.device) -> "TokenPack":
         """Return the pack with its tensors on ``device``."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def clone(self) -> "TokenPack":
+        """Return a copy whose tensors share no memory with anything."""
+        return self._each(torch.clone)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "TokenPack":
         tensors = ((k, v) for k, v in vars(self).items() if isinstance(v, Tensor))
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors}
-        return replace(self, **moved)
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in tensors}
+        return replace(self, **changed)

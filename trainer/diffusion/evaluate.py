@@ -1,10 +1,10 @@
 """The quiet y-axis: validation on fixed clips with fixed noise and stratified times."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from data.dataset.sample import world_of
@@ -31,14 +31,16 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class _Item:
-    """One clip at all strata of time, with one draw of the noise.
+    """One clip at neighbouring strata of time, with one draw of the noise.
 
+    first: the number of the first stratum. values: of the clip, once.
     counts: False where a data rank repeats a clip to keep step with the others.
     """
 
     batch: MicroBatch
     clip: int
     draw: int
+    first: int
     values: float
     counts: bool
 
@@ -102,38 +104,59 @@ class Validator:
         self._tokens = [len(clip.tokens) for clip in clips]
         self.num_clips, self.num_tokens = len(clips), sum(self._tokens)
         self._items = [
-            self._item(collator, clips[i], i, draw, counts)
-            for i, counts in _share(len(clips), mesh.place.dp, mesh.layout.dp)
+            self._item(collator, clips[i], i, draw, strata, counts)
+            for i, parts, counts in self._shares()
             for draw in range(NOISE_DRAWS)
+            for strata in torch.arange(self._times).tensor_split(parts)
         ]
 
+    def _shares(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield (clip, micro-batches of a draw, whether it counts) of this data rank.
+
+        A clip at all strata is cut into micro-batches that no pack of the training exceeds. All
+        ranks get equally many: ZeRO 3 gathers weights in every forward pass.
+        """
+        clips, world, rank = self.num_clips, self._mesh.layout.dp, self._mesh.place.dp
+        most = [max(1, self._run.data.pack_tokens // n) for n in self._tokens]  # strata at once
+        for first in range(0, clips, world):
+            turn = [i if i < clips else 0 for i in range(first, first + world)]
+            parts = max(-(-self._times // most[i]) for i in turn)
+            yield turn[rank], min(parts, self._times), first + rank < clips
+
     def _item(
-        self, collator: Collator, clip: PackItem, index: int, draw: int, counts: bool
+        self,
+        collator: Collator,
+        clip: PackItem,
+        index: int,
+        draw: int,
+        strata: Int[Tensor, " T"],
+        counts: bool,
     ) -> _Item:
-        """Lay one clip side by side with itself, once a stratum of time."""
-        seed, strata, mesh = self._run.validation.noise_seed, self._times, self._mesh
+        """Lay one clip side by side with itself, once for each of some strata of time."""
+        seed, mesh, count = self._run.validation.noise_seed, self._mesh, len(strata)
         key = self.infos[index].key
-        rows = padded_rows(strata * len(clip.tokens), mesh.layout)
-        pack = collator.pack([clip] * strata, [self._run.validation.captions] * strata, rows)
+        rows = padded_rows(count * len(clip.tokens), mesh.layout)
+        pack = collator.pack([clip] * count, [self._run.validation.captions] * count, rows)
         # Golden-ratio offsets spread the times of all clips evenly over the objective's range: a
         # fixed quadrature, so that only the noise x_0 differs between draws.
         offset = index * _GOLDEN % 1.0
         noise = [
             self._objective.noise(_draw_of(seed, draw, key, j), tuple(clip.tokens.shape))
-            for j in range(strata)
+            for j in strata.tolist()
         ]
-        t = self._objective.strata(strata, offset)
-        values = float(pack.valid.sum()) / strata
+        t = self._objective.strata(self._times, offset)[strata]
         batch = MicroBatch(
             pack=own_rows(pack, mesh.layout, mesh.rank),
             x_0=own_noise(noise, rows, mesh),
             t=t.to(torch.float32),
-            keys=[key] * strata,
+            keys=[key] * count,
             tokens=pack.num_tokens,
             values=int(pack.valid.sum()),
             flops=0,
         )
-        return _Item(batch, index, draw, values, counts)
+        # Copies, since views of its rows would keep whole packs in memory for the whole run.
+        held = replace(batch, pack=batch.pack.clone(), x_0=batch.x_0.clone())
+        return _Item(held, index, draw, int(strata[0]), batch.values / count, counts)
 
     def measure(
         self, model: Callable[[TokenPack, Tensor, Tensor], Tensor], draws: int = NOISE_DRAWS
@@ -181,7 +204,8 @@ class Validator:
             for item, error in zip(chunk, found, strict=False):  # only the last stage finds any
                 if item.counts:
                     rows = error.double().cpu()
-                    errors[item.clip, item.draw].index_add_(0, item.batch.pack.segment, rows)
+                    numbers = item.batch.pack.segment + item.first
+                    errors[item.clip, item.draw].index_add_(0, numbers, rows)
         for item in items:
             if item.counts and mesh.leads_replica:
                 values[item.clip] = item.values
@@ -250,12 +274,3 @@ def _draw_of(seed: int, number: int, key: str, stratum: int) -> Draw:
         return normal(shape, seed, f"val-{purpose}-{number}", key, stratum)
 
     return draw
-
-
-def _share(clips: int, rank: int, world: int) -> list[tuple[int, bool]]:
-    """Return (clip, whether it counts) of a data rank; all ranks get equally many.
-
-    ZeRO 3 gathers weights in every forward pass, so no rank may run fewer than another.
-    """
-    numbers = range(rank, -(-clips // world) * world, world)
-    return [(i if i < clips else 0, i < clips) for i in numbers]

@@ -11,7 +11,7 @@ from data.loading.batch import Sample
 from data.loading.loader import load_fixed
 from models.dit.embed import patchify
 from trainer.config import CaptionUse, ObjectiveConfig, RunConfig
-from trainer.diffusion.collate import Collator, PackItem, _pad
+from trainer.diffusion.collate import CAPTIONS, Collator, PackItem, _pad
 from trainer.diffusion.micro_batch import caption_use
 
 from ..conftest import compose_smoke
@@ -42,6 +42,19 @@ def test_tokens_are_as_many_as_the_planner_counted(run: RunConfig, encoded: list
     for e in encoded:
         assert len(e.tokens) == tokens(*e.source, run.cell)
     assert len({len(e.tokens) for e in encoded}) > 2
+
+
+def test_only_the_latest_captions_are_kept_and_hold_no_more_than_their_own_states(
+    run: RunConfig,
+) -> None:
+    collator = Collator(run.codec, run.text)
+    first = collator.caption("number 0")
+    assert first is collator.caption("number 0")
+    for number in range(CAPTIONS + 3):
+        states = collator.caption(f"number {number}")
+        assert states.untyped_storage().nbytes() == states.numel() * states.element_size()
+    assert collator.caption.cache_info().currsize == CAPTIONS
+    assert torch.equal(collator.caption("number 0"), first)
 
 
 @pytest.mark.parametrize("pad_to", [None, 512])

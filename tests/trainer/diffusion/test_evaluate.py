@@ -240,6 +240,32 @@ def test_ranks_share_the_clips_evenly_and_together_measure_each_once(
     assert errors.sum() / 4 / values.sum() == pytest.approx(whole.loss, rel=1e-6)
 
 
+@pytest.mark.parametrize("world", [1, 3])
+def test_no_micro_batch_of_a_validation_is_longer_than_a_pack_and_ranks_have_equally_many(
+    latents: Path, model: DiT, world: int
+) -> None:
+    settings = ("validation.times=5", "validation.samples=7")
+    run, narrow = (compose_smoke(latents, *settings, f"data.pack_tokens={n}") for n in (1024, 130))
+    collator, totals, counts = Collator(run.codec, run.text), [], set()
+    for rank in range(world):
+        mesh = Recording(Layout(dp=world, cp=2), 2 * rank, torch.device("cpu"))
+        mesh.asked.clear()
+        items = Validator(narrow, "val_worlds", collator, mesh, 7)._items
+        assert max(item.batch.tokens for item in items) <= 130
+        for item in items:  # and it keeps the memory of its own rows alone
+            for tensor in (item.batch.pack.latent, item.batch.pack.positions, item.batch.x_0):
+                assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        counts.add(len(items))
+        totals += [item.clip for item in items if item.counts]
+    assert len(counts) == 1
+    assert max(counts) > 2 * math.ceil(7 / world)  # some clips are cut
+    assert set(totals) == set(range(7))
+    whole, cut = (build(r, 7, "val_worlds").measure(model) for r in (run, narrow))
+    assert cut.by_time == pytest.approx(whole.by_time, rel=1e-6)
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert cut.noise == pytest.approx(whole.noise, rel=1e-3)
+
+
 def test_a_signal_stops_a_validation_between_two_looks_of_four_clips(latents: Path) -> None:
     validator, seen = build(compose_smoke(latents), 7, "val_worlds"), []
 
