@@ -1,6 +1,7 @@
-"""Coordinate check: do activations change as much in a wide model as in a narrow one?
+"""Coordinate check: do activations change as much in a wide or deep model as in a small one?
 
-usage: python -m benchmarks.coordinate_check [--out FOLDER] [--seeds 3] [--steps 6] [--lr 5e-3]
+usage: python -m benchmarks.coordinate_check [--axis width] [--out FOLDER] [--seeds 3] [--steps 6]
+                                             [--lr 5e-3]
 
 A few steps of AdamW on a small pack at widths over an 8-fold range, by the roles of
 models/roles.py (maximal update, stated at the smallest width), and with one rate for all
@@ -8,13 +9,15 @@ parameters, the control. For every part of the network the root mean square chan
 another pack since the
 start is told, and its power of the width. Under maximal update (Yang et al. 2022, appendix D.1) it
 is near 0: the change neither grows nor shrinks. In the control it must not be, else the check could
-not fail. Writes coordinate_check.csv and coordinate_check.svg.
+not fail. With --axis depth the same over an 8-fold depth, with residual branches that count
+base_depth / depth (Dey et al. 2025) and, as the control, whole ones. Writes coordinate_check.csv
+and coordinate_check.svg.
 """
 
 import argparse
 import csv
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
@@ -33,18 +36,23 @@ from models.roles import role_groups
 BASE = ModelConfig(width=32, depth=2, head_dim=16, text_width=16, base_width=32)
 WIDTHS = (32, 64, 128, 256)
 CLIPS = [((2, 4, 6), 7), ((1, 4, 4), 0), ((3, 4, 4), 5)]  # latent grid, caption tokens
+DEPTHS = (2, 4, 8, 16)
 RULES = ("maximal update", "one rate for all")
+DEPTH_RULES = ("branches by depth", "whole branches")
 Changes = dict[str, list[float]]  # part of the network -> change after each step
 
 
 @dataclass(frozen=True)
 class Row:
-    """The change of one part's output after one step, the geometric mean over seeds."""
+    """The change of one part's output after one step, the geometric mean over seeds.
+
+    size: the width, or the depth.
+    """
 
     rule: str
     part: str
     step: int
-    width: int
+    size: int
     change: float
 
 
@@ -56,7 +64,7 @@ def parts_of(model: DiT) -> dict[str, nn.Module]:
         block = f"blocks.{number}"
         names += [block, *(f"{block}.{part}" for part in ("self_attention", "cross_attention"))]
         names.append(f"{block}.mlp")
-    return {name: modules[name] for name in names}
+    return {name: modules[name] for name in names} | {"last block": model.blocks[-1]}
 
 
 class Watch:
@@ -113,32 +121,51 @@ def changes(config: ModelConfig, lr: float, steps: int, seed: int) -> Changes:
     return found
 
 
+def by_width(base: ModelConfig, rule: str, sizes: tuple[int, ...]) -> Iterator[ModelConfig]:
+    """Yield the models of a rule over widths."""
+    for width in sizes:
+        base_width = sizes[0] if rule == RULES[0] else width
+        yield replace(base, width=width, base_width=base_width)
+
+
+def by_depth(base: ModelConfig, rule: str, sizes: tuple[int, ...]) -> Iterator[ModelConfig]:
+    """Yield the models of a rule over depths."""
+    options = {"base_depth": float(sizes[0])} if rule == DEPTH_RULES[0] else {}
+    for depth in sizes:
+        yield replace(base, depth=depth, options=options)
+
+
 def measure(
-    base: ModelConfig, widths: tuple[int, ...], lr: float, steps: int, seeds: int
+    base: ModelConfig,
+    sizes: tuple[int, ...],
+    lr: float,
+    steps: int,
+    seeds: int,
+    rules: tuple[str, ...] = RULES,
 ) -> list[Row]:
-    """Return the change of every part by rule, step and width."""
+    """Return the change of every part that all sizes have, by rule, step and size."""
     rows = []
-    for rule in RULES:
-        for width in widths:
-            shape = replace(base, width=width, base_width=widths[0])
-            config = shape if rule == RULES[0] else replace(shape, base_width=width)
+    shapes = by_width if rules == RULES else by_depth
+    for rule in rules:
+        for size, config in zip(sizes, shapes(base, rule, sizes), strict=True):
             runs = [changes(config, lr, steps, seed) for seed in range(seeds)]
             for part in runs[0]:
                 for step in range(steps):
                     values = [run[part][step] for run in runs]
                     mean = exp(fmean(map(log, values))) if min(values) > 0 else 0.0
-                    rows.append(Row(rule, part, step + 1, width, mean))
-            print(f"{rule}, width {width}", file=sys.stderr, flush=True)
-    return rows
+                    rows.append(Row(rule, part, step + 1, size, mean))
+            print(f"{rule}, size {size}", file=sys.stderr, flush=True)
+    shared = {row.part for row in rows if row.size == min(sizes)}
+    return [row for row in rows if row.part in shared]
 
 
 def powers(rows: list[Row], rule: str, step: int) -> dict[str, float]:
-    """Return part -> p of change ~ width^p after a step; parts that did not move are left out."""
+    """Return part -> p of change ~ size^p after a step; parts that did not move are left out."""
     found = {}
     for part in dict.fromkeys(row.part for row in rows):
         chosen = [r for r in rows if (r.rule, r.part, r.step) == (rule, part, step)]
         if all(row.change > 0 for row in chosen):
-            x, y = [log(row.width) for row in chosen], [log(row.change) for row in chosen]
+            x, y = [log(row.size) for row in chosen], [log(row.change) for row in chosen]
             found[part] = linear_regression(x, y).slope
     return found
 
@@ -146,11 +173,12 @@ def powers(rows: list[Row], rule: str, step: int) -> dict[str, float]:
 def print_table(rows: list[Row]) -> None:
     """Print each part's power of the width after the second and the last step."""
     steps = sorted({2, max(row.step for row in rows)})
-    print("power of the width in the change of outputs, and the change at the ends of the range")
-    print(f"{'part':<28}" + "".join(f"{f'{rule}, step {s}':>28}" for rule in RULES for s in steps))
+    rules = list(dict.fromkeys(row.rule for row in rows))
+    print("power of the size in the change of outputs, and the change at the ends of the range")
+    print(f"{'part':<28}" + "".join(f"{f'{rule}, step {s}':>28}" for rule in rules for s in steps))
     for part in dict.fromkeys(row.part for row in rows):
         cells = []
-        for rule in RULES:
+        for rule in rules:
             for step in steps:
                 mine = [r for r in rows if (r.part, r.rule, r.step) == (part, rule, step)]
                 power = powers(rows, rule, step).get(part)
@@ -166,24 +194,25 @@ def draw(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = ("blocks.0.self_attention", "blocks.0.mlp", "blocks.1", "head")
+    shown = ("blocks.0.self_attention", "blocks.0.mlp", "last block", "head")
+    rules = list(dict.fromkeys(row.rule for row in rows))
     figure, panels = plt.subplots(
-        len(RULES), len(shown), figsize=(11, 5.4), sharex=True, sharey="col", layout="constrained"
+        len(rules), len(shown), figsize=(11, 5.4), sharex=True, sharey="col", layout="constrained"
     )
     last = max(row.step for row in rows)
-    for line, rule in zip(panels, RULES, strict=True):
+    for line, rule in zip(panels, rules, strict=True):
         for panel, part in zip(line, shown, strict=True):
             for step in range(2, last + 1):  # before the second, a zero head lets nothing move
                 mine = [r for r in rows if (r.part, r.rule, r.step) == (part, rule, step)]
                 colour = matplotlib.colormaps["viridis"](0.9 * (step - 2) / max(1, last - 2))
-                x, y = [row.width for row in mine], [row.change for row in mine]
+                x, y = [row.size for row in mine], [row.change for row in mine]
                 panel.loglog(x, y, "o-", color=colour, markersize=3, label=f"step {step}")
             panel.set_title(f"{part}\n{rule}", fontsize=9)
-            panel.set_xticks(x, [str(width) for width in x])
+            panel.set_xticks(x, [str(size) for size in x])
             panel.minorticks_off()
             panel.grid(alpha=0.3)
     for panel in panels[-1]:
-        panel.set_xlabel("width")
+        panel.set_xlabel("depth" if DEPTH_RULES[0] in rules else "width")
     panels[0][0].legend(fontsize=7)
     figure.supylabel("rms change of the output since the start")
     figure.savefig(path, metadata={"Date": None})
@@ -194,8 +223,8 @@ def write_csv(rows: list[Row], path: Path) -> None:
     """Write every row."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["rule", "part", "step", "width", "rms_change"])
-        writer.writerows([r.rule, r.part, r.step, r.width, f"{r.change:.5g}"] for r in rows)
+        writer.writerow(["rule", "part", "step", "size", "rms_change"])
+        writer.writerows([r.rule, r.part, r.step, r.size, f"{r.change:.5g}"] for r in rows)
 
 
 def parse() -> argparse.Namespace:
@@ -204,6 +233,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/coordinate_check"))
+    parser.add_argument("--axis", choices=("width", "depth"), default="width")
     parser.add_argument("--widths", default=",".join(map(str, WIDTHS)))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
@@ -224,7 +254,9 @@ def main() -> None:
     """Measure, print the table, write the table and the picture."""
     asked = parse()
     torch.set_num_threads(1)
-    rows = measure(BASE, asked.widths, asked.lr, asked.steps, asked.seeds)
+    over_depth = asked.axis == "depth"
+    sizes, rules = (DEPTHS, DEPTH_RULES) if over_depth else (asked.widths, RULES)
+    rows = measure(BASE, sizes, asked.lr, asked.steps, asked.seeds, rules)
     print_table(rows)
     asked.out.mkdir(parents=True, exist_ok=True)
     write_csv(rows, asked.out / "coordinate_check.csv")

@@ -97,7 +97,7 @@ class ObjectiveConfig:
 
 
 @dataclass
-class OptimConfig:
+class AdamConfig:
     """AdamW with warm-up, constant and decay phases."""
 
     lr: Annotated[float, Gt(0), Doc("Peak learning rate at model.base_width.")] = 5e-3
@@ -108,7 +108,12 @@ class OptimConfig:
         float, Ge(0), Lt(1), Doc("Memory of AdamW's mean squared gradient, a factor a step.")
     ] = 0.98
     eps: Annotated[
-        float, Gt(0), Doc("What AdamW adds to the root of the mean square before it divides by it.")
+        float,
+        Gt(0),
+        Doc(
+            "What AdamW adds to the root of the mean square before it divides by it. Gradients "
+            "fall with the width; 1e-12 leaves those of every model alone (docs/log.md)."
+        ),
     ] = 1e-8
     weight_decay: Annotated[
         float,
@@ -126,6 +131,20 @@ class OptimConfig:
         Lt(0.28),
         Doc("Width of the power-function EMA as a share of the run (EDM2, Karras et al. 2024)."),
     ] = 0.04
+
+
+@dataclass
+class OptimConfig(AdamConfig):
+    """AdamW over the roles of a network's parameters (models/roles.py)."""
+
+    decay_by_width: Annotated[
+        bool,
+        Doc(
+            "Whether a step takes less of the weights of a wide model, as the rate of matrices "
+            "falls with the width under muP; false takes optim.lr times optim.weight_decay of "
+            "them at every width."
+        ),
+    ] = True
 
 
 @dataclass

@@ -45,6 +45,7 @@ def identity(run: RunConfig) -> dict[str, Any]:
 # that, so that earlier runs keep their names.
 _LATER: dict[str, dict[str, Any]] = {
     "model": {"architecture": "dit", "options": {}},
+    "optim": {"decay_by_width": True},
     "objective": {
         "kind": "flow",
         "prediction": "velocity",

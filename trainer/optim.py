@@ -5,10 +5,10 @@ Warm-up-stable-decay (Hu et al. 2024): the constant phase can be extended, and t
 
 import numpy as np
 
-from trainer.config import OptimConfig
+from trainer.config import AdamConfig
 
 
-def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
+def learning_rate(optim: AdamConfig, step: int, total_steps: int) -> float:
     """Return the rate of optimizer step ``step`` in 0 .. ``total_steps`` - 1."""
     position = step + 0.5
     warmup = max(optim.warmup * total_steps, 1e-9)

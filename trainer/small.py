@@ -24,7 +24,7 @@ from data.files import write_json
 from data.loading.batch import Step
 from trainer.checkpoint.read import Loaded, load_latest
 from trainer.checkpoint.write import open_writer
-from trainer.config import CheckpointConfig, OptimConfig
+from trainer.config import AdamConfig, CheckpointConfig
 from trainer.layout.plan import Fragment
 from trainer.optim import gamma_of, learning_rate
 from trainer.parallel.mesh import Mesh, alone
@@ -92,7 +92,7 @@ class SmallTraining(Generic[B]):
         loader: Steps,
         prepare: Callable[[Step], B],
         loss: Callable[[nn.Module, B], list[Term]],
-        optim: OptimConfig,
+        optim: AdamConfig,
         steps: int,
         folder: Path,
         finish: Callable[[nn.Module], dict[str, Any]] | None = None,
@@ -308,7 +308,7 @@ class SmallTraining(Generic[B]):
         return result
 
 
-def _adamw(params: dict[str, nn.Parameter], optim: OptimConfig) -> torch.optim.AdamW:
+def _adamw(params: dict[str, nn.Parameter], optim: AdamConfig) -> torch.optim.AdamW:
     """Return AdamW; only matrices and kernels decay."""
     groups = [
         {"params": [p for p in params.values() if p.dim() > 1], "weight_decay": optim.weight_decay},

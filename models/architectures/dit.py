@@ -136,4 +136,16 @@ def build(config: ModelConfig, *parts: Any) -> Any:
     return DiT(config, *parts)
 
 
-ARCHITECTURE = Architecture(specify, build, options={})
+def _check(model: ModelConfig) -> None:
+    if model.options.get("base_depth", 1) <= 0:
+        raise ValueError(
+            f"model.options.base_depth={model.options['base_depth']}: must be positive. Use 4, or "
+            "leave it out."
+        )
+
+
+OPTIONS = {
+    "base_depth": "Residual branches count base_depth / depth, so that a learning rate keeps its "
+    "meaning at another depth (CompleteP, Dey et al. 2025); without it they count whole."
+}
+ARCHITECTURE = Architecture(specify, build, OPTIONS, _check)

@@ -68,11 +68,16 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """adaLN-zero block; its modulation is the shared projection plus an offset of its own."""
+    """adaLN-zero block; its modulation is the shared projection plus an offset of its own.
+
+    With ``model.options.base_depth`` its residual branches count base_depth / depth: their sum and
+    its changes then have one size at every depth (Dey et al. 2025, CompleteP, table 1, alpha = 1).
+    """
 
     def __init__(self, config: ModelConfig, attend: Attend) -> None:
         super().__init__()
         width, hidden = config.width, config.mlp_ratio * config.width
+        self.share = config.options.get("base_depth", config.depth) / config.depth
         self.offset = nn.Parameter(torch.zeros(6 * width))
         self.self_attention = SelfAttention(config, attend)
         self.cross_attention = CrossAttention(config, attend)
@@ -93,6 +98,7 @@ class Block(nn.Module):
         parts = (modulation + self.offset).unflatten(-1, (6, -1)).transpose(0, 1).contiguous()
         shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind()  # (M, D) each
         attended = self.self_attention(modulate(x, shift1, scale1, spans), rotation, segments)
-        x = add_gated(x, gate1, attended, spans)
-        x = x + self.cross_attention(x, caption, segments, caption_segments)
-        return add_gated(x, gate2, self.mlp(modulate(x, shift2, scale2, spans)), spans)
+        x = add_gated(x, self.share * gate1, attended, spans)
+        crossed = self.cross_attention(x, caption, segments, caption_segments)
+        x = torch.add(x, crossed, alpha=self.share)
+        return add_gated(x, self.share * gate2, self.mlp(modulate(x, shift2, scale2, spans)), spans)

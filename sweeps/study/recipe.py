@@ -179,6 +179,11 @@ def dry_run(base: RunConfig, rung: Rung, recipe: Recipe) -> RunConfig:
     The same run as Hydra would compose, in a hundredth of the time: for a look at every rung before
     anything starts. Raises ValueError for a rung or recipe that no run accepts.
     """
+    if recipe.weight_decay is not None and not base.optim.decay_by_width:
+        raise ValueError(
+            "optim.decay_by_width=false: recipe.weight_timescale reckons with a decay that falls "
+            "with the width. Leave optim.decay_by_width out, or set recipe.weight_timescale=0."
+        )
     shape = [f"model.{key}={getattr(rung, key)}" for key in ("width", "depth", "head_dim")]
     chosen = OmegaConf.from_dotlist([*shape, *recipe.overrides()])
     merged = OmegaConf.merge(OmegaConf.structured(base), chosen)

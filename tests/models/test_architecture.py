@@ -91,5 +91,7 @@ def test_an_unknown_architecture_is_refused_with_what_there_is(name: str, said: 
 
 
 def test_an_option_that_the_architecture_does_not_read_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"model.options.experts=8.*not an option.*Options: none"):
+    with pytest.raises(
+        ValueError, match=r"model.options.experts=8.*not an option.*Options: base_depth"
+    ):
         check_model(ModelConfig(options={"experts": 8}))

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from models.config import ModelConfig
+from models.dit.model import DiT
 from models.network import initial_values
 from trainer.config import OptimConfig, RunConfig
 from trainer.diffusion.ema import PowerEma
 from trainer.optim import gamma_of, learning_rate
-from trainer.parallel.engine import Engine, Values
+from trainer.parallel.engine import Engine, Values, build_optimizer
 from trainer.parallel.mesh import alone
 
 from .conftest import compose_smoke
@@ -106,3 +108,15 @@ def test_other_weights_are_computed_with_for_a_while_and_then_the_own_ones_again
     for name, parameter in network.items():
         assert torch.equal(parameter, own[name]), name
         assert torch.equal(masters[name], own[name].flatten()), name
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_decay_falls_with_the_width_as_the_rate_does_or_not_at_all(width: int) -> None:
+    config = ModelConfig(width=width, base_width=64)
+    taken = {}
+    for by_width in (True, False):
+        optim = OptimConfig(weight_decay=0.1, decay_by_width=by_width)
+        groups = build_optimizer(DiT(config), config, optim).param_groups
+        taken[by_width] = [group["lr_scale"] * group["weight_decay"] for group in groups]
+    assert taken[True] == pytest.approx([0.0, 0.1 * 64 / width])
+    assert taken[False] == pytest.approx([0.0, 0.1])

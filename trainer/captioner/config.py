@@ -11,7 +11,7 @@ from typing_extensions import Doc
 from data.config import DataConfig
 from models.config import CaptionerConfig
 from trainer.compose import compose_as, load_as
-from trainer.config import CheckpointConfig, OptimConfig, RunKind, Seed, Share
+from trainer.config import AdamConfig, CheckpointConfig, RunKind, Seed, Share
 
 Count = Annotated[int, Ge(1)]
 NAME = "captioner"  # of trainer/conf/captioner.yaml
@@ -39,7 +39,7 @@ class CaptionerRun:
     captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
     words: WordsConfig = field(default_factory=WordsConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: AdamConfig = field(default_factory=AdamConfig)
     steps: Annotated[
         Count, Doc("Optimizer steps, each of data.pack_tokens x data.packs_per_step video tokens.")
     ] = 1000

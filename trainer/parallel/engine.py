@@ -55,7 +55,7 @@ class Engine:
         materialise(self.stage, values, parallel, mesh)
         self.pipeline = Pipeline(mesh, len(self.stage.chunks))
         self._names = [name for name, _ in self.stage.model.named_parameters()]
-        self._optimizer = _build_optimizer(self.stage.model, model, optim)
+        self._optimizer = build_optimizer(self.stage.model, model, optim)
         config = zero_settings(optim, parallel, sum(p.numel() for p in self.stage.parameters()))
         self._engine = initialize(self.stage, self._optimizer, config, mesh)
         if parallel.zero_stage == 0 and mesh.layout.replicas == 1:
@@ -281,7 +281,7 @@ def _fingerprint(tensor: Tensor) -> Tensor:
     return torch.stack([bits.sum(), (bits * places).sum()])
 
 
-def _build_optimizer(model: nn.Module, config: ModelConfig, optim: OptimConfig) -> HeldAdamW:
+def build_optimizer(model: nn.Module, config: ModelConfig, optim: OptimConfig) -> HeldAdamW:
     """Build AdamW with two groups, decayed and not, on every stage.
 
     DeepSpeed adds up gradient norms group by group over all stages, so all need as many groups;
@@ -295,9 +295,14 @@ def _build_optimizer(model: nn.Module, config: ModelConfig, optim: OptimConfig) 
         {
             "params": [parameters[name] for name in names],
             "lr_scale": scale,
-            "weight_decay": optim.weight_decay if decay else 0.0,
+            "weight_decay": _decay(optim, scale) if decay else 0.0,
         }
         for (scale, decay), names in sorted(merged.items(), key=lambda item: item[0][1])
     ]
     betas = (optim.beta1, optim.beta2)
     return HeldAdamW(groups, lr=optim.lr, betas=betas, eps=optim.eps, fused=True)
+
+
+def _decay(optim: OptimConfig, scale: float) -> float:
+    """Return the weight decay of a group; AdamW multiplies it by the group's rate."""
+    return optim.weight_decay if optim.decay_by_width else optim.weight_decay / scale

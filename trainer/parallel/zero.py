@@ -9,13 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainer.config import OptimConfig
+from trainer.config import AdamConfig
 from trainer.layout.config import ParallelConfig, Precision
 from trainer.layout.cost import reduce_bucket
 from trainer.parallel.mesh import Mesh
 
 
-def zero_settings(optim: OptimConfig, parallel: ParallelConfig, params: int) -> dict[str, object]:
+def zero_settings(optim: AdamConfig, parallel: ParallelConfig, params: int) -> dict[str, object]:
     """Return DeepSpeed's settings for a rank with ``params`` parameters."""
     zero: dict[str, object] = {
         "stage": parallel.zero_stage,

@@ -13,7 +13,7 @@ from typing_extensions import Doc
 from data.config import DataConfig
 from models.config import PerceptualConfig, VaeConfig
 from trainer.compose import compose_as, load_as
-from trainer.config import CheckpointConfig, OptimConfig, RunKind, Seed, Share
+from trainer.config import AdamConfig, CheckpointConfig, RunKind, Seed, Share
 from trainer.layout.config import ParallelConfig
 
 VAE, PERCEPTUAL = "vae", "perceptual"
@@ -80,7 +80,7 @@ class VaeRun:
     vae: VaeConfig = field(default_factory=VaeConfig)
     loss: VaeLossConfig = field(default_factory=VaeLossConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: AdamConfig = field(default_factory=AdamConfig)
     validation: VaeValidationConfig = field(default_factory=VaeValidationConfig)
     start: Annotated[
         str,
@@ -141,7 +141,7 @@ class PerceptualRun:
     seed: Annotated[Seed, Doc("Decides initial weights, the order of samples and all draws.")] = 0
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: AdamConfig = field(default_factory=AdamConfig)
     steps: Annotated[Count, Doc("Optimizer steps.")] = 500
     frames: Annotated[Count, Doc("Frames of a clip that are looked at, drawn anew each visit.")] = 3
     labels: Annotated[Count, Doc("Most labels to learn.")] = 128

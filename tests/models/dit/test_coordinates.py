@@ -2,7 +2,16 @@
 
 import pytest
 
-from benchmarks.coordinate_check import BASE, RULES, WIDTHS, Row, measure, powers
+from benchmarks.coordinate_check import (
+    BASE,
+    DEPTH_RULES,
+    DEPTHS,
+    RULES,
+    WIDTHS,
+    Row,
+    measure,
+    powers,
+)
 
 STEPS = 3
 
@@ -43,3 +52,26 @@ def test_the_output_starts_at_zero_and_moves_at_once_at_every_width(rows: list[R
     assert min(moved) > 0
     still = [r.change for r in rows if r.part == "blocks.0.mlp" and r.step == 1]
     assert set(still) == {0.0}  # behind a head of zeros nothing gets a gradient in the first step
+
+
+@pytest.fixture(scope="module")
+def deep() -> list[Row]:
+    return measure(BASE, DEPTHS, lr=5e-3, steps=STEPS, seeds=2, rules=DEPTH_RULES)
+
+
+@pytest.mark.heavy
+def test_with_branches_by_depth_no_change_grows_with_the_depth(deep: list[Row]) -> None:
+    assert max(DEPTHS) == 8 * min(DEPTHS)
+    found = powers(deep, DEPTH_RULES[0], STEPS)
+    assert {part: power for part, power in found.items() if power > 0.25} == {}
+    # What all branches together make keeps its size; a single one shrinks as its share does.
+    for part in ("head", "last block", "modulation", "head_modulation"):
+        assert abs(found[part]) < 0.25, part
+    assert found["blocks.0"] < -0.5
+
+
+@pytest.mark.heavy
+def test_with_whole_branches_the_last_block_changes_more_the_deeper_it_lies(
+    deep: list[Row],
+) -> None:
+    assert powers(deep, DEPTH_RULES[1], STEPS)["last block"] > 0.5

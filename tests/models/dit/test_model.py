@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from models.architecture import check_model
 from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.model import DiT
 from models.objectives.flow import interpolate
@@ -157,3 +158,31 @@ def test_first_values_are_zero_one_or_normal_by_what_a_parameter_is_for() -> Non
             size = 1.0 if name == "null_caption" else parameter.shape[1] ** -0.5
             error = 5 * size / (2 * parameter.numel()) ** 0.5
             assert parameter.std().item() == pytest.approx(size, abs=error), name
+
+
+BRANCHES = ["self_attention.out", "cross_attention.out", "mlp.2"]
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_a_branch_counts_base_depth_over_depth(branch: str) -> None:
+    moved = []
+    for options in ({}, {"base_depth": 1.0}):
+        model = DiT(dataclasses.replace(CONFIG, depth=4, options=options))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(0.0, 0.2, generator=generator)
+            for other in set(BRANCHES) - {branch}:
+                for parameter in model.blocks[0].get_submodule(other).parameters():
+                    parameter.zero_()
+        pack = pack_of(torch.zeros(12, 24), 3, 2)
+        stream = model.embed(pack, torch.randn(12, 24, generator=generator), torch.zeros(3))
+        moved.append((model.run_blocks(pack, stream, [0]).x - stream.x).detach())
+    torch.testing.assert_close(4 * moved[1], moved[0], rtol=1e-4, atol=1e-5)
+    assert float(moved[0].norm()) > 1
+
+
+@pytest.mark.parametrize("base_depth", [0.0, -1.0])
+def test_a_base_depth_below_zero_is_refused(base_depth: float) -> None:
+    with pytest.raises(ValueError, match=r"model\.options\.base_depth=.*must be positive"):
+        check_model(dataclasses.replace(CONFIG, options={"base_depth": base_depth}))
