@@ -40,10 +40,7 @@ class Recompute(StrEnum):
 
 @dataclass
 class ParallelConfig:
-    """How a run is laid out over processes.
-
-    Only ``precision`` and ``gradients`` change what it computes.
-    """
+    """How a run is laid out over processes; only precision and gradients change its numbers."""
 
     processes: Annotated[
         Count, Doc("Ranks of all axes; what tp, cp and pp leave is data parallel.")
