@@ -308,5 +308,6 @@ def _alone(parallel: ParallelConfig) -> ParallelConfig:
         zero_stage=stage,
         device=parallel.device,
         precision=parallel.precision,
+        gradients=parallel.gradients,
         recompute=parallel.recompute,
     )

@@ -20,6 +20,7 @@ from trainer.layout.cost import (
     MASTER_BYTES,
     RankBytes,
     element_bytes,
+    gradient_bytes,
     rank_bytes,
     reduce_bucket,
 )
@@ -150,18 +151,23 @@ def quick_state(params: int, parallel: ParallelConfig) -> RankBytes:
 
     For the search, which looks at thousands of layouts; what it returns is computed exactly.
     """
-    e, share = element_bytes(parallel), 1 / parallel.layout.replicas
+    e, g, share = element_bytes(parallel), gradient_bytes(parallel), 1 / parallel.layout.replicas
     bucket, stage = reduce_bucket(params), parallel.zero_stage
     if stage == 0:
         return RankBytes(e * params, e * params, 8 * params, 4 * params, e * bucket)
     owned = round(params * share)
-    buffers = bucket + {1: 0, 2: owned, 3: min(params, LIVE_PARAMS)}[stage]
+    second = g * bucket if parallel.widens_gradients else e * owned  # of ZeRO 2
+    buffers = {
+        1: g * bucket,
+        2: e * bucket + second,
+        3: g * bucket + e * min(params, LIVE_PARAMS),
+    }[stage]
     return RankBytes(
         params=e * (owned if stage == 3 else params),
-        gradients=e * (params if stage == 1 else owned),
+        gradients=g * (params if stage == 1 else owned),
         optimizer=3 * MASTER_BYTES * owned,
         ema=MASTER_BYTES * owned,
-        buffers=e * buffers,
+        buffers=buffers,
     )
 
 

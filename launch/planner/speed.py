@@ -18,7 +18,7 @@ from math import ceil
 from launch.planner.machine import MachineConfig
 from launch.planner.network import Network
 from trainer.layout.config import ParallelConfig, Recompute
-from trainer.layout.cost import LIVE_PARAMS, element_bytes
+from trainer.layout.cost import LIVE_PARAMS, element_bytes, gradient_bytes
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Execution:
             elementwise_again=0.0 if parallel.recompute is Recompute.none else 1.0,
             offload=parallel.offload,
             element_bytes=e,
-            gradient_bytes=e,
+            gradient_bytes=gradient_bytes(parallel),
             precision=parallel.precision.value,
         )
 

@@ -6,7 +6,7 @@ from launch.planner.activations import PackShape
 from launch.planner.machine import load_machine
 from launch.planner.memory import PARTS, plan_memory, quick_state, stage_blocks
 from models.config import ModelConfig
-from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.config import Gradients, ParallelConfig, Precision, Recompute
 from trainer.layout.cost import rank_bytes
 from trainer.layout.layout import Coordinates
 from trainer.layout.shapes import rank_params
@@ -22,15 +22,16 @@ def layout(**values):
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("tp", [1, 2])
-def test_the_quick_table_is_within_a_percent_of_the_exact_count(stage, tp):
+@pytest.mark.parametrize("gradients", list(Gradients))
+def test_the_quick_table_is_within_a_percent_of_the_exact_count(stage, tp, gradients):
     precision = Precision.fp32 if stage == 0 else Precision.bf16
-    parallel = layout(tp=tp, zero_stage=stage, precision=precision)
+    parallel = layout(tp=tp, zero_stage=stage, precision=precision, gradients=gradients)
     params = rank_params(MODEL, parallel.layout, 1, Coordinates())
     exact, quick = rank_bytes(MODEL, parallel, Coordinates()), quick_state(params, parallel)
     for part in ("params", "optimizer", "ema"):
         assert getattr(quick, part) == pytest.approx(getattr(exact, part), rel=0.01)
     # ZeRO 2 keeps gradients whole that reach into two partitions: a few matrices at this size.
-    slack = 0.35 if stage == 2 else 0.01
+    slack = 0.35 if stage == 2 and gradients is Gradients.own else 0.01
     assert quick.gradients == pytest.approx(exact.gradients, rel=slack)
     assert quick.buffers == pytest.approx(exact.buffers, rel=slack)
 

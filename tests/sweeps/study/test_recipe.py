@@ -16,6 +16,7 @@ from sweeps.study.recipe import (
     PUBLISHED,
     decay_for,
     describe,
+    dry_run,
     recipe_for,
     rounding_warnings,
 )
@@ -184,6 +185,13 @@ def test_what_rounding_moves_by_a_tenth_is_said(
 def test_values_that_give_no_recipe_are_refused(wrong: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         recipe_for(replace(RecipeConfig(), **wrong), 1e6)
+
+
+def test_a_timescale_and_a_decay_that_ignores_the_width_are_refused_together() -> None:
+    base = compose_run(["horizon.steps=1", "optim.decay_by_width=false"])
+    recipe = recipe_for(replace(CONFIG, weight_timescale=0.25), 1e6, RUNG)
+    with pytest.raises(ValueError, match=r"^optim\.decay_by_width=false: .*weight_timescale=0"):
+        dry_run(base, RUNG, recipe)
 
 
 def test_tokens_that_are_none_are_refused() -> None:
