@@ -135,7 +135,7 @@ class AdamConfig:
 
 @dataclass
 class OptimConfig(AdamConfig):
-    """AdamW over the roles of a network's parameters (models/roles.py)."""
+    """AdamW with warm-up, constant and decay phases, over roles (models/roles.py)."""
 
     decay_by_width: Annotated[
         bool,

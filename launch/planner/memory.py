@@ -14,7 +14,7 @@ from launch.planner.activations import (
 )
 from launch.planner.machine import MachineConfig
 from models.config import ModelConfig
-from trainer.layout.config import ParallelConfig, Precision
+from trainer.layout.config import ParallelConfig
 from trainer.layout.cost import (
     LIVE_PARAMS,
     MASTER_BYTES,
@@ -73,7 +73,7 @@ PARTS = (
 def gathers_rows(machine: MachineConfig, parallel: ParallelConfig) -> bool:
     """Tell whether modulation gathers rows there, see ``models.dit.modulation.Spans``."""
     on_cpu = parallel.device == "cpu" or not machine.accelerator
-    return parallel.compile or not on_cpu or parallel.precision is Precision.bf16
+    return parallel.compile or not on_cpu
 
 
 def plan_memory(

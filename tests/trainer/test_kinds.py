@@ -50,7 +50,7 @@ NAMES = {
     "demo-f664b0f58b": [
         "experiment=cpu_demo", "horizon.steps=100", "branch.run=runs/x", "branch.step=50",
     ],
-    "video-b9e38b6ae2": ["experiment=gpu_video", "horizon.tokens=1e9"],
+    "video-13ef6a84fe": ["experiment=gpu_video", "horizon.tokens=1e9"],
     "run-1a527aef48": ["model=w96d4", "horizon.steps=5", "seed=3"],
     "vae-tiny-735f702fe2": ["experiment=vae_tiny"],
     "vae-4x8x8x16-e43e05b4fe": ["experiment=vae_4x8x8x16", "seed=2"],
