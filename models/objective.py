@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from models.seat import member
+from models.times import TimeKind, TimePart, TimeScale, needs_spread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,11 +43,20 @@ class Weighting(StrEnum):
     sigmoid = "sigmoid"
 
 
+class Spacing(StrEnum):
+    """Where a sampler looks before its shift: evenly in t, or as often as training did."""
+
+    even = "even"
+    trained = "trained"
+
+
 class Settings(Protocol):
     """What an objective reads of a run, see ``trainer.config.ObjectiveConfig``."""
 
     kind: str
     shift_tokens: float
+    density: list[TimePart]
+    spread: float
     prediction: Prediction
     weight: Weighting
     t_range: list[float]
@@ -91,6 +101,7 @@ class Objective(Protocol):
         num_steps: int,
         guidance: float,
         shift: float,
+        spacing: Spacing,
     ) -> "Tensor":
         """Return clean rows made from noise; raise ValueError where the run cannot."""
 
@@ -126,6 +137,17 @@ def check_objective(settings: Settings) -> None:
         raise ValueError(
             f"objective.t_range={settings.t_range}: must rise, from noise (0) to data (1). "
             "Use [0.0, 1.0], or [0.0, 0.5] for an expert of the noisy half."
+        )
+    for number, part in enumerate(settings.density):
+        if part.kind is TimeKind.uniform and part.scale is TimeScale.log_snr:
+            raise ValueError(
+                f"objective.density[{number}].scale=log_snr: a uniform part is uniform in t. "
+                "Leave it out, or use kind=logit_normal."
+            )
+    if needs_spread(settings.density) and not settings.spread > 0:
+        raise ValueError(
+            f"objective.spread={settings.spread:g}: must be above 0 where objective.density is "
+            "stated in log-SNR. Use the latents' standard deviation, 0.28 of the wavelet's."
         )
     if settings.kind == "flow" and not settings.options:
         return

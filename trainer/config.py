@@ -13,9 +13,11 @@ from typing_extensions import Doc
 
 from data.bounds import check_bounds
 from data.config import DataConfig
+from data.dataset.shards import read_manifest
 from models.architecture import check_model
 from models.config import CodecConfig, CodecKind, Finite, ModelConfig, TextConfig
 from models.objective import Prediction, Weighting, check_objective
+from models.times import TimePart, needs_spread, root_mean_square
 from trainer.codec.files import fill
 from trainer.compose import check_name, compose_as, load_as
 from trainer.layout.config import ParallelConfig
@@ -73,6 +75,25 @@ class ObjectiveConfig:
             "models/objectives/flow.py."
         ),
     ] = 512.0
+    density: Annotated[
+        list[TimePart],
+        Doc(
+            "Parts of the density of training times; several are a mixture, empty is one "
+            "logit-normal of mean 0 and width 1."
+        ),
+    ] = field(default_factory=list)
+    spread: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "Standard deviation of the latents, against which log-SNR is stated; filled in when a "
+            "run is composed whose density needs it, from the data set's manifest or the codec."
+        ),
+    ] = 0.0
+    stratified: Annotated[
+        bool,
+        Doc("Spread the times of a pack's samples evenly over the density, one in each share."),
+    ] = False
     prediction: Annotated[Prediction, Doc("What the network's output stands for.")] = (
         Prediction.velocity
     )
@@ -353,8 +374,20 @@ def _settled(run: RunConfig) -> RunConfig:
     if run.codec.kind is not CodecKind.wavelet:  # the network's shape follows the codec
         run.model.values_per_token = 4 * run.codec.channels
         run.model.spread = list(run.codec.spread)
+    if needs_spread(run.objective.density) and not run.objective.spread:
+        run.objective.spread = _measured_spread(run)
     run.check()
     return run
+
+
+def _measured_spread(run: RunConfig) -> float:
+    """Return the spread that encoding measured, the codec's where the data set does not say it."""
+    try:
+        manifest = {} if run.data.mixture else read_manifest(run.data.root)
+    except (OSError, ValueError):  # the data set is elsewhere, or has no manifest
+        manifest = {}
+    measured = manifest.get("latent_statistics", {}).get("std")
+    return root_mean_square(measured or run.codec.spread)
 
 
 def load_run(folder: Path) -> RunConfig:

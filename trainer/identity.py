@@ -48,6 +48,9 @@ _LATER: dict[str, dict[str, Any]] = {
     "optim": {"decay_by_width": True},
     "objective": {
         "kind": "flow",
+        "density": [],
+        "spread": 0.0,
+        "stratified": False,
         "prediction": "velocity",
         "weight": "uniform",
         "t_range": [0.0, 1.0],

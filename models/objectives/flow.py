@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.objective import Draw, ObjectiveKind, Prediction, Settings, Weighting
+from models.objective import Draw, ObjectiveKind, Prediction, Settings, Spacing, Weighting
 from models.pack import TokenPack
 from models.precondition import (
     Coefficients,
@@ -26,6 +26,7 @@ from models.precondition import (
     noise_coefficients,
     velocity_coefficients,
 )
+from models.times import PLAIN, STANDARD, Density, density_of, shifted
 
 MOST_SNR = 5.0  # gamma of Hang et al. 2023
 SIGMOID_BIAS = 2.0  # sigmoid(2 - lambda): Kingma and Gao 2023
@@ -39,17 +40,26 @@ def interpolate(
     return torch.lerp(x_0, x_1, t)
 
 
-def logit_normal_times(
-    normal: Float[Tensor, " M"], tokens: Float[Tensor, " M"], shift_tokens: float
-) -> Float[Tensor, " M"]:
-    """Turn standard normals into training times, noisier for longer clips.
+def clip_shift(tokens: Float[Tensor, " M"], shift_tokens: float) -> Float[Tensor, " M"]:
+    """Return how far each clip's times move toward noise: s = max(1, sqrt(tokens / T_s))."""
+    return (tokens / shift_tokens).sqrt().clamp(min=1.0)
 
-    t = sigmoid(n), then shifted toward noise by s = max(1, sqrt(tokens / shift_tokens)):
-    t' = t / (t + s (1 - t)) (Esser et al. 2024, section 5.3.2 with t = 1 as data).
+
+def training_times(
+    normal: Float[Tensor, " M"],
+    tokens: Float[Tensor, " M"],
+    shift_tokens: float,
+    density: Density = PLAIN,
+) -> Float[Tensor, " M"]:
+    """Turn standard normals into training times of a density, noisier for longer clips.
+
+    A logit-normal's t = sigmoid(mean + width n); of any density the share Phi(n) lies below t.
     """
-    t = normal.sigmoid()
-    shift = (tokens / shift_tokens).sqrt().clamp(min=1.0)
-    return t / (t + shift * (1.0 - t))
+    if (of := density.normal) is not None:
+        t = (of.mean + of.width * normal).sigmoid()
+    else:
+        t = torch.tensor([density.quantile(STANDARD.cdf(n)) for n in normal.tolist()])
+    return shifted(t, clip_shift(tokens, shift_tokens))
 
 
 def windowed_normals(
@@ -57,19 +67,39 @@ def windowed_normals(
     tokens: Float[Tensor, " M"],
     shift_tokens: float,
     window: tuple[float, float],
+    density: Density = PLAIN,
 ) -> Float[Tensor, " M"]:
     """Move standard normals so that their training times lie in a window, in the same proportions.
 
-    The times' own distribution, given that they lie there: with a, b the normals of the window's
-    ends, n' = Phi^-1(Phi(a) + Phi(n) (Phi(b) - Phi(a))). One draw a time, none is rejected.
+    The times' own distribution, given that they lie there: with P the share of times below one,
+    n' = Phi^-1(P(low) + Phi(n) (P(high) - P(low))). One draw a time, none is rejected.
     """
-    shift = (tokens.double() / shift_tokens).sqrt().clamp(min=1.0)
+    shift = clip_shift(tokens.double(), shift_tokens)
     ends = [torch.full_like(shift, end) for end in window]
-    # The inverse of the shift: t = s t' / (1 - t' + s t'), which the logit turns into a normal.
-    low, high = ((shift * t / (1 - t + shift * t)).logit() for t in ends)
-    below, above = torch.special.ndtr(low), torch.special.ndtr(high)
+    # The inverse of the shift: t = s t' / (1 - t' + s t').
+    low, high = (shift * t / (1 - t + shift * t) for t in ends)
+    below, above = _share_below(low, density), _share_below(high, density)
     share = below + torch.special.ndtr(normal.double()) * (above - below)
     return torch.special.ndtri(share).float()
+
+
+def _share_below(t: Float[Tensor, " M"], density: Density) -> Float[Tensor, " M"]:
+    if (of := density.normal) is not None:
+        return torch.special.ndtr((t.logit() - of.mean) / of.width)
+    return torch.tensor([density.below(time) for time in t.tolist()], dtype=t.dtype)
+
+
+def sampler_times(
+    num_steps: int, shift: float, spacing: Spacing = Spacing.even, density: Density = PLAIN
+) -> list[float]:
+    """Return the times of a sampler's steps, from 0 to 1, finer near noise for a shift above 1.
+
+    Even in t before the shift, or at even shares of the density that was trained.
+    """
+    grid = torch.linspace(0.0, 1.0, num_steps + 1)
+    if spacing is Spacing.trained:
+        grid = torch.tensor([density.quantile(share) for share in grid.tolist()])
+    return shifted(grid, shift).tolist()
 
 
 def time_weight(weighting: Weighting, t: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
@@ -117,14 +147,13 @@ def sample(
     model: Callable[[TokenPack, Tensor, Tensor], Tensor],
     pack: TokenPack,
     x_0: Float[Tensor, "S V"],
-    num_steps: int,
     guidance: float,
-    shift: float,
+    times: Sequence[float],
 ) -> Float[Tensor, "S V"]:
     """Integrate the flow from noise to data by Heun's method (Karras et al. 2022, algorithm 1).
 
     guidance: classifier-free guidance weight; 1 means none (Ho and Salimans 2022).
-    shift: times are spaced as t' = t / (t + shift (1 - t)), finer near noise for shift > 1.
+    times: rising from 0 to 1, see :func:`sampler_times`.
     """
     uncaptioned = TokenPack(
         **{**vars(pack), "caption": pack.caption[:0], "caption_lengths": [0] * len(pack.lengths)}
@@ -138,8 +167,6 @@ def sample(
             v = free + guidance * (v - free)
         return v
 
-    grid = torch.linspace(0.0, 1.0, num_steps + 1)
-    times = (grid / (grid + shift * (1.0 - grid))).tolist()
     x = x_0
     for now, then in pairwise(times):
         v = velocity(x, now)
@@ -155,18 +182,23 @@ class Flow:
     """Rectified flow with its settings, an objective (models/objective.py).
 
     window: training draws times inside of it and validation looks there; see ``t_range``.
+    density: of training times, before the shift of longer clips.
     """
 
     shift_tokens: float = 512.0
     prediction: Prediction = Prediction.velocity
     weight: Weighting = Weighting.uniform
     window: tuple[float, float] = WHOLE
+    density: Density = PLAIN
 
     @classmethod
     def build(cls, settings: Settings) -> "Flow":
         """Build it from a run's settings."""
         low, high = settings.t_range
-        return cls(settings.shift_tokens, settings.prediction, settings.weight, (low, high))
+        density = density_of(settings.density, settings.spread)
+        return cls(
+            settings.shift_tokens, settings.prediction, settings.weight, (low, high), density
+        )
 
     @property
     def coefficients(self) -> Coefficients:
@@ -182,12 +214,12 @@ class Flow:
         return draw("noise", shape)
 
     def times(self, draws: Sequence[Draw], tokens: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
-        """Return logit-normal times, shifted by the clips' tokens, inside the window."""
+        """Return times of the density, shifted by the clips' tokens, inside the window."""
         normal = torch.cat([draw("time", (1,)) for draw in draws])
         if self.window == WHOLE:
-            return logit_normal_times(normal, tokens, self.shift_tokens)
-        inside = windowed_normals(normal, tokens, self.shift_tokens, self.window)
-        return logit_normal_times(inside, tokens, self.shift_tokens).clamp(*self.window)
+            return training_times(normal, tokens, self.shift_tokens, self.density)
+        inside = windowed_normals(normal, tokens, self.shift_tokens, self.window, self.density)
+        return training_times(inside, tokens, self.shift_tokens, self.density).clamp(*self.window)
 
     def inputs(
         self, pack: TokenPack, x_0: Float[Tensor, "S V"], t: Float[Tensor, " M"]
@@ -234,6 +266,7 @@ class Flow:
         num_steps: int,
         guidance: float,
         shift: float,
+        spacing: Spacing = Spacing.even,
     ) -> Float[Tensor, "S V"]:
         """Integrate the flow, see :func:`sample`; refuse where a window is all that was trained."""
         if self.window != WHOLE:
@@ -241,7 +274,8 @@ class Flow:
                 f"objective.t_range={list(self.window)}: the run learned these times alone, and "
                 "sampling needs all of [0, 1]. Sample from a run of the whole range."
             )
-        return sample(network, pack, x_0, num_steps, guidance, shift)
+        times = sampler_times(num_steps, shift, spacing, self.density)
+        return sample(network, pack, x_0, guidance, times)
 
 
 OBJECTIVE = ObjectiveKind(Flow.build, options={})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from data.dataset.shards import write_manifest
 from tests.conftest import child_seconds
 from trainer.compose import CONF_DIR
 from trainer.config import RunConfig, RunKind, compose_run, load_run
@@ -256,3 +257,46 @@ def test_runs_that_were_frozen_before_still_load(tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text(row["config"], encoding="utf-8")
         assert load_run(tmp_path).name == row["name"].rpartition("-")[0]
     assert len(rows) > 5
+
+
+IN_LOG_SNR = "objective.density=[{mean: 0, width: 2, scale: log_snr}]"
+
+
+def test_a_density_in_log_snr_is_stated_against_the_spread_that_encoding_measured(
+    tmp_path: Path,
+) -> None:
+    write_manifest(tmp_path, {"name": "x", "latent_statistics": {"mean": [0.0], "std": [0.3, 0.4]}})
+    words = ["experiment=cpu_smoke", "horizon.steps=1", f"data.root={tmp_path}"]
+    run = compose_run([*words, IN_LOG_SNR])
+    assert run.objective.spread == pytest.approx(0.125**0.5)
+    given = compose_run([*words, IN_LOG_SNR, "objective.spread=0.5"])
+    assert given.objective.spread == 0.5
+    plain = compose_run([*words, "objective.density=[{mean: 1, width: 1.5}]"])
+    assert plain.objective.spread == 0  # nothing is stated against it
+
+
+def test_without_a_manifest_the_spread_is_the_codecs_and_stays_what_it_was(tmp_path: Path) -> None:
+    root = tmp_path / "later"
+    run = compose_run(["experiment=cpu_smoke", "horizon.steps=1", f"data.root={root}", IN_LOG_SNR])
+    expected = (sum(s * s for s in run.codec.spread) / len(run.codec.spread)) ** 0.5
+    assert run.objective.spread == pytest.approx(expected)
+    freeze(run, tmp_path / "run")
+    root.mkdir()
+    write_manifest(root, {"name": "x", "latent_statistics": {"mean": [0.0], "std": [0.3, 0.4]}})
+    assert load_run(tmp_path / "run").objective == run.objective
+
+
+def test_a_uniform_part_has_no_log_snr() -> None:
+    part = "objective.density=[{kind: uniform, scale: log_snr}]"
+    with pytest.raises(ValueError, match=r"^objective.density\[0\].scale=log_snr: a uniform part"):
+        compose_run(["horizon.steps=1", part])
+
+
+def test_a_density_names_a_run_and_none_keeps_its_name() -> None:
+    words = ["experiment=cpu_smoke", "horizon.steps=1"]
+    names = [
+        run_name(compose_run([*words, *more]))
+        for more in ([], ["objective.density=[{mean: 1}]"], ["objective.stratified=true"])
+    ]
+    assert len(set(names)) == 3
+    assert run_name(compose_run([*words, "objective.density=[]"])) == names[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.objective import Draw, ObjectiveKind, Settings
+from models.objective import Draw, ObjectiveKind, Settings, Spacing
 from models.pack import TokenPack
 from models.precondition import Coefficients
 
@@ -61,6 +61,7 @@ class Masked:
         steps: int,
         guidance: float,
         shift: float,
+        spacing: Spacing,
     ) -> Tensor:
         """Return what is said of noise alone, in one step."""
         return network(pack, x_0, torch.zeros(len(pack.lengths)))

@@ -16,7 +16,9 @@ from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.pipeline import forward_only, schedule
 from trainer.parallel.rows import own_rows, padded_rows, row_slice
-from trainer.rng import normal, uniform
+from trainer.rng import generator, normal, uniform
+
+_LEAST_SHARE = 2.0**-60  # a uniform draw may be 0, whose normal is infinite
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
     lengths = [len(item.tokens) for item in items]
     tokens = collator.pack(items, captions, _rows(run, sum(lengths), mesh))
     draws = [_draw_of(run.seed, *visit) for visit in visits]
+    if run.objective.stratified:
+        draws = stratified(draws, run.seed, visits)
     objective = build_objective(run.objective)
     noise = [
         objective.noise(draw, tuple(item.tokens.shape))
@@ -112,6 +116,29 @@ def _draw_of(seed: int, key: str, visit: int) -> Draw:
         return normal(shape, seed, purpose, key, visit)
 
     return draw
+
+
+def stratified(draws: list[Draw], seed: int, visits: list[tuple[str, int]]) -> list[Draw]:
+    """Return a pack's draws whose times fall into as many equal shares as there are samples.
+
+    Each time alone is drawn as before; together they leave no share of the density out. What is
+    drawn depends on (seed, samples of the pack) alone: a pack has one plan on every layout, and its
+    samples with their visits name it as its step and number would, also after a rewind.
+    """
+    order = sorted(visits)
+    name = " ".join(f"{key}/{visit}" for key, visit in order)
+    rng = generator(seed, "time-shares", name, 0)
+    shares = (rng.permutation(len(order)) + rng.random(len(order))) / len(order)
+    normals = torch.special.ndtri(torch.from_numpy(shares).clamp(min=_LEAST_SHARE)).float()
+    place = {visit: normals[i] for i, visit in enumerate(order)}
+    return [_with_time(draw, place[visit]) for draw, visit in zip(draws, visits, strict=True)]
+
+
+def _with_time(draw: Draw, normal: Tensor) -> Draw:
+    def drawn(purpose: str, shape: tuple[int, ...]) -> Tensor:
+        return normal.expand(shape) if purpose == "time" else draw(purpose, shape)
+
+    return drawn
 
 
 def accumulate(

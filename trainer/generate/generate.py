@@ -6,7 +6,8 @@ usage: kinescale generate run=FOLDER prompt=TEXT out=FILE.mp4 [key=value ...]
 examples:
   kinescale generate run=runs/demo/runs/grid-... prompt="a red cube on a green floor" \\
       out=cube.mp4 num_frames=17 height=128 width=128
-keys: num_frames=17 height=128 width=128 fps=12 seed=0 steps=16 guidance=2.0 shift=2.0
+keys: num_frames=17 height=128 width=128 fps=12 seed=0 steps=16 guidance=2.0 shift=2.0 spacing=even
+spacing=trained looks where the run's density of training times has its mass.
 A request file is a list of such settings, each with its own ``out``; they are sampled side by side
 in one pack. ``reference: {root, split, key}`` writes a stored clip through the codec instead, which
 is the best that any model on this codec can show. One frame writes a PNG. The noise depends on
@@ -37,7 +38,7 @@ from models.architecture import specification_of
 from models.config import TextConfig
 from models.dit.embed import unpatchify
 from models.network import Network, build_network
-from models.objective import build_objective
+from models.objective import Spacing, build_objective
 from trainer.checkpoint.write import load_latest
 from trainer.config import CaptionUse, RunConfig, Seed, load_run
 from trainer.diffusion.collate import Collator
@@ -65,6 +66,10 @@ class Request:
     shift: Annotated[
         float, Gt(0), Doc("Times are spaced finer near noise above 1, finer near data below.")
     ] = 2.0
+    spacing: Annotated[
+        Spacing,
+        Doc("Before the shift, steps are even in t, or at even shares of the trained density."),
+    ] = Spacing.even
     reference: Annotated[
         dict[str, str],
         Doc("root, split and key of a stored clip that goes through the codec instead."),
@@ -101,14 +106,15 @@ def load_model(folder: Path) -> tuple[RunConfig, Network]:
 def generate(run: RunConfig, model: Network, requests: list[Request]) -> list[np.ndarray]:
     """Sample all requests side by side; return uint8 frames (F, H, W, 3) for each.
 
-    Requests that are sampled together must agree on steps, guidance and shift.
+    Requests that are sampled together must agree on steps, guidance, shift and spacing.
     """
-    settings = {(r.steps, r.guidance, r.shift) for r in requests}
+    settings = {(r.steps, r.guidance, r.shift, r.spacing.value) for r in requests}
     if len(settings) != 1:
         raise ValueError(
-            f"steps,guidance,shift={sorted(settings)}: must agree within a request file. Split it."
+            f"steps,guidance,shift,spacing={sorted(settings)}: must agree within a request file. "
+            "Split it."
         )
-    (steps, guidance, shift), collator = settings.pop(), Collator(run.codec, run.text)
+    first, collator = requests[0], Collator(run.codec, run.text)
     items = [collator.blank(r.shape, r.fps, r.prompt) for r in requests]
     pack = collator.pack(items, [CaptionUse.dense] * len(items))
     noise = [
@@ -116,7 +122,9 @@ def generate(run: RunConfig, model: Network, requests: list[Request]) -> list[np
         for item, r in zip(items, requests, strict=True)
     ]
     objective = build_objective(run.objective)
-    x_1 = objective.sample(model, pack, torch.cat(noise), steps, guidance, shift)
+    x_1 = objective.sample(
+        model, pack, torch.cat(noise), first.steps, first.guidance, first.shift, first.spacing
+    )
     clips = []
     for item, r, tokens in zip(items, requests, torch.split(x_1, pack.lengths), strict=True):
         frames = collator.codec.decode(unpatchify(tokens, *item.size), r.height, r.width)

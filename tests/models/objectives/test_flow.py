@@ -8,18 +8,27 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models.objective import Draw, Prediction, Weighting, build_objective, check_objective
+from models.objective import (
+    Draw,
+    Prediction,
+    Spacing,
+    Weighting,
+    build_objective,
+    check_objective,
+)
 from models.objectives.flow import (
     Flow,
     flow_errors,
     interpolate,
-    logit_normal_times,
-    sample,
+    sampler_times,
     squared_errors,
     time_weight,
+    training_times,
     windowed_normals,
 )
+from models.objectives.flow import sample as sample_at
 from models.pack import TokenPack
+from models.times import Density, Normal, TimePart, TimeScale
 
 DATA = torch.linspace(-2, 2, 24).view(6, 4)
 
@@ -37,6 +46,18 @@ def pack() -> TokenPack:
         caption=torch.ones(3, 5),
         caption_lengths=[1, 2],
     )
+
+
+def sample(
+    model: Callable[..., torch.Tensor],
+    segments: TokenPack,
+    x_0: torch.Tensor,
+    num_steps: int,
+    guidance: float,
+    shift: float,
+) -> torch.Tensor:
+    """Sample at times that are even before their shift."""
+    return sample_at(model, segments, x_0, guidance, sampler_times(num_steps, shift))
 
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 4.0])
@@ -114,7 +135,7 @@ def test_values_that_are_not_valid_carry_no_error() -> None:
 def test_longer_clips_train_at_noisier_times() -> None:
     lengths = torch.tensor([16.0, 512.0, 1024.0, 8192.0, 1e6])
     for n in (-2.0, 0.0, 3.0):
-        t = logit_normal_times(torch.full((5,), n), lengths, 512.0)
+        t = training_times(torch.full((5,), n), lengths, 512.0)
         assert t[0] == t[1] == torch.tensor(n).sigmoid()  # never shifted toward data
         assert (t[1:].diff() < 0).all()
         assert ((t > 0) & (t < 1)).all()
@@ -122,7 +143,7 @@ def test_longer_clips_train_at_noisier_times() -> None:
 
 def test_times_grow_with_their_normal_draw() -> None:
     draws = torch.linspace(-4, 4, 50)
-    assert (logit_normal_times(draws, torch.full((50,), 2048.0), 512.0).diff() > 0).all()
+    assert (training_times(draws, torch.full((50,), 2048.0), 512.0).diff() > 0).all()
 
 
 def draw_of(key: int) -> Draw:
@@ -159,7 +180,10 @@ def test_the_default_is_the_plain_loss_to_the_bit() -> None:
     normals = torch.cat([draw_of(key)("time", (1,)) for key in range(9)])
     lengths = torch.full((9,), 2048.0)
     times = plain.times([draw_of(key) for key in range(9)], lengths)
-    assert torch.equal(times, logit_normal_times(normals, lengths, 512.0))
+    t, shift = normals.sigmoid(), (lengths / 512.0).sqrt().clamp(min=1.0)
+    assert torch.equal(times, t / (t + shift * (1.0 - t)))
+    grid = torch.linspace(0.0, 1.0, 17)
+    assert sampler_times(16, 2.0) == (grid / (grid + 2.0 * (1.0 - grid))).tolist()
 
 
 @pytest.mark.parametrize("window", [(0.0, 0.1), (0.25, 0.5), (0.9, 1.0)])
@@ -172,7 +196,7 @@ def test_times_of_a_window_are_those_of_the_whole_range_that_lie_there(
     assert found.min() >= window[0]
     assert found.max() <= window[1]
     many = torch.randn(400_000, generator=torch.Generator().manual_seed(0))
-    whole = logit_normal_times(many, torch.full_like(many, 2048.0), 512.0)
+    whole = training_times(many, torch.full_like(many, 2048.0), 512.0)
     inside = whole[(whole >= window[0]) & (whole <= window[1])]
     shares = torch.tensor([0.1, 0.5, 0.9])
     width = window[1] - window[0]
@@ -183,7 +207,7 @@ def test_times_of_a_window_are_those_of_the_whole_range_that_lie_there(
 def test_a_time_grows_with_its_draw_inside_a_window_too() -> None:
     normals, lengths = torch.linspace(-6, 6, 50), torch.full((50,), 1e5)
     inside = windowed_normals(normals, lengths, 512.0, (0.2, 0.7))
-    times = logit_normal_times(inside, lengths, 512.0)
+    times = training_times(inside, lengths, 512.0)
     assert (times.diff() >= 0).all()
     assert times[0] == pytest.approx(0.2, abs=1e-4)
     assert times[-1] == pytest.approx(0.7, abs=1e-4)
@@ -280,7 +304,7 @@ def test_times_are_those_of_the_closed_form() -> None:
     # (t, tokens / shift_tokens) -> t / (t + s (1 - t)), s the square root of the ratio, at least 1.
     for t, ratio, expected in ((1 / 2, 4, 1 / 3), (3 / 4, 9, 1 / 2), (3 / 4, 1 / 9, 3 / 4)):
         normal = torch.tensor([t / (1 - t)]).log()
-        found = logit_normal_times(normal, torch.tensor([ratio * 90.0]), 90.0)
+        found = training_times(normal, torch.tensor([ratio * 90.0]), 90.0)
         assert found.item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -323,10 +347,11 @@ def test_weights_of_a_time_are_those_of_their_papers(t: float) -> None:
 def test_settings_of_a_run_reach_its_objective() -> None:
     settings = SimpleNamespace(
         kind="flow", shift_tokens=9.0, prediction=Prediction.noise, weight=Weighting.data,
-        t_range=[0.25, 0.75], options={},
+        t_range=[0.25, 0.75], options={}, density=[TimePart(mean=1.0, width=1.5)], spread=0.0,
     )  # fmt: skip
     flow = build_objective(settings)
-    assert flow == Flow(9.0, Prediction.noise, Weighting.data, (0.25, 0.75))
+    density = Density(((1.0, Normal(1.0, 1.5)),))
+    assert flow == Flow(9.0, Prediction.noise, Weighting.data, (0.25, 0.75), density)
     assert flow.strata(2, 0.5).tolist() == [0.375, 0.625]
     assert Flow().strata(4, 0.5).tolist() == [0.125, 0.375, 0.625, 0.875]
     check_objective(settings)
@@ -335,6 +360,9 @@ def test_settings_of_a_run_reach_its_objective() -> None:
         check_objective(settings)
     settings.t_range, settings.options = [0.0, 1.0], {"least": 1.0}
     with pytest.raises(ValueError, match=r"objective.options.least=1.0: is not an option"):
+        check_objective(settings)
+    settings.options, settings.density = {}, [TimePart(scale=TimeScale.log_snr)]
+    with pytest.raises(ValueError, match=r"objective.spread=0: must be above 0 where"):
         check_objective(settings)
 
 
@@ -364,3 +392,54 @@ def test_coefficients_turn_what_is_predicted_into_a_velocity(
         Prediction.noise: (1 / max(t, 0.05), -1 / max(t, 0.05)),
     }[prediction]
     assert (c_skip, c_out) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+MIXTURE = Density(((0.75, Normal(1.0, 0.8)), (0.25, None)))
+
+
+def test_times_of_a_logit_normal_have_its_mean_and_width() -> None:
+    normals = torch.tensor([-1.0, 0.0, 2.0])
+    found = training_times(normals, torch.ones(3), 512.0, Density(((1.0, Normal(1.0, 1.5)),)))
+    assert found.logit().tolist() == pytest.approx([-0.5, 1.0, 4.0], rel=1e-5)
+
+
+def test_times_of_a_mixture_are_its_quantiles_then_shifted() -> None:
+    normals = torch.randn(4000, generator=torch.Generator().manual_seed(5))
+    found = training_times(normals, torch.full((4000,), 4 * 512.0), 512.0, MIXTURE)
+    plain = found / (found + 0.5 * (1 - found))  # a shift of 2 undone
+    for t in (0.2, 0.5, 0.8):
+        below = 0.75 * 0.5 * math.erfc(-(math.log(t / (1 - t)) - 1.0) / 0.8 / math.sqrt(2))
+        assert float((plain < t).float().mean()) == pytest.approx(below + 0.25 * t, abs=0.02)
+
+
+@pytest.mark.parametrize("density", [MIXTURE, Density(((1.0, Normal(1.0, 0.5)),))])
+def test_a_window_keeps_the_proportions_of_a_density(density: Density) -> None:
+    normals = torch.randn(4000, generator=torch.Generator().manual_seed(6)).split(1)
+    draws = [lambda purpose, shape, n=normal: n for normal in normals]
+    found = Flow(window=(0.25, 0.75), density=density).times(draws, torch.ones(4000))
+    assert found.min() >= 0.25
+    assert found.max() <= 0.75
+    ends = [density.below(t) for t in (0.25, 0.5, 0.75)]
+    expected = (ends[1] - ends[0]) / (ends[2] - ends[0])
+    assert float((found < 0.5).float().mean()) == pytest.approx(expected, abs=0.025)
+
+
+def test_the_sampler_steps_evenly_through_the_trained_density() -> None:
+    times = sampler_times(8, 2.0, Spacing.trained, MIXTURE)
+    assert (times[0], times[-1]) == (0.0, 1.0)
+    plain = [t / (t + 0.5 * (1 - t)) for t in times]  # a shift of 2 undone
+    shares = [MIXTURE.below(t) for t in plain]
+    assert shares == pytest.approx([i / 8 for i in range(9)], abs=1e-5)
+    assert sampler_times(8, 2.0, Spacing.even, MIXTURE) == sampler_times(8, 2.0)
+
+
+def test_a_run_samples_by_its_own_density() -> None:
+    seen: list[float] = []
+
+    def velocity(p: TokenPack, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(float(t[0]))
+        return x
+
+    flow = Flow(density=MIXTURE)
+    flow.sample(velocity, pack(), DATA, 2, 1.0, 1.0, Spacing.trained)
+    assert seen == pytest.approx([0.0, MIXTURE.quantile(0.5), MIXTURE.quantile(0.5)], rel=1e-6)

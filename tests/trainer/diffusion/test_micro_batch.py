@@ -14,7 +14,14 @@ from models.objective import build_objective
 from models.objectives.flow import flow_errors
 from trainer.config import CaptionUse, RunConfig
 from trainer.diffusion.collate import Collator
-from trainer.diffusion.micro_batch import MicroBatch, accumulate, caption_use, measure, prepare
+from trainer.diffusion.micro_batch import (
+    MicroBatch,
+    accumulate,
+    caption_use,
+    measure,
+    prepare,
+    stratified,
+)
 from trainer.layout.layout import Layout
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh, alone
@@ -170,3 +177,43 @@ def test_errors_and_gradients_are_those_of_the_model_on_every_batch(run: RunConf
     squares = sum(float(p.grad.double().square().sum()) for p in model.parameters())
     norm = engine.step(1e-3, lambda norm: True)
     assert norm == pytest.approx(math.sqrt(squares), rel=1e-5)
+
+
+def times_of(batch: MicroBatch) -> dict[str, float]:
+    return dict(zip(batch.keys, batch.t.tolist(), strict=True))
+
+
+def test_stratified_times_leave_no_share_of_the_density_out(latents: Path) -> None:
+    uniform_parts = "objective.density=[{kind: uniform}]"
+    run = compose_smoke(latents, "objective.stratified=true", uniform_parts)
+    found = sorted(batch_of(run, alone()).t.tolist())
+    assert [int(6 * t) for t in found] == list(range(6))
+    plain = compose_smoke(latents, uniform_parts)
+    assert sorted(int(6 * t) for t in batch_of(plain, alone()).t.tolist()) != list(range(6))
+
+
+def test_stratified_times_are_those_of_the_pack_whatever_the_order_it_is_read_in(
+    latents: Path,
+) -> None:
+    run = compose_smoke(latents, "objective.stratified=true")
+    samples, collator = load_fixed(run.data, "train", 6), Collator(run.codec, run.text)
+    one, other = (
+        prepare(Pack(order, 512, []), run, collator, alone()) for order in (samples, samples[::-1])
+    )
+    assert times_of(one) == times_of(other)
+    fewer = prepare(Pack(samples[:5], 512, []), run, collator, alone())
+    assert times_of(fewer).items() & times_of(one).items() == set()  # another pack
+    torch.testing.assert_close(one.x_0, batch_of(compose_smoke(latents), alone()).x_0)
+
+
+def test_each_stratified_time_alone_is_drawn_as_before() -> None:
+    def refuse(purpose: str, shape: tuple[int, ...]) -> torch.Tensor:
+        raise AssertionError(purpose)
+
+    visits = [("a", 0), ("b", 0), ("c", 0)]
+    draws = [
+        stratified([refuse] * 3, seed, visits)[0]("time", (1,)) for seed in range(2000)
+    ]  # each seed is another run
+    normals = torch.cat(draws)
+    assert float(normals.mean()) == pytest.approx(0.0, abs=0.07)
+    assert float(normals.std()) == pytest.approx(1.0, abs=0.05)
