@@ -108,7 +108,10 @@ def validate(latents: Path, mesh: Mesh) -> list[object]:
     validator = Validator(run, "val_worlds", Collator(run.codec, run.text), mesh, 7)
     result = validator.measure(model)
     groups = [[g.errors, g.values, g.variance, g.clips, g.tokens] for g in result.groups]
-    return [result.loss, result.noise, *result.by_time, *(v for group in groups for v in group)]
+    strata = [*result.strata.errors, *result.strata.variance, *result.strata.values]
+    by_clip = [v for row in result.strata.clips for v in row]
+    by_group = [v for group in groups for v in group]
+    return [result.loss, result.noise, *result.by_time, *by_group, *strata, *by_clip]
 
 
 def train_pairs(latents: Path, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,7 @@ from models.pack import TokenPack
 from trainer.config import RunConfig
 from trainer.diffusion.collate import Collator, PackItem
 from trainer.diffusion.micro_batch import MicroBatch, own_noise
+from trainer.diffusion.strata import Strata, number_of_strata, strata_of, trained_shares
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows
 from trainer.rng import normal
@@ -75,7 +77,7 @@ class Validation:
     noise: standard error of ``loss`` over noise draws, the clips being fixed.
     by_time: loss per stratum of t, from noise (t near 0) to data (t near 1).
     clips, tokens: how much was looked at.
-    groups: the same errors by world and shape of the clips.
+    groups: the same errors by world and shape of the clips. strata: the same by time and by clip.
     """
 
     loss: float
@@ -84,6 +86,7 @@ class Validation:
     clips: int
     tokens: int
     groups: list[Group]
+    strata: Strata
 
 
 class Validator:
@@ -139,7 +142,7 @@ class Validator:
         pack = collator.pack([clip] * count, [self._run.validation.captions] * count, rows)
         # Golden-ratio offsets spread the times of all clips evenly over the objective's range: a
         # fixed quadrature, so that only the noise x_0 differs between draws.
-        offset = index * _GOLDEN % 1.0
+        offset = _offset_of(index)
         noise = [
             self._objective.noise(_draw_of(seed, draw, key, j), tuple(clip.tokens.shape))
             for j in strata.tolist()
@@ -230,7 +233,17 @@ class Validator:
             clips=self.num_clips,
             tokens=self.num_tokens,
             groups=self._grouped(errors, values),
+            strata=strata_of(
+                errors, values, [_offset_of(i) for i in range(self.num_clips)], self._trained
+            ),
         )
+
+    @cached_property
+    def _trained(self) -> list[float]:
+        """The share of training times in each stratum."""
+        window = self._run.objective.t_range
+        strata = number_of_strata(self._times)
+        return trained_shares(self._objective, self._tokens, window, strata)
 
     def _grouped(self, errors: Tensor, values: Tensor) -> list[Group]:
         """Sum errors (clips, draws, strata) by world and shape, in the order of the names."""
@@ -253,6 +266,11 @@ class Validator:
             )
             for shape, clips in sorted(members.items())
         ]
+
+
+def _offset_of(clip: int) -> float:
+    """Return where the times of a clip lie within their strata."""
+    return clip * _GOLDEN % 1.0
 
 
 def _errors_of(

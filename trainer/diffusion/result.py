@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data.dataset.sample import world_of
 from data.files import write_csv, write_json
 from models.count import count_params
+from models.times import root_mean_square
 from trainer.config import RunConfig
 from trainer.optim import learning_rate
 from trainer.run.metrics import read_metrics
@@ -43,6 +44,7 @@ def summarise(
         "loss_noise": main.noise,
         "loss_by_time": main.by_time,
         "t_range": list(run.objective.t_range),
+        "spread": run.objective.spread or root_mean_square(run.model.spread),
         "loss_real": validations[others[0]].loss if others else None,
         "loss_real_noise": validations[others[0]].noise if others else None,
         "validation": {split: asdict(value) for split, value in validations.items()},
