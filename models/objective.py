@@ -147,7 +147,7 @@ def check_objective(settings: Settings) -> None:
     if needs_spread(settings.density) and not settings.spread > 0:
         raise ValueError(
             f"objective.spread={settings.spread:g}: must be above 0 where objective.density is "
-            "stated in log-SNR. Use the latents' standard deviation, 0.28 of the wavelet's."
+            "stated in log-SNR. Leave it out: composing a run fills it in."
         )
     if settings.kind == "flow" and not settings.options:
         return

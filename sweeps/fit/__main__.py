@@ -18,6 +18,8 @@ from sweeps.fit.law import fit_both
 from sweeps.fit.minima.form import Minima
 from sweeps.fit.options import FitOptions
 from sweeps.fit.result import Law
+from sweeps.fit.rows.y_axis import YAxis, axis_of
+from sweeps.fit.weightings import by_weighting, weightings_text
 
 HELP = """\
 Fit a scaling law to a table of runs, and say which of its coefficients the runs determine.
@@ -43,6 +45,10 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
   bands=FILE.csv     its frontier over compute with intervals, and tokens per parameter
   against.X=VALUE    published coefficients of the form: a likelihood ratio against them
   predict=FILE.csv   rows to predict with the law; errors are told where they hold the target
+  y_axis.weighting=W of the loss over noise levels: uniform, trained (as often as training drew
+                     them) or elbo, t / (1 - t); default: the study's, else the loss as it stands
+  y_axis.window=[..] only times from..to count, as [.25,.75]; needs losses by stratum (loss_t1 ...)
+  weightings=FILE    what exponent, coefficients and noise become under each weighting, as JSON
   level=.9           of every interval
   resamples=1000     bootstrap refits
   seed=0             of the bootstrap: the same seed gives the same file
@@ -109,9 +115,22 @@ READERS: dict[str, Callable[[str], Any]] = {
     "within": float,
 }
 # Options of several entries, given as name.key=value.
-GROUPS: dict[str, Callable[[str], Any]] = {"columns": str, "fixed": float, "against": float}
+GROUPS: dict[str, Callable[[str], Any]] = {
+    "columns": str, "fixed": float, "against": float, "y_axis": str,
+}  # fmt: skip
 COLUMNS = ("params", "tokens", "loss")  # whose names may be given without `columns.`
-KEYS = ("table", "out", "form", *COLUMNS, *READERS, "drop_highest", "predict", "plot", "bands")
+KEYS = (
+    "table",
+    "out",
+    "form",
+    *COLUMNS,
+    *READERS,
+    "drop_highest",
+    "predict",
+    "plot",
+    "bands",
+    "weightings",
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,8 @@ class Command:
     columns: dict[str, str]  # ours -> the table's
     drop_highest: int
     options: FitOptions
+    y_axis: YAxis | None  # None takes the loss as it stands
+    weightings: str
     said: str  # what was taken from the study that the table belongs to
 
 
@@ -172,6 +193,8 @@ def parse(arguments: Sequence[str]) -> Command:
         published=given.get("against", {}),
         columns=given.get("columns", {}),
         drop_highest=given.get("drop_highest", 0),
+        y_axis=axis_of(given["y_axis"]) if "y_axis" in given else None,
+        weightings=given.get("weightings", ""),
         options=FitOptions(fixed=given.get("fixed", {}), **chosen),
         said=study.said(taken),
     )
@@ -203,10 +226,21 @@ def main(arguments: list[str]) -> int:
             drop_highest=asked.drop_highest,
             predict=asked.predict or None,
             published=asked.published,
+            y_axis=asked.y_axis,
         )
     written = _write(asked, found, law)
     said = [asked.said] * bool(asked.said)
     print("\n".join([*said, describe(found)]))  # after the files: a reader may leave
+    if asked.weightings:
+        rows = by_weighting(asked.table, asked.form, asked.options, asked.columns)
+        if not rows:
+            raise ValueError(
+                f"weightings={asked.weightings}: {asked.table} keeps no loss by stratum of t "
+                "(loss_t1 and so on), so the law has one weighting. Leave it out."
+            )
+        write_json(Path(asked.weightings), rows)
+        written.append(asked.weightings)
+        print(f"\n{weightings_text(rows)}")
     if written:
         print(f"\nWritten to {', '.join(written)}")
     return 0

@@ -14,11 +14,12 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from sweeps.fit.forms.catalogue import FORMS
 from sweeps.fit.options import DEFAULTS
+from sweeps.fit.rows.y_axis import YAxis, axis_of
 
 FILES = ("study.yaml", "study.json", "law.json")  # the first that says how to fit is believed
 DEFAULT_FORM = "chinchilla"
 _READERS: dict[str, Callable[[Any], Any]] = {"form": str, "level": float, "resamples": int}
-_OF_ANY_FORM = ("columns", "level", "resamples", "seed")
+_OF_ANY_FORM = ("columns", "level", "resamples", "seed", "y_axis")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Beside:
     def columns(self) -> dict[str, str]:
         """Return the table's names of columns (ours -> the table's)."""
         return dict(self.values.get("columns") or {})
+
+    @property
+    def y_axis(self) -> YAxis:
+        """Return the axis that the study registered, the plain one where nothing says."""
+        return axis_of(self.values.get("y_axis"))
 
     def taken(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return what holds of the study's values where some are given on a command line.
@@ -96,13 +102,20 @@ def words_of(values: Mapping[str, Any]) -> list[str]:
     words = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            words += [f"{key}.{entry}={item}" for entry, item in value.items()]
+            words += [f"{key}.{entry}={_listed(item)}" for entry, item in value.items()]
         elif isinstance(value, list | tuple):
-            words.append(f"{key}=[{','.join(f'{item:.10g}' for item in value)}]")
+            words.append(f"{key}={_listed(value)}")
         else:
             text = f"{value:.10g}" if isinstance(value, float) else str(value)
             words.append(f"{key}={text.lower() if isinstance(value, bool) else text}")
     return words
+
+
+def _listed(value: Any) -> str:
+    """Return numbers as ``[1,2]``, anything else as it is."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    return f"[{','.join(f'{item:.10g}' for item in value)}]"
 
 
 def fit_words(law: Mapping[str, Any]) -> str:
@@ -137,4 +150,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: read(found[k]) for k, read in _READERS.items() if found.get(k) is not None}
+    values = {k: read(found[k]) for k, read in _READERS.items() if found.get(k) is not None}
+    axis = axis_of(found.get("y_axis"))
+    return values if axis.plain else values | {"y_axis": axis.values}

@@ -35,6 +35,7 @@ from sweeps.fit.rows.runs import (
     noise_floor,
 )
 from sweeps.fit.rows.table import Table, number, read_table
+from sweeps.fit.rows.y_axis import YAxis
 from sweeps.fit.trust.bootstrap import Bootstrap, bootstrap_fit
 from sweeps.fit.trust.identified import identified
 from sweeps.fit.trust.sensitivity import sensitivity
@@ -192,6 +193,7 @@ def fit_table(
     drop_highest: int = 0,
     predict: Source | None = None,
     published: Mapping[str, float] | None = None,
+    y_axis: YAxis | None = None,
 ) -> dict[str, Any]:
     """Fit a table of runs and return the law's JSON as a dict.
 
@@ -200,14 +202,15 @@ def fit_table(
     (ours -> theirs). Besides the form's own it may hold: `name`, `flops` (6 N D when absent),
     `budget`, `loss_noise`, `cluster`, `excluded` (with `reason`). `drop_highest` excludes that many
     rows of highest loss. `predict` is a second table, whose rows are predicted; `published` are
-    coefficients of the same form, which the rows are asked to contradict.
+    coefficients of the same form, which the rows are asked to contradict. `y_axis` weighs the
+    table's losses by stratum of time (`rows/y_axis.py`); None takes `loss` as it stands.
 
     Raises:
         ValueError: naming the column, the line, the rule and the remedy.
     """
     return fit_both(
         source, form, options, columns=columns, drop_highest=drop_highest, predict=predict,
-        published=published,
+        published=published, y_axis=y_axis,
     )[0]  # fmt: skip
 
 
@@ -220,24 +223,27 @@ def fit_both(
     drop_highest: int = 0,
     predict: Source | None = None,
     published: Mapping[str, float] | None = None,
+    y_axis: YAxis | None = None,
 ) -> tuple[dict[str, Any], Law | None]:
     """Return what `fit_table` does, and the law itself where it is one of (params, tokens)."""
     names = dict(columns or {})
-    asked = _asked(options, names, drop_highest)
+    asked = _asked(options, names, drop_highest, y_axis)
     if published and form not in (AUTO, *LOSS_FORMS):
         raise ValueError(
             f"against=: form={form} is no law of params and tokens. Use one of "
             f"{', '.join(LOSS_FORMS)}."
         )
     if form == Minima.name:
-        table = read_table(source, Minima(), names, drop_highest)
+        table = read_table(source, Minima(), names, drop_highest, y_axis=y_axis)
         return plain(fit_minima(without_diverged(table), options)) | asked, None
     shape = CHINCHILLA if form == AUTO else form_of(form)
     unseen = None if predict is None else read_table(predict, shape, names, target=False)
     if form not in (AUTO, *LOSS_FORMS):
-        table = read_table(source, shape, names, drop_highest)
+        table = read_table(source, shape, names, drop_highest, y_axis=y_axis)
         return fit_columns(shape, table, unseen, options) | asked, None
-    law = law_of_table(source, form, options, columns=names, drop_highest=drop_highest)
+    law = law_of_table(
+        source, form, options, columns=names, drop_highest=drop_highest, y_axis=y_axis
+    )
     found = law.to_dict() | asked
     if unseen is not None:
         found["predictions"] = plain(predictions_of(law.fit, law.bootstrap, unseen))
@@ -253,6 +259,7 @@ def law_of_table(
     *,
     columns: Mapping[str, str] | None = None,
     drop_highest: int = 0,
+    y_axis: YAxis | None = None,
 ) -> Law:
     """Fit a form of (params, tokens) to a table of runs; arguments as of `fit_table`.
 
@@ -260,7 +267,7 @@ def law_of_table(
         ValueError: as `fit_table`, and for a form that is none of params and tokens.
     """
     shape = CHINCHILLA if form == AUTO else loss_form_of(form)  # all have its columns
-    table = read_table(source, shape, dict(columns or {}), drop_highest)
+    table = read_table(source, shape, dict(columns or {}), drop_highest, y_axis=y_axis)
     law = fit_law(runs_of(table), form, options)
     warnings = [*table.notes, *_of_recipes(table), *law.warnings]
     return replace(law, excluded=table.excluded + law.excluded, warnings=warnings)
@@ -278,12 +285,15 @@ def _of_recipes(table: Table) -> list[str]:
     ]
 
 
-def _asked(options: FitOptions, columns: Mapping[str, str], drop_highest: int) -> dict[str, Any]:
+def _asked(
+    options: FitOptions, columns: Mapping[str, str], drop_highest: int, y_axis: YAxis | None
+) -> dict[str, Any]:
     """Return the entry of law.json with the unusual that was asked for; none where nothing was."""
     every = {
         "columns": dict(columns), "fixed": dict(options.fixed), "flops": list(options.flops),
         "sizes": list(options.sizes), "drop_highest": drop_highest, "mean": options.mean,
         "noise": options.noise, "one_sided": options.one_sided, "within": options.within,
+        "y_axis": y_axis and y_axis.values,
     }  # fmt: skip
     unusual = {key: value for key, value in every.items() if value not in ({}, [], 0, None)}
     return {"asked": unusual} if unusual else {}

@@ -72,7 +72,9 @@ def fit_asked(source: Source, given: Mapping[str, Any], budget: Budget) -> tuple
     asked = taken | asked
     options = FitOptions(flops=[budget.flops], **{k: asked[k] for k in FIT_KEYS if k in asked})
     law = fit_source(source, asked.get("form", ""), options, asked.get("columns"))
-    return law, study.said(taken)
+    # The table's losses are on the study's axis already, so that naming it is all there is to do.
+    axis = {} if study.y_axis.plain else {"y_axis": study.y_axis.values}
+    return law, study.said(taken | axis)
 
 
 def fit_source(

@@ -30,6 +30,7 @@ from typing import Any
 
 from data.files import write_bytes, write_csv, write_text
 from data.shell import command
+from sweeps.fit.rows.y_axis import STRATUM, TRAINED
 
 RUNS, CURVES = "runs.jsonl.gz", "curves.csv.gz"
 KEPT = ("*.yaml", "*.json", "*.csv", "*.txt", "README.md", "samples/**/*.mp4", "samples/*.json")
@@ -93,19 +94,33 @@ def _write_table(path: Path, table: Path, results: dict[str, Json]) -> None:
 
 
 def losses_by_part(result: Json) -> dict[str, float]:
-    """Return a run's validation loss by stratum of time (``loss_t1``...) and by world.
+    """Return a run's validation loss by stratum of time (``loss_t1``...), as trained, by world.
 
-    The loss of a world is a ratio of sums over its clips, as the whole loss is over all.
+    The loss of a world or a stratum is a ratio of sums over its clips, as the whole loss is over
+    all. Results from before 2026-12 have a stratum for each of a clip's times alone.
     """
-    strata = result.get("loss_by_time") or []
-    parts = {f"loss_t{number}": float(loss) for number, loss in enumerate(strata, 1)}
     first: Json = next(iter((result.get("validation") or {}).values()), {})
+    parts = losses_by_time(result)
     sums: dict[str, list[float]] = {}
     for group in first.get("groups") or []:
         of = sums.setdefault(f"loss_{group['world']}", [0.0, 0.0])
         of[0] += group["errors"]
         of[1] += group["values"]
     return parts | {name: errors / values for name, (errors, values) in sorted(sums.items())}
+
+
+def losses_by_time(result: Json) -> dict[str, float]:
+    """Return a run's loss by stratum of time, and the mean of them over its training times."""
+    first: Json = next(iter((result.get("validation") or {}).values()), {})
+    kept: Json = first.get("strata") or {}
+    losses = result.get("loss_by_time") or []
+    if kept and all(kept["values"]):
+        losses = [e / v for e, v in zip(kept["errors"], kept["values"], strict=True)]
+    parts = {f"{STRATUM}{number}": float(loss) for number, loss in enumerate(losses, 1)}
+    if kept and len(kept["trained"]) == len(losses):
+        pairs = zip(kept["trained"], losses, strict=True)
+        parts[TRAINED] = math.fsum(share * loss for share, loss in pairs)
+    return parts
 
 
 def _curves(study_dir: Path) -> str:

@@ -7,8 +7,10 @@ from omegaconf import OmegaConf
 from data.files import write_text
 from data.secrets import refuse_secrets, texts_in
 from sweeps.study.config import Study
+from sweeps.study.y_axis import refuse_late
 
-FREE = ("question", "root", "cluster")  # of a study of any kind
+# Of a study of any kind. The axis changes no run, and has a rule of its own: y_axis.py.
+FREE = ("question", "root", "cluster", "y_axis")
 
 
 def freeze_study(study: Study) -> None:
@@ -32,6 +34,10 @@ def refuse_other(study: Study) -> None:
             f"study={study.folder}: holds a study with other settings. "
             "Choose another name=... or move the folder away."
         )
+    if path.exists():
+        frozen = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(frozen, dict)
+        refuse_late(study, {str(key): value for key, value in frozen.items()})
 
 
 def _science(text: str, study: Study) -> dict:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_csv
+from sweeps.fit.rows.y_axis import PLAIN, YAxis
 from sweeps.study.spec import Phase, Spec
+from sweeps.study.y_axis import columns_in, on_axis
 from trainer.config import RunKind
 from trainer.kinds import KINDS
 
@@ -61,17 +63,19 @@ def collect(
     folders: dict[str, Path],
     noise: SeedNoise | None,
     kind: RunKind = RunKind.diffusion,
+    y_axis: YAxis = PLAIN,
 ) -> list[dict[str, Any]]:
     """Return a row for every run of a study, also for those that failed or diverged.
 
-    kind: of all runs; it says what a row holds (trainer/kinds.py).
+    kind: of all runs; it says what a row holds (trainer/kinds.py). y_axis: what ``loss`` weighs;
+    the losses by stratum of time stand in every row, so that another axis is a refit.
 
     ``loss_noise`` joins the run's own noise of validation draws with the spread over seeds.
     ``cluster`` is the same for the seeds of one point, which the fit resamples together.
     """
     rows = []
     for spec in specs:
-        result = read_result(folders[spec.name]) or {"status": "missing"}
+        result = on_axis(read_result(folders[spec.name]) or {"status": "missing"}, y_axis)
         row: dict[str, Any] = {key: result.get(key) for key in KINDS[kind].columns}
         row |= {"name": folders[spec.name].name, "phase": spec.phase.value}
         row |= {"loss_noise": result.get("loss_noise"), "cluster": None}
@@ -85,7 +89,7 @@ def collect(
         elif noise is not None:
             draws = result.get("loss_noise") or 0.0
             row["loss_noise"] = (draws**2 + (noise.relative * result["loss"]) ** 2) ** 0.5
-        row |= {"excluded": int(bool(reason)), "reason": reason}
+        row |= {"excluded": int(bool(reason)), "reason": reason} | columns_in(result)
         rows.append(row)
     return rows
 
@@ -111,7 +115,8 @@ def seed_noise(points: Sequence[Sequence[float]]) -> SeedNoise | None:
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write runs.csv atomically; a missing value is an empty field."""
-    write_csv(path, COLUMNS, rows)
+    others = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)
+    write_csv(path, [*COLUMNS, *others], rows)
 
 
 def excluded_rows(path: Path) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from sweeps.fit.beside import beside
 from sweeps.study.archive import read_configs, read_results
 
 # Parts of a run's config on which the number called its loss depends.
@@ -27,13 +28,15 @@ class Validated:
     """What a folder says of its validation data; every part may be empty.
 
     digest: of the data set. config: values of `KEYS` in the runs' configs. base: overrides that
-    all runs shared. counted: clips and tokens of each split, as the runs counted them.
+    all runs shared. counted: clips and tokens of each split, as the runs counted them. y_axis: that
+    the study registered, in words; empty where it is the plain one.
     """
 
     digest: str = ""
     config: dict[str, str] = field(default_factory=dict)
     base: dict[str, str] = field(default_factory=dict)
     counted: dict[str, str] = field(default_factory=dict)
+    y_axis: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,13 @@ def validated(place: Path) -> Validated:
         config={key: text for key in KEYS if (text := _values(_at(c, key) for c in found))},
         base=_base(folder),
         counted=_counted(results),
+        y_axis=_y_axis(place),
     )
+
+
+def _y_axis(place: Path) -> str:
+    axis = beside(place).y_axis
+    return "" if axis.plain else str(axis)
 
 
 def agreement(a: Validated, b: Validated) -> Agreement:
@@ -87,6 +96,8 @@ def agreement(a: Validated, b: Validated) -> Agreement:
         own = "as the experiment has it"
         keys = [k for k in ("experiment", *KEYS) if k in a.base or k in b.base]
         pairs += [(k, a.base.get(k, own), b.base.get(k, own)) for k in keys]
+    if a.y_axis or b.y_axis:
+        pairs += [("y_axis", a.y_axis or "uniform", b.y_axis or "uniform")]
     shared = sorted(set(a.counted) & set(b.counted))
     pairs += [(f"what was counted of {s}", a.counted[s], b.counted[s]) for s in shared]
     if same_set:  # wherever it lies

@@ -17,6 +17,7 @@ from sweeps.report.pages.isoflop import build_report
 from sweeps.run import main
 from sweeps.study.results import collect, write_rows
 from sweeps.study.spec import Phase, Spec
+from sweeps.study.y_axis import YAxisConfig
 
 E, A, ALPHA, B, BETA = 0.3, 9.0, 0.4, 40.0, 0.45
 
@@ -129,6 +130,25 @@ def test_a_planted_law_comes_back_from_the_studys_own_table(study: StudyConfig) 
     assert law["coefficients"]["E"] == pytest.approx(E, rel=0.02)
     assert abs(law["held_out"]["relative_error"]) < 1e-3
     assert "No law was fitted" not in page
+
+
+@pytest.mark.heavy
+def test_a_study_on_an_axis_extends_fits_and_shows_by_it(study: StudyConfig) -> None:
+    study.y_axis, study.resamples = YAxisConfig(window=[0.5, 1.0]), 20
+    runner = IsoflopRunner(study, [])
+    plant(runner, list(study.budgets), [0.35, 0.6, 1.0, 1.7, 2.9])
+    for folder in runner.folders.values():
+        result = json.loads((folder / "result.json").read_text())
+        late, early = result["loss"], 2 + 1e5 / result["params"]  # least at the largest size
+        result |= {"loss": (early + late) / 2, "loss_by_time": [early, late]}
+        (folder / "result.json").write_text(json.dumps(result))
+    assert runner.extensions() == []
+    law, page = finish(runner)
+    assert law["coefficients"]["alpha"] == pytest.approx(ALPHA, rel=0.02)
+    assert law["asked"]["y_axis"] == {"weighting": "uniform", "window": [0.5, 1.0]}
+    assert "The law under other weightings of noise levels" in page
+    assert "uniform, t from 0.5 to 1 (registered)" in page
+    assert "y_axis.weighting=uniform" in page  # the command that fits it again
 
 
 @pytest.mark.heavy

@@ -120,12 +120,19 @@ def noise_floor(runs: Sequence[Run]) -> float | None:
     stated = [r.loss_noise / r.loss for r in runs if r.loss_noise is not None]
     if stated:
         found.append(float(np.median(stated)))
+    if (own := seed_spread(runs)) is not None:
+        found.append(own)
+    return max(found) if found else None
+
+
+def seed_spread(runs: Sequence[Run]) -> float | None:
+    """Return the pooled standard deviation of log loss over seeds; None where none is repeated."""
     repeats = [np.log([runs[i].loss for i in rows]) for rows in _seeds(runs)]
     repeats = [v for v in repeats if np.ptp(v) > 0]  # equal ones are one run, entered twice
-    if repeats:
-        squares = sum(float(np.sum((v - v.mean()) ** 2)) for v in repeats)
-        found.append(float(np.sqrt(squares / sum(len(v) - 1 for v in repeats))))
-    return max(found) if found else None
+    if not repeats:
+        return None
+    squares = sum(float(np.sum((v - v.mean()) ** 2)) for v in repeats)
+    return float(np.sqrt(squares / sum(len(v) - 1 for v in repeats)))
 
 
 def columns_of(runs: Sequence[Run]) -> tuple[dict[str, Array], Array]:

@@ -10,6 +10,7 @@ import numpy as np
 from sweeps.fit.forms.base import Array, Relation
 from sweeps.fit.rows.points import points_of
 from sweeps.fit.rows.read import Source, no_such_column, read_rows, renamed, title_of
+from sweeps.fit.rows.y_axis import YAxis, loss_on
 
 TRUE_WORDS = {"1", "true", "yes"}
 FALSE_WORDS = {"", "0", "false", "no"}
@@ -95,6 +96,7 @@ def read_table(
     mapping: Mapping[str, str],
     drop_highest: int = 0,
     target: bool = True,
+    y_axis: YAxis | None = None,
 ) -> Table:
     """Return the rows of a table that `form` can be fitted to; `source` as `read_rows` takes it.
 
@@ -102,6 +104,7 @@ def read_table(
     tokens are flops / (6 params); where there is no `flops`, flops are 6 params tokens. The
     `drop_highest` rows of largest target are excluded, as some published procedures do. Optional
     columns: name, cluster, excluded (with reason). Without `target` the column may be absent.
+    `y_axis` replaces each loss by that of its strata of time; None takes it as it stands.
 
     Raises:
         ValueError: naming the column, the line, the rule and the remedy.
@@ -112,6 +115,8 @@ def read_table(
     raw, places = read_rows(source)
     raw = renamed(raw, {k: v for k, v in mapping.items() if v != k}, title)
     usable = [not truth(row, "excluded", place) for row, place in zip(raw, places, strict=True)]
+    if y_axis is not None:
+        _put_on(y_axis, [row for row, used in zip(raw, usable, strict=True) if used], title)
     notes = _derive(raw, places, usable, form, title)
     wanted = [*form.columns, *([form.target] if target or form.target in raw[0] else [])]
     missing = [c for c in wanted if c not in raw[0]]
@@ -130,6 +135,19 @@ def read_table(
             names.append(name)
             lines.append(line)
     return _assemble(rows, names, lines, excluded, wanted, form, drop_highest, notes)
+
+
+def _put_on(axis: YAxis, rows: Sequence[dict[str, str]], title: str) -> None:
+    """Replace the losses of rows by those on an axis; a noise of other losses becomes unknown.
+
+    A row without a loss, of a run that has not ended, is left.
+    """
+    for row in rows:
+        if not (before := row.get("loss", "")):
+            continue
+        loss = loss_on(axis, row, title)
+        if not math.isclose(loss, float(before), rel_tol=1e-9):
+            row |= {"loss": repr(loss)} | ({"loss_noise": ""} if "loss_noise" in row else {})
 
 
 def _assemble(

@@ -11,6 +11,7 @@ from typing_extensions import Doc
 from data.words import shown
 from launch.config import ClusterConfig
 from sweeps.study.config import Positive, RecipeConfig, SampleConfig
+from sweeps.study.y_axis import YAxisConfig
 from trainer.config import Seed
 
 
@@ -126,6 +127,7 @@ class StudyConfig:
         LawForm,
         Doc("Form of the law in parameters and tokens; kinescale fit --help has equations."),
     ] = LawForm.chinchilla
+    y_axis: YAxisConfig = field(default_factory=YAxisConfig)
     level: Annotated[float, Gt(0), Lt(1), Doc("Level of the bootstrap intervals.")] = 0.9
     resamples: Annotated[int, Ge(1), Doc("Draws of the bootstrap.")] = 1000
 
@@ -141,6 +143,7 @@ class StudyConfig:
                 f"budgets={shown(self.budgets)}: must hold at least two FLOPs in rising order. "
                 "Use for example budgets=[1e11,1e12]."
             )
+        _ = self.y_axis.axis  # raises
         if self.grid.heads not in (0, 1, 2, 4):
             raise ValueError(
                 f"grid.heads={self.grid.heads}: must be 1, 2 or 4, as widths are multiples of 8, "

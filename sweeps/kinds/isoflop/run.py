@@ -11,6 +11,7 @@ from data.files import write_json
 from data.notices import doing
 from sweeps.fit.law import fit_table
 from sweeps.fit.options import FitOptions
+from sweeps.fit.weightings import by_weighting
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.pilot import compare_twins, pilot_minimum
 from sweeps.kinds.isoflop.plan import StudyPlan
@@ -27,7 +28,9 @@ from sweeps.study.results import (
 from sweeps.study.runner import StudyRunner, Work
 from sweeps.study.samples import draw_samples
 from sweeps.study.spec import Phase, Spec
+from sweeps.study.y_axis import on_axis
 
+WEIGHTINGS = "weightings.json"
 TRAINED = (Phase.grid, Phase.extend, Phase.replicate)  # the runs that a law is fitted to
 
 
@@ -75,7 +78,7 @@ class IsoflopRunner(StudyRunner):
         self, phases: Collection[Phase], budget: float | None = None
     ) -> list[dict[str, Any]]:
         return [
-            run.result
+            on_axis(run.result, self.study.y_axis.axis)
             for run in self.finished()
             if run.spec.phase in phases and budget in (None, run.spec.budget)
         ]
@@ -115,7 +118,8 @@ class IsoflopRunner(StudyRunner):
         """Write runs.csv."""
         points = [p for b in self.study.replicates.budgets for p in self._seeds_of(b)]
         self.noise = seed_noise(points)
-        self.rows = collect(self.specs, self.folders, self.noise)
+        axis = self.study.y_axis.axis
+        self.rows = collect(self.specs, self.folders, self.noise, y_axis=axis)
         write_rows(self.study.folder / "runs.csv", self.rows)
 
     def _seeds_of(self, budget: float) -> list[list[float]]:
@@ -128,12 +132,15 @@ class IsoflopRunner(StudyRunner):
     def fit(self) -> None:
         """Fit runs.csv as it lies on disk, so that anyone can refit it, and write law.json."""
         table = self.study.folder / "runs.csv"
+        form, axis = self.study.form.value, self.study.y_axis.axis
         options = FitOptions(level=self.study.level, resamples=self.study.resamples)
         try:
             with doing(f"fitting the law of {self.study.name}"):
-                law = fit_table(table, self.study.form.value, options)
+                law = fit_table(table, form, options, y_axis=None if axis.plain else axis)
+                if rows := by_weighting(table, form, options):
+                    write_json(self.study.folder / WEIGHTINGS, rows)
         except ValueError as error:
-            law = unfitted(str(error), table, self.study.form.value)
+            law = unfitted(str(error), table, form)
             print(f"warning: {law['warnings'][0]}", file=sys.stderr)
         write_json(self.study.folder / "law.json", law)
         self.law = law

@@ -39,7 +39,7 @@ class Inputs:
     """Everything the page shows.
 
     curves: (flops, loss) pairs per run, from ``curve.csv``.
-    results: ``result.json`` per run.
+    results: ``result.json`` per run. weightings: the law under each weighting of noise levels.
     notes: one sentence per file that is missing or unreadable, shown on the page.
     """
 
@@ -52,6 +52,7 @@ class Inputs:
     ladder: Json = field(default_factory=dict)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     results: dict[str, Json] = field(default_factory=dict)
+    weightings: list[Json] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -143,6 +144,7 @@ def read_inputs(study_dir: Path) -> Inputs:
     inputs.study = _read_json(inputs, "study.json", "the configuration is not shown")
     inputs.data = _read_json(inputs, "data.json", "the data are not accounted for")
     inputs.ladder = _read_json(inputs, "samples/ladder.json", "there are no sampled videos")
+    inputs.weightings = _read_weightings(study_dir / "weightings.json")
     _read_archive(inputs)
     for run in inputs.runs:
         _read_run_folder(inputs, run)
@@ -178,6 +180,14 @@ def _read_json(inputs: Inputs, name: str, consequence: str) -> Json:
     if not isinstance(value, dict):
         inputs.notes.append(f"{name} holds no object: {consequence}.")
     return mapping(value)
+
+
+def _read_weightings(path: Path) -> list[Json]:
+    """Return the law under each weighting; none where a study did not look at any."""
+    try:
+        return records(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return []
 
 
 def _read_runs(inputs: Inputs) -> None:

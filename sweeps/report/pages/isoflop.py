@@ -33,6 +33,7 @@ from sweeps.report.tables.breakdown import breakdown_table, noise_table
 from sweeps.report.tables.data import accounting_tables, folded
 from sweeps.report.tables.exponents import bias_text, exponent_table
 from sweeps.report.tables.safe_csv import csv_data_uri
+from sweeps.report.tables.weightings import weightings_table
 
 
 def build_report(study_dir: Path | str, peak: float = math.nan) -> Path:
@@ -121,6 +122,7 @@ def study_tables(inputs: Inputs) -> dict[str, tables.Table | None]:
         "coefficients": tables.coefficient_table(inputs),
         "isoflop": tables.isoflop_table(inputs),
         "exponents": exponent_table(inputs),
+        "weightings": weightings_table(inputs),
         "frontier": tables.frontier_table(inputs),
         "residuals": tables.residual_table(inputs),
         "noise": noise_table(inputs),

@@ -9,9 +9,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from models.times import log_snr
+from sweeps.fit.rows.y_axis import strata_in
 from sweeps.report.inputs.isoflop import Inputs, Json, Run, mapping, records, to_number
 from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell
 from sweeps.report.wording import format_count, format_flops, format_signed_percent, format_value
+from sweeps.study.archive import losses_by_time
 
 Key = tuple[float, str]  # of a group: where it sorts, and its name
 MAX_GROUPS = 8  # of lengths or sizes on a page; more are joined by doublings
@@ -46,11 +49,17 @@ def by_time(inputs: Inputs) -> dict[float, list[float]]:
     """Return the loss by stratum of t of each budget's best run, where its result holds it."""
     found = {}
     for budget, run in best_runs(inputs).items():
-        losses = inputs.results.get(run.name, {}).get("loss_by_time")
-        values = [to_number(v) for v in losses] if isinstance(losses, list) else []
+        values = _by_time(inputs.results.get(run.name, {}))
         if values and all(value > 0 for value in values):
             found[budget] = values
     return found
+
+
+def _by_time(result: Json) -> list[float]:
+    try:
+        return strata_in(losses_by_time(result))
+    except (AttributeError, KeyError, TypeError, ValueError):  # a result of other hands
+        return []
 
 
 def breakdowns(inputs: Inputs) -> list[Breakdown]:
@@ -165,12 +174,29 @@ def noise_table(inputs: Inputs) -> Table | None:
     if not found:
         return None
     strata = max(len(losses) for losses in found.values())
+    spread = _spread(inputs)
     rows = [
         [
             Cell(f"{i / strata:.3g} to {(i + 1) / strata:.3g}"),
+            *([Cell(_ratio(i / strata, (i + 1) / strata, spread))] if spread else []),
             *(number_cell(losses[i] if i < len(losses) else math.nan) for losses in found.values()),
         ]
         for i in range(strata)
     ]
-    columns = ["t, 0 is noise", *(f"{format_flops(budget)} FLOPs" for budget in found)]
+    levels = ["log-SNR of the data"] if spread else []
+    columns = ["t, 0 is noise", *levels, *(f"{format_flops(budget)} FLOPs" for budget in found)]
     return make_table("Loss of each budget's best run, by noise level", columns, rows)
+
+
+def _spread(inputs: Inputs) -> float:
+    """Return the spread of the latents that the runs state, 0 where they do not or differ."""
+    stated = {to_number(inputs.results.get(r.name, {}).get("spread")) for r in inputs.grid_runs}
+    return stated.pop() if len(stated) == 1 and min(stated) > 0 else 0.0
+
+
+def _ratio(low: float, high: float, spread: float) -> str:
+    """Return the log-SNR of the data over a stratum, in words where it has no end."""
+    below, above = (log_snr(t, spread) for t in (low, high))
+    if math.isinf(below):
+        return f"below {above:.1f}"
+    return f"above {below:.1f}" if math.isinf(above) else f"{below:.1f} to {above:.1f}"
