@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from sweeps.kinds.catalogue import KINDS, OLD_NAMES, plan_study
 from sweeps.kinds.compose import compose_any
+from sweeps.kinds.points.config import PointsConfig
 from sweeps.report.pages.by_kind import PAGES
 from sweeps.study.clips import Clips, StandIn
 from trainer.config import compose_run
@@ -20,6 +21,7 @@ COMMITTED = Path(__file__).parents[3] / "docs" / "studies"
 PLANS = {
     "arms_smoke": "98bd80653c25",
     "captions": "e0908fb17b2e",
+    "cpu_density": "ca394c7d408c",
     "cpu_isoflop": "34dbda8232ba",
     "cpu_ladder_samples": "7a8d95978b8e",
     "cpu_params": "800725d79a20",
@@ -46,6 +48,26 @@ def test_a_study_plans_the_runs_that_it_planned_before(
     runs = plan_study(study, Clips()).runs
     rows = [[run.spec.name, f"{run.spec.budget:.6g}", *run.spec.overrides] for run in runs]
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12] == PLANS[name]
+
+
+@pytest.mark.heavy
+def test_the_study_of_densities_trains_each_with_three_seeds_at_two_budgets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = compose_any(["study=cpu_density"])
+    runs = plan_study(study, Clips((17, 120, 160))).runs
+    assert len(runs) == 5 * 3 * 2
+    assert 1e13 < sum(run.spec.budget for run in runs) < 1.5e13
+    assert isinstance(study, PointsConfig)
+    made = {
+        name: compose_run([*study.base, *arm, "horizon.steps=1"]).objective
+        for name, arm in study.arms.items()
+    }
+    assert [(p.mean, p.width) for p in made["near_data"].density] == [(1.0, 1.5)]
+    assert made["near_data_stratified"].stratified
+    assert made["centre"].density == []
+    assert made["balanced"].spread == pytest.approx(0.405, abs=1e-3)  # the codec's, without data
 
 
 def test_every_kind_has_its_name_and_a_page() -> None:
