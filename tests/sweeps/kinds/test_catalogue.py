@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from sweeps.kinds.catalogue import KINDS, OLD_NAMES, plan_study
 from sweeps.kinds.compose import compose_any
-from sweeps.kinds.points.config import PointsConfig
+from sweeps.kinds.points.config import PointsConfig, StandInConfig
 from sweeps.report.pages.by_kind import PAGES
 from sweeps.study.clips import Clips, StandIn
 from trainer.config import compose_run
@@ -56,10 +56,11 @@ def test_the_study_of_densities_trains_each_with_three_seeds_at_two_budgets(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     study = compose_any(["study=cpu_density"])
-    runs = plan_study(study, Clips((17, 120, 160))).runs
+    assert isinstance(study, PointsConfig)
+    study.stand_in = StandInConfig(17, 120, 160)
+    runs = plan_study(study, Clips()).runs
     assert len(runs) == 5 * 3 * 2
     assert 1e13 < sum(run.spec.budget for run in runs) < 1.5e13
-    assert isinstance(study, PointsConfig)
     made = {
         name: compose_run([*study.base, *arm, "horizon.steps=1"]).objective
         for name, arm in study.arms.items()
