@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_text
+from data.words import counted
 from sweeps.fit.beside import asked_of, words_of
 from sweeps.fit.forecast.choice import AUTO
 from sweeps.fit.options import DEFAULTS, FitOptions
@@ -121,11 +122,11 @@ def table_finding(inputs: Inputs) -> str:
 def _facts(table: TableInputs) -> list[str]:
     """Return the line under the title."""
     inputs = table.inputs
-    facts = [wording.plural(table.rows, "row"), f"{table.fitted} fitted"]
+    facts = [counted(table.rows, "row"), f"{table.fitted} fitted"]
     if table.left_out:
         facts.append(f"{table.left_out} left out")
     if budgets := inputs.budgets:
-        facts.append(wording.plural(len(budgets), "budget"))
+        facts.append(counted(len(budgets), "budget"))
     flops = [run.flops for run in inputs.grid_runs]
     facts.append(f"{wording.format_flops(min(flops))} to {wording.format_flops(max(flops))} FLOPs")
     facts.append(f"{wording.level_text(inputs)} intervals")
