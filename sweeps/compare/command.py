@@ -90,8 +90,7 @@ def _told_apart(one: Side, other: Side) -> list[str]:
     """Say that two laws differ in what tells them, whose errors are then no one's own."""
     if one.told_by == other.told_by:
         return []
-    words = {NEARBY: "the nearest budgets"}
-    tellers = [words.get(side.told_by, side.told_by) for side in (one, other)]
+    tellers = [side.told_by.replace(NEARBY, "the nearest budgets") for side in (one, other)]
     return [
         f"{one.name} is told by {tellers[0]}, {other.name} by {tellers[1]}: where neither is exact "
         "part of the multiplier is their difference. form= puts both on one."

@@ -17,9 +17,9 @@ import numpy as np
 
 from sweeps.fit.beside import Beside, beside
 from sweeps.fit.entries import residual_scatter
-from sweeps.fit.forecast.choice import AUTO, choose
+from sweeps.fit.forecast.choice import AUTO, BOTH, choose
 from sweeps.fit.forecast.ladder import Ladder
-from sweeps.fit.forecast.nearby import median_loss
+from sweeps.fit.forecast.nearby import nearby_losses
 from sweeps.fit.forecast.rolling import NEARBY
 from sweeps.fit.forms.base import Array, Columns, Rows
 from sweeps.fit.forms.catalogue import CHINCHILLA, FRONTIER, PURE_FRONTIER, loss_form_of
@@ -203,12 +203,15 @@ def _law_side(
     theta = np.concatenate([fit.theta[None], boot.theta])
     noise = max(noise_floor(runs) or 0.0, residual_scatter(fit))
     side = side_of_law(name, fit, theta, runs, noise, notes)
-    if choice is None or choice.by != NEARBY or choice.forecaster is None:
+    if choice is None or choice.by not in (NEARBY, BOTH) or choice.forecaster is None:
         return side
-    told = f"{name}: the nearest budgets tell its least losses, not that law."
+    known, with_law = choice.forecaster.ladder.trusted(), choice.by == BOTH
+    told = (
+        "and that law tell its least losses" if with_law else "tell its least losses, not that law"
+    )
     return replace(
-        by_nearest_budgets(side, choice.forecaster.ladder.trusted(), options),
-        notes=[*side.notes, told],
+        by_nearest_budgets(side, known, options, with_law),
+        notes=[*side.notes, f"{name}: the nearest budgets {told}."],
     )
 
 
@@ -233,16 +236,25 @@ def _grid(low: float, high: float) -> Array:
     return np.linspace(np.log(low / REACH), np.log(high * REACH), GRID)
 
 
-def by_nearest_budgets(side: Side, ladder: Ladder, options: FitOptions) -> Side:
-    """Return a side whose least losses are those of the nearest budgets, redrawn within error."""
+def by_nearest_budgets(
+    side: Side, ladder: Ladder, options: FitOptions, with_law: bool = False
+) -> Side:
+    """Return a side whose least losses are those of the nearest budgets, redrawn within error.
+
+    with_law: the law of the side is one more member of their median, as in a forecast.
+    """
     deviates = np.random.default_rng(options.seed).standard_normal((options.resamples, len(ladder)))
-    drawn = ladder.loss * np.exp(ladder.error * deviates)
-    every = [
-        np.log(median_loss(ladder.compute, np.vstack([ladder.loss, drawn]), float(np.exp(c))))
-        for c in side.grid
-    ]
+    losses = np.vstack([ladder.loss, ladder.loss * np.exp(ladder.error * deviates)])
+    own = np.exp(np.vstack([side.curve, side.draws]))[: len(losses)]  # (1 + K, G)
+    every = []
+    for place, c in enumerate(side.grid):
+        members = nearby_losses(ladder.compute, losses, float(np.exp(c)))
+        if with_law:
+            members = np.column_stack([members[: len(own)], own[:, place]])
+        every.append(np.log(np.median(members, axis=1)))
     curves = np.stack(every, axis=1)
-    return replace(side, curve=curves[0], draws=curves[1:], told_by=NEARBY)
+    told_by = f"{NEARBY} and {side.told_by}" if with_law else NEARBY
+    return replace(side, curve=curves[0], draws=curves[1:], told_by=told_by)
 
 
 def _frontier_side(

@@ -101,7 +101,7 @@ def test_unique_tokens_and_tokens_that_are_swapped_are_refused():
         for n, d, u, y in zip(params, tokens, unique, loss, strict=True)
     ]
     swap = {"tokens": "unique_tokens", "unique_tokens": "tokens"}
-    with pytest.raises(ValueError, match=r"28 runs have more unique .* look swapped"):
+    with pytest.raises(ValueError, match=r"More unique tokens than tokens: 28 runs, as if swapped"):
         fit_table(rows, "data_constrained", FEW, columns=swap)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from sweeps.fit.law import fit_table
 from sweeps.fit.options import FitOptions
+from sweeps.report import wording
 from sweeps.report.__main__ import main
 from sweeps.report.inputs import table as inputs_of_table
 from sweeps.report.inputs.table import read_table_inputs
@@ -61,7 +62,8 @@ def test_a_page_of_a_table_has_its_law_and_every_number_of_it(made):
     for record in law["rolling_origin"]:
         assert f'<td class="s n" data-value="{record["bias"]:.10g}">' in page
     low, high = law["frontier"][-1]["intervals"]["loss"]
-    assert f"({low:.4g} to {high:.4g})" in page[page.index("<h1>") : page.index("</h1>")]
+    shown = f"({wording.format_value(low)} to {wording.format_value(high)})"
+    assert shown in page[page.index("<h1>") : page.index("</h1>")]
     assert len(re.findall(r"<figure data-name=", page)) == 6
     assert page.count("<tr data-run=") == 36
     assert page.count("<li>", page.index("Read this before"), page.index("</aside>")) == len(

@@ -211,7 +211,7 @@ def test_damaged_weights_are_refused(clips: Path, codec: Path, tmp_path: Path) -
     [
         (["codec=vae"], r"codec.path=: codec.kind=vae needs a folder"),
         (["codec=vae", "codec.path=nowhere"], r"codec.path=nowhere: must be a folder, here or"),
-        (["codec.path=weights"], r"codec.path=weights: the wavelet has no weights"),
+        (["codec.path=weights"], r"codec.path=weights: codec.kind=wavelet has no weights"),
     ],
 )
 def test_a_codec_that_is_not_there_is_named(arguments: list[str], message: str) -> None:

@@ -203,7 +203,7 @@ def test_a_job_is_frozen_and_marked_done_by_its_result(plan: StudyPlan) -> None:
     [
         (
             "budgetz=1",
-            r"^budgetz: unknown key\. .*Allowed: base, budgets, .*twin\.$",
+            r"^budgetz: unknown key\. .*Allowed: base, budgets, .*twin, y_axis\.$",
         ),
         ("+extra=1", r"^extra: unknown key\. .*Allowed: base, budgets, "),
         (
