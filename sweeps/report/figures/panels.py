@@ -101,8 +101,9 @@ def plot_held_out(axes: Axes, inputs: Inputs) -> None:
     if math.isfinite(budget + predicted):
         low, high = interval(held_out.get("interval"))
         if math.isfinite(low + high):
-            error = [[predicted - low], [high - predicted]]
-            axes.errorbar(budget, predicted, error, color=ACCENT, lw=1.6, capsize=5, zorder=5)
+            # Around its middle: an interval of few resamples may lie beside its prediction.
+            middle, half = (low + high) / 2, (high - low) / 2
+            axes.errorbar(budget, middle, half, color=ACCENT, lw=1.6, capsize=5, zorder=5)
         axes.plot(
             budget, predicted, "D", ms=8, mfc=PAPER, mec=ACCENT, mew=1.8, ls="", zorder=6,
             label=f"held out: predicted, {level_text(inputs)} interval",
