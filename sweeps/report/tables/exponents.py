@@ -1,4 +1,4 @@
-"""How N* grows with compute: by this study's three approaches, beside what others published."""
+"""How N* grows with compute: by three approaches to these runs, beside what others published."""
 
 import math
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ APPROACHES = (
     ("approach_2", "approach 2: isoFLOP minima"),
     ("approach_3", "approach 3: the fitted form"),
 )
+
+
+OURS = "these runs"  # of a study, or of a table that is none
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,14 @@ PUBLISHED = (
 
 
 def own_exponents(inputs: Inputs) -> list[Exponent]:
-    """Return this study's exponents in the order of the approaches; value NaN where refused."""
+    """Return these runs' exponents in the order of the approaches; value NaN where refused."""
     stated, found = mapping(inputs.law.get("exponents")), []
     for key, label in APPROACHES:
         item = mapping(stated.get(key))
         if item:
             low, high = interval(item.get("interval"))
             value, reason = to_number(item.get("params")), str(item.get("reason") or "")
-            found.append(Exponent("this study", label, value, low, high, reason))
+            found.append(Exponent(OURS, label, value, low, high, reason))
     return found
 
 

@@ -164,7 +164,7 @@ def test_the_residuals_and_exponents_are_the_law_s(study):
         assert_prints(tokens, row["tokens"])
         assert_prints(loss, row["loss"])
         assert_prints(residual, -row["log_residual"])
-    ours = [row for row in table(study, "N* ∝")[1:] if row[0] == "this study"]
+    ours = [row for row in table(study, "N* ∝")[1:] if row[0] == "these runs"]
     for number, row in enumerate(ours, 1):
         found = law["exponents"][f"approach_{number}"]
         assert_prints(row[2], found["params"])

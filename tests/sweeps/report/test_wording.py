@@ -4,15 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
+from sweeps.report.figures.exponents import draw_exponents
 from sweeps.report.figures.law import draw_all
-from sweeps.report.figures.panels import best_size
+from sweeps.report.figures.panels import best_size, plot_held_out
 from sweeps.report.figures.points import draw_points
-from sweeps.report.inputs.isoflop import read_inputs
+from sweeps.report.inputs.isoflop import Inputs, read_inputs
 from sweeps.report.inputs.points import read_points_inputs
 from sweeps.report.pages.isoflop import render_page, study_tables
 from sweeps.report.pages.points import _records
 from sweeps.report.pages.shared import typeset
+from sweeps.report.tables.exponents import own_exponents
 from sweeps.report.wording import (
     code_warning,
     format_by_key,
@@ -130,3 +133,19 @@ def test_a_name_is_not_broken_letter_by_letter_and_a_sentence_keeps_its_width(pa
     css = page[page.index("<style>") : page.index("</style>")]
     assert "tbody th { max-width: 44ch; overflow-wrap: break-word; }" in css
     assert re.search(r'<td class="w[^"]*">the best size, by the mean', page)
+
+
+def test_an_interval_beside_its_prediction_is_drawn_where_it_lies():
+    held = {"budget": 1e20, "predicted": 2.5, "actual": 2.4, "interval": [2.55, 2.6]}
+    axes = Figure().subplots()
+    plot_held_out(axes, Inputs(Path("x"), law={"held_out": held}))
+    ((low, high),) = (bar.get_segments()[0][:, 1] for bar in axes.collections)
+    assert (low, high) == pytest.approx((2.55, 2.6))
+
+
+def test_exponents_are_of_these_runs_whether_or_not_they_are_a_study():
+    law = {"exponents": {"approach_3": {"params": 0.5, "interval": [0.4, 0.6]}}}
+    inputs = Inputs(Path("x"), law=law)
+    assert [item.label for item in own_exponents(inputs)] == ["these runs"]
+    (drawing,) = draw_exponents(inputs)
+    assert "1 of these runs with intervals" in drawing.alt
