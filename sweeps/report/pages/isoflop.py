@@ -33,7 +33,7 @@ from sweeps.report.tables.breakdown import breakdown_table, noise_table
 from sweeps.report.tables.data import accounting_tables, folded
 from sweeps.report.tables.exponents import bias_text, exponent_table
 from sweeps.report.tables.safe_csv import csv_data_uri
-from sweeps.report.tables.weightings import weightings_table
+from sweeps.report.tables.weightings import registers, weightings_table
 
 
 def build_report(study_dir: Path | str, peak: float = math.nan) -> Path:
@@ -85,6 +85,7 @@ def render_page(inputs: Inputs, drawings: dict[str, Drawing], peak: float = math
         bias=bias_text(inputs),
         held_out_known=bool(mapping(inputs.law.get("held_out"))),
         tables=study_tables(inputs),
+        registered=registers(inputs),
         accounting=accounting_tables(inputs),
         data=_folded_tables(inputs),
         ladder=ladder,

@@ -7,6 +7,11 @@ from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell
 from sweeps.report.wording import NONE, format_interval, format_signed_percent, format_value
 
 
+def registers(inputs: Inputs) -> bool:
+    """Return whether the study registered its axis; those from before 2026-12 could not."""
+    return "y_axis" in mapping(inputs.study.get("config"))
+
+
 def weightings_table(inputs: Inputs) -> Table | None:
     """Return a row a weighting, the study's own marked; None where the study kept no strata."""
     if not inputs.weightings:
@@ -16,9 +21,10 @@ def weightings_table(inputs: Inputs) -> Table | None:
     names = list(
         dict.fromkeys(n for row in inputs.weightings for n in mapping(row.get("coefficients")))
     )
+    whose = "registered" if registers(inputs) else "the study's"
     rows = []
     for row in inputs.weightings:
-        mark = " (registered)" if row.get("y_axis") == own else ""
+        mark = f" ({whose})" if row.get("y_axis") == own else ""
         values = mapping(row.get("coefficients"))
         exponent = to_number(row.get("exponent"))
         low, high = interval(row.get("interval"))

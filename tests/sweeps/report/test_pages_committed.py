@@ -223,3 +223,19 @@ def test_the_prose_of_readme_and_measurements_is_the_law_s():
          held["predicted"], held["actual"], held["relative_error"], held["skill"])  # fmt: skip
     says(measured, r"that budget ([\d.]+ %) too high, a power of compute ([\d.]+ %) too high",
          held["other_forms"]["kaplan"]["relative_error"], held["line_relative_error"])  # fmt: skip
+
+
+def test_weightings_of_a_study_that_registered_none_are_the_law_s_and_no_prediction():
+    folder = STUDIES / "cpu_isoflop"
+    text = render_page(read_inputs(folder), {})
+    law, found = law_of("cpu_isoflop"), Tables(text).tables
+    (rows,) = [rows for name, rows in found.items() if name.startswith("The law under other")]
+    _, own, *others = [row for row in rows if row]
+    assert own[0] == "uniform (the study's)"
+    assert_prints(own[1], law["exponents"]["approach_3"]["params"])
+    assert_prints(own[3], law["held_out"]["relative_error"])
+    for text_of, value in zip(own[5:9], law["coefficients"].values(), strict=True):
+        assert_prints(text_of, value)
+    assert sum("y_axis.weighting=" in row[-1] for row in others) == 2  # strata it lacks
+    assert "they predict nothing" in text
+    assert "(registered)" not in text
