@@ -54,6 +54,8 @@ def warm():
 def test_where_no_form_fits_the_nearest_budgets_tell_the_loss(warm):
     assert warm.choice.by == NEARBY
     assert all(c.structure < 0.05 for c in warm.choice.candidates.values())
+    size = {record.method: record.size for record in warm.choice.records}
+    assert warm.choice.form == min(warm.choice.candidates, key=size.__getitem__)
     top = warm.frontier[-1]
     truth = least(warming, top.flops)
     assert top.loss == pytest.approx(truth, rel=0.008)
@@ -108,6 +110,7 @@ def test_without_budgets_the_form_of_least_bic_is_taken():
     ]
     choice = choose(runs, [], six_n, FEW)
     assert choice.forecaster is None
+    assert choice.last == max(run.flops for run in runs)
     assert choice.by == choice.form
     assert choice.form in ("chinchilla", "skaling")
     assert choice.candidates["kaplan"].bic > choice.candidates["chinchilla"].bic + 10

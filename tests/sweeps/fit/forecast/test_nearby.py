@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 
 from sweeps.fit.forecast.ladder import ladder_of
 from sweeps.fit.forecast.nearby import floor_loss, median_loss, nearby_losses
@@ -70,3 +71,32 @@ def test_far_runs_of_a_budget_do_not_bend_its_parabola():
     loss = valley(params, 3e8, 3.0)
     loss[-3:] *= [1.2, 1.5, 2.0]
     assert ladder_of([(1e19, params, loss)], 0.0).loss[0] == pytest.approx(3.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("bend", [0.0, -0.004])
+def test_a_member_with_a_floor_is_least_squares_of_relative_errors_near_the_target(bend):
+    """By another solver; with the bend losses fall faster than any power, and the floor is 0."""
+    octaves = np.log2(COMPUTE / 2e21)
+    loss = floor_law(COMPUTE) * np.exp(bend * np.arange(7) ** 2)
+    loss *= np.exp(0.01 * np.random.default_rng(0).standard_normal(7))
+    found = nearby_losses(COMPUTE, loss[None], 2e21)[0]
+    for member, half in zip(found, (1.0, 0.5), strict=False):
+        scale = 0.5 ** ((octaves[-1] - octaves) / half / 2) / loss
+        fits = []
+        for exponent in np.geomspace(0.005, 1.5, 2000):
+            design = np.stack([np.ones(7), 2 ** (-exponent * octaves)], axis=1)
+            both, error = nnls(scale[:, None] * design, scale * loss)
+            fits.append((error, both.sum()))
+        assert member == pytest.approx(min(fits)[1], rel=1e-3)
+
+
+def test_the_power_goes_through_the_budgets_nearest_on_either_side():
+    loss = np.array([9.0, 8.0, 7.0, 4.0, 3.9, 3.8, 3.7])
+    line = np.polyfit(np.log(COMPUTE[3:6]), np.log(loss[3:6]), 1)
+    at = float(COMPUTE[4] * 1.1)
+    power = nearby_losses(COMPUTE, loss[None], at)[0, 2]
+    assert power == pytest.approx(np.exp(np.polyval(line, np.log(at))))
+    two = nearby_losses(COMPUTE[:2], loss[None, :2], 1e19)
+    assert two.shape == (1, 1)
+    line = np.polyfit(np.log(COMPUTE[:2]), np.log(loss[:2]), 1)
+    assert two[0, 0] == pytest.approx(np.exp(np.polyval(line, np.log(1e19))))
