@@ -7,6 +7,7 @@ the multiplier is told at both ends of the losses that both reach.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def compare_recipes(
         tests={name: asdict(test) for name, test in tests.items()},
         notes=[*compared.notes, *_clustered((a, b))],
     )
-    said = [_verdict(compared, free, found), *_contradicted(compared, free_of_form)]
+    said = [_verdict(compared, free, found), *_contradicted(compared, free_of_form, options)]
     return replace(compared, verdict=" ".join(said)), *theirs
 
 
@@ -199,11 +200,12 @@ def _without_form(
     return compare_sides(found[0], found[1], options.level, decided=True)
 
 
-def _contradicted(found: Comparison, other: Comparison | None) -> list[str]:
+def _contradicted(found: Comparison, other: Comparison | None, options: FitOptions) -> list[str]:
     """Say where the law's multiplier is not that of the budgets nearest to a loss."""
     if other is None or not (found.points and other.points):
         return []
     losses = np.log([p["loss"] for p in other.points])
+    nearer = options.within / 2 if options.within else 0.05
     for place in (0, -1):
         point = found.points[place]
         near = {
@@ -220,7 +222,7 @@ def _contradicted(found: Comparison, other: Comparison | None) -> list[str]:
                 f"But at loss {point['loss']:.4g} the nearest budgets, which assume no form, say "
                 f"{near['factor']:.3g}x ({near['low']:.3g}x to {near['high']:.3g}x) and the law "
                 f"{point['factor']:.3g}x: it does not hold over all of these runs. Believe the "
-                "former, or fit only runs near their budget's best (within=0.05)."
+                f"former, or fit only runs nearer to their budget's best (within={nearer:g})."
             ]
     return []
 
@@ -279,7 +281,7 @@ def _could_move(found: Comparison, free: Comparison) -> str:
 
 
 def _moving(found: Comparison) -> str:
-    """Tell the multiplier at both ends of the common losses."""
+    """Tell the multiplier at both ends of the common losses, and beyond them where it turns."""
     first, last = found.points[-1], found.points[0]
     moves = "grows" if last["factor"] > first["factor"] else "falls"
     ends = [
@@ -287,7 +289,18 @@ def _moving(found: Comparison) -> str:
         f"{p['loss']:.4g}, {p['flops_a']:.2g} FLOPs"
         for p in (first, last)
     ]
+    turn = _turn(found.points)
+    if turn is not None:
+        moves = f"turns (at loss {turn['loss']:.4g} it is {turn['factor']:.3g}x):"
     return (
         f"What {found.b} is worth in compute of {found.a} {moves} from {ends[0]} to {ends[1]} "
         f"({100 * found.level:g} % intervals): do not extrapolate one number."
     )
+
+
+def _turn(points: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the point furthest beyond both ends, where its factor lies outside their intervals."""
+    ends = [points[0]["interval"], points[-1]["interval"]]
+    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
+    beyond = [p for p in points if not low <= p["factor"] <= high]
+    return max(beyond, key=lambda p: max(low / p["factor"], p["factor"] / high), default=None)

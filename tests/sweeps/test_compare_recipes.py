@@ -8,8 +8,10 @@ import pytest
 
 from sweeps.compare.__main__ import main
 from sweeps.compare.command import compare, compare_in
+from sweeps.compare.recipes import Recipe, _clustered, _turn, recipes_of
 from sweeps.fit.law import fit_table
 from sweeps.fit.options import FitOptions
+from sweeps.fit.rows.runs import Run
 
 FEW = FitOptions(resamples=60)
 
@@ -184,3 +186,21 @@ def test_recipes_may_be_fitted_near_the_bests_of_their_budgets_alone():
     grid = [row | {"tokens": 1e9 * (1 + i % 7)} for i, row in enumerate(table)]
     with pytest.raises(ValueError, match=r"those of a form no budgets"):
         compare_in(grid, FitOptions(within=0.05))
+
+
+def test_a_multiplier_that_turns_is_not_told_by_its_ends_alone():
+    def points(*factors):
+        return [{"loss": 3.0, "factor": f, "interval": (0.9 * f, 1.1 * f)} for f in factors]
+
+    assert _turn(points(2.4, 1.6, 2.5))["factor"] == 1.6
+    assert _turn(points(1.0, 1.5, 1.05))["factor"] == 1.5
+    assert _turn(points(1.0, 1.3, 2.0)) is None
+
+
+def test_clusters_are_told_and_a_column_of_something_else_is_no_recipe():
+    runs = [Run("", 1e7, 1e9, 6e16, 3.0, cluster=f"c{i // 2}") for i in range(8)]
+    (said,) = _clustered([Recipe("a", runs[:4]), Recipe("b", runs[4:])])
+    assert said.startswith("The 8 rows are 4 clusters")
+    assert _clustered([Recipe("a", runs[::2])]) == []
+    with pytest.raises(ValueError, match=r"holds 25 recipes in list, and 2 to 24 can be"):
+        recipes_of([row for i in range(25) for row in rows(recipe=f"r{i}")], {})
