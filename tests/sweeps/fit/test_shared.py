@@ -81,10 +81,16 @@ def test_a_form_of_compute_alone_is_shared_alike():
 def test_coefficients_and_theta_are_inverse_and_every_recipe_has_its_form():
     columns, loss = rows()
     form = Shared(CHINCHILLA, NAMES, ("A", "B")).placed(columns, loss)
+    assert form.equation.endswith("; shared: E, alpha, beta")
+    phi = form.features(columns)
+    mine = np.isin(form.index[0], form.index[1], invert=True)
+    assert (phi[:, columns[RECIPE] == 1][:, :, form.index[0][mine]] == 0).all()
     theta = np.random.default_rng(1).normal(0.3, 0.1, len(form.parameters))
     values = {k: float(v) for k, v in form.coefficients(theta).items()}
     assert list(values) == ["E", "A[plain]", "A[better]", "alpha", "B[plain]", "B[better]", "beta"]
     assert form.theta(**values) == pytest.approx(theta)
+    assert form.from_nested(values) == values
+    assert form.from_nested({"E": 1.0, "A": 2.0})["A[better]"] == 2.0
     whole = form.bind(columns).log_prediction(theta[None])[0]
     assert form.log_loss_each(theta[None], columns)[0] == pytest.approx(whole)
     for place in (0, 1):
@@ -92,6 +98,11 @@ def test_coefficients_and_theta_are_inverse_and_every_recipe_has_its_form():
         single = form.single.bind({k: v[own] for k, v in columns.items()})
         of_one = form.of_recipe(theta[None], place)
         assert single.log_prediction(of_one)[0] == pytest.approx(whole[own])
+        assert form.of_recipe(np.stack(form.bounds()), place) == pytest.approx(
+            np.stack(form.single.bounds())
+        )
+    with pytest.raises(AssertionError):
+        Shared(CHINCHILLA, NAMES, ("A", "alpha", "beta"))
 
 
 def test_its_start_at_fixed_exponents_is_linear_in_each_recipe_s_amplitudes():
