@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.notices import doing
 from trainer.log_config import LogConfig, WandbMode
 from trainer.mirror.wandb_run import own_environment
 
@@ -71,8 +72,11 @@ class Followers:
             assert process.stdin is not None
             with contextlib.suppress(OSError):  # it died already
                 process.stdin.close()
+        titles = ", ".join(task.title for task, _ in self._running)
+        most = max((task.seconds for task, _ in self._running), default=0.0)
         began = time.monotonic()
-        ended = [self._wait(task, process, began) for task, process in self._running]
+        with doing(f"the run is over, {titles} may take the rest for {most:.0f} s"):
+            ended = [self._wait(task, process, began) for task, process in self._running]
         return all(ended)
 
     def _wait(self, task: Task, process: subprocess.Popen[bytes], began: float) -> bool:
