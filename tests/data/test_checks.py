@@ -33,7 +33,10 @@ def test_warnings_of_one_kind_are_one_line_with_their_number_and_the_worst() -> 
 
 def test_json_holds_every_check_and_people_read_few(capsys: pytest.CaptureFixture[str]) -> None:
     assert tell(CHECKS, as_json=False) == 2
-    assert capsys.readouterr().out.splitlines()[-1] == "no go: 2 of 7 checks are bad"
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "no go: 2 of 7 checks are bad"
+    assert lines == [check.line() for check in gathered(CHECKS)]
+    assert len(lines) < len(CHECKS)
     tell(CHECKS, as_json=True)
     found = json.loads(capsys.readouterr().out)["checks"]
     assert [check["name"] for check in found] == [

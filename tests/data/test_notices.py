@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -59,12 +60,49 @@ def test_it_is_said_again_and_no_more_when_it_is_over() -> None:
         told.append(seconds)
         if len(told) > 2:
             thrice.set()
+            time.sleep(0.05)  # whoever leaves waits for the line that is being written
         raise BrokenPipeError  # and whether anybody reads changes nothing
 
     with Pulse(say):
         assert thrice.wait(LONG)
     assert "notices" not in {thread.name for thread in threading.enumerate()}
     assert told == sorted(told)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_after_the_first_line_it_is_long_until_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "NEXT_SECONDS", LONG)
+    told: list[float] = []
+    once = threading.Event()
+
+    def say(seconds: float) -> None:
+        told.append(seconds)
+        once.set()
+
+    with Pulse(say):
+        assert once.wait(LONG)
+        time.sleep(0.05)
+    assert len(told) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_only_the_first_process_of_a_group_says_it(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with doing("waiting"):
+        time.sleep(0.05)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("3600", 3600.0), ("0", 0.0), ("", 2.0), ("soon", 2.0), ("-1", 2.0)]
+)
+def test_a_variable_says_when_the_first_line_is_due(
+    said: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KINESCALE_NOTICE_SECONDS", said)
+    assert notices._first_seconds() == seconds
 
 
 @pytest.mark.usefixtures("at_once")
