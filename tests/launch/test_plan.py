@@ -1,6 +1,7 @@
 """The command line of plans: what it prints, warns of and refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -78,6 +79,13 @@ def test_the_plan_warns_before_the_queue_does(large, parallel, packs, plan, expe
     run.check()
     warnings = estimate(run, load_machine("h100"), PlanConfig(**plan)).warnings
     assert any(expected in warning for warning in warnings), warnings
+
+
+def test_a_plan_prints_energy_in_whole_kilowatt_hours(capsys):
+    main(LARGE)
+    assert re.search(r"energy\W+[\d,]+ kWh", capsys.readouterr().out)
+    main(["machine=cpu2", *RUN])
+    assert "on 1 paid device " in capsys.readouterr().out
 
 
 def test_an_index_at_hand_is_read(tmp_path, capsys):

@@ -86,6 +86,8 @@ def test_the_pilots_minimum_is_the_vertex_of_its_parabola(study: StudyConfig) ->
     for number, params in enumerate((2e4, 4e4, 8e4)):
         loss = (1.02, 1.0, 1.02)[number]
         write_result(runner, Spec(f"pilot-{number}", Phase.pilot, 8e10), params, 1e5, loss)
+        sizes = ("1 size", "2 sizes", "3 sizes")[number]
+        assert runner.pilot_minimum()[1].startswith(f"{sizes} at 7e+10 FLOPs; ")
     centre, text = runner.pilot_minimum()
     assert centre == pytest.approx(4e4, rel=1e-3)
     assert "the vertex of a parabola" in text

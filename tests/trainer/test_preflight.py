@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data import notices
 from data.checks import Check, Verdict
 from data.dataset.shards import read_index
 from launch.local.process import Job
@@ -164,10 +165,15 @@ def test_one_step_is_tried_and_leaves_nothing(latents: Path, tmp_path: Path) -> 
 
 @pytest.mark.heavy
 def test_one_step_finds_what_no_index_tells(
-    latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    latents: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(notices, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(notices, "NEXT_SECONDS", 1000.0)
     broken = tmp_path / "broken"
     shutil.copytree(latents, broken)
     shard = broken / "val_real" / "shard-000000.tar"
@@ -179,6 +185,7 @@ def test_one_step_finds_what_no_index_tells(
     found = try_step(run)
     assert found.is_bad
     assert "val_real" in found.found
+    assert capfd.readouterr() == ("", "trying one step, its start included: 0 s so far\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken"]
 
 

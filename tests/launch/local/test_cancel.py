@@ -63,8 +63,8 @@ def by_hand(folder: Path) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.parametrize(("words", "says", "state"), [
-    ([], "1 told to save and leave, 0 ended", "cancelled"),
-    (["now=true"], "0 told to save and leave, 1 ended", "cancelled"),
+    ([], "1 told to save and leave, 0 ended; 1 run looked at\n", "cancelled"),
+    (["now=true"], "0 told to save and leave, 1 ended; 1 run looked at\n", "cancelled"),
 ])  # fmt: skip
 def test_a_run_of_this_machine_ends_and_is_not_started_again(
     folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str, state: str

@@ -1,13 +1,14 @@
 """What pages say in words: of seeds, residuals, compute, moments, uncommitted code, raw keys."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
 from sweeps.report.figures.exponents import draw_exponents
-from sweeps.report.figures.law import draw_all
+from sweeps.report.figures.law import _isoflop_alt, _law_alt, draw_all
 from sweeps.report.figures.panels import best_size, plot_held_out
 from sweeps.report.figures.points import draw_points
 from sweeps.report.inputs.isoflop import Inputs, read_inputs
@@ -21,6 +22,7 @@ from sweeps.report.wording import (
     format_by_key,
     format_moment,
     heading,
+    held_out_verdict,
     noise_text,
     seeds_text,
     warnings_of,
@@ -57,6 +59,19 @@ def test_a_spread_of_one_point_says_so():
     uneven = {"points": [[1, 0.1, 2], [1, 0.1, 4]], "n": 6, "mean": 1, "std": 0.1}
     assert seeds_text(uneven) == "2 points of 2 to 4 seeds each"
     assert seeds_text({}) == noise_text({}) == ""
+
+
+def test_an_error_is_held_against_the_noise_of_seeds_and_of_validation_draws(inputs):
+    held = inputs.law["held_out"] | {"relative_error": -0.03, "noise_floor": 0.01}
+    said = held_out_verdict(replace(inputs, law=inputs.law | {"held_out": held}))
+    assert "The error is 3.0 times the noise floor (seeds and validation draws)." in said
+
+
+def test_alternative_texts_count_one_run_as_one(inputs):
+    one = replace(inputs, runs=inputs.grid_runs[:1])
+    assert "compute for 1 run at 1 budget from" in _law_alt(one)
+    assert "parameters at 1 budget, with" in _isoflop_alt(one)
+    assert re.search(r"for \d+ runs at \d budgets from", _law_alt(inputs))
 
 
 @pytest.mark.heavy
