@@ -69,6 +69,10 @@ addEventListener("load", () => setTimeout(() => {
     status: document.querySelector("#runs [role=status]").textContent,
     beyond: [...document.querySelectorAll("figure[data-name=law] .scroll")].map((box) =>
       box.querySelector("svg").getBoundingClientRect().right - box.getBoundingClientRect().right),
+    hint: getComputedStyle(document.querySelector("figure[data-name=law] .scroll"), "::before")
+      .direction,
+    heads: [...document.querySelectorAll("table:not(.pairs) thead th:first-child")].filter((head) =>
+      getComputedStyle(head).textAlign !== "left").length,
     nameless: names.filter((item) => !item.getAttribute("aria-label") && !item.textContent).length,
     files: Object.keys(files), csv: files["all-runs.csv"], checked: drawn.length,
     broken: drawn.filter(([, text]) => /var\\(/.test(text) ||
@@ -126,6 +130,8 @@ def test_chromium_sorts_filters_and_saves_without_a_request(
     assert probe["width"] == width
     assert probe["overflow"] <= 0
     assert probe["beyond"][0] <= 1  # the largest budgets, and the one held out, are in sight
+    assert probe["hint"] == "ltr"  # its full stop is at its end
+    assert probe["heads"] == 0  # as the rows' own names are
     assert len(probe["ready"]) == 3 * 6
     assert min(probe["ready"]) >= 1
     assert (probe["focused"], probe["rising"], probe["falling"]) == (True, True, True)
