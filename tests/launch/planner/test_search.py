@@ -106,3 +106,4 @@ def test_words_of_a_search_are_of_one_pack_or_of_many_and_of_what_there_is_too_m
     assert any(text.endswith(" 1 pack") for text in said)
     assert not any(text.endswith(" 1 packs") for text in said)
     assert not any("0.00 " in text for text in said)
+    assert any(" MiB too much at " in text for text in said)  # never 0.11 GiB
