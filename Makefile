@@ -142,6 +142,7 @@ bench-runs: $(STAMP) ## Ways to share a machine among tiny runs; muP's coordinat
 plan: $(STAMP) ## Predicted against real memory and published speed; a search for 30B on 1,024 GPUs
 	@$(BIN)/python -m benchmarks.plan_memory
 	@$(BIN)/python -m benchmarks.plan_speed
+	@$(BIN)/python -m benchmarks.plan_stacks
 	@$(BIN)/kinescale plan --search gpus=1024 model=w6144d48 horizon.tokens=1e12
 	@$(BIN)/kinescale economics law=docs/studies/demo/law.json 'machines=[cpu2,h100]'
 

@@ -3,11 +3,11 @@
 usage: python -m benchmarks.plan_speed [--json FILE]
 
 Two constants of a kind of machine are calibrated: the shares of its peak that matrix products and
-attention sustain (launch/planner/machine.py). Every row marked ``fit`` is predicted by constants
-fitted to the other such rows of its machine; the rest by constants fitted to all of them. Its other
-constants (half_width, memory, link, hidden) are fixed. What a source does not say is listed as
-assumed. Rows,
-sources and conventions: benchmarks/plan_speed.yaml.
+a vendor's attention kernels sustain (launch/planner/machine.py). Every row marked ``fit`` is
+predicted by constants fitted to the other such rows of its machine; the rest by constants fitted to
+all of them. Its other constants (half_width, memory, link, hidden, exposed, causal) are fixed. What
+a source does not say is listed as assumed. Rows, sources and conventions:
+benchmarks/plan_speed.yaml. Rows of other stacks, stack by stack: benchmarks/plan_stacks.py.
 """
 
 import argparse
@@ -28,8 +28,12 @@ from launch.planner.network import Network
 from launch.planner.speed import Batch, Execution, step_time, training_flops
 
 ROWS = Path(__file__).with_suffix(".yaml")
-CONSTANTS = ("matmul", "attention")
-LEND = {"b200": "h100"}  # machines without fitted rows take another's shares
+CONSTANTS = ("matmul", "fused_attention")
+LEND = {
+    "b200": "h100",
+    "gb200": "h100",
+    "gb300": "h100",
+}  # machines without fitted rows take another's shares
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,10 @@ def read_rows(path: Path = ROWS) -> list[Row]:
 def read_row(row: dict[str, Any]) -> Row:
     """Build one row; a segment fills its pack unless told otherwise."""
     network = Network.published(**_numbers(row["network"]))
-    how = Execution(tuned=True, **_numbers(row["execution"]))
+    how = Execution(**{"tuned": True, "fused": True} | _numbers(row["execution"]))
     batch = Batch(**_numbers(row["batch"]))
     batch = replace(batch, segments=batch.tokens / batch.segment)
     machine = load_machine(row["machine"])
-    if "peak" in row:
-        machine.peak_flops = machine.peak_flops | {"bf16": float(row["peak"])}
     if row["counted"] == "params":
         wide = 12 * network.layers * network.width * batch.segment
         counted = 6 * network.params + wide

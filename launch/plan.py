@@ -18,7 +18,8 @@ examples:
 The command line is Hydra's and kinescale train's: group=choice selects a file under trainer/conf,
 key=value sets a value of the run (keys: trainer/config.py). Of other kinds of run than the
 diffusion transformer's, less is known; the plan says what is not modelled. Beside them:
-  machine=NAME       a100, b200, cpu2, h100 (default), h200: launch/conf/machine
+  machine=NAME       h100 (default), a100, b200, cpu2, gb200, gb300, h20, h200, mi300x
+                     (launch/conf/machine), or the path of your own file (machine=my/hall.yaml)
   machine.KEY=VALUE  a value of it (keys: launch/planner/machine.py)
   plan.KEY=VALUE     what is assumed: clip_tokens, caption_tokens, fill, goodput, online,
                      disk_bytes, disk_bytes_per_second, max_days (launch/planner/config.py)

@@ -7,7 +7,7 @@ Values live in ``conf/machine``, each with its source. What a layout makes of a 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, MinLen
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +16,7 @@ from typing_extensions import Doc
 
 from data.bounds import check_bounds
 from data.keys import meant
+from data.reading import read_object
 from models.architecture import specification_of
 from models.config import ModelConfig
 from models.count import count_flops
@@ -60,7 +61,20 @@ class EfficiencyConfig:
             "half_width) of it."
         ),
     ] = 0.7
-    attention: Annotated[Part, Doc("Share of the peak that attention kernels sustain.")] = 0.37
+    attention: Annotated[
+        Part,
+        Doc("Share of the peak that PyTorch's own attention kernels sustain, ours among them."),
+    ] = 0.225
+    fused_attention: Annotated[
+        Part, Doc("The same of a vendor's kernels, as Transformer Engine calls them.")
+    ] = 0.37
+    causal: Annotated[
+        Part,
+        Doc(
+            "Share of ``attention`` that is left where a token sees earlier ones alone; a vendor's "
+            "kernels lose none that published runs show."
+        ),
+    ] = 0.8
     half_width: Annotated[
         Amount, Doc("Width D at which matrix products reach half of their share.")
     ] = 1000.0
@@ -70,6 +84,12 @@ class EfficiencyConfig:
     link: Annotated[Part, Doc("Share of a link's bandwidth that collectives reach.")] = 0.8
     hidden: Annotated[
         float, Ge(0), Le(1), Doc("Share of the compute beside it that traffic can hide behind.")
+    ] = 0.5
+    exposed: Annotated[
+        float,
+        Ge(0),
+        Le(1),
+        Doc("Share of the traffic of sharded parameters (ZeRO 3, FSDP) that never hides."),
     ] = 0.5
     pack_seconds: Annotated[
         Amount,
@@ -156,7 +176,7 @@ class MachineConfig:
         total = scale * flops.total
         peak, share = self.peak(precision), self.efficiency
         seconds = (total - attention) / (self.matmul_share(model.width) * peak)
-        seconds += attention / (share.attention * peak)
+        seconds += attention / (self.attention_share(fused=False, causal=False) * peak)
         traffic = specification_of(model).block.traffic
         moved = traffic * pack_tokens * (2 if precision == "bf16" else 4)
         seconds += 3 * model.depth * moved / (share.memory * self.memory_bytes_per_second)
@@ -170,6 +190,12 @@ class MachineConfig:
     def matmul_share(self, width: int) -> float:
         """Return the share of the peak that products over ``width`` sustain."""
         return self.efficiency.matmul * width / (width + self.efficiency.half_width)
+
+    def attention_share(self, fused: bool, causal: bool) -> float:
+        """Return the share of the peak that attention sustains."""
+        if fused:
+            return self.efficiency.fused_attention
+        return self.efficiency.attention * (self.efficiency.causal if causal else 1.0)
 
     def money(self, device_hours: float) -> float:
         """Return the price of device-hours in ``price.currency``."""
@@ -186,15 +212,14 @@ def machine_names() -> list[str]:
 
 
 def load_machine(name: str, overrides: Sequence[str] = ()) -> MachineConfig:
-    """Load ``conf/machine/NAME.yaml``; ``overrides`` are key=value, as price.per_device_hour=2.
+    """Load ``conf/machine/NAME.yaml``, or the file that ``name`` is the path of.
 
-    Raises ValueError with the remedy.
+    overrides: key=value, as price.per_device_hour=2. Raises ValueError with the remedy.
     """
-    if name not in machine_names():
-        raise ValueError(f"machine={name}: unknown choice. {meant(name, machine_names())}")
+    path = _machine_file(name)
     schema = OmegaConf.structured(MachineConfig)
     try:
-        values = OmegaConf.load(MACHINE_DIR / f"{name}.yaml")
+        values = OmegaConf.create(_read(path))
         given = OmegaConf.from_dotlist(list(overrides))
         for extra in (values, given):
             assert isinstance(extra, DictConfig)
@@ -204,9 +229,34 @@ def load_machine(name: str, overrides: Sequence[str] = ()) -> MachineConfig:
     except OmegaConfBaseException as error:
         raise ValueError(f"machine.{explain(error, schema)}") from error
     assert isinstance(machine, MachineConfig)
-    machine.name = name
+    machine.name = path.stem
     machine.check()
     return machine
+
+
+def _machine_file(name: str) -> Path:
+    """Return the file of a machine; ValueError for a name that is none."""
+    if name in machine_names():
+        return MACHINE_DIR / f"{name}.yaml"
+    own = Path(name)
+    if own.suffix != ".yaml":
+        raise ValueError(
+            f"machine={name}: unknown choice. {meant(name, machine_names())} A machine of your own "
+            "is named by the path of its file (machine=my/cluster.yaml)."
+        )
+    if not own.is_file():
+        raise ValueError(
+            f"machine={name}: no such file. Copy one of {MACHINE_DIR.name}/*.yaml and change it."
+        )
+    return own
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the keys of a machine's file; ValueError where it holds none."""
+    content = read_object(path)
+    if content.problem:
+        raise ValueError(f"machine={path}: {content.problem}. Mend the file.")
+    return content.values
 
 
 def _open(schema: DictConfig) -> DictConfig:

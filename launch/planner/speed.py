@@ -44,7 +44,8 @@ class Execution:
     again: share of blocks whose forward pass runs again; elementwise_again: whose elementwise
     kernels do. tuned: as the fastest public stacks do it: gradients are reduce-scattered, and
     traffic of data ranks and a context *ring* hides behind compute. Ours all-reduces, exchanges and
-    waits (trainer/parallel/engine.py, context.py).
+    waits (trainer/parallel/engine.py, context.py). fused: attention by a vendor's kernels
+    (Transformer Engine, cuDNN); ours are PyTorch's.
     """
 
     tp: int = 1
@@ -60,6 +61,7 @@ class Execution:
     gradient_bytes: int = 2
     precision: str = "bf16"
     tuned: bool = False
+    fused: bool = False
 
     @classmethod
     def of(cls, parallel: ParallelConfig) -> "Execution":
@@ -154,6 +156,7 @@ def _compute(
 ) -> tuple[float, float, float, float]:
     """Return seconds of matrix products, attention, elementwise kernels and starting kernels."""
     share, peak = machine.efficiency, machine.peak(how.precision)
+    attends = machine.attention_share(how.fused, network.causal)
     own = batch.tokens / (how.tp * how.cp)
     captions = batch.segments * batch.caption / how.tp  # context ranks project captions each
     linear = network.linear_flops(own, captions)
@@ -162,7 +165,7 @@ def _compute(
     matmul = ((3 + how.again) * blocks * linear + outside) / (
         machine.matmul_share(network.width) * peak
     )
-    attention = (3 + how.again) * blocks * seen / (share.attention * peak)
+    attention = (3 + how.again) * blocks * seen / (attends * peak)
     moved = network.traffic * own * how.element_bytes
     moved *= (3 + how.elementwise_again) * blocks
     elementwise = moved / (share.memory * machine.memory_bytes_per_second)
@@ -181,6 +184,20 @@ def bandwidth(machine: MachineConfig, ranks: int, stride: int) -> float:
     if local < ranks:
         link = min(link, local * machine.network.bytes_per_second)
     return machine.efficiency.link * link
+
+
+def exchange_seconds(machine: MachineConfig, ranks: int, stride: int, size: float) -> float:
+    """Return the seconds in which each rank hands every rank its part of ``size`` bytes.
+
+    What leaves a node goes by the rank's own adapter: unlike a ring, whose neighbours in a node
+    share one crossing, each member sends to every rank of the other nodes itself. What stays goes
+    by the node's link meanwhile.
+    """
+    local = max(1, min(ranks, machine.devices_per_node // stride))
+    part, share = size / ranks, machine.efficiency.link
+    stays = (local - 1) * part / (share * machine.node_link.bytes_per_second)
+    leaves = (ranks - local) * part / (share * machine.network.bytes_per_second)
+    return max(stays, leaves)
 
 
 def latency(machine: MachineConfig, ranks: int, stride: int) -> float:
@@ -216,13 +233,13 @@ def _context(
     if how.cp == 1:
         return 0.0
     share = batch.tokens / how.cp / how.tp * how.element_bytes
-    speed = bandwidth(machine, how.cp, how.tp)
     if how.tuned:
+        speed = bandwidth(machine, how.cp, how.tp)
         wire = blocks * (3 + how.again) * (how.cp - 1) * share * 2 * network.kv_width
         return max(0.0, wire / speed - machine.efficiency.hidden * attention)
     passes = blocks * (2 + how.again)
-    wire = passes * 4 * share * network.width * (how.cp - 1) / how.cp
-    return wire / speed + 2 * passes * latency(machine, how.cp, how.tp)
+    sent = exchange_seconds(machine, how.cp, how.tp, passes * 4 * share * network.width)
+    return sent + 2 * passes * latency(machine, how.cp, how.tp)
 
 
 def _pipeline(network: Network, machine: MachineConfig, how: Execution, batch: Batch) -> float:
@@ -245,24 +262,26 @@ def _data(
 
     In units of the parameters of a rank: ZeRO 0 an all-reduce (2); 1 that and a gather; 2 the
     same with an all-reduce every micro-batch; 3 every micro-batch a reduce-scatter and two gathers,
-    less what is still there. Tuned: a reduce-scatter and a gather, behind the backward pass.
+    less what is still there. Tuned: a reduce-scatter and a gather, behind the backward pass. Of the
+    traffic of ZeRO 3 a share stays, since its kernels take part of the device while they hide.
     """
     ranks = how.dp * how.cp
     if ranks == 1:
         return 0.0
+    stays = 0.0
     speed = bandwidth(machine, ranks, how.tp) / ((ranks - 1) / ranks)
     gradients, weights = how.gradient_bytes * params, how.element_bytes * params
     if how.zero_stage == 3:
         again = 1 - min(params, LIVE_PARAMS) / params
         wire = micros * (gradients + weights * (1 + again))
         seconds = wire / speed + 3 * micros * layers * latency(machine, ranks, how.tp)
-        hidden = micros * micro
+        hidden, stays = micros * micro, machine.efficiency.exposed * seconds
     else:
         times = micros if how.zero_stage == 2 and not how.tuned else 1
         wire = times * gradients * (1 if how.tuned else 2)
         wire += weights if how.zero_stage else 0
         seconds, hidden = wire / speed, 2 / 3 * micro
-    return max(0.0, seconds - machine.efficiency.hidden * hidden) if how.tuned else seconds
+    return max(stays, seconds - machine.efficiency.hidden * hidden) if how.tuned else seconds
 
 
 # Bytes that AdamW and the average move for an element: gradient, master, two moments and average

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from launch.planner.machine import load_machine, machine_names
+from launch.planner.machine import MACHINE_DIR, load_machine, machine_names
 from models.config import ModelConfig
 
 RUNS = Path(__file__).parents[3] / "docs" / "studies" / "demo" / "runs.csv"
@@ -19,7 +19,7 @@ def demo_runs() -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["world_size"] == "1"]
 
 
-@pytest.mark.parametrize("name", ["h100", "h200", "b200", "a100", "cpu2"])
+@pytest.mark.parametrize("name", machine_names())
 def test_every_machine_loads_and_says_where_its_price_comes_from(name):
     machine = load_machine(name)
     assert machine.name == name
@@ -79,7 +79,8 @@ def test_money_and_energy_follow_device_hours():
     ("name", "overrides", "message"),
     [
         ("h1000", [], "machine=h1000: unknown choice. Did you mean h100? Allowed: a100"),
-        ("../conf/machine/h100", [], "unknown choice"),
+        ("../conf/machine/h100", [], "named by the path of its file (machine=my/cluster.yaml)"),
+        ("no/such.yaml", [], "machine=no/such.yaml: no such file. Copy one of"),
         ("h100", ["speed=1"], "machine.speed: unknown key"),
         ("h100", ["price.foo=1"], "machine.price.foo: unknown key. Allowed: as_of"),
         ("h100", ["watts=much"], "machine.watts: Value 'much'"),
@@ -94,6 +95,19 @@ def test_a_bad_machine_is_refused_with_the_remedy(name, overrides, message):
     with pytest.raises(ValueError, match="machine") as caught:
         load_machine(name, overrides)
     assert message in str(caught.value)
+
+
+def test_a_machine_of_ones_own_is_the_path_of_its_file(tmp_path):
+    own = tmp_path / "our_hall.yaml"
+    own.write_text((MACHINE_DIR / "h100.yaml").read_text().replace("watts: 1275", "watts: 999"))
+    machine = load_machine(str(own))
+    assert (machine.name, machine.watts) == ("our_hall", 999)
+    own.write_text("wats: 3")
+    with pytest.raises(ValueError, match=r"machine.wats: unknown key. Did you mean watts"):
+        load_machine(str(own))
+    own.write_text("watts: [")
+    with pytest.raises(ValueError, match=r"our_hall.yaml: is no YAML"):
+        load_machine(str(own))
 
 
 def test_an_unknown_precision_names_those_that_are_known():
