@@ -39,7 +39,9 @@ def block_bytes(
     values = kept.rows + (kept.gathered if gathers else 0)
     values += (tp - 1) * sum(facts.sums if selective else facts.gathers)
     values += kept.summed if tp > 1 else 0
-    values += kept.exchanged if parallel.cp > 1 else 0
+    head_ranks, key_ranks = parallel.context_split(model.num_heads)
+    values += kept.exchanged if head_ranks > 1 else 0
+    values += 0 if selective else 2 * (key_ranks - 1) * sum(facts.exchanges)
     captions = pack.captions * (kept.captions * e + kept.caption_statistics * FP32_BYTES) / tp
     segments = pack.segments * kept.segments * e
     return own * (values * e + kept.statistics * FP32_BYTES) + captions + segments
@@ -103,14 +105,18 @@ def message_bytes(model: ModelConfig, parallel: ParallelConfig, pack: PackShape)
     """Return the buffers of collectives and messages that a rank holds at a time, at most.
 
     Tensor ranks: gathered rows and their gradient. Context ranks: queries, keys and values before
-    and after an exchange. Pipeline: a message each way.
+    and after an exchange, keys and values that were gathered and their gradients. Pipeline: a
+    message each way.
     """
     e, seen = element_bytes(parallel), pack.rows / parallel.cp
     facts, total = specification_of(model), 0.0
     if parallel.tp > 1:
         total += 2 * seen * max(facts.gathers, default=0) * e
     if parallel.cp > 1:
-        total += 2 * 3 * seen * max(facts.exchanges, default=0) / parallel.tp * e
+        _, key_ranks = parallel.context_split(model.num_heads)
+        widest = seen * max(facts.exchanges, default=0) / parallel.tp * e
+        total += 2 * 3 * widest
+        total += 2 * 2 * key_ranks * widest if key_ranks > 1 else 0
     if parallel.pp > 1:
         own = ceil(pack.rows / parallel.layout.row_shards)
         total += 2 * facts.message_values(own, pack.segments, pack.captions) * e

@@ -116,7 +116,9 @@ def estimate(run: RunConfig, machine: MachineConfig, plan: PlanConfig) -> Estima
     online = online_bytes(run, workload.clips.longest) if plan.online else 0.0
     memory = plan_memory(run.model, parallel, pack, micros, machine, online)
     batch = batch_of(workload.clips, run.data.pack_tokens, micros)
-    time = step_time(Network.of(run.model), machine, Execution.of(parallel), batch)
+    time = step_time(
+        Network.of(run.model), machine, Execution.of(parallel, run.model.num_heads), batch
+    )
     wall = workload.steps * time.total / plan.goodput
     nodes = ceil(parallel.layout.world / machine.devices_per_node)
     disk = run_disk(run, workload.steps, wall)

@@ -27,6 +27,7 @@ from trainer.layout.shapes import part_shape, rank_params
 
 MICROS = (1, 2, 4, 8, 16, 32, 64, 128)
 INTERLEAVES = (1, 2, 4)
+MOST_KEY_RANKS = 4  # groups of all that can trade heads; more gather what they could recompute
 LEAST_BATCH, DEFAULT_BATCH = 1024, 16384  # tokens a device, see SearchConfig.batch_tokens
 
 
@@ -105,7 +106,7 @@ def search(
             excess.append(Candidate(parallel, pack_tokens, micros, memory, _NO_TIME))
             continue
         batch = batch_of(clips, pack_tokens, micros)
-        time = step_time(network, machine, Execution.of(parallel), batch)
+        time = step_time(network, machine, Execution.of(parallel, model.num_heads), batch)
         fitting.append(Candidate(parallel, pack_tokens, micros, memory, time))
     fitting.sort(key=lambda c: c.time.total)
     best = list(_exact(model, machine, clips, fitting, settings.top))
@@ -131,9 +132,11 @@ def candidates(
     gpus, heads = settings.gpus, model.num_heads
     max_tp = settings.max_tp or machine.devices_per_node
     for tp in _divisors(gpus, min(max_tp, heads)):
-        for cp in _divisors(gpus // tp, heads // tp):
-            if heads % tp or heads // tp % cp:
-                continue
+        if heads % tp:
+            continue
+        for cp in _divisors(gpus // tp, MOST_KEY_RANKS * heads // tp):
+            if heads // tp % cp and cp % (heads // tp):
+                continue  # all that trade heads can, before any gather keys
             for pp in _divisors(gpus // tp // cp, model.depth):
                 layout = Layout(tp, cp, gpus // tp // cp // pp, pp)
                 yield from _variants(model, layout, clips, settings, batch_tokens)

@@ -43,13 +43,15 @@ class Execution:
 
     again: share of blocks whose forward pass runs again; elementwise_again: whose elementwise
     kernels do. tuned: as the fastest public stacks do it: gradients are reduce-scattered, and
-    traffic of data ranks and a context *ring* hides behind compute. Ours all-reduces, exchanges and
+    traffic of data ranks and a context *ring* hides behind compute. key_ranks: context ranks that
+    gather each other's keys, see ``ParallelConfig.context_split``. Ours all-reduces, exchanges and
     waits (trainer/parallel/engine.py, context.py). fused: attention by a vendor's kernels
     (Transformer Engine, cuDNN); ours are PyTorch's.
     """
 
     tp: int = 1
     cp: int = 1
+    key_ranks: int = 1
     pp: int = 1
     dp: int = 1
     interleave: int = 1
@@ -64,12 +66,13 @@ class Execution:
     fused: bool = False
 
     @classmethod
-    def of(cls, parallel: ParallelConfig) -> "Execution":
-        """Return how this stack carries out a layout."""
+    def of(cls, parallel: ParallelConfig, num_heads: int) -> "Execution":
+        """Return how this stack carries out a layout of a model with so many heads."""
         e = element_bytes(parallel)
         return cls(
             tp=parallel.tp,
             cp=parallel.cp,
+            key_ranks=parallel.context_split(num_heads)[1],
             pp=parallel.pp,
             dp=parallel.layout.dp,
             interleave=parallel.interleave,
@@ -229,7 +232,10 @@ def _context(
     blocks: int,
     attention: float,
 ) -> float:
-    """Exchanges of rows for heads (Jacobs et al. 2023), or a ring of keys and values (tuned)."""
+    """Exchanges of rows for heads (Jacobs et al. 2023), or a ring of keys and values (tuned).
+
+    Where heads do not suffice, keys and values are gathered and their gradients summed besides.
+    """
     if how.cp == 1:
         return 0.0
     share = batch.tokens / how.cp / how.tp * how.element_bytes
@@ -238,8 +244,15 @@ def _context(
         wire = blocks * (3 + how.again) * (how.cp - 1) * share * 2 * network.kv_width
         return max(0.0, wire / speed - machine.efficiency.hidden * attention)
     passes = blocks * (2 + how.again)
-    sent = exchange_seconds(machine, how.cp, how.tp, passes * 4 * share * network.width)
-    return sent + 2 * passes * latency(machine, how.cp, how.tp)
+    heads, stride = how.cp // how.key_ranks, how.tp * how.cp // how.key_ranks
+    sent = exchange_seconds(machine, heads, how.tp, passes * 4 * share * network.width)
+    sent += 2 * passes * latency(machine, heads, how.tp) if heads > 1 else 0.0
+    if how.key_ranks > 1:
+        calls = blocks * (2 + max(how.again, how.elementwise_again))
+        wire = calls * (how.key_ranks - 1) * 2 * share * network.kv_width
+        sent += wire / bandwidth(machine, how.key_ranks, stride)
+        sent += calls * latency(machine, how.key_ranks, stride)
+    return sent
 
 
 def _pipeline(network: Network, machine: MachineConfig, how: Execution, batch: Batch) -> float:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import gcd
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
@@ -46,7 +47,15 @@ class ParallelConfig:
         Count, Doc("Ranks of all axes; what tp, cp and pp leave is data parallel.")
     ] = 1
     tp: Annotated[Count, Doc("Tensor parallel ranks, with sequence parallelism.")] = 1
-    cp: Annotated[Count, Doc("Context parallel ranks (Ulysses).")] = 1
+    cp: Annotated[Count, Doc("Context parallel ranks, which share the rows of a pack.")] = 1
+    head_ranks: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "How many neighbouring context ranks trade rows for heads (Ulysses); groups of them "
+            "gather keys and values from each other. 0: as many as divide cp and the heads."
+        ),
+    ] = 0
     pp: Annotated[Count, Doc("Pipeline stages (1F1B).")] = 1
     interleave: Annotated[Count, Doc("Chunks of blocks that each pipeline stage holds.")] = 1
     zero_stage: Annotated[int, Ge(0), Le(3), Doc("Stage of DeepSpeed's ZeRO.")] = 0
@@ -87,6 +96,14 @@ class ParallelConfig:
         replica = self.tp * self.cp * self.pp
         return Layout(self.tp, self.cp, self.processes // replica, self.pp)
 
+    def context_split(self, num_heads: int) -> tuple[int, int]:
+        """Return how context ranks are split: those that trade heads, and those that gather keys.
+
+        num_heads: of the model; tensor ranks hold an equal share of them each.
+        """
+        heads = self.head_ranks or gcd(self.cp, num_heads // self.tp)
+        return heads, self.cp // heads
+
     def check(self, model: ModelConfig, packs_per_step: int) -> None:
         """Raise ValueError on a layout that does not divide, or that cannot work."""
         check_bounds(self, "parallel.")
@@ -108,7 +125,13 @@ def _check_division(parallel: ParallelConfig, model: ModelConfig, packs: int) ->
     heads = model.num_heads
     for key, value, total, of in (
         ("tp", tp, heads, f"model.num_heads={heads}"),
-        ("cp", cp, heads // tp, f"the heads of a tensor rank={heads}/{tp}"),
+        (
+            "head_ranks",
+            parallel.head_ranks or 1,
+            heads // tp,
+            f"a tensor rank's heads={heads}/{tp}",
+        ),
+        ("head_ranks", parallel.head_ranks or 1, cp, f"parallel.cp={cp}"),
     ):
         if total % value:
             choices = ", ".join(str(n) for n in range(1, total + 1) if total % n == 0)

@@ -223,6 +223,8 @@ class Traffic:
     tp_reduce_scatter: Flow = Flow()
     tp_all_reduce: Flow = Flow()
     cp_all_to_all: Flow = Flow()
+    cp_gather: Flow = Flow()
+    cp_reduce_scatter: Flow = Flow()
     pp_send: Flow = Flow()
     zero_gather: Flow = Flow()
     zero_reduce_scatter: Flow = Flow()
@@ -316,15 +318,25 @@ def _context_flows(
     """Context parallelism (Jacobs et al. 2023, section 3.2): 4 R D / (cp tp) elements a block.
 
     One all-to-all of queries, keys and values together and one of the output, forward and backward,
-    for each attention among rows.
+    for each attention among rows. Groups that trade heads gather keys and values from each other,
+    2 R D / (cp tp) elements of a rank, and sum their gradients back. Selective recomputation gathers
+    again, as tensor ranks do.
     """
     layout, e = parallel.layout, element_bytes(parallel)
     if layout.cp == 1:
         return {}
     passes = _passes(model, parallel, place, work, (Recompute.full,))
     widths = specification_of(model).exchanges
-    payload = passes * 4 * (work.rows // layout.cp) * (sum(widths) // layout.tp) * e
-    return {"cp_all_to_all": _scatter(2 * passes * len(widths), payload, layout.cp)}
+    heads, keys = parallel.context_split(model.num_heads)
+    own, flows = (work.rows // layout.cp) * (sum(widths) // layout.tp) * e, {}
+    if heads > 1:
+        flows["cp_all_to_all"] = _scatter(2 * passes * len(widths), passes * 4 * own, heads)
+    if keys > 1:
+        back, both = _passes(model, parallel, place, work, ()) // 2, 2 * own
+        ahead = _passes(model, parallel, place, work, (Recompute.selective, Recompute.full)) - back
+        flows["cp_gather"] = _gather(ahead * len(widths), ahead * both, keys)
+        flows["cp_reduce_scatter"] = _scatter(back * len(widths), back * both * keys, keys)
+    return flows
 
 
 def _pipeline_flows(

@@ -82,6 +82,18 @@ class Layout:
             if all(getattr(place, axis) == 0 for axis in axes):
                 yield self.members(rank, *axes)
 
+    def context_groups(self, head_ranks: int) -> dict[str, list[list[int]]]:
+        """Return the groups into which context ranks fall where so many neighbours trade heads.
+
+        cp_heads: neighbours, which trade rows for heads. cp_keys: ranks that hold the same heads of
+        other rows, and gather their keys.
+        """
+        lines, step = list(self.groups("cp")), head_ranks
+        return {
+            "cp_heads": [x[i : i + step] for x in lines for i in range(0, self.cp, step)],
+            "cp_keys": [x[i::step] for x in lines for i in range(step)],
+        }
+
     def __str__(self) -> str:
         parts = [f"{a}{size}" for a, size in zip(AXES, self.sizes, strict=True) if size > 1]
         return "-".join(parts) or "single"

@@ -1,8 +1,11 @@
-"""Context parallelism: attention over rows that lie on several ranks (DeepSpeed-Ulysses).
+"""Context parallelism: attention over rows that lie on several ranks.
 
 Each context rank holds a contiguous part of the rows of a pack and all heads. Around the attention
-an all-to-all trades rows for heads, so that each rank sees every row of some heads; segments of any
-length and any place need no further care (Jacobs et al. 2023).
+an all-to-all trades rows for heads among neighbours, so that each rank sees all of their rows in
+some heads (DeepSpeed-Ulysses, Jacobs et al. 2023). There can be no more neighbours than heads:
+ranks with the same heads of other rows gather each other's keys and values, and attend with their
+own queries (Llama 3, Dubey et al. 2024, section 3.3.2). Segments of any length and any place need
+no further care.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,28 +16,54 @@ from torch import Tensor, nn
 from models.architecture import Reads, Specification
 from models.attention import Attend
 from models.pack import Ragged
-from trainer.parallel.rows import exchange
+from trainer.parallel.rows import exchange, gather_rows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-def spread_attention(model: nn.Module, facts: Specification, group: "ProcessGroup") -> None:
-    """Make the attention of every block that the model holds work on this rank's rows."""
+def spread_attention(
+    model: nn.Module,
+    facts: Specification,
+    place: int,
+    heads: "ProcessGroup | None",
+    keys: "ProcessGroup | None",
+) -> None:
+    """Make the attention of every block that the model holds work on this rank's rows.
+
+    place: among all context ranks. heads, keys: groups that trade heads and that gather keys, see
+    ``trainer.parallel.mesh.split_context``.
+    """
     modules = dict(model.named_modules())
     for number in range(facts.depth):
         for attention in facts.block.attentions:
             module: Any = modules.get(f"blocks.{number}.{attention.module}")
-            if module is not None:
-                among_rows = attention.keys is Reads.rows
-                spread = _ulysses if among_rows else _own_queries
-                module.attend = spread(module.attend, group)
+            if module is None:
+                continue
+            if attention.keys is not Reads.rows:  # captions, which every rank holds
+                module.attend = _own_queries(module.attend, place)
+                continue
+            if keys is not None:
+                module.attend = _gathered(module.attend, keys)
+            if heads is not None:
+                module.attend = _ulysses(module.attend, heads)
 
 
 def _ulysses(attend: Attend, group: "ProcessGroup") -> Attend:
     def over_ranks(q: Tensor, k: Tensor, v: Tensor, q_rows: Ragged, k_rows: Ragged) -> Tensor:
         q, k, v = _rows_to_heads(torch.stack([q, k, v], dim=1), group).unbind(1)
         return _heads_to_rows(attend(q, k, v, q_rows, k_rows), group)
+
+    return over_ranks
+
+
+def _gathered(attend: Attend, group: "ProcessGroup") -> Attend:
+    """Attend with own queries to the keys and values of all rows, gathered in their order."""
+    own = _own_queries(attend, group.rank())
+
+    def over_ranks(q: Tensor, k: Tensor, v: Tensor, q_rows: Ragged, k_rows: Ragged) -> Tensor:
+        k, v = gather_rows(torch.stack([k, v], dim=1), group).unbind(1)
+        return own(q, k, v, q_rows, k_rows)
 
     return over_ranks
 
@@ -51,11 +80,11 @@ def _heads_to_rows(x: Tensor, group: "ProcessGroup") -> Tensor:
     return heads.movedim(0, 1).flatten(1, 2)
 
 
-def _own_queries(attend: Attend, group: "ProcessGroup") -> Attend:
-    """Cross-attention needs no exchange: keys are captions, which every rank holds."""
+def _own_queries(attend: Attend, place: int) -> Attend:
+    """Attend with this rank's queries, the place-th part of all rows, to keys of all segments."""
 
     def on_own_rows(q: Tensor, k: Tensor, v: Tensor, q_rows: Ragged, k_rows: Ragged) -> Tensor:
-        own = _own_part(q_rows, k_rows, group.rank() * len(q), len(q))
+        own = _own_part(q_rows, k_rows, place * len(q), len(q))
         if own is None:  # all padding: no output, but gradients (of zeros) for every parameter
             return torch.zeros_like(q) + q[:0].sum() + k[:0].sum() + v[:0].sum()
         queries, keys, where = own

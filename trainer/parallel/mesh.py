@@ -143,6 +143,24 @@ def join_mesh(layout: Layout, device: torch.device, owns_world: bool = False) ->
     return Mesh(layout, rank, device, groups, owns_world)
 
 
+def split_context(mesh: Mesh, head_ranks: int) -> tuple[Group | None, Group | None]:
+    """Return this rank's group of context ranks that trade heads, and of those that gather keys.
+
+    head_ranks: see ``ParallelConfig.context_split``. None stands for a group of one. Collective.
+    """
+    if head_ranks == mesh.layout.cp:
+        return mesh.groups.get("cp"), None
+    for name, groups in mesh.layout.context_groups(head_ranks).items():
+        made: dict[int, Group] = {}
+        for members in groups:
+            if len(members) > 1:
+                group = dist.new_group(members)  # every rank makes every group, in the same order
+                made |= dict.fromkeys(members, group)
+        if mesh.rank in made:
+            mesh.groups[name] = made[mesh.rank]
+    return mesh.groups.get("cp_heads"), mesh.groups.get("cp_keys")
+
+
 def stop_mesh(mesh: Mesh) -> None:
     """Leave the process group if this mesh started it, else end the groups it made."""
     if mesh.owns_world:

@@ -14,7 +14,7 @@ from models.pack import TokenPack
 from models.precondition import Coefficients
 from trainer.layout.config import ParallelConfig
 from trainer.layout.stages import Chunk, chunks_of, cut_chunks
-from trainer.parallel.mesh import Mesh
+from trainer.parallel.mesh import Mesh, split_context
 from trainer.parallel.recompute import compile_blocks, recompute_blocks
 
 
@@ -80,7 +80,9 @@ def build_stage(
     if parallel.cp > 1:
         from trainer.parallel.context import spread_attention
 
-        spread_attention(model, facts, mesh.groups["cp"])
+        head_ranks, _ = parallel.context_split(config.num_heads)
+        heads, keys = split_context(mesh, head_ranks)
+        spread_attention(model, facts, mesh.place.cp, heads, keys)
     return Stage(model, facts, own)
 
 

@@ -50,7 +50,7 @@ def test_bytes_of_tensor_and_context_ranks_are_the_trainers(tp, cp, mode):
     parallel = ParallelConfig(processes=tp * cp, tp=tp, cp=cp, zero_stage=1, recompute=mode)
     batch, network = Batch(8192, 4096, 2, 64), Network.of(MODEL)
     traffic = step_traffic(MODEL, parallel, Coordinates(), Work(8192, 2, 128))
-    how, machine = Execution.of(parallel), byte_a_second()
+    how, machine = Execution.of(parallel, MODEL.num_heads), byte_a_second()
     mine = _tensor(network, machine, how, batch, MODEL.depth)
     theirs = traffic.tp_gather.wire + traffic.tp_reduce_scatter.wire
     assert mine == pytest.approx(theirs, rel=0.01)
@@ -58,12 +58,26 @@ def test_bytes_of_tensor_and_context_ranks_are_the_trainers(tp, cp, mode):
     assert mine == pytest.approx(traffic.cp_all_to_all.wire, rel=1e-6)
 
 
+@pytest.mark.parametrize("mode", list(Recompute))
+@pytest.mark.parametrize(("cp", "head_ranks"), [(4, 2), (4, 1), (32, 0)])
+def test_bytes_of_ranks_that_gather_keys_are_the_trainers(cp, head_ranks, mode):
+    parallel = ParallelConfig(processes=cp, cp=cp, head_ranks=head_ranks, recompute=mode)
+    batch, network = Batch(8192, 4096, 2, 64), Network.of(MODEL)
+    traffic = step_traffic(MODEL, parallel, Coordinates(), Work(8192, 2, 128))
+    how, machine = Execution.of(parallel, MODEL.num_heads), byte_a_second()
+    machine.devices_per_node = cp
+    mine = _context(network, machine, how, batch, MODEL.depth, attention=0.0)
+    theirs = (traffic.cp_all_to_all, traffic.cp_gather, traffic.cp_reduce_scatter)
+    assert mine == pytest.approx(sum(flow.wire for flow in theirs), rel=1e-6)
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_bytes_of_zero_are_the_trainers(stage):
     parallel = ParallelConfig(processes=8, zero_stage=stage)
     traffic = step_traffic(MODEL, parallel, Coordinates(), Work(1024, 1, 32, micros=3))
     params = count_params(MODEL).total
-    mine = _data(byte_a_second(), Execution.of(parallel), 3, params, 1.0, MODEL.depth)
+    how = Execution.of(parallel, MODEL.num_heads)
+    mine = _data(byte_a_second(), how, 3, params, 1.0, MODEL.depth)
     assert mine == pytest.approx(traffic.wire, rel=0.01)
 
 
@@ -107,7 +121,8 @@ def test_pytorchs_attention_is_slower_than_a_vendors_and_slower_still_where_caus
 
 def test_more_packs_shrink_the_bubble_and_nothing_is_lost():
     network, machine = Network.of(MODEL), load_machine("h100")
-    how = Execution.of(ParallelConfig(processes=8, pp=4, zero_stage=1, precision=Precision.bf16))
+    parallel = ParallelConfig(processes=8, pp=4, zero_stage=1, precision=Precision.bf16)
+    how = Execution.of(parallel, MODEL.num_heads)
     shares = []
     for micros in (1, 4, 16):
         time = step_time(network, machine, how, Batch(8192, 8192, micros=micros))

@@ -40,6 +40,7 @@ class Setting:
     interleave: int = 1
     micros: int = 1
     gradients: str = "own"
+    head_ranks: int = 0
 
     @property
     def parallel(self) -> ParallelConfig:
@@ -49,6 +50,7 @@ class Setting:
             tp=self.tp,
             cp=self.cp,
             pp=self.pp,
+            head_ranks=self.head_ranks,
             interleave=self.interleave,
             zero_stage=self.zero,
             precision=Precision(self.precision),
@@ -69,6 +71,7 @@ class Setting:
         parts = [str(self.parallel.layout), f"ZeRO {self.zero}", self.precision]
         parts += [f"recompute {self.recompute}"] if self.recompute != "none" else []
         parts += [f"gradients {self.gradients}"] if self.gradients != "own" else []
+        parts += [f"head ranks {self.head_ranks}"] if self.head_ranks else []
         parts += [f"interleave {self.interleave}"] if self.interleave > 1 else []
         parts += [f"micros {self.micros}"] if self.micros > 1 else []
         return " ".join(parts)

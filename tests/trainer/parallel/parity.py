@@ -116,6 +116,12 @@ SPECIAL = [
     Case(dp=2, zero=1, extra="parallel.offload=true"),
     Case(tp=2, dp=2, zero=2, extra="parallel.offload=true"),
     Case(cp=2, zero=3, extra="parallel.offload=true"),
+    Case(cp=2, zero=1, extra="parallel.head_ranks=1"),
+    Case(tp=2, cp=2, zero=1, extra="parallel.head_ranks=1 parallel.recompute=full"),
+    Case(tp=2, cp=2, zero=2, extra="parallel.head_ranks=1 parallel.recompute=selective"),
+    Case(cp=4, zero=3, accumulation=4, extra="parallel.head_ranks=2"),
+    Case(cp=8, zero=2),
+    Case(cp=4, pp=2, zero=1, accumulation=4, extra="parallel.head_ranks=2"),
 ]
 MISTAKES = [
     Case(dp=2, zero=1, mistake="noise-by-rank"),
@@ -148,7 +154,7 @@ def compose(case: Case, latents: Path) -> RunConfig:
         f"parallel.processes={case.world}",
         f"parallel.zero_stage={case.zero}",
         *axes,
-        *([case.extra] if case.extra else []),
+        *case.extra.split(),
     )
 
 

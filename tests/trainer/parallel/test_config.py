@@ -20,9 +20,13 @@ REFUSED = {
         ParallelConfig(processes=8, tp=8),
         r"^parallel.tp=8: must divide model.num_heads=4\. Use one of 1, 2, 4\.$",
     ),
-    "context ranks that do not divide a tensor rank's heads": (
-        ParallelConfig(processes=8, tp=2, cp=4),
-        r"^parallel.cp=4: must divide the heads of a tensor rank=4/2\. Use one of 1, 2\.$",
+    "ranks that trade heads and do not divide a tensor rank's heads": (
+        ParallelConfig(processes=8, tp=2, cp=4, head_ranks=4),
+        r"^parallel.head_ranks=4: must divide a tensor rank's heads=4/2\. Use one of 1, 2\.$",
+    ),
+    "ranks that trade heads and do not divide the context ranks": (
+        ParallelConfig(processes=2, cp=2, head_ranks=4),
+        r"^parallel.head_ranks=4: must divide parallel.cp=2\. Use one of 1, 2\.$",
     ),
     "more chunks than blocks": (
         ParallelConfig(processes=4, pp=4, interleave=2),

@@ -46,11 +46,17 @@ RECORDED = {
     "reduce_scatter tp": "tp_reduce_scatter",
     "all_reduce tp": "tp_all_reduce",
     "all_to_all cp": "cp_all_to_all",
+    "all_to_all cp_heads": "cp_all_to_all",
+    "gather cp_keys": "cp_gather",
+    "reduce_scatter cp_keys": "cp_reduce_scatter",
     "gather replicas": "zero_gather",
     "reduce_scatter replicas": "zero_reduce_scatter",
     "all_reduce replicas": "zero_all_reduce",
 }
-EXACT = ("tp_gather", "tp_reduce_scatter", "tp_all_reduce", "cp_all_to_all", "pp_send")
+EXACT = (
+    "tp_gather", "tp_reduce_scatter", "tp_all_reduce", "cp_all_to_all", "cp_gather",
+    "cp_reduce_scatter", "pp_send",
+)  # fmt: skip
 BYTES = ("params", "gradients", "optimizer", "ema")
 
 # What ``make test`` measures, and what only the slow tests do.
@@ -61,6 +67,7 @@ FEW = [
     Setting(dp=2, zero=3, micros=2),
     Setting(tp=2, zero=1, precision="bf16", recompute="full"),
     Setting(cp=2, zero=2, precision="bf16", micros=2),
+    Setting(cp=2, zero=1, head_ranks=1, micros=2),
     Setting(pp=2, zero=1, micros=2, interleave=2),
     *(Setting(dp=2, zero=z, precision="bf16", gradients="fp32", micros=2) for z in (1, 2, 3)),
 ]
@@ -76,6 +83,8 @@ REST = [
     Setting(cp=2, zero=1, recompute="full"),
     Setting(pp=2, zero=1, micros=4),
     Setting(tp=2, cp=2, zero=1),
+    Setting(cp=4, zero=1, head_ranks=2, recompute="full"),
+    Setting(tp=2, cp=2, zero=1, head_ranks=1, recompute="selective"),
     Setting(tp=2, dp=2, zero=3, micros=2),
     Setting(dp=4, zero=1, precision="bf16"),
     Setting(dp=4, zero=2, micros=2),

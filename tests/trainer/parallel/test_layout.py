@@ -7,6 +7,7 @@ import torch
 
 from models.architecture import Split, specification_of
 from models.config import ModelConfig
+from trainer.layout.config import ParallelConfig
 from trainer.layout.layout import AXES, Coordinates, Layout
 from trainer.parallel.rows import padded_rows, row_slice
 
@@ -74,3 +75,22 @@ def test_ranks_share_all_rows_of_a_pack(rows: int, layout: Layout) -> None:
     for peers in layout.groups("tp", "cp"):
         held = [i for r in peers for i in range(*row_slice(total, layout, r).indices(total))]
         assert held == list(range(total))
+
+
+def test_context_ranks_trade_heads_with_neighbours_and_gather_keys_of_their_own_heads() -> None:
+    layout = Layout(tp=2, cp=4, dp=2)
+    groups = layout.context_groups(2)
+    assert groups["cp_heads"][:2] == [[0, 2], [4, 6]]
+    assert groups["cp_keys"][:2] == [[0, 4], [2, 6]]
+    for made in groups.values():
+        assert sorted(rank for group in made for rank in group) == list(range(layout.world))
+    assert layout.context_groups(4)["cp_heads"] == list(layout.groups("cp"))
+    assert layout.context_groups(1)["cp_keys"] == list(layout.groups("cp"))
+
+
+def test_as_many_context_ranks_trade_heads_as_divide_both() -> None:
+    split = {
+        cp: ParallelConfig(cp=cp, tp=2).context_split(num_heads=12) for cp in (1, 2, 4, 6, 9, 24)
+    }
+    assert split == {1: (1, 1), 2: (2, 1), 4: (2, 2), 6: (6, 1), 9: (3, 3), 24: (6, 4)}
+    assert ParallelConfig(cp=24, tp=2, head_ranks=3).context_split(12) == (3, 8)
