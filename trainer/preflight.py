@@ -21,6 +21,7 @@ from data.dataset.remote import is_url, open_root
 from data.dataset.shards import INDEX_NAME, read_index
 from data.dataset.tokens import tokens
 from data.loading.mixture import read_mixture
+from data.loading.pieces import Piece, cut_long
 from data.notices import doing
 from data.secrets import masked, refuse_secrets, texts_in
 from data.words import counted, shown_times
@@ -137,6 +138,16 @@ def _data(run: AnyRun) -> Iterator[Check]:
     yield Check("data", Verdict.good, f"{counted(len(training.infos), 'clip')} to train on")
     if not isinstance(run, RunConfig):
         return
+    whole = len(training.infos)
+    training = cut_long(training, run.cell, run.data.pack_tokens)
+    if pieces := sum(isinstance(info, Piece) for info in training.infos):
+        long = pieces - (len(training.infos) - whole)
+        yield Check(
+            "data",
+            Verdict.good,
+            f"{counted(long, 'clip')} longer than data.pack_tokens={run.data.pack_tokens}: cut in "
+            f"time, into {pieces} pieces",
+        )
     try:
         check_encoding(run)
         horizon = plan_horizon(run, training.infos, training.spans)

@@ -152,7 +152,7 @@ def decode_as_asked(request: dict[str, Any], payload: bytes) -> tuple[dict[str, 
     """Carry out a ``decode`` request."""
     expected = tuple(request["expected"]) if request["expected"] else None
     kind = ""
-    names = request.get("decoders")
+    names, part = request.get("decoders"), request.get("part")
     if names is None:
         with suppress(ValueError):  # PyAV will say what is wrong with it
             kind = signature(payload)
@@ -161,7 +161,7 @@ def decode_as_asked(request: dict[str, Any], payload: bytes) -> tuple[dict[str, 
     best, spent, repeats = float("inf"), 0.0, request.get("repeats", 1)
     while True:
         started = time.perf_counter()
-        frames, name, reasons = decode_by_first(payload, names, expected)
+        frames, name, reasons = decode_by_first(payload, names, expected, part)
         seconds = time.perf_counter() - started
         best, spent, repeats = min(best, seconds), spent + seconds, repeats - 1
         if frames is None:

@@ -138,6 +138,25 @@ class PyAVDecoder:
 
     name = "pyav"
 
+    def decode_part(
+        self, payload: bytes, expected: Shape, first: int, last: int
+    ) -> NDArray[np.uint8]:
+        """Return frames ``first`` to ``last`` of a clip that is whole, at the cost of theirs alone.
+
+        All frames are decoded, since damage shows in no other way; those outside are not kept.
+        """
+        check_shape((last - first + 1, *expected[1:]), None)
+        to_rgb, part = RGBConverter(), np.empty((last - first + 1, *expected[1:], 3), np.uint8)
+        number = -1
+        for number, frame in enumerate(av_frames(payload)):
+            if first <= number <= last:
+                image = to_rgb(frame)
+                check_shape((expected[0], *image.shape[:2]), expected)
+                part[number - first] = image
+        if number + 1 != expected[0]:
+            raise ValueError(f"has {number + 1} frames, not {expected[0]}")
+        return part
+
     def decode(self, payload: bytes, expected: Shape | None = None) -> NDArray[np.uint8]:
         if expected is not None:
             check_shape(expected, expected)
@@ -324,12 +343,20 @@ def frames_at(name: str, payload: bytes, indices: Sequence[int]) -> NDArray[np.u
 
 
 def decode_by_first(
-    payload: bytes, names: Sequence[str], expected: Shape | None
+    payload: bytes,
+    names: Sequence[str],
+    expected: Shape | None,
+    part: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint8] | None, str, list[str]]:
-    """Try decoders in turn; return (frames or None, decoder name, reasons of those that failed)."""
+    """Try decoders in turn; return (frames or None, decoder name, reasons of those that failed).
+
+    part: first and last of the frames that are wanted, which PyAV alone can take from a clip.
+    """
     reasons: list[str] = []
     for name in names:
         try:
+            if part and expected and name == PyAVDecoder.name:
+                return PyAVDecoder().decode_part(payload, expected, *part), name, reasons
             return make_decoder(name).decode(payload, expected), name, reasons
         except DECODE_FAILURES as error:
             lines = str(error).strip().splitlines() or [""]

@@ -78,10 +78,15 @@ class DecoderPool:
         self._lock = threading.Lock()
         self._children: set[DecoderChild] = set()
 
-    def submit(self, info: SampleInfo, payload: bytes) -> Future[Decoded]:
-        """Start decoding; the future's result raises DecodeError where nothing could read it."""
+    def submit(
+        self, info: SampleInfo, payload: bytes, part: tuple[int, int] | None = None
+    ) -> Future[Decoded]:
+        """Start decoding; the future's result raises DecodeError where nothing could read it.
+
+        part: first and last of the frames to keep; none keeps all. PyAV reads parts.
+        """
         assert self._threads is not None
-        return self._threads.submit(self.decode, info, payload)
+        return self._threads.submit(self.decode, info, payload, part)
 
     def decode_many(self, items: Iterable[tuple[SampleInfo, bytes]]) -> list[Decoded | DecodeError]:
         """Decode all, in the given order; a failure stands in the place of its sample."""
@@ -93,11 +98,13 @@ class DecoderPool:
                 results.append(error)
         return results
 
-    def decode(self, info: SampleInfo, payload: bytes) -> Decoded:
-        """Decode one sample in the calling thread. Raises DecodeError."""
+    def decode(
+        self, info: SampleInfo, payload: bytes, part: tuple[int, int] | None = None
+    ) -> Decoded:
+        """Decode one sample, or a part of it, in the calling thread. Raises DecodeError."""
         if info.media == "latent":
             raise DecodeError(info.key, "is a latent, not a clip")
-        frames, name, reasons = self._decode_in_child(info, payload)
+        frames, name, reasons = self._decode_in_child(info, payload, part)
         if frames is None:
             raise DecodeError(info.key, "; ".join(reasons))
         if reasons:
@@ -118,17 +125,17 @@ class DecoderPool:
         return found
 
     def _decode_in_child(
-        self, info: SampleInfo, payload: bytes
+        self, info: SampleInfo, payload: bytes, part: tuple[int, int] | None
     ) -> tuple[NDArray[np.uint8] | None, str, list[str]]:
         reasons: list[str] = []
         expected = (info.num_frames, info.height, info.width)
-        for how in self._attempts(info):
+        for how in [{"decoders": [JUDGE], "part": part}] * 2 if part else self._attempts(info):
             try:
                 head, frames = self._ask({"verb": "decode", "expected": expected, **how}, payload)
             except ChildFailure as failure:
                 reasons.append(str(failure))
                 continue
-            if frames is not None and info.media == "video":
+            if frames is not None and info.media == "video" and part is None:
                 self._learn(info.sha256, head, payload, expected)
             return frames, head.get("decoder", ""), reasons + head["reasons"]
         return None, "", reasons

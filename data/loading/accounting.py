@@ -6,6 +6,7 @@ from typing import Any
 
 from data.dataset.sample import SampleInfo
 from data.dataset.tokens import Cell, grid
+from data.loading.pieces import Piece
 
 
 @dataclass
@@ -24,14 +25,17 @@ class Accounting:
 
     All but ``decoders`` and ``dropped`` follow from the plan and cover all ranks; those two cover
     the packs that this rank decoded. Samples are visits: a second epoch counts again.
-    ``edge_pixels`` are the repeated border pixels that complete the patch grid; they are masked
-    from the loss and are not in ``source_pixels``. ``members`` is empty without a mixture.
+    ``pieces`` are those of clips that no pack holds; a piece's first frame ends the one before, and
+    is met twice. ``edge_pixels`` are the repeated border pixels that complete the patch grid; they
+    are masked from the loss and are not in ``source_pixels``. ``members`` is empty without a
+    mixture.
     """
 
     samples_in_split: int = 0
     steps: int = 0
     packs: int = 0
     videos: int = 0
+    pieces: int = 0
     images: int = 0
     source_pixels: int = 0
     edge_pixels: int = 0
@@ -70,6 +74,7 @@ class Accounting:
         length = f * h * w
         still = info.num_frames == 1
         self.images += still
+        self.pieces += isinstance(info, Piece)
         self.videos += not still
         self.source_pixels += pixels
         self.edge_pixels += covered - pixels
@@ -127,6 +132,7 @@ class Accounting:
         rows = [
             ("steps, packs", f"{self.steps:,}, {self.packs:,}", ""),
             ("videos, images", f"{self.videos:,}, {self.images:,}", f"{self.epochs:.2f} epochs"),
+            ("  pieces of long clips", f"{self.pieces:,}", "cut in time; joints are met twice"),
             ("source pixels packed", f"{self.source_pixels:,}", "all of them: no crop, no stretch"),
             ("edge-padding pixels", f"{self.edge_pixels:,}", f"{self.edge_share:.2%} of the grid"),
             ("tokens packed", f"{self.tokens:,}", f"{self.tokens / budget:.2%} of the budget"),

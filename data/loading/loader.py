@@ -15,6 +15,7 @@ from data.decode.pool import DecodeError
 from data.loading.accounting import Accounting
 from data.loading.batch import Pack, Sample, Step
 from data.loading.mixture import planner_of, read_mixture, read_split
+from data.loading.pieces import cut_long, pieces_of
 from data.loading.planner import deal, pack_cost
 from data.loading.reader import SampleReader
 from data.loading.stream import Planned
@@ -53,7 +54,7 @@ class Loader:
         self.cell = cell
         self.rank = rank
         self.world = world
-        self.dataset = read_mixture(config, split)
+        self.dataset = cut_long(read_mixture(config, split), cell, config.pack_tokens)
         self.infos = self.dataset.infos
         self._digest = index_digest(self.infos)
         self._planner = planner_of(config, self.infos, self.dataset.spans, cell, seed)
@@ -211,19 +212,24 @@ def index_digest(infos: list[SampleInfo]) -> str:
     return digest.hexdigest()
 
 
-def load_fixed(config: DataConfig, split: str, limit: int) -> list[Sample]:
+def load_fixed(
+    config: DataConfig, split: str, limit: int, cell: Cell | None = None
+) -> list[Sample]:
     """Return the first ``limit`` samples of a fixed, stratified order (0: all), for validation.
 
     Each stratum (source, still or moving, orientation) is ordered by the SHA-256 of its keys and
     spread evenly over the whole order, so that every prefix has about the split's mixture, and a
-    larger limit only adds samples. Raises DecodeError for an unreadable sample under either policy:
-    a validation set that shrinks would move the loss.
+    larger limit only adds samples. Clips above data.pack_tokens are cut in time where a cell is
+    given. Raises DecodeError for an unreadable sample under either policy: a validation set that
+    shrinks would move the loss.
     """
     if limit < 0:
         raise ValueError(f"limit={limit}: must be at least 0. Use 0 for all samples.")
     dataset = read_split(config, split)
     infos = fixed_order(dataset.infos)
     infos = infos[:limit] if limit else infos
+    if cell is not None:
+        infos = [part for info in infos for part in pieces_of(info, cell, config.pack_tokens)]
     reader = SampleReader(config, split, infos, dataset.members[0])
     try:
         samples: list[Sample] = []

@@ -134,8 +134,9 @@ class PackPlanner:
             raise ValueError(
                 f"data.pack_tokens={pack_tokens}: must hold the largest sample, but {count} are "
                 f"larger; {info.key!r} ({info.num_frames}x{info.height}x{info.width}) has "
-                f"{self.lengths[largest]} tokens. Use at least {self.lengths[largest]}, or ingest "
-                "with a lower ingest.token_cap."
+                f"{self.lengths[largest]} tokens. Clips are cut in time where a pack holds two of "
+                "their latent frames; stills and encoded latents are not. Use at least "
+                f"{self.lengths[largest]}, or ingest with a lower ingest.token_cap."
             )
 
     def next_step(self) -> list[list[Planned]]:

@@ -13,6 +13,7 @@ from data.dataset.sample import SampleInfo
 from data.decode.pool import Decoded, DecodeError, DecoderPool
 from data.loading.batch import Sample
 from data.loading.mixture import Member, read_split
+from data.loading.pieces import Piece, whole_of
 
 FETCH_THREADS = 4  # shards of a remote dataset that are fetched at the same time
 
@@ -56,12 +57,15 @@ class SampleReader:
 
     def _start(self, info: SampleInfo, member: Member) -> bytes | Future[Decoded] | DecodeError:
         try:
-            payload = member.read_payload(info)
+            payload = member.read_payload(whole_of(info))
         except FetchError:
             raise
         except (ValueError, OSError) as error:
             return DecodeError(info.key, str(error))
-        return payload if info.media == "latent" else self.pool.submit(info, payload)
+        if info.media == "latent":
+            return payload
+        part = (info.start_frame, info.last_frame) if isinstance(info, Piece) else None
+        return self.pool.submit(whole_of(info), payload, part)
 
     def _finish(
         self, info: SampleInfo, visit: int, found: bytes | Future[Decoded] | DecodeError

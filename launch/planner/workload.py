@@ -7,6 +7,7 @@ from pathlib import Path
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
 from data.dataset.tokens import tokens
+from data.loading.pieces import pieces_of
 from launch.planner.activations import PackShape
 from launch.planner.config import PlanConfig
 from launch.planner.network import Network
@@ -69,6 +70,7 @@ def batch_of(clips: Clips, pack_tokens: int, micros: int) -> Batch:
 
 
 def _measured(run: RunConfig, infos: list[SampleInfo]) -> Workload:
+    infos = [part for i in infos for part in pieces_of(i, run.cell, run.data.pack_tokens)]
     horizon = plan_horizon(run, infos)
     lengths = [tokens(i.num_frames, i.height, i.width, run.cell) for i in infos]
     total = sum(lengths)

@@ -97,7 +97,7 @@ class Validator:
     ) -> None:
         self._run, self._mesh, self._times = run, mesh, run.validation.times
         self._objective = build_objective(run.objective)
-        stored = load_fixed(run.data, split, samples)
+        stored = load_fixed(run.data, split, samples, run.cell)
         if not stored:
             raise ValueError(
                 f"validation.splits={split}: holds no clips. Remove it or ingest some."

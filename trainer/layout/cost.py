@@ -319,8 +319,8 @@ def _context_flows(
 
     One all-to-all of queries, keys and values together and one of the output, forward and backward,
     for each attention among rows. Groups that trade heads gather keys and values from each other,
-    2 R D / (cp tp) elements of a rank, and sum their gradients back. Selective recomputation gathers
-    again, as tensor ranks do.
+    2 R D / (cp tp) elements of a rank, and sum their gradients back. Selective recomputation
+    gathers again, as tensor ranks do.
     """
     layout, e = parallel.layout, element_bytes(parallel)
     if layout.cp == 1:
