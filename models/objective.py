@@ -55,6 +55,7 @@ class Settings(Protocol):
 
     kind: str
     shift_tokens: float
+    most_shift: float
     density: list[TimePart]
     spread: float
     prediction: Prediction
@@ -137,6 +138,11 @@ def check_objective(settings: Settings) -> None:
         raise ValueError(
             f"objective.t_range={settings.t_range}: must rise, from noise (0) to data (1). "
             "Use [0.0, 1.0], or [0.0, 0.5] for an expert of the noisy half."
+        )
+    if 0 < settings.most_shift < 1:
+        raise ValueError(
+            f"objective.most_shift={settings.most_shift:g}: must be at least 1, where no clip's "
+            "times move, or 0, which caps nothing. Use 4."
         )
     for number, part in enumerate(settings.density):
         if part.kind is TimeKind.uniform and part.scale is TimeScale.log_snr:

@@ -147,6 +147,18 @@ def needs_spread(parts: Sequence[TimePart]) -> bool:
     return any(p.kind is TimeKind.logit_normal and p.scale is TimeScale.log_snr for p in parts)
 
 
+def clip_shift(tokens: T, shift_tokens: float, most: float = 0.0) -> T:
+    """Return how far the times of a clip move toward noise: s = max(1, sqrt(tokens / T_s)).
+
+    Of floats or tensors. most: the largest s there is; 0 leaves it open.
+    """
+    longer = (tokens / shift_tokens) ** 0.5  # type: ignore[operator]
+    highest = most or math.inf
+    if isinstance(longer, float):
+        return cast(T, min(max(longer, 1.0), highest))
+    return cast(T, longer.clamp(1.0, highest))
+
+
 def shifted(t: T, shift: T | float) -> T:
     """Move times toward noise: t' = t / (t + s (1 - t)) takes log s off their logits.
 

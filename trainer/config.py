@@ -75,6 +75,14 @@ class ObjectiveConfig:
             "models/objectives/flow.py."
         ),
     ] = 512.0
+    most_shift: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "Largest shift toward noise of any clip, s = sqrt(tokens / shift_tokens): 4 takes the "
+            "median of a logit-normal to t = 0.2; 0 caps nothing."
+        ),
+    ] = 0.0
     density: Annotated[
         list[TimePart],
         Doc(

@@ -48,6 +48,7 @@ _LATER: dict[str, dict[str, Any]] = {
     "optim": {"decay_by_width": True},
     "objective": {
         "kind": "flow",
+        "most_shift": 0.0,
         "density": [],
         "spread": 0.0,
         "stratified": False,

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from netrc import NetrcParseError, netrc
@@ -33,6 +34,7 @@ from trainer.captioner.config import CaptionerRun
 from trainer.config import STATE_BYTES, BranchConfig, HorizonConfig, RunConfig
 from trainer.diffusion.encoding import check_encoding
 from trainer.diffusion.horizon import plan_horizon
+from trainer.diffusion.times_drawn import starved_times
 from trainer.kinds import AnyRun, folder_of, freeze_any, processes_of, start_command
 from trainer.layout.config import ParallelConfig
 from trainer.log_config import WandbMode
@@ -154,7 +156,11 @@ def _data(run: AnyRun) -> Iterator[Check]:
     except ValueError as error:
         yield of_error("data", error)
         return
-    once = sum(tokens(i.num_frames, i.height, i.width, run.cell) for i in training.infos)
+    lengths = Counter(tokens(i.num_frames, i.height, i.width, run.cell) for i in training.infos)
+    once = sum(length * clips for length, clips in lengths.items())
+    if starved := starved_times(run, lengths):
+        remedy = "Set objective.most_shift, raise shift_tokens, or choose objective.density."
+        yield Check("objective", Verdict.warning, starved, remedy)
     passes = horizon.steps * horizon.step_tokens / once
     told = judge(
         "tokens", passes <= FREE_EPOCHS,

@@ -18,6 +18,7 @@ from launch.planner.speed import Execution, StepTime, step_time
 from launch.planner.workload import Workload, batch_of, pack_shape, plan_workload
 from models.count import count_params
 from trainer.config import RunConfig
+from trainer.diffusion.times_drawn import starved_times
 from trainer.identity import run_name
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 
@@ -225,6 +226,11 @@ def _run_warnings(found: Estimate, plan: PlanConfig) -> Iterator[str]:
         yield (
             f"data: {found.workload.epochs:.1f} passes; beyond {FREE_EPOCHS} repeated data is "
             "worth less than new (Muennighoff et al. 2023)."
+        )
+    if starved := starved_times(run, {found.workload.clips.segment: 1.0}):
+        yield (
+            f"objective: {starved}, for clips of {found.workload.clips.segment:.0f} tokens. Set "
+            "objective.most_shift, raise shift_tokens, or choose objective.density."
         )
     free = _free_bytes(run, plan)
     if free is not None and found.disk.peak > free:

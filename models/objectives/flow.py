@@ -26,7 +26,7 @@ from models.precondition import (
     noise_coefficients,
     velocity_coefficients,
 )
-from models.times import PLAIN, STANDARD, Density, density_of, shifted
+from models.times import PLAIN, STANDARD, Density, clip_shift, density_of, shifted
 
 MOST_SNR = 5.0  # gamma of Hang et al. 2023
 SIGMOID_BIAS = 2.0  # sigmoid(2 - lambda): Kingma and Gao 2023
@@ -40,16 +40,12 @@ def interpolate(
     return torch.lerp(x_0, x_1, t)
 
 
-def clip_shift(tokens: Float[Tensor, " M"], shift_tokens: float) -> Float[Tensor, " M"]:
-    """Return how far each clip's times move toward noise: s = max(1, sqrt(tokens / T_s))."""
-    return (tokens / shift_tokens).sqrt().clamp(min=1.0)
-
-
 def training_times(
     normal: Float[Tensor, " M"],
     tokens: Float[Tensor, " M"],
     shift_tokens: float,
     density: Density = PLAIN,
+    most_shift: float = 0.0,
 ) -> Float[Tensor, " M"]:
     """Turn standard normals into training times of a density, noisier for longer clips.
 
@@ -59,7 +55,7 @@ def training_times(
         t = (of.mean + of.width * normal).sigmoid()
     else:
         t = torch.tensor([density.quantile(STANDARD.cdf(n)) for n in normal.tolist()])
-    return shifted(t, clip_shift(tokens, shift_tokens))
+    return shifted(t, clip_shift(tokens, shift_tokens, most_shift))
 
 
 def windowed_normals(
@@ -68,13 +64,14 @@ def windowed_normals(
     shift_tokens: float,
     window: tuple[float, float],
     density: Density = PLAIN,
+    most_shift: float = 0.0,
 ) -> Float[Tensor, " M"]:
     """Move standard normals so that their training times lie in a window, in the same proportions.
 
     The times' own distribution, given that they lie there: with P the share of times below one,
     n' = Phi^-1(P(low) + Phi(n) (P(high) - P(low))). One draw a time, none is rejected.
     """
-    shift = clip_shift(tokens.double(), shift_tokens)
+    shift = clip_shift(tokens.double(), shift_tokens, most_shift)
     ends = [torch.full_like(shift, end) for end in window]
     # The inverse of the shift: t = s t' / (1 - t' + s t').
     low, high = (shift * t / (1 - t + shift * t) for t in ends)
@@ -182,7 +179,7 @@ class Flow:
     """Rectified flow with its settings, an objective (models/objective.py).
 
     window: training draws times inside of it and validation looks there; see ``t_range``.
-    density: of training times, before the shift of longer clips.
+    density: of training times, before the shift of longer clips. most_shift: of any clip, 0 is open.
     """
 
     shift_tokens: float = 512.0
@@ -190,6 +187,7 @@ class Flow:
     weight: Weighting = Weighting.uniform
     window: tuple[float, float] = WHOLE
     density: Density = PLAIN
+    most_shift: float = 0.0
 
     @classmethod
     def build(cls, settings: Settings) -> "Flow":
@@ -197,8 +195,9 @@ class Flow:
         low, high = settings.t_range
         density = density_of(settings.density, settings.spread)
         return cls(
-            settings.shift_tokens, settings.prediction, settings.weight, (low, high), density
-        )
+            settings.shift_tokens, settings.prediction, settings.weight, (low, high), density,
+            settings.most_shift,
+        )  # fmt: skip
 
     @property
     def coefficients(self) -> Coefficients:
@@ -216,10 +215,11 @@ class Flow:
     def times(self, draws: Sequence[Draw], tokens: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
         """Return times of the density, shifted by the clips' tokens, inside the window."""
         normal = torch.cat([draw("time", (1,)) for draw in draws])
-        if self.window == WHOLE:
-            return training_times(normal, tokens, self.shift_tokens, self.density)
-        inside = windowed_normals(normal, tokens, self.shift_tokens, self.window, self.density)
-        return training_times(inside, tokens, self.shift_tokens, self.density).clamp(*self.window)
+        shift = (tokens, self.shift_tokens)
+        if self.window != WHOLE:
+            normal = windowed_normals(normal, *shift, self.window, self.density, self.most_shift)
+        t = training_times(normal, *shift, self.density, self.most_shift)
+        return t if self.window == WHOLE else t.clamp(*self.window)
 
     def inputs(
         self, pack: TokenPack, x_0: Float[Tensor, "S V"], t: Float[Tensor, " M"]
@@ -268,12 +268,17 @@ class Flow:
         shift: float,
         spacing: Spacing = Spacing.even,
     ) -> Float[Tensor, "S V"]:
-        """Integrate the flow, see :func:`sample`; refuse where a window is all that was trained."""
+        """Integrate the flow, see :func:`sample`; refuse where a window is all that was trained.
+
+        shift: of the times; 0 takes that which training gave the longest of these clips.
+        """
         if self.window != WHOLE:
             raise ValueError(
                 f"objective.t_range={list(self.window)}: the run learned these times alone, and "
                 "sampling needs all of [0, 1]. Sample from a run of the whole range."
             )
+        if not shift:
+            shift = clip_shift(float(max(pack.lengths)), self.shift_tokens, self.most_shift)
         times = sampler_times(num_steps, shift, spacing, self.density)
         return sample(network, pack, x_0, guidance, times)
 

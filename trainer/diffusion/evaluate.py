@@ -15,7 +15,8 @@ from models.pack import TokenPack
 from trainer.config import RunConfig
 from trainer.diffusion.collate import Collator, PackItem
 from trainer.diffusion.micro_batch import MicroBatch, own_noise
-from trainer.diffusion.strata import Strata, number_of_strata, strata_of, trained_shares
+from trainer.diffusion.strata import Strata, strata_of, trained_shares
+from trainer.diffusion.times_drawn import number_of_strata
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows
 from trainer.rng import normal

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from models.objective import Draw, Objective
+from trainer.diffusion.times_drawn import number_of_strata
 
-LEAST = 8  # strata that a result keeps, also where each clip is seen at fewer times
 _SHARES = 512  # times drawn of each length of clip, to tell how much is trained in a stratum
 
 
@@ -38,11 +37,6 @@ class Strata:
         """The loss of each stratum; nan where no clip was looked at."""
         pairs = zip(self.errors, self.values, strict=True)
         return [e / v if v else float("nan") for e, v in pairs]
-
-
-def number_of_strata(times: int) -> int:
-    """Return how many strata are kept where each clip is seen at ``times``: a multiple of them."""
-    return times * ceil(LEAST / times)
 
 
 def strata_of(

@@ -64,7 +64,12 @@ class Request:
         float, Ge(0), Doc("Weight of the prompt against no prompt; 1 leaves guidance out.")
     ] = 2.0
     shift: Annotated[
-        float, Gt(0), Doc("Times are spaced finer near noise above 1, finer near data below.")
+        float,
+        Ge(0),
+        Doc(
+            "Times are spaced finer near noise above 1, finer near data below; 0 is the shift that "
+            "training gave clips of this length (objective.shift_tokens, most_shift)."
+        ),
     ] = 2.0
     spacing: Annotated[
         Spacing,

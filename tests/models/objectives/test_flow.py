@@ -345,12 +345,12 @@ def test_weights_of_a_time_are_those_of_their_papers(t: float) -> None:
 
 def test_settings_of_a_run_reach_its_objective() -> None:
     settings = SimpleNamespace(
-        kind="flow", shift_tokens=9.0, prediction=Prediction.noise, weight=Weighting.data,
+        kind="flow", shift_tokens=9.0, most_shift=3.0, prediction=Prediction.noise, weight=Weighting.data,
         t_range=[0.25, 0.75], options={}, density=[TimePart(mean=1.0, width=1.5)], spread=0.0,
     )  # fmt: skip
     flow = build_objective(settings)
     density = Density(((1.0, Normal(1.0, 1.5)),))
-    assert flow == Flow(9.0, Prediction.noise, Weighting.data, (0.25, 0.75), density)
+    assert flow == Flow(9.0, Prediction.noise, Weighting.data, (0.25, 0.75), density, 3.0)
     assert flow.strata(2, 0.5).tolist() == [0.375, 0.625]
     assert Flow().strata(4, 0.5).tolist() == [0.125, 0.375, 0.625, 0.875]
     check_objective(settings)
@@ -360,7 +360,10 @@ def test_settings_of_a_run_reach_its_objective() -> None:
     settings.t_range, settings.options = [0.0, 1.0], {"least": 1.0}
     with pytest.raises(ValueError, match=r"objective.options.least=1.0: is not an option"):
         check_objective(settings)
-    settings.options, settings.density = {}, [TimePart(scale=TimeScale.log_snr)]
+    settings.options, settings.most_shift = {}, 0.5
+    with pytest.raises(ValueError, match=r"objective.most_shift=0.5: must be at least 1"):
+        check_objective(settings)
+    settings.most_shift, settings.density = 0.0, [TimePart(scale=TimeScale.log_snr)]
     with pytest.raises(ValueError, match=r"objective.spread=0: must be above 0 where"):
         check_objective(settings)
 

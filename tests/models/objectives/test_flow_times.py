@@ -60,3 +60,26 @@ def test_a_run_samples_by_its_own_density() -> None:
     flow = Flow(density=MIXTURE)
     flow.sample(velocity, pack(), DATA, 2, 1.0, 1.0, Spacing.trained)
     assert seen == pytest.approx([0.0, MIXTURE.quantile(0.5), MIXTURE.quantile(0.5)], rel=1e-6)
+
+
+@pytest.mark.parametrize("window", [(0.0, 1.0), (0.125, 0.875)])
+def test_a_cap_trains_longer_clips_as_those_that_just_reach_it(window: tuple[float, float]) -> None:
+    draws = [lambda purpose, shape, n=n: torch.tensor([n]) for n in (-1.5, 0.0, 0.7)]
+    capped, free = (Flow(512.0, window=window, most_shift=most) for most in (4.0, 0.0))
+    long, reached = torch.full((3,), 75_600.0), torch.full((3,), 16 * 512.0)
+    assert capped.times(draws, long).tolist() == free.times(draws, reached).tolist()
+    assert capped.times(draws, reached / 2).tolist() == free.times(draws, reached / 2).tolist()
+    assert (free.times(draws, long) < capped.times(draws, long)).all()
+
+
+def test_a_sampler_takes_the_shift_that_training_gave_clips_of_that_length() -> None:
+    for most, expected in ((0.0, 3.0), (2.0, 2.0)):
+        seen: list[float] = []
+
+        def velocity(p: TokenPack, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            seen.append(float(t[0]))  # noqa: B023
+            return x
+
+        flow = Flow(max(pack().lengths) / 9, most_shift=most)
+        flow.sample(velocity, pack(), DATA, 2, 1.0, 0.0)
+        assert seen[1] == pytest.approx(0.5 / (0.5 + expected * 0.5))

@@ -12,7 +12,8 @@ from models.pack import TokenPack
 from models.times import Density, Normal
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.evaluate import Validator
-from trainer.diffusion.strata import Strata, number_of_strata, strata_of, trained_shares
+from trainer.diffusion.strata import Strata, strata_of, trained_shares
+from trainer.diffusion.times_drawn import number_of_strata
 from trainer.parallel.mesh import alone
 
 from ..conftest import compose_smoke
