@@ -28,14 +28,16 @@ from models.network import initial_values
 from models.objectives.flow import flow_errors
 from models.pack import Ragged, TokenPack
 from models.roles import role_groups
-from trainer.config import OptimConfig, RunConfig, load_run
+from trainer.config import RunConfig, load_run
 from trainer.diffusion.collate import Collator
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import _init_generator
 from trainer.diffusion.micro_batch import MicroBatch, prepare
 from trainer.identity import identity
+from trainer.layout.optimizer import OptimizerKind
 from trainer.optim import gamma_of, learning_rate
+from trainer.optim_config import OptimConfig
 from trainer.parallel.mesh import alone
 
 
@@ -151,7 +153,13 @@ class Stacked:
 
 
 def check_alike(runs: Sequence[RunConfig]) -> None:
-    """Raise ValueError for runs that differ in more than the learning rate."""
+    """Raise ValueError for runs that differ in more than the learning rate, or learn by Muon."""
+    for run in runs:
+        if run.optim.kind is not OptimizerKind.adamw:
+            raise ValueError(
+                f"optim.kind={run.optim.kind}: runs of one step learn by AdamW. Train "
+                f"{run.name} by itself."
+            )
     alike = [identity(replace(run, optim=replace(run.optim, lr=1.0))) for run in runs]
     for run, found in zip(runs, alike, strict=True):
         wrong = [key for key in found if found[key] != alike[0][key]]

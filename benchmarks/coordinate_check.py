@@ -1,17 +1,16 @@
 """Coordinate check: do activations change as much in a wide or deep model as in a small one?
 
 usage: python -m benchmarks.coordinate_check [--axis width] [--out FOLDER] [--seeds 3] [--steps 6]
-                                             [--lr 5e-3]
+                                             [--lr 5e-3] [--kind adamw]
 
-A few steps of AdamW on a small pack at widths over an 8-fold range, by the roles of
-models/roles.py (maximal update, stated at the smallest width), and with one rate for all
+A few steps of AdamW (or Muon, --kind muon) on a small pack at widths over an 8-fold range, by the
+roles of models/roles.py (maximal update, stated at the smallest width), and with one rate for all
 parameters, the control. For every part of the network the root mean square change of its output on
-another pack since the
-start is told, and its power of the width. Under maximal update (Yang et al. 2022, appendix D.1) it
-is near 0: the change neither grows nor shrinks. In the control it must not be, else the check could
-not fail. With --axis depth the same over an 8-fold depth, with residual branches that count
-base_depth / depth (Dey et al. 2025) and, as the control, whole ones. Writes coordinate_check.csv
-and coordinate_check.svg.
+another pack since the start is told, and its power of the width. Under maximal update (Yang et al.
+2022, appendix D.1) it is near 0: the change neither grows nor shrinks. In the control it must not
+be, else the check could not fail. With --axis depth the same over an 8-fold depth, with residual
+branches that count base_depth / depth (Dey et al. 2025) and, as the control, whole ones. Writes
+coordinate_check.csv and coordinate_check.svg.
 """
 
 import argparse
@@ -27,11 +26,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.packs import build_sample, our_loss
+from models.architecture import specification_of
 from models.attention import attend_segments
 from models.config import ModelConfig
 from models.dit.model import DiT
 from models.pack import Ragged
-from models.roles import role_groups
+from trainer.layout.optimizer import OptimizerKind, orthogonal_names
+from trainer.optim_config import OptimConfig
+from trainer.parallel.engine import build_optimizer
+from trainer.parallel.mesh import alone
+from trainer.parallel.muon import HeldMuon, Matrix, Whole
 
 BASE = ModelConfig(width=32, depth=2, head_dim=16, text_width=16, base_width=32)
 WIDTHS = (32, 64, 128, 256)
@@ -99,16 +103,25 @@ class Watch:
         return attend_segments(q, k, v, qs, ks)
 
 
-def changes(config: ModelConfig, lr: float, steps: int, seed: int) -> Changes:
+def optimizer_of(model: DiT, config: ModelConfig, optim: OptimConfig) -> torch.optim.Optimizer:
+    """Return the trainer's optimizer of a whole model, its rates set by the roles."""
+    optimizer = build_optimizer(model, config, optim)
+    for group in optimizer.param_groups:
+        group["lr"] = optim.lr * group["lr_scale"]
+    if isinstance(optimizer, HeldMuon):
+        facts, names = specification_of(config), orthogonal_names(config, optim.kind)
+        matrices = [Matrix(facts.shapes[n], facts.cuts.get(n)) for n in facts.shapes if n in names]
+        optimizer.direct = Whole(matrices, alone(), torch.float32)
+        for parameter in optimizer.param_groups[-1]["params"]:
+            optimizer.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def changes(config: ModelConfig, optim: OptimConfig, steps: int, seed: int) -> Changes:
     """Train a few steps; return each part's root mean square change since the start."""
     watch = Watch(config, seed)
     model, sample = watch.model, build_sample(config, CLIPS, seed=1)
-    parameters = dict(model.named_parameters())
-    groups = [
-        {"params": [parameters[name] for name in group.names], "lr": lr * group.lr_scale}
-        for group in role_groups(model, config)
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = optimizer_of(model, config, optim)
     first = watch.look()
     found: Changes = {name: [] for name in first}
     for _ in range(steps):
@@ -138,7 +151,7 @@ def by_depth(base: ModelConfig, rule: str, sizes: tuple[int, ...]) -> Iterator[M
 def measure(
     base: ModelConfig,
     sizes: tuple[int, ...],
-    lr: float,
+    optim: OptimConfig,
     steps: int,
     seeds: int,
     rules: tuple[str, ...] = RULES,
@@ -148,7 +161,7 @@ def measure(
     shapes = by_width if rules == RULES else by_depth
     for rule in rules:
         for size, config in zip(sizes, shapes(base, rule, sizes), strict=True):
-            runs = [changes(config, lr, steps, seed) for seed in range(seeds)]
+            runs = [changes(config, optim, steps, seed) for seed in range(seeds)]
             for part in runs[0]:
                 for step in range(steps):
                     values = [run[part][step] for run in runs]
@@ -238,6 +251,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--lr", type=float, default=5e-3)
+    parser.add_argument("--kind", choices=list(OptimizerKind), default="adamw")
     found = parser.parse_args()
     try:
         found.widths = tuple(sorted(int(width) for width in found.widths.split(",")))
@@ -256,7 +270,8 @@ def main() -> None:
     torch.set_num_threads(1)
     over_depth = asked.axis == "depth"
     sizes, rules = (DEPTHS, DEPTH_RULES) if over_depth else (asked.widths, RULES)
-    rows = measure(BASE, sizes, asked.lr, asked.steps, asked.seeds, rules)
+    optim = OptimConfig(lr=asked.lr, beta2=0.95, kind=OptimizerKind(asked.kind))
+    rows = measure(BASE, sizes, optim, asked.steps, asked.seeds, rules)
     print_table(rows)
     asked.out.mkdir(parents=True, exist_ok=True)
     write_csv(rows, asked.out / "coordinate_check.csv")

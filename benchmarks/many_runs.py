@@ -34,10 +34,11 @@ from launch.local.process import Job
 from launch.local.run import describe_failures, run_jobs
 from models.config import ModelConfig
 from models.dit.model import DiT
-from trainer.config import OptimConfig, RunConfig, compose_run
+from trainer.config import RunConfig, compose_run
 from trainer.diffusion.micro_batch import MicroBatch
 from trainer.identity import freeze
 from trainer.kinds import start_command
+from trainer.optim_config import OptimConfig
 
 SIZES = [(17, 64, 112), (9, 112, 64), (5, 96, 96), (1, 128, 96), (13, 72, 112), (9, 96, 96)]
 CORES = 2

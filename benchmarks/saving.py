@@ -21,11 +21,11 @@ from benchmarks.packs import build_model, build_sample, mixture
 from models.config import ModelConfig
 from models.objectives.flow import Flow
 from trainer.checkpoint.write import CheckpointWriter
-from trainer.config import OptimConfig
 from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.micro_batch import MicroBatch, accumulate
 from trainer.layout.config import ParallelConfig
 from trainer.layout.plan import Fragment
+from trainer.optim_config import OptimConfig
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh
 

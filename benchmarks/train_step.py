@@ -58,11 +58,11 @@ class Row:
 
 def trainer_step(config: ModelConfig, samples: list[Sample]) -> Work:
     """Return the trainer's step but for reading clips: DeepSpeed, clipping, schedule, EMA."""
-    from trainer.config import OptimConfig
     from trainer.diffusion.ema import PowerEma
     from trainer.diffusion.micro_batch import MicroBatch, accumulate
     from trainer.layout.config import ParallelConfig
     from trainer.optim import learning_rate
+    from trainer.optim_config import OptimConfig
     from trainer.parallel.engine import Engine
     from trainer.parallel.mesh import start_mesh
 

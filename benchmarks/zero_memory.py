@@ -38,10 +38,10 @@ def measure(
     from models.config import ModelConfig
     from models.network import initial_values
     from models.objectives.flow import Flow
-    from trainer.config import OptimConfig
     from trainer.diffusion.ema import PowerEma
     from trainer.diffusion.micro_batch import MicroBatch, accumulate
     from trainer.layout.config import ParallelConfig
+    from trainer.optim_config import OptimConfig
     from trainer.parallel.engine import Engine
     from trainer.parallel.mesh import start_mesh, stop_mesh
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le, Len, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Len, MinLen
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
@@ -21,9 +21,10 @@ from models.times import TimePart, needs_spread, root_mean_square
 from trainer.codec.files import fill
 from trainer.compose import check_name, compose_as, load_as
 from trainer.layout.config import ParallelConfig
+from trainer.layout.optimizer import check_optimizer
 from trainer.log_config import LogConfig
+from trainer.optim_config import OptimConfig, Share
 
-Share = Annotated[float, Ge(0), Le(1)]
 # Of a parameter in a checkpoint: weight, two moments and average, in fp32 whatever the arithmetic.
 STATE_BYTES = 4 * 4
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # what every generator takes
@@ -123,57 +124,6 @@ class ObjectiveConfig:
     options: Annotated[dict[str, Finite], Doc("Numbers that one kind alone knows.")] = field(
         default_factory=dict
     )
-
-
-@dataclass
-class AdamConfig:
-    """AdamW with warm-up, constant and decay phases."""
-
-    lr: Annotated[float, Gt(0), Doc("Peak learning rate at model.base_width.")] = 5e-3
-    beta1: Annotated[
-        float, Ge(0), Lt(1), Doc("Memory of AdamW's mean gradient, a factor a step.")
-    ] = 0.9
-    beta2: Annotated[
-        float, Ge(0), Lt(1), Doc("Memory of AdamW's mean squared gradient, a factor a step.")
-    ] = 0.98
-    eps: Annotated[
-        float,
-        Gt(0),
-        Doc(
-            "What AdamW adds to the root of the mean square before it divides by it. Gradients "
-            "fall with the width; 1e-12 leaves those of every model alone (docs/log.md)."
-        ),
-    ] = 1e-8
-    weight_decay: Annotated[
-        float,
-        Ge(0),
-        Doc("Decoupled decay of weights a step, as a factor of the learning rate; 0 turns it off."),
-    ] = 0.0
-    warmup: Annotated[
-        Share, Doc("Share of the run spent rising linearly from 0 to the peak rate.")
-    ] = 0.05
-    decay: Annotated[Share, Doc("Share of the run spent falling linearly to 0.")] = 0.3
-    clip: Annotated[float, Ge(0), Doc("Largest global gradient norm; 0 turns clipping off.")] = 1.0
-    ema_sigma: Annotated[
-        float,
-        Gt(0),
-        Lt(0.28),
-        Doc("Width of the power-function EMA as a share of the run (EDM2, Karras et al. 2024)."),
-    ] = 0.04
-
-
-@dataclass
-class OptimConfig(AdamConfig):
-    """AdamW with warm-up, constant and decay phases, over roles (models/roles.py)."""
-
-    decay_by_width: Annotated[
-        bool,
-        Doc(
-            "Whether a step takes less of the weights of a wide model, as the rate of matrices "
-            "falls with the width under muP; false takes optim.lr times optim.weight_decay of "
-            "them at every width."
-        ),
-    ] = True
 
 
 @dataclass
@@ -369,6 +319,7 @@ class RunConfig:
             )
         self.log.check()
         self.parallel.check(self.model, self.data.packs_per_step)
+        check_optimizer(self.optim.kind, self.model, self.parallel)
 
 
 def compose_run(overrides: list[str]) -> RunConfig:

@@ -45,7 +45,7 @@ def identity(run: RunConfig) -> dict[str, Any]:
 # that, so that earlier runs keep their names.
 _LATER: dict[str, dict[str, Any]] = {
     "model": {"architecture": "dit", "options": {}},
-    "optim": {"decay_by_width": True},
+    "optim": {"decay_by_width": True, "kind": "adamw", "momentum": 0.95},
     "objective": {
         "kind": "flow",
         "most_shift": 0.0,

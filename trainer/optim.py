@@ -5,7 +5,7 @@ Warm-up-stable-decay (Hu et al. 2024): the constant phase can be extended, and t
 
 import numpy as np
 
-from trainer.config import AdamConfig
+from trainer.optim_config import AdamConfig
 
 
 def learning_rate(optim: AdamConfig, step: int, total_steps: int) -> float:

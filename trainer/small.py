@@ -24,9 +24,10 @@ from data.files import write_json
 from data.loading.batch import Step
 from trainer.checkpoint.read import Loaded, load_latest
 from trainer.checkpoint.write import open_writer
-from trainer.config import AdamConfig, CheckpointConfig
+from trainer.config import CheckpointConfig
 from trainer.layout.plan import Fragment
 from trainer.optim import gamma_of, learning_rate
+from trainer.optim_config import AdamConfig
 from trainer.parallel.mesh import Mesh, alone
 from trainer.run.metrics import MetricsFile
 from trainer.run.pace import Pace

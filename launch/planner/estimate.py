@@ -21,6 +21,7 @@ from trainer.config import RunConfig
 from trainer.diffusion.times_drawn import starved_times
 from trainer.identity import run_name
 from trainer.layout.config import ParallelConfig, Precision, Recompute
+from trainer.layout.optimizer import OptimizerKind
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
 GIB = 2.0**30
@@ -115,7 +116,7 @@ def estimate(run: RunConfig, machine: MachineConfig, plan: PlanConfig) -> Estima
     micros = run.data.packs_per_step // parallel.layout.dp
     pack = pack_shape(workload.clips, run.data.pack_tokens)
     online = online_bytes(run, workload.clips.longest) if plan.online else 0.0
-    memory = plan_memory(run.model, parallel, pack, micros, machine, online)
+    memory = plan_memory(run.model, parallel, pack, micros, machine, online, run.optim.kind)
     batch = batch_of(workload.clips, run.data.pack_tokens, micros)
     time = step_time(
         Network.of(run.model), machine, Execution.of(parallel, run.model.num_heads), batch
@@ -254,6 +255,8 @@ def _notes(found: Estimate, plan: PlanConfig) -> Iterator[str]:
             f"data: {run.data.root} has no index here; clips of {found.workload.clips.mean:.0f} "
             "tokens are assumed (plan.clip_tokens, plan.caption_tokens, plan.fill)."
         )
+    if run.optim.kind is OptimizerKind.muon:
+        yield "optim.kind=muon: its bytes are counted, the seconds of its own products are not."
     if _free_bytes(run, plan) is None:
         yield (
             f"disk: there is no folder {run.run_root} here, so that nobody knows what is free "

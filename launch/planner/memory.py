@@ -25,6 +25,7 @@ from trainer.layout.cost import (
     reduce_bucket,
 )
 from trainer.layout.layout import Coordinates
+from trainer.layout.optimizer import OptimizerKind, update_bytes
 from trainer.layout.stages import chunks_of, cut_chunks
 
 
@@ -83,6 +84,7 @@ def plan_memory(
     micros: int,
     machine: MachineConfig,
     online_bytes: float = 0.0,
+    optimizer: OptimizerKind = OptimizerKind.adamw,
 ) -> Memory:
     """Return the memory of the rank that needs most, over all pipeline stages.
 
@@ -91,10 +93,11 @@ def plan_memory(
     """
     found = []
     for stage, blocks in enumerate(stage_blocks(model, parallel)):
-        state = rank_bytes(model, parallel, Coordinates(pp=stage))
-        found.append(
-            stage_memory(model, parallel, pack, micros, machine, stage, blocks, state, online_bytes)
-        )
+        place = Coordinates(pp=stage)
+        state = rank_bytes(model, parallel, place, optimizer)
+        update = update_bytes(model, parallel, place, optimizer)
+        rank = (stage, blocks, state, online_bytes, update)
+        found.append(stage_memory(model, parallel, pack, micros, machine, *rank))
     return max(found, key=lambda memory: memory.total)
 
 
@@ -108,8 +111,12 @@ def stage_memory(
     blocks: int,
     state: RankBytes,
     online_bytes: float = 0.0,
+    update: float = 0.0,
 ) -> Memory:
-    """Return the memory of a rank of one stage with its blocks and its training state given."""
+    """Return the memory of a rank of one stage with its blocks and its training state given.
+
+    update: bytes that the optimizer's arithmetic takes on the way.
+    """
     gathers = gathers_rows(machine, parallel)
     kept = block_bytes(model, parallel, pack, gathers, parallel.recompute) * blocks
     flight = packs_in_flight(parallel, stage, micros)
@@ -120,7 +127,7 @@ def stage_memory(
     activations = (kept + rotations) * flight + edge
     working = working_bytes(model, parallel, pack, gathers)
     # ZeRO 1 and 2 copy their partition's gradients to fp32 in the step, when activations are gone.
-    step = state.optimizer / 3 if parallel.zero_stage in (1, 2) else 0
+    step = (state.optimizer / 3 if parallel.zero_stage in (1, 2) else 0) + update
     return Memory(
         params=state.params,
         gradients=state.gradients,

@@ -179,7 +179,8 @@ class Flow:
     """Rectified flow with its settings, an objective (models/objective.py).
 
     window: training draws times inside of it and validation looks there; see ``t_range``.
-    density: of training times, before the shift of longer clips. most_shift: of any clip, 0 is open.
+    density: of training times, before the shift of longer clips.
+    most_shift: of any clip; 0 leaves it open.
     """
 
     shift_tokens: float = 512.0

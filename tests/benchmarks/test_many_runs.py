@@ -12,8 +12,9 @@ from benchmarks.many_runs import jobs_of, plan, ways, write_clips
 from models.config import ModelConfig
 from models.dit.model import DiT
 from models.roles import role_groups
-from trainer.config import OptimConfig, RunConfig
+from trainer.config import RunConfig
 from trainer.diffusion.micro_batch import MicroBatch
+from trainer.optim_config import OptimConfig
 
 CONFIG = ModelConfig(width=32, depth=2, text_width=16, base_width=16)
 CLIPS = [((1, 4, 4), 5), ((1, 4, 4), 0), ((2, 3, 4), 8), ((3, 4, 3), 3)]

@@ -18,10 +18,12 @@ from launch.planner.machine import load_machine
 from launch.planner.memory import binary_bytes
 from launch.planner.show import count_text
 from launch.planner.workload import plan_workload
+from models.architecture import specification_of
 from models.codec.count import vae_flops
 from models.config import VaeConfig
 from trainer.config import compose_run
 from trainer.layout.config import Precision
+from trainer.layout.optimizer import OptimizerKind
 
 RUN = ["model=w64d2", "horizon.steps=100", "data.root=datasets/none"]
 LARGE = [
@@ -79,6 +81,30 @@ def test_the_plan_warns_before_the_queue_does(large, parallel, packs, plan, expe
     run.check()
     warnings = estimate(run, load_machine("h100"), PlanConfig(**plan)).warnings
     assert any(expected in warning for warning in warnings), warnings
+
+
+def test_the_plan_warns_of_noise_levels_that_training_starves(large):
+    run = deepcopy(large)
+    run.objective.shift_tokens, run.objective.most_shift = 64.0, 0.0
+    said = [w for w in estimate(run, load_machine("h100"), PlanConfig()).warnings if "strata" in w]
+    assert len(said) == 1
+    assert "for clips of 8192 tokens. Set objective.most_shift" in said[0]
+    run.objective.most_shift = 1.0
+    warnings = estimate(run, load_machine("h100"), PlanConfig()).warnings
+    assert not any("strata" in warning for warning in warnings)
+
+
+def test_a_plan_under_muon_has_one_moment_less_of_the_matrices_of_blocks(large):
+    plain, muon = deepcopy(large), deepcopy(large)
+    muon.optim.kind = OptimizerKind.muon
+    one, two = (estimate(run, load_machine("h100"), PlanConfig()) for run in (plain, muon))
+    blocks = [w for w in specification_of(large.model).block.weights if len(w.shape) == 2]
+    matrices = large.model.depth * sum(w.size for w in blocks)
+    replicas = large.parallel.layout.replicas if large.parallel.zero_stage else 1
+    saved = one.memory.optimizer - two.memory.optimizer
+    assert saved == pytest.approx(4 * matrices / replicas, rel=1e-4)
+    assert two.memory.working >= one.memory.working
+    assert any("optim.kind=muon" in note for note in two.notes)
 
 
 def test_a_plan_prints_energy_in_whole_kilowatt_hours(capsys):

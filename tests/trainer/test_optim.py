@@ -9,9 +9,10 @@ import torch
 from models.config import ModelConfig
 from models.dit.model import DiT
 from models.network import initial_values
-from trainer.config import OptimConfig, RunConfig
+from trainer.config import RunConfig
 from trainer.diffusion.ema import PowerEma
 from trainer.optim import gamma_of, learning_rate
+from trainer.optim_config import OptimConfig
 from trainer.parallel.engine import Engine, Values, build_optimizer
 from trainer.parallel.mesh import alone
 

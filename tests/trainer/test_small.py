@@ -11,8 +11,9 @@ from data.config import DataConfig
 from data.loading.batch import Step
 from data.loading.loader import Loader
 from trainer.checkpoint.read import load_latest
-from trainer.config import CheckpointConfig, OptimConfig
+from trainer.config import CheckpointConfig
 from trainer.layout.config import ParallelConfig
+from trainer.optim_config import OptimConfig
 from trainer.parallel.mesh import Mesh, alone, start_mesh, stop_mesh
 from trainer.rng import normal
 from trainer.run.metrics import MEASURED, read_metrics

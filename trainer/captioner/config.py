@@ -11,7 +11,8 @@ from typing_extensions import Doc
 from data.config import DataConfig
 from models.config import CaptionerConfig
 from trainer.compose import compose_as, load_as
-from trainer.config import AdamConfig, CheckpointConfig, RunKind, Seed, Share
+from trainer.config import CheckpointConfig, RunKind, Seed, Share
+from trainer.optim_config import AdamConfig
 
 Count = Annotated[int, Ge(1)]
 NAME = "captioner"  # of trainer/conf/captioner.yaml

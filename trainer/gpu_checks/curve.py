@@ -10,10 +10,10 @@ import torch
 from models.attention import choose_attention
 from models.config import ModelConfig
 from models.objectives.flow import Flow
-from trainer.config import OptimConfig
 from trainer.diffusion.micro_batch import accumulate
 from trainer.gpu_checks.samples import build_batch, random_values
 from trainer.layout.config import ParallelConfig
+from trainer.optim_config import OptimConfig
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
 

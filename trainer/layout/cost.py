@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from math import ceil, prod
 
-from models.architecture import Reads, Role, specification_of
+from models.architecture import Reads, specification_of
 from models.config import ModelConfig
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.layout.layout import Coordinates, Layout
+from trainer.layout.optimizer import OptimizerKind, moments_of, orthogonal_names, update_groups
 from trainer.layout.shapes import part_shape, rank_chunks, rank_weights
 
 COMPLEX_BYTES = 8
@@ -33,8 +34,8 @@ class RankBytes:
     """Bytes of a rank's training state at the end of a step's last backward pass.
 
     params: what the network computes with. gradients: what is kept of them until the step.
-    optimizer: fp32 masters where they are a copy, and AdamW's two moments; with offloading they lie
-    in host memory. ema: the averaged weights.
+    optimizer: fp32 masters where they are a copy, and the moments (AdamW two, Muon one); with
+    offloading they lie in host memory. ema: the averaged weights.
     buffers: at most; DeepSpeed's bucket of gradients on their way, and parameters that ZeRO 3 has
     gathered. Activations are not in here, nor is the fp32 copy of a partition's gradients that
     ZeRO 1 and 2 make during the step.
@@ -67,6 +68,7 @@ class _Group:
     sizes: list[int]
     ranks: int
     index: int
+    moments: int = 2
 
     @property
     def partition(self) -> int:
@@ -101,11 +103,16 @@ class _Group:
         return sum(_clamp(size - self.index * share, share) for size, share in shares)
 
 
-def rank_bytes(model: ModelConfig, parallel: ParallelConfig, place: Coordinates) -> RankBytes:
+def rank_bytes(
+    model: ModelConfig,
+    parallel: ParallelConfig,
+    place: Coordinates,
+    kind: OptimizerKind = OptimizerKind.adamw,
+) -> RankBytes:
     """Return what a rank holds, from P parameters a rank and R ranks that share a replica's state.
 
     With e bytes an element (4, or 2 in bf16), g of a gradient (4 with parallel.gradients=fp32,
-    else e) and padding left out:
+    else e), padding left out and AdamW, of whose two moments Muon keeps one:
 
         ZeRO   params   gradients   optimizer   ema
         0      4 P      4 P         8 P         4 P
@@ -118,12 +125,13 @@ def rank_bytes(model: ModelConfig, parallel: ParallelConfig, place: Coordinates)
     for in fp32; and ZeRO 2 keeps the gradient of a parameter whole that reaches into two
     partitions, or in fp32 the partition alone and a copy of a bucket on its way.
     """
-    e, groups = element_bytes(parallel), _groups(model, parallel, place)
+    e, groups = element_bytes(parallel), _groups(model, parallel, place, kind)
     g, wide = gradient_bytes(parallel), parallel.widens_gradients
     params = sum(sum(group.sizes) for group in groups)
     if parallel.zero_stage == 0:
         bucket = reduce_bucket(params)
-        return RankBytes(e * params, e * params, 2 * 4 * params, 4 * params, e * bucket)
+        moments = sum(group.moments * sum(group.sizes) for group in groups)
+        return RankBytes(e * params, e * params, 4 * moments, 4 * params, e * bucket)
     if parallel.zero_stage == 3:
         shards = sum(group.shards for group in groups)
         owned = sum(group.owned_shards for group in groups)
@@ -144,7 +152,7 @@ def rank_bytes(model: ModelConfig, parallel: ParallelConfig, place: Coordinates)
     return RankBytes(
         params=e * partition * parallel.layout.replicas,
         gradients=g * kept,
-        optimizer=3 * MASTER_BYTES * partition,
+        optimizer=MASTER_BYTES * sum((1 + group.moments) * group.partition for group in groups),
         ema=MASTER_BYTES * owned,
         buffers=buffers,
     )
@@ -165,21 +173,25 @@ def gradient_bytes(parallel: ParallelConfig) -> int:
     return MASTER_BYTES if parallel.widens_gradients else element_bytes(parallel)
 
 
-def _groups(model: ModelConfig, parallel: ParallelConfig, place: Coordinates) -> list[_Group]:
-    """Return the optimizer's two groups, without weight decay and with, as the engine builds them.
-
-    Within a group, embeddings come before vectors and matrices before the head.
-    """
+def _groups(
+    model: ModelConfig,
+    parallel: ParallelConfig,
+    place: Coordinates,
+    kind: OptimizerKind = OptimizerKind.adamw,
+) -> list[_Group]:
+    """Return the optimizer's groups with anything in them, as the engine builds them."""
     layout = parallel.layout
-    sizes: dict[Role, list[int]] = {role: [] for role in Role}
-    for weight in rank_weights(model, layout, parallel.interleave, place).values():
-        sizes[weight.role].append(prod(part_shape(weight, layout.tp)))
     index = place.dp * layout.cp + place.cp
-    both = (
-        sizes[Role.embedding] + sizes[Role.vector],
-        sizes[Role.matrix] + sizes[Role.head],
-    )
-    return [_Group(group, layout.replicas, index) for group in both]
+    held = rank_weights(model, layout, parallel.interleave, place).values()
+    return [
+        _Group(
+            [prod(part_shape(weight, layout.tp)) for weight in weights],
+            layout.replicas,
+            index,
+            len(moments_of(orthogonal)),
+        )
+        for weights, orthogonal in update_groups(held, orthogonal_names(model, kind))
+    ]
 
 
 def _clamp(value: int, most: int) -> int:

@@ -7,6 +7,7 @@ checkpoints are never used: they unpickle.
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from math import sqrt
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from models.config import ModelConfig
 from models.pack import TokenPack
 from models.precondition import Coefficients, velocity_coefficients
 from models.roles import role_groups
-from trainer.config import OptimConfig
 from trainer.layout.config import ParallelConfig, Precision
+from trainer.layout.optimizer import MOMENTS, OptimizerKind, moments_of, orthogonal_names
 from trainer.layout.plan import Fragment
+from trainer.optim_config import OptimConfig
 from trainer.parallel.mesh import Mesh
+from trainer.parallel.muon import HeldMuon, Matrix, Partitioned, Whole
 from trainer.parallel.optimizer import HeldAdamW
 from trainer.parallel.pipeline import Pipeline
 from trainer.parallel.stage import build_stage, materialise, own_part
@@ -33,7 +36,7 @@ Values = Callable[[Collection[str]], Iterator[tuple[str, Tensor]]]
 
 
 class Engine:
-    """A model under a layout and ZeRO 0, 1, 2 or 3, with AdamW.
+    """A model under a layout and ZeRO 0, 1, 2 or 3, with AdamW, or with Muon where it may be.
 
     values: full values of the parameters, as ``models.network.initial_values`` yields them.
     """
@@ -56,6 +59,8 @@ class Engine:
         self.pipeline = Pipeline(mesh, len(self.stage.chunks))
         self._names = [name for name, _ in self.stage.model.named_parameters()]
         self._optimizer = build_optimizer(self.stage.model, model, optim)
+        if isinstance(self._optimizer, HeldMuon):
+            self._optimizer.direct = self._directions(orthogonal_names(model, optim.kind))
         config = zero_settings(optim, parallel, sum(p.numel() for p in self.stage.parameters()))
         self._engine = initialize(self.stage, self._optimizer, config, mesh)
         if parallel.zero_stage == 0 and mesh.layout.replicas == 1:
@@ -139,8 +144,11 @@ class Engine:
         return fragment.parts > 1 or place.tp == 0
 
     def write(self, kind: str, values: Values) -> None:
-        """Fill one kind of state (``param``, ``exp_avg``, ``exp_avg_sq``) from full values."""
-        own = {fragment.name: fragment.tensors[kind] for fragment in self.fragments()}
+        """Fill one kind of state (``param``, ``exp_avg``, ``exp_avg_sq``) from full values.
+
+        Only of parameters that have it: Muon keeps no ``exp_avg_sq``.
+        """
+        own = {f.name: f.tensors[kind] for f in self.fragments() if kind in f.tensors}
         self.fill(own, values)
 
     def fill(self, own: dict[str, Tensor], values: Values) -> None:
@@ -156,7 +164,8 @@ class Engine:
     def set_progress(self, updates: int) -> None:
         """Set AdamW's step counter (bias correction) after a resume."""
         for state in self._optimizer.state.values():
-            state["step"].fill_(updates)
+            if "step" in state:
+                state["step"].fill_(updates)
 
     def publish(self) -> None:
         """Make the network compute with the master weights, after they were written."""
@@ -219,27 +228,33 @@ class Engine:
     def _is_split(self, name: str) -> bool:
         return self.mesh.layout.tp > 1 and name in self._cuts
 
+    def _directions(self, names: Collection[str]) -> Whole | Partitioned:
+        """Return what makes this rank's orthogonal updates, of parameters in its group's order."""
+        shapes = {n: tuple(p.shape) for n, p in self.stage.model.named_parameters()}
+        matrices = [
+            Matrix(shape, self._cuts.get(name)) for name, shape in shapes.items() if name in names
+        ]
+        kind = Partitioned if self.zero_stage else Whole
+        return kind(matrices, self.mesh, self.dtype)
+
     def _create_state(self) -> None:
-        """Create AdamW's state now, so that fragments exist before the first step."""
-        zero = self._engine.optimizer
-        if self.zero_stage == 0:
-            masters = list(self._parameters.values())
-        elif self.zero_stage in (1, 2):
-            masters = list(zero.single_partition_of_fp32_groups)
-        else:
-            masters = list(zero.fp32_partitioned_groups_flat)
-        for master in masters:
-            self._optimizer.state[master] = {
-                "step": torch.tensor(0.0),
-                "exp_avg": torch.zeros_like(master),
-                "exp_avg_sq": torch.zeros_like(master),
-            }
+        """Create the optimizer's state now, so that fragments exist before the first step."""
+        groups = self._optimizer.param_groups
+        held = [(group["orthogonal"], group["params"]) for group in groups]
+        if self.zero_stage == 3:  # AdamW alone; the groups are cut into further ones
+            held = [(False, self._engine.optimizer.fp32_partitioned_groups_flat)]
+        for orthogonal, masters in held:
+            for master in masters:
+                state = {kind: torch.zeros_like(master) for kind in moments_of(orthogonal)}
+                self._optimizer.state[master] = state
+                if not orthogonal:
+                    state["step"] = torch.tensor(0.0)
 
     def _fragments_whole(self) -> Iterator[Fragment]:
         for name, parameter in self._parameters.items():
             state = self._optimizer.state[parameter]
             tensors = {"param": parameter.data.view(-1)}
-            tensors |= {key: state[key].view(-1) for key in ("exp_avg", "exp_avg_sq")}
+            tensors |= {key: state[key].view(-1) for key in MOMENTS if key in state}
             yield self._fragment(name, 0, tensors)
 
     def _fragments_flat(self) -> Iterator[Fragment]:
@@ -270,7 +285,7 @@ class Engine:
 
     def _narrow(self, flat: Tensor, start: int, length: int) -> dict[str, Tensor]:
         state = self._optimizer.state[flat]
-        whole = {"param": flat.data, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+        whole = {"param": flat.data} | {key: state[key] for key in MOMENTS if key in state}
         return {key: tensor.narrow(0, start, length) for key, tensor in whole.items()}
 
 
@@ -282,25 +297,35 @@ def _fingerprint(tensor: Tensor) -> Tensor:
 
 
 def build_optimizer(model: nn.Module, config: ModelConfig, optim: OptimConfig) -> HeldAdamW:
-    """Build AdamW with two groups, decayed and not, on every stage.
+    """Build the optimizer with two groups, decayed and not, or Muon's as a third, on every stage.
 
     DeepSpeed adds up gradient norms group by group over all stages, so all need as many groups;
     every stage holds matrices and vectors, while embeddings and head lie on one stage each.
+    Muon's rate falls with the root of the width: its update then has the same spectral norm at
+    every width (Yang, Simon and Bernstein 2023), and AdamW's size at the base width.
     """
     parameters = dict(model.named_parameters())
-    merged: dict[tuple[float, bool], list[str]] = {}
+    apart = orthogonal_names(config, optim.kind)
+    merged: dict[tuple[bool, bool, float], list[str]] = {}
     for group in role_groups(model, config):
-        merged.setdefault((group.lr_scale, group.decay), []).extend(group.names)
+        for name in group.names:
+            merged.setdefault((name in apart, group.decay, group.lr_scale), []).append(name)
+    root = sqrt(config.base_width / config.width)
     groups = [
         {
             "params": [parameters[name] for name in names],
-            "lr_scale": scale,
-            "weight_decay": _decay(optim, scale) if decay else 0.0,
+            "lr_scale": root if orthogonal else scale,
+            # Of the weights a step takes as much as AdamW would, whatever the rate.
+            "weight_decay": _decay(optim, scale) * (scale / root if orthogonal else decay),
+            "orthogonal": orthogonal,
         }
-        for (scale, decay), names in sorted(merged.items(), key=lambda item: item[0][1])
+        for (orthogonal, decay, scale), names in sorted(merged.items(), key=lambda i: i[0][:2])
     ]
     betas = (optim.beta1, optim.beta2)
-    return HeldAdamW(groups, lr=optim.lr, betas=betas, eps=optim.eps, fused=True)
+    adamw = {"lr": optim.lr, "betas": betas, "eps": optim.eps, "fused": True}
+    if optim.kind is OptimizerKind.muon:
+        return HeldMuon(groups, optim.momentum, **adamw)
+    return HeldAdamW(groups, **adamw)
 
 
 def _decay(optim: OptimConfig, scale: float) -> float:

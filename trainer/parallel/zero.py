@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainer.config import AdamConfig
 from trainer.layout.config import ParallelConfig, Precision
 from trainer.layout.cost import reduce_bucket
+from trainer.optim_config import AdamConfig
 from trainer.parallel.mesh import Mesh
 
 

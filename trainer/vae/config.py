@@ -13,8 +13,9 @@ from typing_extensions import Doc
 from data.config import DataConfig
 from models.config import PerceptualConfig, VaeConfig
 from trainer.compose import compose_as, load_as
-from trainer.config import AdamConfig, CheckpointConfig, RunKind, Seed, Share
+from trainer.config import CheckpointConfig, RunKind, Seed, Share
 from trainer.layout.config import ParallelConfig
+from trainer.optim_config import AdamConfig
 
 VAE, PERCEPTUAL = "vae", "perceptual"
 Count = Annotated[int, Ge(1)]

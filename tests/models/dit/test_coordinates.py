@@ -1,5 +1,7 @@
 """The claim of the roles: activations change as much in a wide model as in a narrow one."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.coordinate_check import (
@@ -12,13 +14,16 @@ from benchmarks.coordinate_check import (
     measure,
     powers,
 )
+from trainer.layout.optimizer import OptimizerKind
+from trainer.optim_config import OptimConfig
 
 STEPS = 3
+OPTIM = OptimConfig(lr=5e-3, beta2=0.95)
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return measure(BASE, WIDTHS, lr=5e-3, steps=STEPS, seeds=2)
+    return measure(BASE, WIDTHS, OPTIM, steps=STEPS, seeds=2)
 
 
 @pytest.mark.heavy
@@ -41,6 +46,16 @@ def test_with_one_rate_for_all_parameters_changes_grow_with_the_width(rows: list
 
 
 @pytest.mark.heavy
+def test_under_muon_no_change_grows_with_the_width_and_at_one_rate_blocks_do() -> None:
+    muon = replace(OPTIM, kind=OptimizerKind.muon)
+    rows = measure(BASE, WIDTHS, muon, steps=STEPS, seeds=1)
+    found, control = powers(rows, RULES[0], STEPS), powers(rows, RULES[1], 2)
+    assert {part: power for part, power in found.items() if abs(power) > 0.3} == {}
+    for part in ("blocks.0.self_attention", "blocks.0.mlp"):
+        assert control[part] > 0.6, part
+
+
+@pytest.mark.heavy
 def test_inputs_from_a_fixed_size_learn_alike_by_either_rule(rows: list[Row]) -> None:
     for rule in RULES:
         assert abs(powers(rows, rule, 2)["patch_in"]) < 0.1
@@ -56,7 +71,7 @@ def test_the_output_starts_at_zero_and_moves_at_once_at_every_width(rows: list[R
 
 @pytest.fixture(scope="module")
 def deep() -> list[Row]:
-    return measure(BASE, DEPTHS, lr=5e-3, steps=STEPS, seeds=2, rules=DEPTH_RULES)
+    return measure(BASE, DEPTHS, OPTIM, steps=STEPS, seeds=2, rules=DEPTH_RULES)
 
 
 @pytest.mark.heavy

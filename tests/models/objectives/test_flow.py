@@ -345,8 +345,9 @@ def test_weights_of_a_time_are_those_of_their_papers(t: float) -> None:
 
 def test_settings_of_a_run_reach_its_objective() -> None:
     settings = SimpleNamespace(
-        kind="flow", shift_tokens=9.0, most_shift=3.0, prediction=Prediction.noise, weight=Weighting.data,
-        t_range=[0.25, 0.75], options={}, density=[TimePart(mean=1.0, width=1.5)], spread=0.0,
+        kind="flow", shift_tokens=9.0, most_shift=3.0, prediction=Prediction.noise,
+        weight=Weighting.data, t_range=[0.25, 0.75], options={},
+        density=[TimePart(mean=1.0, width=1.5)], spread=0.0,
     )  # fmt: skip
     flow = build_objective(settings)
     density = Density(((1.0, Normal(1.0, 1.5)),))

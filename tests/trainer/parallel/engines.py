@@ -12,11 +12,11 @@ from models.config import ModelConfig
 from models.network import initial_values
 from models.objectives.flow import Flow
 from models.pack import TokenPack
-from trainer.config import OptimConfig
 from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.micro_batch import MicroBatch, accumulate
 from trainer.layout.config import Gradients, ParallelConfig, Precision, Recompute
 from trainer.layout.cost import Work
+from trainer.optim_config import OptimConfig
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh, join_mesh
 from trainer.parallel.rows import own_rows, row_slice

@@ -36,7 +36,8 @@ STEPS, RATE = 5, 1e-2
 class Case:
     """A layout with its ZeRO stage, packs a rank and step, and further overrides.
 
-    mistake: "" or a fault to put in, which the comparison must see. architecture: of the network.
+    mistake: "" or a fault to put in, which the comparison must see. architecture: of the network;
+    optimizer: its kind.
     """
 
     tp: int = 1
@@ -49,6 +50,7 @@ class Case:
     extra: str = ""
     mistake: str = ""
     architecture: str = "dit"
+    optimizer: str = "adamw"
 
     @property
     def world(self) -> int:
@@ -76,13 +78,16 @@ class Case:
         ]
         parts += [f"interleave{self.interleave}"] if self.interleave > 1 else []
         parts += [self.architecture] if self.architecture != "dit" else []
+        parts += [self.optimizer] if self.optimizer != "adamw" else []
         parts += [p for p in (self.extra.replace("parallel.", ""), self.mistake) if p]
         return "-".join(parts)
 
     @property
     def reference(self) -> "Case":
         """The same steps in one process."""
-        return Case(accumulation=self.packs, architecture=self.architecture)
+        return Case(
+            accumulation=self.packs, architecture=self.architecture, optimizer=self.optimizer
+        )
 
 
 def all_cases() -> list[Case]:
@@ -151,6 +156,7 @@ def compose(case: Case, latents: Path) -> RunConfig:
         "optim.clip=0.5",
         "optim.eps=1e-4",
         f"model.architecture={case.architecture}",
+        f"optim.kind={case.optimizer}",
         f"parallel.processes={case.world}",
         f"parallel.zero_stage={case.zero}",
         *axes,

@@ -17,13 +17,14 @@ STEPS, SAVED = 6, 2
 
 @dataclass(frozen=True)
 class Shape:
-    """A layout and its ZeRO stage."""
+    """A layout, its ZeRO stage, and the optimizer."""
 
     tp: int = 1
     cp: int = 1
     pp: int = 1
     dp: int = 1
     zero: int = 0
+    optimizer: str = "adamw"
 
     @property
     def world(self) -> int:
@@ -33,8 +34,9 @@ class Shape:
     @property
     def name(self) -> str:
         """A name for folders and test reports."""
-        axes = [f"{a}{n}" for a, n in vars(self).items() if a != "zero" and n > 1]
-        return "-".join([*(axes or ["single"]), f"zero{self.zero}"])
+        axes = [f"{a}{n}" for a in ("tp", "cp", "pp", "dp") if (n := getattr(self, a)) > 1]
+        kind = [self.optimizer] if self.optimizer != "adamw" else []
+        return "-".join([*(axes or ["single"]), f"zero{self.zero}", *kind])
 
 
 def compose(shape: Shape, latents: Path) -> RunConfig:
@@ -50,6 +52,7 @@ def compose(shape: Shape, latents: Path) -> RunConfig:
         "optim.eps=1e-4",
         "optim.lr=1e-2",
         "checkpoint.seconds=0",
+        f"optim.kind={shape.optimizer}",
         f"parallel.processes={shape.world}",
         f"parallel.zero_stage={shape.zero}",
         *(f"parallel.{axis}={getattr(shape, axis)}" for axis in ("tp", "cp", "pp")),

@@ -12,9 +12,9 @@ from models.config import ModelConfig
 from models.dit.model import DiT
 from models.network import initial_values
 from models.objectives.flow import Flow
-from trainer.config import OptimConfig
 from trainer.diffusion.micro_batch import MicroBatch, accumulate
 from trainer.layout.config import Gradients, ParallelConfig, Precision
+from trainer.optim_config import OptimConfig
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import alone, start_mesh, stop_mesh
 
