@@ -19,6 +19,7 @@ import numpy as np
 from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.kinds.points.noise import Spread
 from sweeps.kinds.points.table import EXTRA
+from sweeps.kinds.points.worth import Worth, worth_sentences, worths
 from sweeps.study.results import COLUMNS
 
 UNITS = {"flops": "FLOPs", "tokens_per_param": "tokens a parameter"}
@@ -66,15 +67,22 @@ def settings(rows: Sequence[Row], spread: Spread | None, level: float, unit: str
     if not groups:
         return Finding("No run finished.")
     finding = Finding("")
+    means = {(g.name, g.length): (g.mean, len(g.losses)) for g in groups}
+    found = worths(means, groups[0].name, spread, level) if unit == "flops" else {}
+    worth = worth_sentences(found, groups[0].name, level)
     tables: list[Row] = []
     sentences = []
     for length in sorted({group.length for group in groups}):
         ranked = sorted((g for g in groups if g.length == length), key=lambda g: g.mean)
         gaps = gaps_of(ranked, spread, level)
-        tables += [_row(group, gap) for group, gap in zip(ranked, gaps, strict=True)]
+        pairs = zip(ranked, gaps, strict=True)
+        if found:
+            found[groups[0].name, length] = Worth(1.0, math.nan, math.nan)
+        tables += [_row(group, gap, found.get((group.name, length))) for group, gap in pairs]
         sentences.append(_sentence(ranked, gaps, level, f"{length:g} {UNITS.get(unit, unit)}"))
     finding.answer = sentences[-1]
-    finding.said = [*sentences[:-1], *_gains(groups, UNITS.get(unit, unit))]
+    finding.said = [*worth, *sentences[:-1]]
+    finding.said += _gains(groups, UNITS.get(unit, unit))
     finding.tables = {"Settings": tables}
     finding.panels = _panels(groups, spread, level, UNITS.get(unit, unit))
     best = min((g for g in groups if g.length == length), key=lambda g: g.mean)
@@ -120,11 +128,15 @@ def _group(rows: Sequence[Row]) -> Group:
     return Group(name, float(length), [float(row["loss"]) for row in rows], means)
 
 
-def _row(group: Group, gap: Gap) -> Row:
+def _row(group: Group, gap: Gap, worth: Worth | None) -> Row:
+    told = {}
+    if worth is not None:
+        told = {"compute": worth.factor, "compute_low": worth.low, "compute_high": worth.high}
     return {
         "setting": group.name, "length": group.length, "seeds": len(group.losses),
         "mean_loss": group.mean, "above_least_percent": 100 * gap.value,
-        "low_percent": 100 * gap.low, "high_percent": 100 * gap.high, **group.measures,
+        "low_percent": 100 * gap.low, "high_percent": 100 * gap.high, **told,
+        **group.measures,
     }  # fmt: skip
 
 
