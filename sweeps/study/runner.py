@@ -27,6 +27,7 @@ from sweeps.study.freeze import freeze_study, refuse_other
 from sweeps.study.phases import describe_environment, launch_phase
 from sweeps.study.results import read_result
 from sweeps.study.spec import Spec, save_plan
+from sweeps.study.spikes import losses_of, spikes_in
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class StudyRunner(ABC):
     def about(self, started: str) -> dict[str, Any]:
         """Return study.json."""
         results = [read_result(folder) or {} for folder in self.folders.values()]
+        spiked, known = spikes_in(losses_of(self.folders.values()))
         return {
             "kind": self.study.kind,
             "name": self.study.name,
@@ -145,6 +147,7 @@ class StudyRunner(ABC):
             "seconds": sum(float(result.get("seconds") or 0) for result in results),
             "env": describe_environment(self.folders.values()),
             "failures": self.failures,
+            "spikes": {"runs": spiked, "of": known},
         }
 
 

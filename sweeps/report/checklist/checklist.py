@@ -29,6 +29,7 @@ def checklist(inputs: Inputs) -> list[Answer]:
         ("Hyper-parameters", "reproduce", runs.recipe),
         ("Noise floor over seeds", "noise", runs.seed_noise),
         ("Noise floor over validation draws", "noise", runs.draw_noise),
+        ("Spikes of the loss", "runs", runs.spikes),
         ("Residuals", "residuals", law.worst_residuals),
         ("Held-out error", "held-out", law.held_out),
         ("Extrapolation of each prediction", "frontier", law.extrapolation),

@@ -16,6 +16,7 @@ from sweeps.report.wording import (
     warnings_of,
 )
 from sweeps.study.results import FREE_EPOCHS
+from sweeps.study.spikes import MOST, spikes_in, spikes_said
 
 DECAYED = 0.05  # of the peak: a last step's rate below this share counts as decayed
 EMBEDDINGS = ("embedding", "conditioning", "head")  # of params_detail, models/count.py
@@ -147,6 +148,16 @@ def draw_noise(inputs: Inputs) -> Found:
         return UNKNOWN
     text = f"{format_percent(statistics.median(shares), 2)} of the loss (median of {len(shares)} "
     return text + "runs): fixed clips, fixed noise, stratified times.", Status.answered
+
+
+def spikes(inputs: Inputs) -> Found:
+    """Say how many runs had a validation far above its neighbours."""
+    curves = {name: [loss for _, loss in curve] for name, curve in inputs.curves.items()}
+    names, known = spikes_in(curves)
+    if not known:
+        return UNKNOWN
+    status = Status.caution if len(names) > MOST * known else Status.answered
+    return spikes_said(names, known), status
 
 
 def hardware(inputs: Inputs) -> Found:

@@ -14,7 +14,7 @@ from sweeps.report.inputs.isoflop import Inputs, read_inputs
 from ..study_files import make_law, write_runs
 
 DEMO = Path(__file__).parents[3] / "docs/studies/demo"
-ITEMS = 16
+ITEMS = 17
 
 
 @pytest.fixture(scope="module")
