@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from annotated_types import Len
 from typing_extensions import Doc
@@ -55,10 +55,17 @@ class YAxisConfig:
 
 @runtime_checkable
 class Registered(Protocol):
-    """A study that registers an axis."""
+    """A study that registers an axis.
 
+    tabulates_strata: whether its runs.csv keeps the losses by stratum, from which others follow.
+    largest_budget: its runs see the axis frozen when they begin; None is the largest of its plan.
+    """
+
+    tabulates_strata: ClassVar[bool]
     y_axis: YAxisConfig
-    budgets: list[float]
+
+    @property
+    def largest_budget(self) -> float | None: ...
 
 
 def refuse_late(study: Study, frozen: dict[str, Any]) -> None:
@@ -71,21 +78,25 @@ def refuse_late(study: Study, frozen: dict[str, Any]) -> None:
     was, now = axis_of(frozen.get("y_axis")), study.y_axis.axis
     if was == now:
         return
-    begun = _begun(study.folder, max(study.budgets))
+    budget, begun = _begun(study.folder, study.largest_budget)
     if begun:
+        look = f", and look at others with: kinescale fit table={study.folder / 'runs.csv'} "
+        look += "y_axis.weighting=..."
         raise ValueError(
-            f"y_axis={now}: {begun} of the runs at the largest budget, {max(study.budgets):g} "
-            f"FLOPs, have begun, and an axis is registered before they do. Keep {was}, and look at "
-            f"others with: kinescale fit table={study.folder / 'runs.csv'} y_axis.weighting=..."
+            f"y_axis={now}: {begun} of the runs at the largest budget, {budget:g} "
+            f"FLOPs, have begun, and an axis is registered before they do. Keep {was}"
+            f"{look if study.tabulates_strata else '.'}"
         )
 
 
-def _begun(folder: Path, budget: float) -> int:
-    """Return how many runs of a budget have begun."""
+def _begun(folder: Path, budget: float | None) -> tuple[float, int]:
+    """Return a budget, None standing for the largest planned, and how many of its runs began."""
     plan = folder / "plan.json"
     specs = json.loads(plan.read_text(encoding="utf-8")) if plan.is_file() else []
+    if budget is None:
+        budget = max((spec["budget"] for spec in specs), default=0.0)
     runs = [folder / "runs" / str(spec["folder"]) for spec in specs if spec["budget"] == budget]
-    return sum(any((run / name).exists() for name in _BEGUN) for run in runs)
+    return budget, sum(any((run / name).exists() for name in _BEGUN) for run in runs)
 
 
 def on_axis(result: dict[str, Any], axis: YAxis = PLAIN) -> dict[str, Any]:

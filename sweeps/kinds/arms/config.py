@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from typing_extensions import Doc
 
 from launch.config import ClusterConfig
+from sweeps.study.y_axis import YAxisConfig
 from trainer.config import CaptionUse, Seed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
@@ -77,6 +78,7 @@ class ArmsConfig:
     """A study of arms."""
 
     kind: ClassVar[str] = "arms"
+    tabulates_strata: ClassVar[bool] = False
     free: ClassVar[tuple[str, ...]] = ("cost", "expected", "level", "seeds", "losses", "draws")
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "arms"
@@ -105,6 +107,7 @@ class ArmsConfig:
     losses: LossConfig = field(default_factory=LossConfig)
     draws: DrawConfig = field(default_factory=DrawConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    y_axis: YAxisConfig = field(default_factory=YAxisConfig)
     level: Annotated[float, Gt(0), Lt(1), Doc("Level of the intervals.")] = 0.95
 
     @property
@@ -112,8 +115,14 @@ class ArmsConfig:
         """The study's folder."""
         return Path(self.root) / self.name
 
+    @property
+    def largest_budget(self) -> float:
+        """FLOPs before which the y-axis is frozen."""
+        return self.flops
+
     def check(self) -> None:
         """Raise ValueError on a study that cannot answer its question."""
+        _ = self.y_axis.axis  # raises
         rules = {
             "arms": (len(self.arms) >= 2, "hold at least two", "arms.a=[] and arms.b=[...]"),
             "reference": (self.reference in self.arms, "name an arm", f"one of {list(self.arms)}"),

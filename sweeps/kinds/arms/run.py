@@ -18,6 +18,7 @@ from sweeps.kinds.arms.table import SUMMARY_COLUMNS, Value, write_csv, write_val
 from sweeps.study.results import read_result
 from sweeps.study.runner import StudyRunner, Work
 from sweeps.study.spec import Spec
+from sweeps.study.y_axis import on_axis
 
 RUN_COLUMNS = (
     "name", "arm", "seed", "status", "reason", "params", "flops", "tokens", "steps", "samples",
@@ -93,7 +94,8 @@ class ArmsRunner(StudyRunner):
         comparable = len({self.plan.compose(spec).data.root for spec in self.plan.specs}) == 1
         for run in self.finished():
             seed = self.plan.seeds[run.spec.name]
-            values += result_values(run.spec, seed, run.result) if comparable else []
+            own = on_axis(run.result, self.study.y_axis.axis)
+            values += result_values(run.spec, seed, own) if comparable else []
             scores = self.study.folder / "losses" / f"{run.folder.name}.json"
             values += score_values(run.spec, seed, scores) if scores.exists() else []
         if not self._probe:
@@ -112,6 +114,7 @@ class ArmsRunner(StudyRunner):
 
     def _row(self, spec: Spec) -> dict[str, Any]:
         result = read_result(self.folders[spec.name]) or {"status": "missing"}
+        result = on_axis(result, self.study.y_axis.axis)
         row = {key: result.get(key) for key in RUN_COLUMNS}
         reasons = [f["reason"] for f in self.failures if f["job"] == spec.name]
         reason = result.get("reason") or (reasons[0] if reasons else None)

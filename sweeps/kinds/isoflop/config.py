@@ -101,6 +101,7 @@ class StudyConfig:
     """An isoFLOP study."""
 
     kind: ClassVar[str] = "isoflop"
+    tabulates_strata: ClassVar[bool] = True
     free: ClassVar[tuple[str, ...]] = ("form", "level", "resamples", "samples", "replicates")
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "study"
@@ -135,6 +136,11 @@ class StudyConfig:
     def folder(self) -> Path:
         """The study's folder."""
         return Path(self.root) / self.name
+
+    @property
+    def largest_budget(self) -> float:
+        """FLOPs before which the y-axis is frozen."""
+        return max(self.budgets)
 
     def check(self) -> None:
         """Raise ValueError on a study that cannot answer its question."""

@@ -41,6 +41,8 @@ def check_asked(study: PointsConfig, kind: RunKind) -> None:
          f"{what} has no rule for rate and batch. Set optim.lr in base or axes, and leave it out"),
         ("stand_in", not by_steps or not study.stand_in.num_frames,
          f"{what} is planned without clips. Leave it out"),
+        ("y_axis", study.y_axis.axis.plain or kind is RunKind.diffusion,
+         f"{what} is validated at no noise levels. Leave it out"),
         ("noise_seeds", not study.noise_seeds or "loss_noise" in known.columns,
          f"{what} is validated without noise. Leave them out"),
     ]  # fmt: skip

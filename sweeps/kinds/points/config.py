@@ -11,6 +11,7 @@ from typing_extensions import Doc
 
 from launch.config import ClusterConfig
 from sweeps.study.config import Positive, RecipeConfig, SampleConfig
+from sweeps.study.y_axis import YAxisConfig
 from trainer.config import Seed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
@@ -155,6 +156,7 @@ class PointsConfig:
     """A study of points."""
 
     kind: ClassVar[str] = "points"
+    tabulates_strata: ClassVar[bool] = True
     free: ClassVar[tuple[str, ...]] = (
         "cost", "expected", "level", "resamples", "samples", "seeds", "analysis", "stop_early",
         "repeat", "noise_seeds", "stand_in",
@@ -198,6 +200,7 @@ class PointsConfig:
         ),
     ] = False
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    y_axis: YAxisConfig = field(default_factory=YAxisConfig)
     level: Annotated[float, Gt(0), Lt(1), Doc("Level of the intervals.")] = 0.9
     resamples: Annotated[int, Ge(1), Doc("Draws of the bootstrap.")] = 1000
 
@@ -206,8 +209,14 @@ class PointsConfig:
         """The study's folder."""
         return Path(self.root) / self.name
 
+    @property
+    def largest_budget(self) -> float | None:
+        """FLOPs before which the y-axis is frozen; None where lengths are no FLOPs."""
+        return max(self.lengths.flops, default=None)
+
     def check(self) -> None:
         """Raise ValueError on a study that cannot answer its question."""
+        plain = self.y_axis.axis.plain  # raises
         unit, lengths = self.lengths.chosen
         branches = self.branches
         seeds = [*self.seeds, *self.repeat.seeds]
@@ -234,6 +243,8 @@ class PointsConfig:
              "stand_in={num_frames: 33, height: 240, width: 416}"),
             ("noise_seeds", len(set(self.noise_seeds)) == len(self.noise_seeds) != 1,
              "be none or at least two, and distinct", "[11,12,13]"),
+            ("noise_seeds", plain or not self.noise_seeds,
+             "be none with a y_axis, on which nothing is measured again", "noise_seeds=[]"),
         ]  # fmt: skip
         for key, ok, rule, remedy in rules:
             if not ok:

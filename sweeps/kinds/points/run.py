@@ -24,6 +24,7 @@ from sweeps.study import recipe as recipes
 from sweeps.study.results import COLUMNS, read_result
 from sweeps.study.runner import StudyRunner, Work
 from sweeps.study.samples import draw_samples
+from sweeps.study.y_axis import on_axis
 from trainer.kinds import KINDS
 
 
@@ -56,7 +57,7 @@ class PointsRunner(StudyRunner):
         finding = self._answer(noises)
         write_json(self.study.folder / "analysis.json", finding.to_json())
         if self.study.analysis is Analysis.samples:
-            best = best_of_lengths(rows_of(self.points, self.folders, None))
+            best = best_of_lengths(self._rows())
             yield from draw_samples(self.study, best, self.plan.transformer(self.points[0].spec))
         print(finding.answer)
 
@@ -70,7 +71,7 @@ class PointsRunner(StudyRunner):
             "expected": study.expected,
             "analysis": study.analysis.value,
             "level": study.level,
-            "loss": kind.loss,
+            "loss": kind.loss if study.y_axis.axis.plain else f"{kind.loss}, {study.y_axis.axis}",
             "columns": [*self.points[0].settings, *measures],  # beside those of every study
         }
         if kind.counts == "flops":
@@ -125,7 +126,9 @@ class PointsRunner(StudyRunner):
     def _loss(self, point: Point) -> float | None:
         """Return the loss of a point, None while it has no result of its own."""
         result = read_result(self.plan.folder(point.spec)) or {}
-        return result["loss"] if result.get("status") == "finished" else None
+        if result.get("status") != "finished":
+            return None
+        return float(on_axis(result, self.study.y_axis.axis)["loss"])
 
     def _note_left_out(self) -> None:
         """List what was left out among the points, so that it stands in the table."""
@@ -134,7 +137,7 @@ class PointsRunner(StudyRunner):
             self.folders[point.spec.name] = self.plan.folder(point.spec)
 
     def _rows(self) -> list[Row]:
-        return rows_of(self.points, self.folders, None)
+        return rows_of(self.points, self.folders, None, self.study.y_axis.axis)
 
     def _repeats(self) -> list[Point]:
         """Return the best point of every group, with each of the seeds that repeat it."""
@@ -183,7 +186,7 @@ class PointsRunner(StudyRunner):
     def _answer(self, noises: dict[str, tuple[Job, str]]) -> Finding:
         """Write runs.csv and analyse it."""
         noise, spread = seed_noise_of(self._rows(), self.study.level)
-        rows = rows_of(self.points, self.folders, noise)
+        rows = rows_of(self.points, self.folders, noise, self.study.y_axis.axis)
         names = {self.folders[point.spec.name].name for point in self.left_out}
         for row in rows:
             if row["name"] in names:

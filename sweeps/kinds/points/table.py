@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_csv
+from sweeps.fit.rows.y_axis import PLAIN, YAxis
 from sweeps.kinds.points.plan import Point
 from sweeps.study.results import COLUMNS, SeedNoise, collect, read_result
 from sweeps.study.spec import Phase
+from sweeps.study.y_axis import on_axis
 from trainer.config import RunKind
 from trainer.kinds import KINDS
 
@@ -23,17 +25,21 @@ INTERNAL = ("setting", "group", "axes")  # keys that only the analyses need
 
 
 def rows_of(
-    points: Sequence[Point], folders: dict[str, Path], noise: SeedNoise | None
+    points: Sequence[Point],
+    folders: dict[str, Path],
+    noise: SeedNoise | None,
+    y_axis: YAxis = PLAIN,
 ) -> list[dict[str, Any]]:
     """Return a row for every point, also for those that failed, diverged or were left out.
 
     setting: the same for runs that differ in their seed alone. clip_tokens: mean of the clips seen.
     asked_tokens: what the counted ``tokens`` are close to. spent_flops: those of a branch alone.
+    y_axis: what ``loss`` weighs.
     """
     kind = points[0].kind if points else RunKind.diffusion  # a study's runs are all of one
-    rows = collect([point.spec for point in points], folders, noise, kind)
+    rows = collect([point.spec for point in points], folders, noise, kind, y_axis)
     for row, point in zip(rows, points, strict=True):
-        result = read_result(folders[point.spec.name]) or {"status": "missing"}
+        result = on_axis(read_result(folders[point.spec.name]) or {"status": "missing"}, y_axis)
         row |= _of_tokens(point, result) if "tokens" in KINDS[kind].columns else {}
         row |= {
             "arm": point.arm,

@@ -11,7 +11,7 @@ from sweeps.compare.command import compare
 from sweeps.fit.__main__ import parse
 from sweeps.fit.options import FitOptions
 from sweeps.fit.rows.y_axis import MIDDLE, PLAIN, YAxis, YWeighting, weights
-from sweeps.kinds.compose import compose_study
+from sweeps.kinds.compose import compose_any, compose_study
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.predict.answer import Budget
 from sweeps.predict.command import fit_asked
@@ -106,6 +106,24 @@ def test_an_axis_may_change_until_the_largest_budget_runs(tmp_path: Path, file: 
     with pytest.raises(ValueError, match=r"^y_axis=uniform: 1 of the runs at the largest budget, "):
         freeze_study(plain)
     assert "window:\n  - 0.25" in (middle.folder / "study.yaml").read_text()
+
+
+@pytest.mark.parametrize("words", [["study=arms_smoke"], ["study=cpu_density"], ["study=cpu_data"]])
+def test_studies_of_any_kind_register_an_axis(tmp_path: Path, words: list[str]) -> None:
+    plain, middle = (
+        compose_any([*words, f"root={tmp_path}", *axis]) for axis in ([], [MIDDLE_WORDS])
+    )
+    largest = plain.largest_budget or 2e12  # of lengths in tokens the plan says it
+    freeze_study(plain)
+    begin(plain.folder, largest, "small-1", "result.json")
+    freeze_study(middle)
+    begin(plain.folder, largest, "large-1", "metrics.jsonl")
+    with pytest.raises(ValueError, match="an axis is registered before they do") as said:
+        freeze_study(plain)
+    assert f"1 of the runs at the largest budget, {largest:g} FLOPs, have begun" in str(said.value)
+    assert ("kinescale fit table=" in str(said.value)) is (words != ["study=arms_smoke"])
+    with pytest.raises(ValueError, match=r"y_axis.window=\[0.7, 0.2\]: must rise within"):
+        compose_any([*words, f"root={tmp_path}", "y_axis.window=[0.7,0.2]"])
 
 
 def test_a_study_frozen_before_axes_had_the_plain_one(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def compose(data: Path, runs: Path) -> ArmsConfig:
             "study=framing_smoke", f"root={runs}", base + '"validation.splits=[val_worlds]"]',
             'arms.square=["optim.lr=1e-2"]', f'+arms.broken=["data.root={data}/damaged"]',
             f"losses.root={data}/latents", f"draws.root={data}/video", "flops=4e9",
-            "cluster.retries=0", "draws.check_clips=4",
+            "cluster.retries=0", "draws.check_clips=4", "y_axis.window=[0.5,1.0]",
         ]
     )  # fmt: skip
     assert isinstance(study, ArmsConfig)
@@ -97,5 +97,9 @@ def test_runs_of_one_seed_start_alike_and_arms_differ_in_what_they_override(
     assert one.seed == two.seed == 0
     about = json.loads((study.folder / "study.json").read_text())
     assert about["failures"] == []
-    assert "loss, own captions" in {row["measure"] for row in rows_of(study.folder / "summary.csv")}
+    means = {row["measure"]: row["mean"] for row in rows_of(study.folder / "summary.csv")}
+    result = json.loads((native / "result.json").read_text())
+    assert float(means["loss, own captions"]) != pytest.approx(result["loss"], rel=1e-3)
+    (row,) = [row for row in rows_of(study.folder / "runs.csv") if row["arm"] == "native"]
+    assert float(row["loss"]) == pytest.approx(float(means["loss, own captions"]), rel=1e-4)
     assert about["probe"] == []

@@ -13,7 +13,8 @@ from sweeps.run import run_study
 from tests.trainer.conftest import write_latents
 
 SMOKE = {
-    "params": ("sizes.params=[2e4,4e4]", "lengths.tokens=[1.6e3]", "repeat.seeds=[]"),
+    "params": ("sizes.params=[2e4,4e4]", "lengths.tokens=[1.6e3]", "repeat.seeds=[]",
+               "y_axis.window=[0.5,1.0]"),
     "data": ("sizes.params=[2e4]", "lengths.tokens=[1.6e3]", "axes=['data.limit=8,0']"),
     "lr_batch": ("sizes.params=[2e4]", "lengths.tokens=[1.6e3]", "axes=['optim.lr=1e-3,2e-3']"),
     "ladder_samples": ("sizes={params: [2e4], at: 1e8, exponent: 0.5}",
@@ -64,6 +65,12 @@ def test_two_sizes_are_trained_tabled_and_not_trained_again(latents: Path, tmp_p
     assert len(rows) == 2
     assert rows[0]["params"] != rows[1]["params"]
     finding = json.loads((tmp_path / "cpu_params/analysis.json").read_text())
+    for row in rows:
+        halves = [float(row[f"loss_t{i}"]) for i in range(5, 9)]
+        assert float(row["loss"]) == pytest.approx(sum(halves) / 4, rel=1e-4)
+        assert float(row["loss"]) != pytest.approx(float(row["loss_uniform"]), rel=1e-3)
+    told = json.loads((tmp_path / "cpu_params/study.json").read_text())
+    assert told["loss"].endswith(", uniform, t from 0.5 to 1")
     assert any("No law power was fitted" in warning for warning in finding["warnings"])
 
 
