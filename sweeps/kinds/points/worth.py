@@ -6,7 +6,8 @@ g = log(L_first / L_i) below the first one's at the same FLOPs is worth
 
     m = exp(g / b),
 
-1 of the first setting itself. Interval: with s the relative deviation over seeds, pooled over all
+1 of the first setting itself. At the longest runs that extends the first one's fall by m beyond
+what it was trained for. Interval: with s the relative deviation over seeds, pooled over all
 settings, and n the seeds of a mean, log m has to first order the variance s^2 sum c^2 / n over the
 means that it is made of, c the derivative to the logarithm of each. The intervals of all settings
 at a length hold at once (Bonferroni).
