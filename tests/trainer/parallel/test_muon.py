@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.coordinate_check import BASE, CLIPS, optimizer_of
+from benchmarks.packs import build_sample, our_loss
 from models.architecture import specification_of
 from models.config import ModelConfig
 from models.dit.model import DiT
@@ -17,7 +19,6 @@ from trainer.optim_config import OptimConfig
 from trainer.parallel.engine import build_optimizer
 from trainer.parallel.mesh import alone
 from trainer.parallel.muon import HeldMuon, Matrix, Whole, newton_schulz, orthogonal
-from trainer.run.metrics import read_metrics
 
 from ..conftest import compose_smoke, write_latents
 from .parity import Case, compare
@@ -71,6 +72,21 @@ def test_it_moves_a_matrix_as_torchs_own_does_but_for_its_rounding() -> None:
         torchs.step()
     moved = (theirs - draw(24, 40)).detach().norm()
     assert float((ours - theirs).detach().norm() / moved) < 0.02  # torch computes in bf16
+
+
+def test_training_lowers_the_loss_of_a_pack() -> None:
+    model = DiT(BASE)
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    optimizer = optimizer_of(model, BASE, OptimConfig(lr=5e-3, kind=MUON))
+    pack = build_sample(BASE, CLIPS, seed=1)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = our_loss(model, pack)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize("width", [64, 256])
@@ -163,6 +179,3 @@ def test_a_run_goes_on_bitwise_and_under_another_layout(tmp_path: Path) -> None:
         )
         assert torch.equal(whole, cut), (kind, name)
         assert (moved - whole).norm() <= 1e-4 * whole.norm(), (kind, name)
-    records = read_metrics(tmp_path / "alone" / "metrics.jsonl")
-    losses = [record["train_loss"] for record in records if "train_loss" in record]
-    assert losses[-1] < losses[0]
