@@ -45,7 +45,7 @@ def answer(inputs: Inputs, question: str) -> Answer:
 def test_a_whole_study_answers_everything(inputs: Inputs) -> None:
     answers = checklist(inputs)
     assert len(answers) == ITEMS
-    assert summary(answers) == "14 answered, 2 caution"
+    assert summary(answers) == "15 answered, 2 caution"
     caution = [item.question for item in answers if item.status is Status.caution]
     assert caution == ["Coefficients identified", "Extrapolation of each prediction"]
 
