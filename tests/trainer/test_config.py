@@ -232,7 +232,7 @@ def test_keys_prints_every_key_with_type_default_bounds_and_sentence(
 ) -> None:
     assert main(["--keys"]) == 0
     text = capsys.readouterr().out
-    assert "\n\noptim: AdamW with warm-up" in text
+    assert "\n\noptim: An optimizer with warm-up" in text
     entry = (
         "    optim.lr=0.005  (float: above 0)\n        Peak learning rate at model.base_width.\n"
     )
