@@ -1,8 +1,8 @@
 """Muon for the matrices of blocks, AdamW for the rest, behind the gate of :class:`HeldAdamW`.
 
 Muon (Jordan et al. 2024) replaces the mean gradient by the nearest matrix of equal singular values.
-torch 2.13 has one; it rounds to bf16 whatever it is given (1.5 % of an update, docs/log.md), where a
-last bit of a sum of gradients may tip a rounding, so that a layout would show; and it takes whole
+torch 2.13 has one; it rounds to bf16 whatever it is given (1.5 % of an update, docs/log.md), where
+a last bit of a sum of gradients may tip a rounding, so that a layout would show; and it takes whole
 matrices one by one, where ZeRO has flat partitions. Polynomial and coefficients are the same.
 """
 
