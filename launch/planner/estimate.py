@@ -228,7 +228,7 @@ def _run_warnings(found: Estimate, plan: PlanConfig) -> Iterator[str]:
             f"data: {found.workload.epochs:.1f} passes; beyond {FREE_EPOCHS} repeated data is "
             "worth less than new (Muennighoff et al. 2023)."
         )
-    if starved := starved_times(run, {found.workload.clips.segment: 1.0}):
+    if starved := starved_times(run, {round(found.workload.clips.segment): 1.0}):
         yield (
             f"objective: {starved}, for clips of {found.workload.clips.segment:.0f} tokens. Set "
             "objective.most_shift, raise shift_tokens, or choose objective.density."

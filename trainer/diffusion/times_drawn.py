@@ -15,7 +15,7 @@ def number_of_strata(times: int) -> int:
     return times * ceil(LEAST_STRATA / times)
 
 
-def starved_times(run: RunConfig, lengths: Mapping[float, float]) -> str:
+def starved_times(run: RunConfig, lengths: Mapping[int, float]) -> str:
     """Say which noise levels validation measures that training hardly draws; "" where none is.
 
     lengths: tokens of a clip -> how many clips are as long. Of flow alone: how often another

@@ -322,7 +322,7 @@ def build_optimizer(model: nn.Module, config: ModelConfig, optim: OptimConfig) -
         for (orthogonal, decay, scale), names in sorted(merged.items(), key=lambda i: i[0][:2])
     ]
     betas = (optim.beta1, optim.beta2)
-    adamw = {"lr": optim.lr, "betas": betas, "eps": optim.eps, "fused": True}
+    adamw: dict[str, Any] = {"lr": optim.lr, "betas": betas, "eps": optim.eps, "fused": True}
     if optim.kind is OptimizerKind.muon:
         return HeldMuon(groups, optim.momentum, **adamw)
     return HeldAdamW(groups, **adamw)
