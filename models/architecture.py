@@ -46,7 +46,7 @@ class Reads(StrEnum):
     nothing = "nothing"
     rows = "rows"  # every row of the pack
     captions = "captions"  # every caption token
-    segments = "segments"  # one condition a segment
+    spans = "spans"  # one condition a span, which is a segment where each has one time
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Weight:
 
     @property
     def products(self) -> int:
-        """Multiplications of one row, caption token or segment with it."""
+        """Multiplications of one row, caption token or span with it."""
         if self.reads is Reads.nothing:
             return 0
         return self.size if self.share == 1.0 else round(self.size * self.share)
@@ -146,7 +146,7 @@ class Kept:
     rows (CUDA, compiled); exchanged: where context ranks trade rows for heads; summed: what a sum
     over tensor ranks keeps, in values of the whole row. statistics: values a row that are fp32
     always (means and deviations of norms, attention's normalisers). captions,
-    caption_statistics: the same a caption token. segments: values a segment.
+    caption_statistics: the same a caption token. spans: values a span.
     """
 
     rows: int
@@ -156,7 +156,7 @@ class Kept:
     statistics: int = 0
     captions: int = 0
     caption_statistics: int = 0
-    segments: int = 0
+    spans: int = 0
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Specification:
 
     @cached_property
     def products(self) -> dict[Reads, int]:
-        """Multiplications of one row, caption token and segment with all matrices."""
+        """Multiplications of one row, caption token and span with all matrices."""
         return {
             reads: products(self.before, reads)
             + self.depth * products(self.block.weights, reads)
@@ -272,9 +272,9 @@ class Specification:
         """Widths of a block's attentions among rows, for which context ranks exchange them."""
         return tuple(a.width for a in self.block.attentions if a.keys is Reads.rows)
 
-    def message_values(self, rows: int, segments: int, captions: int) -> int:
-        """Return the values of a stream that holds so many rows, segments and caption tokens."""
-        times = {Reads.rows: rows, Reads.segments: segments, Reads.captions: captions}
+    def message_values(self, rows: int, spans: int, captions: int) -> int:
+        """Return the values of a stream that holds so many rows, spans and caption tokens."""
+        times = {Reads.rows: rows, Reads.spans: spans, Reads.captions: captions}
         return sum(times[field.reads] * field.width for field in self.stream)
 
 
@@ -284,7 +284,7 @@ def _is_cut(weight: Weight, dim: int) -> bool:
 
 
 def products(weights: Iterable[Weight], reads: Reads) -> int:
-    """Return the multiplications of one row, caption token or segment with all of the weights."""
+    """Return the multiplications of one row, caption token or span with all of the weights."""
     return sum(weight.products for weight in weights if weight.reads is reads)
 
 

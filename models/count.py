@@ -55,12 +55,14 @@ def count_flops(
     segment_tokens: Iterable[int],
     caption_tokens: Iterable[int],
     backward: bool = True,
+    spans: int | None = None,
 ) -> FlopCount:
     """Count the FLOPs of one pass over segments with their captions.
 
     segment_tokens: video tokens of each segment; attention costs the sum of their squares.
     caption_tokens: caption tokens of each segment, as the network sees them.
     backward: include the backward pass.
+    spans: conditions of all segments together, one a segment where it is not given.
     """
     segments, captions = list(segment_tokens), list(caption_tokens)
     if len(segments) != len(captions):
@@ -69,7 +71,8 @@ def count_flops(
             f"{len(segments)}. Use the length of the null caption where there is none."
         )
     facts, factor = specification_of(model), BACKWARD_FACTOR if backward else 1
-    conditioning = len(segments) * facts.products[Reads.segments]
+    conditions = len(segments) if spans is None else spans
+    conditioning = conditions * facts.products[Reads.spans]
     conditioning += sum(captions) * facts.products[Reads.captions]
     squares = sum(s * s for s in segments)
     cross = sum(s * c for s, c in zip(segments, captions, strict=True))

@@ -26,14 +26,14 @@ class Network(Protocol):
     stream: Callable[..., Any]  # a dataclass with the fields of ``Specification.stream``
 
     def __call__(
-        self, pack: TokenPack, x_t: Float[Tensor, "S V"], t: Float[Tensor, " M"]
+        self, pack: TokenPack, x_t: Float[Tensor, "S V"], t: Float[Tensor, " T"]
     ) -> Float[Tensor, "S V"]:
-        """Predict at ``x_t``; ``t`` in [0, 1] is each segment's time, 1 is data."""
+        """Predict at ``x_t``; ``t`` in [0, 1] is each span's time, 1 is data."""
 
     def precondition(self, pack: TokenPack, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (c_in, c_skip, c_out) of each row and value, see ``models.precondition``."""
 
-    def embed(self, pack: TokenPack, x: Float[Tensor, "S V"], t: Float[Tensor, " M"]) -> Any:
+    def embed(self, pack: TokenPack, x: Float[Tensor, "S V"], t: Float[Tensor, " T"]) -> Any:
         """Turn preconditioned values, times and captions into a stream."""
 
     def run_blocks(self, pack: TokenPack, stream: Any, blocks: Sequence[int] | None = None) -> Any:

@@ -67,7 +67,7 @@ class Settings(Protocol):
 class Objective(Protocol):
     """Turns clean packs into a loss that is a sum over values, and noise into clean packs.
 
-    Rows are (S, V) values, segments have one time each (M,), 0 is noise and 1 is data.
+    Rows are (S, V) values, spans have one time each (T,), 0 is noise and 1 is data.
     """
 
     @property
@@ -78,7 +78,10 @@ class Objective(Protocol):
         """Return what is drawn for the rows of one sample."""
 
     def times(self, draws: Sequence[Draw], tokens: "Tensor") -> "Tensor":
-        """Return one training time a sample; ``tokens`` counts those of each."""
+        """Return one training time a draw; ``tokens`` counts those of its segment.
+
+        A draw is a span's: a sample has one, or several. Given spans stand at 1 whatever is said.
+        """
 
     def inputs(self, pack: "TokenPack", x_0: "Tensor", t: "Tensor") -> "Tensor":
         """Return what the network sees (S, V)."""

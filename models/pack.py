@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.spans import SpanTable
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -47,6 +49,8 @@ class TokenPack:
     caption: caption token states of all segments (K, text width).
     caption_lengths: caption tokens of each segment; 0 means "no caption".
     first_row: where in the whole pack the rows of these tensors begin.
+    spans: which rows share a time (``models.spans``); None where each segment has one. ``latent``
+        holds what is given, and nothing of it is ``valid``.
 
     A rank that holds a part of the rows has its rows in every tensor but ``positions``, which cover
     the rows its projections see (trainer/parallel/rows.py); lengths always count the whole pack.
@@ -62,6 +66,32 @@ class TokenPack:
     caption: Float[Tensor, "K D"]
     caption_lengths: list[int]
     first_row: int = 0
+    spans: SpanTable | None = None
+
+    @property
+    def span(self) -> Int[Tensor, " S"]:
+        """The span of each row: its segment where each has one."""
+        return self.segment if self.spans is None else self.spans.rows
+
+    @property
+    def runs(self) -> tuple[list[int], list[int]]:
+        """Spans and lengths of neighbouring rows that share one, in order, of the whole pack."""
+        if self.spans is None:
+            return list(range(len(self.lengths))), self.lengths
+        return self.spans.runs, self.spans.lengths
+
+    @property
+    def num_spans(self) -> int:
+        """T, the number of times that the pack is seen at."""
+        return len(self.lengths) if self.spans is None else len(self.spans.segments)
+
+    def of_spans(self, values: Float[Tensor, "M *rest"]) -> Float[Tensor, "T *rest"]:
+        """Return what segments have, for each of their spans."""
+        return values if self.spans is None else values.index_select(0, self.spans.segments)
+
+    def times(self, t: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
+        """Return times of spans, with those of given ones at 1."""
+        return t if self.spans is None else self.spans.times(t)
 
     @property
     def num_tokens(self) -> int:
@@ -79,4 +109,6 @@ class TokenPack:
     def _each(self, change: Callable[[Tensor], Tensor]) -> "TokenPack":
         tensors = ((k, v) for k, v in vars(self).items() if isinstance(v, Tensor))
         changed: dict[str, Any] = {name: change(tensor) for name, tensor in tensors}
+        if self.spans is not None:
+            changed["spans"] = self.spans.each(change)
         return replace(self, **changed)

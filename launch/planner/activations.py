@@ -19,10 +19,10 @@ FP32_BYTES = 4  # of statistics and of what the loss works on, whatever the netw
 
 @dataclass(frozen=True)
 class PackShape:
-    """One micro-batch: rows of the buffer, segments, caption tokens of all segments."""
+    """One micro-batch: rows of the buffer, spans, caption tokens of all segments."""
 
     rows: int
-    segments: int
+    spans: int
     captions: int
 
 
@@ -43,8 +43,8 @@ def block_bytes(
     values += kept.exchanged if head_ranks > 1 else 0
     values += 0 if selective else 2 * (key_ranks - 1) * sum(facts.exchanges)
     captions = pack.captions * (kept.captions * e + kept.caption_statistics * FP32_BYTES) / tp
-    segments = pack.segments * kept.segments * e
-    return own * (values * e + kept.statistics * FP32_BYTES) + captions + segments
+    spans = pack.spans * kept.spans * e
+    return own * (values * e + kept.statistics * FP32_BYTES) + captions + spans
 
 
 def edge_bytes(
@@ -119,5 +119,5 @@ def message_bytes(model: ModelConfig, parallel: ParallelConfig, pack: PackShape)
         total += 2 * 2 * key_ranks * widest if key_ranks > 1 else 0
     if parallel.pp > 1:
         own = ceil(pack.rows / parallel.layout.row_shards)
-        total += 2 * facts.message_values(own, pack.segments, pack.captions) * e
+        total += 2 * facts.message_values(own, pack.spans, pack.captions) * e
     return total

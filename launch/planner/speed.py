@@ -27,7 +27,7 @@ class Batch:
 
     tokens: rows of a micro-batch. segment: tokens that a token sees, the sum of squared lengths
     over the sum of lengths. segments: of a micro-batch. caption: tokens of one caption. micros:
-    packs.
+    packs. spans: of a segment, each with a time of its own.
     """
 
     tokens: float
@@ -35,6 +35,7 @@ class Batch:
     segments: float = 1.0
     caption: float = 32.0
     micros: int = 1
+    spans: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,8 @@ def _pipeline(network: Network, machine: MachineConfig, how: Execution, batch: B
     stride = how.tp * how.cp * how.dp
     local = stride * how.pp <= machine.devices_per_node
     link = machine.node_link if local else machine.network
-    size = batch.tokens / (how.tp * how.cp) + 7 * batch.segments + batch.segments * batch.caption
+    size = batch.tokens / (how.tp * how.cp)
+    size += batch.segments * (7 * batch.spans + batch.caption)
     seconds = size * network.width * how.element_bytes
     seconds /= machine.efficiency.link * link.bytes_per_second
     return 2 * how.interleave * (seconds + link.latency_seconds)

@@ -20,12 +20,16 @@ TYPICAL_CLIP = 8192  # tokens: one second at 640 x 480, 24 frames a second, cell
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips of a dataset. segment: the sum of squared lengths over their sum. caption: tokens."""
+    """Clips of a dataset. segment: the sum of squared lengths over their sum. caption: tokens.
+
+    spans: of a clip, each with a time of its own.
+    """
 
     mean: float
     segment: float
     longest: int
     caption: float
+    spans: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,19 @@ def plan_workload(run: RunConfig, plan: PlanConfig) -> Workload:
 
 def pack_shape(clips: Clips, pack_tokens: int) -> PackShape:
     """Return the shape of a pack of such clips."""
-    segments = max(1, ceil(pack_tokens / max(1.0, clips.mean)))
-    return PackShape(pack_tokens, segments, ceil(segments * max(1.0, clips.caption)))
+    segments = _segments(clips, pack_tokens)
+    captions = ceil(segments * max(1.0, clips.caption))
+    return PackShape(pack_tokens, ceil(segments * clips.spans), captions)
 
 
 def batch_of(clips: Clips, pack_tokens: int, micros: int) -> Batch:
     """Return what a replica works on in a step."""
-    shape = pack_shape(clips, pack_tokens)
-    return Batch(pack_tokens, clips.segment, shape.segments, clips.caption, micros)
+    segments = _segments(clips, pack_tokens)
+    return Batch(pack_tokens, clips.segment, segments, clips.caption, micros, clips.spans)
+
+
+def _segments(clips: Clips, pack_tokens: int) -> int:
+    return max(1, ceil(pack_tokens / max(1.0, clips.mean)))
 
 
 def _measured(run: RunConfig, infos: list[SampleInfo]) -> Workload:

@@ -43,7 +43,7 @@ def specify(model: ModelConfig) -> Specification:
                 statistics=6 + 8 * N,
                 captions=4 * D,
                 caption_statistics=2 * N,
-                segments=12 * D,
+                spans=12 * D,
             ),
             # Input, qkv and the other products of matrices, two attentions; partial sums over
             # tensor ranks and what each rank keeps of them.
@@ -65,8 +65,8 @@ def specify(model: ModelConfig) -> Specification:
         after=_after(model),
         stream=(
             Field("x", Reads.rows, D),
-            Field("condition", Reads.segments, D),
-            Field("modulation", Reads.segments, 6 * D),
+            Field("condition", Reads.spans, D),
+            Field("modulation", Reads.spans, 6 * D),
             Field("caption", Reads.captions, D),
         ),
         # The last stream and what the head multiplies; values of V on the way.
@@ -78,7 +78,7 @@ def specify(model: ModelConfig) -> Specification:
 def _before(model: ModelConfig) -> tuple[Weight, ...]:
     D, T, X = model.width, model.time_features, model.text_width
     embedding: dict[str, Any] = {"role": Role.embedding}
-    condition: dict[str, Any] = {"part": "conditioning", "reads": Reads.segments}
+    condition: dict[str, Any] = {"part": "conditioning", "reads": Reads.spans}
     # Gates of the residual branches start at one: see models/network.py.
     gates = (0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
     return (
@@ -90,7 +90,7 @@ def _before(model: ModelConfig) -> tuple[Weight, ...]:
         Weight("condition.0.bias", (D,), "conditioning"),
         matrix("condition.2", D, D, **condition),
         Weight("condition.2.bias", (D,), "conditioning"),
-        matrix("modulation", 6 * D, D, "modulation", Reads.segments, Split(0), initial=_ZEROS),
+        matrix("modulation", 6 * D, D, "modulation", Reads.spans, Split(0), initial=_ZEROS),
         Weight("modulation.bias", (6 * D,), "modulation", initial=gates, cut=Split(0)),
         matrix("caption_in", D, X, "conditioning", Reads.captions, **embedding),
         Weight("caption_in.bias", (D,), "conditioning"),
@@ -120,7 +120,7 @@ def _block(model: ModelConfig) -> tuple[Weight, ...]:
 
 def _after(model: ModelConfig) -> tuple[Weight, ...]:
     D, V = model.width, model.values_per_token
-    reads, cut = Reads.segments, Split(0)
+    reads, cut = Reads.spans, Split(0)
     return (
         matrix("head_modulation", 2 * D, D, "modulation", reads, cut, initial=_ZEROS),
         Weight("head_modulation.bias", (2 * D,), "modulation", cut=cut),

@@ -87,7 +87,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "S D"],
-        modulation: Float[Tensor, "M 6*D"],
+        modulation: Float[Tensor, "T 6*D"],
         spans: Spans,
         rotation: Tensor,
         caption: Float[Tensor, "K D"],
@@ -96,7 +96,7 @@ class Block(nn.Module):
     ) -> Float[Tensor, "S D"]:
         """Map the residual stream through the block."""
         parts = (modulation + self.offset).unflatten(-1, (6, -1)).transpose(0, 1).contiguous()
-        shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind()  # (M, D) each
+        shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind()  # (T, D) each
         attended = self.self_attention(modulate(x, shift1, scale1, spans), rotation, segments)
         x = add_gated(x, self.share * gate1, attended, spans)
         crossed = self.cross_attention(x, caption, segments, caption_segments)

@@ -44,7 +44,7 @@ def position_features(
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-def sinusoids(value: Float[Tensor, " M"], num_features: int) -> Float[Tensor, "M T"]:
+def sinusoids(value: Float[Tensor, " T"], num_features: int) -> Float[Tensor, "T U"]:
     """Embed a scalar in [0, 1] by ``num_features`` sines and cosines from 1 to 30 radians."""
     half = num_features // 2
     frequency = 30.0 ** (torch.arange(half, device=value.device) / max(half - 1, 1))

@@ -29,13 +29,13 @@ FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
 class Stream:
     """What flows through the blocks; a pipeline stage hands all of it to the next.
 
-    x: the residual stream. condition: embedded time and frame rate of each segment.
+    x: the residual stream. condition: embedded time and frame rate of each span.
     modulation: the shared projection of it. caption: caption tokens of all segments.
     """
 
     x: Float[Tensor, "S D"]
-    condition: Float[Tensor, "M D"]
-    modulation: Float[Tensor, "M 6*D"]
+    condition: Float[Tensor, "T D"]
+    modulation: Float[Tensor, "T 6*D"]
     caption: Float[Tensor, "K D"]
 
 
@@ -77,9 +77,9 @@ class DiT(nn.Module):
                 parameters[name].copy_(value)
 
     def forward(
-        self, pack: TokenPack, x_t: Float[Tensor, "S V"], t: Float[Tensor, " M"]
+        self, pack: TokenPack, x_t: Float[Tensor, "S V"], t: Float[Tensor, " T"]
     ) -> Float[Tensor, "S V"]:
-        """Predict the velocity at ``x_t``; ``t`` in [0, 1] is each segment's time, 1 is data."""
+        """Predict the velocity at ``x_t``; ``t`` in [0, 1] is each span's time, 1 is data."""
         c_in, c_skip, c_out = self.precondition(pack, t)
         stream = self.run_blocks(pack, self.embed(pack, c_in * x_t, t))
         return torch.addcmul(c_skip * x_t, c_out, self.read_out(pack, stream))
@@ -91,23 +91,23 @@ class DiT(nn.Module):
 
     def precondition(self, pack: TokenPack, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (c_in, c_skip, c_out) of each row and value, see ``models.precondition``."""
-        clock = t.index_select(0, pack.segment).unsqueeze(-1)  # (S, 1)
+        clock = t.index_select(0, pack.span).unsqueeze(-1)  # (S, 1)
         return self._coefficients(clock, self.sigma)
 
     def restore_buffers(self, device: torch.device) -> None:
         """Set sigma, which stays fp32 whatever the parameters are."""
         self.sigma = value_spread(self.config.spread).to(device)
 
-    def embed(self, pack: TokenPack, x: Float[Tensor, "S V"], t: Float[Tensor, " M"]) -> Stream:
+    def embed(self, pack: TokenPack, x: Float[Tensor, "S V"], t: Float[Tensor, " T"]) -> Stream:
         """Turn preconditioned values, times and captions into what the blocks work on."""
         time = sinusoids(t, self.config.time_features)
-        fps = sinusoids(pack.fps / FPS_UNIT, self.config.time_features)
+        fps = sinusoids(pack.of_spans(pack.fps) / FPS_UNIT, self.config.time_features)
         features = torch.cat([time, fps], dim=-1).to(self.dtype)
-        condition = nn.functional.silu(self.condition(features))  # (M, D)
+        condition = nn.functional.silu(self.condition(features))  # (T, D)
         return Stream(
             x=self.patch_in(x.to(self.dtype)) + self.place_in(pack.place.to(self.dtype)),  # (S, D)
             condition=condition,
-            modulation=self.modulation(condition),  # (M, 6 D)
+            modulation=self.modulation(condition),  # (T, 6 D)
             caption=self._captions(pack),
         )
 
@@ -128,7 +128,7 @@ class DiT(nn.Module):
 
     def read_out(self, pack: TokenPack, stream: Stream) -> Float[Tensor, "S V"]:
         """Turn the residual stream into the network's prediction."""
-        shift, scale = self.head_modulation(stream.condition).float().chunk(2, dim=-1)  # (M, D)
+        shift, scale = self.head_modulation(stream.condition).float().chunk(2, dim=-1)  # (T, D)
         return self.head(modulate(stream.x, shift, scale, Spans.of(pack))).float()
 
     def _captions(self, pack: TokenPack) -> Float[Tensor, "K D"]:

@@ -1,10 +1,10 @@
-"""Modulation of a pack: all rows of a segment share shift, scale and gate.
+"""Modulation of a pack: all rows of a span share shift, scale and gate.
 
-In fp32 on CPU segment by segment, by broadcasting: gathering (S, 6 D) rows and scattering their
-gradients back costs more than the norms themselves (docs/decisions/006). A segment's shift and
-scale are the bias and weight of a LayerNorm, whose kernel sums their gradients as it goes. On CUDA,
-where a small operation costs as much as a large one, inside compiled code and in half precision,
-whose sums that kernel rounds as it goes, rows are gathered: see :func:`take`.
+In fp32 on CPU run by run of neighbouring rows, by broadcasting: gathering (S, 6 D) rows and
+scattering their gradients back costs more than the norms themselves (docs/decisions/006). A run's
+shift and scale are the bias and weight of a LayerNorm, whose kernel sums their gradients as it
+goes. On CUDA, where a small operation costs as much as a large one, inside compiled code and in
+half precision, whose sums that kernel rounds as it goes, rows are gathered: see :func:`take`.
 """
 
 from dataclasses import dataclass
@@ -20,41 +20,42 @@ from models.pack import TokenPack
 
 @dataclass(frozen=True)
 class Spans:
-    """Which segment each row belongs to.
+    """Which span each row belongs to.
 
-    segment: its index for every row (S,). segments, lengths: the same as spans of neighbouring
-    rows, in order: the index and the number of rows.
+    rows: the span of every row (S,). runs, lengths: the same as runs of neighbouring rows, in
+    order: the span and the number of rows. A span may have several runs.
     """
 
-    segment: Int[Tensor, " S"]
-    segments: list[int]
+    rows: Int[Tensor, " S"]
+    runs: list[int]
     lengths: list[int]
 
     @classmethod
     def of(cls, pack: TokenPack) -> "Spans":
-        """Return the spans of the rows that a pack holds; padding belongs to the last segment."""
+        """Return the runs of the rows that a pack holds; padding belongs to the last."""
         rows, start = len(pack.segment), -pack.first_row
-        segments, lengths = [], []
-        for index, length in enumerate(pack.lengths):
-            last = rows if index == len(pack.lengths) - 1 else min(start + length, rows)
+        runs, lengths = [], []
+        spans, wholes = pack.runs
+        for number, (span, length) in enumerate(zip(spans, wholes, strict=True)):
+            last = rows if number == len(spans) - 1 else min(start + length, rows)
             if last > max(start, 0):
-                segments.append(index)
+                runs.append(span)
                 lengths.append(last - max(start, 0))
             start += length
-        return cls(pack.segment, segments, lengths)
+        return cls(pack.span, runs, lengths)
 
     def gathers(self, x: Float[Tensor, "S D"]) -> bool:
-        """Whether to gather rows instead of looping over spans."""
+        """Whether to gather rows instead of looping over runs."""
         return x.is_cuda or x.dtype != torch.float32 or torch.compiler.is_compiling()
 
     def split(self, x: Float[Tensor, "S D"]) -> tuple[Tensor, ...]:
-        """Cut rows into spans; one span is the tensor itself, whose gradient needs no copy."""
+        """Cut rows into runs; one run is the tensor itself, whose gradient needs no copy."""
         return (x,) if len(self.lengths) == 1 else torch.split(x, self.lengths)
 
-    def pick(self, x: Float[Tensor, "M D"]) -> list[Tensor]:
-        """Return the row of each span's segment."""
+    def pick(self, x: Float[Tensor, "T D"]) -> list[Tensor]:
+        """Return the row of each run's span."""
         rows = x.unbind()
-        return [rows[i] for i in self.segments]
+        return [rows[i] for i in self.runs]
 
 
 class _Take(torch.autograd.Function):
@@ -73,13 +74,13 @@ class _Take(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
-        rows = torch.arange(ctx.rows, device=index.device).unsqueeze(1)  # (M, 1)
-        summed = (index == rows).float() @ gradient.float()  # (M, D)
+        rows = torch.arange(ctx.rows, device=index.device).unsqueeze(1)  # (T, 1)
+        summed = (index == rows).float() @ gradient.float()  # (T, D)
         return summed.to(ctx.dtype), None, None
 
 
 def take(
-    table: Float[Tensor, "M D"], index: Int[Tensor, " S"], dtype: torch.dtype
+    table: Float[Tensor, "T D"], index: Int[Tensor, " S"], dtype: torch.dtype
 ) -> Float[Tensor, "S D"]:
     """Return rows of a table in a precision; their gradients are summed in fp32, reproducibly."""
     taken: Tensor = _Take.apply(table, index, dtype)
@@ -88,28 +89,28 @@ def take(
 
 def modulate(
     x: Float[Tensor, "S D"],
-    shift: Float[Tensor, "M D"],
-    scale: Float[Tensor, "M D"],
+    shift: Float[Tensor, "T D"],
+    scale: Float[Tensor, "T D"],
     spans: Spans,
 ) -> Float[Tensor, "S D"]:
     """Normalise without learned parameters, then shift and scale by the condition (adaLN)."""
     if spans.gathers(x):
         normed = layer_norm(x, x.shape[-1:], eps=1e-6)
-        picked = take(1 + scale, spans.segment, x.dtype)
-        return torch.addcmul(take(shift, spans.segment, x.dtype), normed, picked)
+        picked = take(1 + scale, spans.rows, x.dtype)
+        return torch.addcmul(take(shift, spans.rows, x.dtype), normed, picked)
     parts = zip(spans.split(x), spans.pick(1 + scale), spans.pick(shift), strict=True)
     return _join([layer_norm(part, part.shape[-1:], s, b, 1e-6) for part, s, b in parts])
 
 
 def add_gated(
     x: Float[Tensor, "S D"],
-    gate: Float[Tensor, "M D"],
+    gate: Float[Tensor, "T D"],
     y: Float[Tensor, "S D"],
     spans: Spans,
 ) -> Float[Tensor, "S D"]:
     """Return x + gate * y."""
     if spans.gathers(x):
-        return torch.addcmul(x, take(gate, spans.segment, x.dtype), y)
+        return torch.addcmul(x, take(gate, spans.rows, x.dtype), y)
     parts = zip(spans.split(x), spans.pick(gate), spans.split(y), strict=True)
     return _join([torch.addcmul(part, g, update) for part, g, update in parts])
 

@@ -131,10 +131,10 @@ def flow_errors(
     model: Callable[[TokenPack, Tensor, Tensor], Tensor],
     pack: TokenPack,
     x_0: Float[Tensor, "S V"],
-    t: Float[Tensor, " M"],
+    t: Float[Tensor, " T"],
 ) -> Float[Tensor, " S"]:
     """Run the model at (x_0, t) and return each token's summed squared error."""
-    per_token = t.index_select(0, pack.segment).unsqueeze(-1)  # (S, 1)
+    per_token = t.index_select(0, pack.span).unsqueeze(-1)  # (S, 1)
     velocity = model(pack, interpolate(x_0, pack.latent, per_token), t)
     return squared_errors(velocity, x_0, pack.latent, pack.valid)
 
@@ -157,7 +157,7 @@ def sample(
     )
 
     def velocity(x: Tensor, time: float) -> Tensor:
-        t = torch.full((len(pack.lengths),), time, device=x.device)
+        t = pack.times(torch.full((pack.num_spans,), time, device=x.device))
         v = model(pack, x, t)
         if guidance != 1.0:
             free = model(uncaptioned, x, t)
@@ -223,30 +223,30 @@ class Flow:
         return t if self.window == WHOLE else t.clamp(*self.window)
 
     def inputs(
-        self, pack: TokenPack, x_0: Float[Tensor, "S V"], t: Float[Tensor, " M"]
+        self, pack: TokenPack, x_0: Float[Tensor, "S V"], t: Float[Tensor, " T"]
     ) -> Float[Tensor, "S V"]:
         """Return x_t."""
-        return interpolate(x_0, pack.latent, t.index_select(0, pack.segment).unsqueeze(-1))
+        return interpolate(x_0, pack.latent, t.index_select(0, pack.span).unsqueeze(-1))
 
     def errors(
         self,
         network: Callable[[TokenPack, Tensor, Tensor], Tensor],
         pack: TokenPack,
         x_0: Float[Tensor, "S V"],
-        t: Float[Tensor, " M"],
+        t: Float[Tensor, " T"],
     ) -> Float[Tensor, " S"]:
         """Return each token's summed squared velocity error, weighed by its time."""
         errors = flow_errors(network, pack, x_0, t)
         if self.weight is Weighting.uniform:
             return errors
-        return errors * time_weight(self.weight, t).index_select(0, pack.segment)
+        return errors * time_weight(self.weight, t).index_select(0, pack.span)
 
     def measured(
         self,
         network: Callable[[TokenPack, Tensor, Tensor], Tensor],
         pack: TokenPack,
         x_0: Float[Tensor, "S V"],
-        t: Float[Tensor, " M"],
+        t: Float[Tensor, " T"],
     ) -> Float[Tensor, " S"]:
         """Return each token's summed squared velocity error."""
         return flow_errors(network, pack, x_0, t)

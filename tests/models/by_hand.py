@@ -57,7 +57,7 @@ def attended(q: ndarray, k: ndarray, v: ndarray) -> ndarray:
 def block(w: dict, x: ndarray, modulation: ndarray, positions: ndarray, caption: ndarray):
     """Map (S, D) through one block; ``w`` holds its weights."""
     D = x.shape[1]
-    shift1, scale1, gate1, shift2, scale2, gate2 = np.split(modulation + w["offset"], 6)
+    shift1, scale1, gate1, shift2, scale2, gate2 = np.split(modulation + w["offset"], 6, -1)
     qkv = (normed(x) * (1 + scale1) + shift1) @ w["self_attention.qkv.weight"].T
     heads = []
     for n in range(D // HEAD):
@@ -84,23 +84,27 @@ def velocity(
     depth: int,
     spread: list[float],
     x_t: ndarray,
-    t: float,
+    t: float | ndarray,
     fps: float,
     positions: ndarray,
     place: ndarray,
     caption: ndarray,
 ) -> ndarray:
-    """Return the velocity (S, V) of one segment; ``caption`` has no rows where there is none."""
+    """Return the velocity (S, V) of one segment; ``caption`` has no rows where there is none.
+
+    t: of all rows, or of each (S,).
+    """
+    t = np.broadcast_to(t, len(x_t))[:, None]
     sigma = np.array([s for s in spread for _ in range(4)])  # 1x2x2 cells of each channel
     # Moments of x_t = (1 - t) x_0 + t x_1 and of v = x_1 - x_0, for x_1 of deviation sigma.
     variance = (1 - t) ** 2 + t**2 * sigma**2
     skip = (t * sigma**2 - (1 - t)) / variance
     left = 1 + sigma**2 - skip**2 * variance  # variance of v that x_t does not explain
 
-    h = np.concatenate([sinusoids(t), sinusoids(fps / 120)])
-    h = silu(w["condition.0.weight"] @ h + w["condition.0.bias"])
-    condition = silu(w["condition.2.weight"] @ h + w["condition.2.bias"])
-    modulation = w["modulation.weight"] @ condition + w["modulation.bias"]
+    h = np.stack([np.concatenate([sinusoids(time), sinusoids(fps / 120)]) for time in t[:, 0]])
+    h = silu(h @ w["condition.0.weight"].T + w["condition.0.bias"])
+    condition = silu(h @ w["condition.2.weight"].T + w["condition.2.bias"])
+    modulation = condition @ w["modulation.weight"].T + w["modulation.bias"]
     words = caption if len(caption) else w["null_caption"][None]
     words = words @ w["caption_in.weight"].T + w["caption_in.bias"]
 
@@ -109,6 +113,8 @@ def velocity(
     for i in range(depth):
         own = {n.removeprefix(f"blocks.{i}."): v for n, v in w.items()}
         x = block(own, x, modulation, positions, words)
-    shift, scale = np.split(w["head_modulation.weight"] @ condition + w["head_modulation.bias"], 2)
+    shift, scale = np.split(
+        condition @ w["head_modulation.weight"].T + w["head_modulation.bias"], 2, -1
+    )
     out = (normed(x) * (1 + scale) + shift) @ w["head.weight"].T + w["head.bias"]
     return skip * x_t + np.sqrt(left) * out

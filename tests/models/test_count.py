@@ -1,5 +1,7 @@
 """The closed-form counts against the network itself: numel and torch's flop counter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -11,6 +13,7 @@ from models.dit.model import DiT
 from models.network import build_network
 from models.objectives.flow import flow_errors
 from models.pack import TokenPack
+from models.spans import given_frames, lay_spans, own_times, whole
 
 CONFIGS = [
     ModelConfig(width=32, depth=1, text_width=8, time_features=10),
@@ -61,7 +64,12 @@ def counted(
     config: ModelConfig, shapes: list[tuple[int, int]], backward: bool, inputs: bool = True
 ) -> int:
     """Return the FLOPs that torch counts; ``inputs``: differentiate by the network's inputs too."""
-    pack, t = random_pack(config, shapes), torch.rand(len(shapes))
+    return counted_pack(config, random_pack(config, shapes), backward, inputs)
+
+
+def counted_pack(config: ModelConfig, pack: TokenPack, backward: bool, inputs: bool = True) -> int:
+    """Return the FLOPs that torch counts over a pack."""
+    t = torch.rand(pack.num_spans)
     x_0 = torch.randn_like(pack.latent)
     model = build_network(config)
     if backward and inputs:
@@ -101,6 +109,16 @@ class TestCount:
         seen = [max(1, captions) for _, captions in shapes]
         ours = count_flops(config, [s for s, _ in shapes], seen).total
         assert ours == counted(config, shapes, backward=True)
+
+
+def test_each_span_costs_a_condition_of_its_own() -> None:
+    config, shapes = ModelConfig(), [(18, 4), (40, 0), (6, 2)]
+    spans = lay_spans([own_times((3, 4, 6)), given_frames((5, 4, 8), [0, 4]), whole(6)])
+    pack = replace(random_pack(config, shapes), spans=spans)
+    assert pack.num_spans == 6
+    ours = count_flops(config, pack.lengths, [4, 1, 2], spans=6)
+    assert ours.total == counted_pack(config, pack, backward=True)
+    assert ours.total > count_flops(config, pack.lengths, [4, 1, 2]).total
 
 
 def test_training_skips_only_the_gradient_of_the_inputs() -> None:

@@ -68,7 +68,7 @@ class Masked:
 
     def _masked(self, pack: TokenPack, x_0: Tensor, t: Tensor) -> Tensor:
         # The first value of the noise decides over its row.
-        left = t.index_select(0, pack.segment)
+        left = t.index_select(0, pack.span)
         return torch.special.ndtr(x_0[:, :1]) >= left.unsqueeze(-1)
 
 

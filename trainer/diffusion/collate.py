@@ -1,6 +1,6 @@
 """From decoded samples, and from clips to be made, to the flat buffer a model sees."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import torch
@@ -12,6 +12,7 @@ from models.codec.codec import Codec, valid_values
 from models.config import CodecConfig, TextConfig
 from models.dit.embed import patchify, position_features, token_positions
 from models.pack import TokenPack
+from models.spans import SegmentSpans, lay_spans, whole
 from models.text import TextEncoder, build_text_encoder
 from trainer.codec.build import load_codec
 from trainer.config import CaptionUse
@@ -24,12 +25,12 @@ CAPTIONS = 1024
 class PackItem:
     """What the network needs of a clip, whether it is stored or only asked for.
 
-    tokens: its latent in patches (S, V), zeros where it is to be made. A mask (S,) of tokens that
-        are given clean, for clips that go on from an image or a video, has its seat beside them.
+    tokens: its latent in patches (S, V), zeros where it is to be made.
     size: of the latent (f, h, w). source: frames, height and width of the clip itself, in pixels.
     fps: frames a second, 0 for an image.
     caption: states of the dense description (L, D); ``short_caption``, those of the short one,
         equals it where there is none.
+    spans: which tokens share a time, and which are given clean; None is one time for all of them.
 
     Its key and visit are no part of it: they seed draws, and are known where those are made.
     """
@@ -40,6 +41,7 @@ class PackItem:
     fps: float
     caption: Float[Tensor, "L D"]
     short_caption: Float[Tensor, "K D"]
+    spans: SegmentSpans | None = None
 
     def caption_for(self, use: CaptionUse) -> Float[Tensor, "L D"]:
         """Return the states that a sample is trained with; none for a dropped caption."""
@@ -131,6 +133,8 @@ class Collator:
             caption=torch.cat(states),
             caption_lengths=[len(c) for c in states],
         )
+        if any(item.spans is not None for item in items):
+            pack = _with_spans(pack, items)
         return pack if pad_to in (None, len(pack.latent)) else _pad(pack, pad_to)
 
     def _geometry_of(
@@ -141,6 +145,13 @@ class Collator:
         positions = token_positions(*size)
         extent = (self._codec.stride[0] + 1, size[1] // 2, size[2] // 2)
         return valid, positions, position_features(positions, extent)
+
+
+def _with_spans(pack: TokenPack, items: list[PackItem]) -> TokenPack:
+    """Return a pack whose items have spans; tokens that are given carry no loss."""
+    spans = [item.spans or whole(len(item.tokens)) for item in items]
+    given = torch.cat([part.given_rows for part in spans])
+    return replace(pack, valid=pack.valid & ~given.unsqueeze(-1), spans=lay_spans(spans))
 
 
 def _pad(pack: TokenPack, rows: int) -> TokenPack:
@@ -158,4 +169,6 @@ def _pad(pack: TokenPack, rows: int) -> TokenPack:
     for name in ("latent", "valid", "positions", "place"):
         fields[name] = grow(fields[name])
     last = pack.segment[-1:].expand(extra)
-    return TokenPack(**{**fields, "segment": torch.cat([pack.segment, last])})
+    fields["segment"] = torch.cat([pack.segment, last])
+    fields["spans"] = None if pack.spans is None else pack.spans.padded(extra)
+    return TokenPack(**fields)

@@ -152,7 +152,7 @@ class Validator:
         batch = MicroBatch(
             pack=own_rows(pack, mesh.layout, mesh.rank),
             x_0=own_noise(noise, rows, mesh),
-            t=t.to(torch.float32),
+            t=pack.times(pack.of_spans(t.to(torch.float32))),
             keys=[key] * count,
             tokens=pack.num_tokens,
             values=int(pack.valid.sum()),

@@ -11,7 +11,7 @@ from models.count import count_flops
 from models.objective import Draw, Objective, build_objective
 from models.pack import TokenPack
 from trainer.config import CaptionUse, RunConfig
-from trainer.diffusion.collate import Collator
+from trainer.diffusion.collate import Collator, PackItem
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.pipeline import forward_only, schedule
@@ -25,7 +25,7 @@ _LEAST_SHARE = 2.0**-60  # a uniform draw may be 0, whose normal is infinite
 class MicroBatch:
     """A pack ready for the model, with the rows that this rank holds.
 
-    pack, x_0: own rows of tokens and noise (S, V). t: one time a segment (M,).
+    pack, x_0: own rows of tokens and noise (S, V). t: one time a span (T,).
     keys: the samples in the order of their segments; none of a pack that has lost all of its own.
     tokens, values, flops: counts of the whole pack.
     """
@@ -72,11 +72,11 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
     batch = MicroBatch(
         pack=own_rows(tokens, mesh.layout, mesh.rank),
         x_0=own_noise(noise, len(tokens.latent), mesh),
-        t=objective.times(draws, torch.tensor([float(length) for length in lengths])),
+        t=_times(objective, draws, items, tokens),
         keys=[key for key, _ in visits],
         tokens=tokens.num_tokens,
         values=int(tokens.valid.sum()),
-        flops=count_flops(run.model, tokens.lengths, contexts).total,
+        flops=count_flops(run.model, tokens.lengths, contexts, spans=tokens.num_spans).total,
     )
     return batch.to(mesh.device)
 
@@ -109,6 +109,29 @@ def own_noise(noise: list[Tensor], rows: int, mesh: Mesh) -> Tensor:
     joined = torch.cat(noise)
     padding = joined.new_zeros(rows - len(joined), joined.shape[1])
     return torch.cat([joined, padding])[row_slice(rows, mesh.layout, mesh.rank)]
+
+
+def _times(
+    objective: Objective, draws: list[Draw], items: list[PackItem], pack: TokenPack
+) -> Tensor:
+    """Draw a time for each span of a pack; given ones stand at 1.
+
+    A sample's first span has the time that the whole sample would have.
+    """
+    each: list[Draw] = []
+    lengths: list[float] = []
+    for draw, item in zip(draws, items, strict=True):
+        count = len(item.spans.given) if item.spans is not None else 1
+        each += [draw, *(_of_span(draw, span) for span in range(1, count))]
+        lengths += [float(len(item.tokens))] * count
+    return pack.times(objective.times(each, torch.tensor(lengths)))
+
+
+def _of_span(draw: Draw, span: int) -> Draw:
+    def drawn(purpose: str, shape: tuple[int, ...]) -> Tensor:
+        return draw(f"{purpose}-of-span-{span}", shape)
+
+    return drawn
 
 
 def _draw_of(seed: int, key: str, visit: int) -> Draw:

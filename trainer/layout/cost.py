@@ -205,12 +205,13 @@ def _clamp(value: int, most: int) -> int:
 class Work:
     """What a data-parallel rank works on in one optimizer step.
 
-    rows: of a pack, padded so that all ranks share them evenly. segments, captions: its segments
-    and caption tokens (one for a segment without). micros: packs.
+    rows: of a pack, padded so that all ranks share them evenly. spans: its conditions, one a
+    segment where each has one time. captions: its caption tokens (one for a segment without).
+    micros: packs.
     """
 
     rows: int
-    segments: int
+    spans: int
     captions: int
     micros: int = 1
 
@@ -288,7 +289,7 @@ def _tensor_flows(
     Around self-attention, cross-attention and MLP each: a gather of own rows (R / cp tp, D) before,
     a reduce-scatter of (R / cp, D) after; backward the other way round. Gathered rows are not kept
     under selective recomputation. Cut layers over conditions, such as both modulations, are put
-    together from parts of (M, 6 D / tp) and (M, 2 D / tp). The gradient of each whole parameter is
+    together from parts of (T, 6 D / tp) and (T, 2 D / tp). The gradient of each whole parameter is
     summed once a micro-batch, since each rank sees the rows it holds.
     """
     layout, e = parallel.layout, element_bytes(parallel)
@@ -303,9 +304,9 @@ def _tensor_flows(
     joined = [
         part_shape(weight, layout.tp)[0]
         for weight in weights
-        if weight.cut is not None and weight.reads is Reads.segments
+        if weight.cut is not None and weight.reads is Reads.spans
     ]
-    parts = work.micros * work.segments * e * sum(joined)
+    parts = work.micros * work.spans * e * sum(joined)
     more = work.micros * len(joined)
     return {
         "tp_gather": _gather(
@@ -369,7 +370,7 @@ def _pipeline_flows(
 def message_values(model: ModelConfig, layout: Layout, work: Work) -> int:
     """Return the values of a message between pipeline stages."""
     facts = specification_of(model)
-    return facts.message_values(work.rows // layout.row_shards, work.segments, work.captions)
+    return facts.message_values(work.rows // layout.row_shards, work.spans, work.captions)
 
 
 def _zero_flows(
@@ -431,7 +432,7 @@ def checkpoint_bytes(
     Each block keeps its own rows (R / cp tp, D) of the residual stream (Chen et al. 2016), each
     chunk the rotations (R / cp, E / 2), complex, of the rows its projections see; of as many
     micro-batches as are under way: under 1F1B at most one more than the stages that follow
-    (Narayanan et al. 2021, section 2.2). What depends on segments and captions is left out.
+    (Narayanan et al. 2021, section 2.2). What depends on spans and captions is left out.
     """
     layout = parallel.layout
     later, interleave = layout.pp - 1 - place.pp, parallel.interleave

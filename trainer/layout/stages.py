@@ -49,7 +49,7 @@ def part_costs(model: ModelConfig) -> tuple[tuple[float, float], float]:
 
 def _matrix_flops(weights: Sequence[Weight]) -> int:
     """Return forward FLOPs of matrix products over the typical segment."""
-    times = {Reads.rows: SEGMENT_TOKENS, Reads.captions: SEGMENT_CAPTION, Reads.segments: 1}
+    times = {Reads.rows: SEGMENT_TOKENS, Reads.captions: SEGMENT_CAPTION, Reads.spans: 1}
     return 2 * sum(count * products(weights, reads) for reads, count in times.items())
 
 

@@ -41,6 +41,7 @@ def own_rows(pack: TokenPack, layout: Layout, rank: int) -> TokenPack:
         place=pack.place[mine],
         segment=pack.segment[mine],
         first_row=mine.start,
+        spans=None if pack.spans is None else pack.spans.held(mine),
     )
 
 

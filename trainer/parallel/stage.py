@@ -50,7 +50,7 @@ class Stage(nn.Module):
         captions = sum(max(n, 1) for n in pack.caption_lengths)
         times = {
             Reads.rows: len(pack.segment),
-            Reads.segments: len(pack.lengths),
+            Reads.spans: pack.num_spans,
             Reads.captions: captions,
         }
         return [times[field.reads] * field.width for field in self.facts.stream]

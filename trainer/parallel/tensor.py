@@ -114,7 +114,7 @@ def _part(linear: nn.Linear, weight: Weight, group: "ProcessGroup") -> nn.Module
     if weight.cut.dim == 1:
         return SplitInput(*features, input_is_parallel=True, skip_bias_add=True, **settings)
     settings |= {"gather_output": False, "disable_grad_reduce": True}
-    if weight.reads is Reads.segments:
+    if weight.reads is Reads.spans:
         return JoinedOutput(*features, **settings)
     part = SplitOutput(*features, **settings)
     part.reads_own_rows = weight.reads is Reads.rows  # captions are whole everywhere

@@ -97,8 +97,8 @@ def counts(model: ModelConfig) -> dict[str, Any]:
 def layouts(model: ModelConfig) -> dict[str, Any]:
     """Return what each rank's layout holds, sends and keeps."""
     found: dict[str, Any] = {"costs": part_costs(model)}
-    pack = PackShape(rows=1024, segments=5, captions=61)
-    work = Work(rows=1024, segments=5, captions=61, micros=4)
+    pack = PackShape(rows=1024, spans=5, captions=61)
+    work = Work(rows=1024, spans=5, captions=61, micros=4)
     for label, parallel in LAYOUTS.items():
         if parallel.pp * parallel.interleave > model.depth or model.num_heads % 4:
             continue

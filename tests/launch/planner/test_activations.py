@@ -50,7 +50,7 @@ def test_full_recomputation_keeps_what_the_trainers_closed_form_says(tp, cp, pp)
     parallel = ParallelConfig(
         processes=tp * cp * pp, tp=tp, cp=cp, pp=pp, zero_stage=1, recompute=Recompute.full
     )
-    pack = PackShape(rows=1024, segments=3, captions=60)
+    pack = PackShape(rows=1024, spans=3, captions=60)
     block = block_bytes(model, parallel, pack, True, Recompute.full)
     blocks = 8 // pp
     flight = packs_in_flight(parallel, 0, 16)
@@ -59,7 +59,7 @@ def test_full_recomputation_keeps_what_the_trainers_closed_form_says(tp, cp, pp)
 
 
 def test_every_axis_and_mode_keeps_less():
-    pack = PackShape(rows=4096, segments=4, captions=128)
+    pack = PackShape(rows=4096, spans=4, captions=128)
 
     def kept(**axes):
         processes = axes.get("tp", 1) * axes.get("cp", 1)
@@ -74,7 +74,7 @@ def test_every_axis_and_mode_keeps_less():
 
 
 def test_what_is_not_kept_is_needed_again_for_one_block():
-    pack = PackShape(rows=4096, segments=4, captions=128)
+    pack = PackShape(rows=4096, spans=4, captions=128)
     working = [
         working_bytes(MODEL, ParallelConfig(recompute=mode), pack, True) for mode in Recompute
     ]

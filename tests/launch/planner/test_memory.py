@@ -12,7 +12,7 @@ from trainer.layout.layout import Coordinates
 from trainer.layout.shapes import rank_params
 
 MODEL = ModelConfig(width=1024, depth=8, head_dim=64)
-PACK = PackShape(rows=8192, segments=8, captions=512)
+PACK = PackShape(rows=8192, spans=8, captions=512)
 H100 = load_machine("h100")
 
 

@@ -11,6 +11,7 @@ from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.model import DiT
 from models.objectives.flow import interpolate
 from models.pack import TokenPack
+from models.spans import given_tokens, lay_spans, own_times, whole
 from tests.models import by_hand
 
 CONFIG = ModelConfig(width=32, depth=2, text_width=16)
@@ -77,7 +78,8 @@ def moved(config: ModelConfig, heads: float) -> DiT:
 
 # With queries and keys of about the norms' epsilon, it matters what that is and where it stands.
 @pytest.mark.parametrize("heads", [1.0, 1e-3])
-def test_the_velocity_is_that_of_the_equations_by_hand(heads: float) -> None:
+@pytest.mark.parametrize("mixed", [False, True], ids=["segments", "spans"])
+def test_the_velocity_is_that_of_the_equations_by_hand(heads: float, mixed: bool) -> None:
     config = dataclasses.replace(CONFIG, spread=[0.2, 0.4, 0.7, 1.0, 1.5, 3.0])
     model, generator = moved(config, heads), torch.Generator().manual_seed(4)
     lengths, captions, fps, t = [6, 9, 4], [3, 0, 5], [12.0, 0.0, 30.0], [0.1, 0.6, 0.95]
@@ -94,8 +96,16 @@ def test_the_velocity_is_that_of_the_equations_by_hand(heads: float) -> None:
         caption=torch.randn(sum(captions), 16, generator=generator),
         caption_lengths=captions,
     )
+    clock = torch.tensor(t)[segment]
+    if mixed:  # frames, a mask whose rows are no neighbours, and a segment that is whole
+        mask = torch.tensor([1, 0, 1, 1, 0, 0, 0, 1, 0], dtype=torch.bool).view(1, 3, 3)
+        spans = lay_spans([own_times((3, 2, 4)), given_tokens(mask), whole(4)]).padded(padding)
+        pack, t = dataclasses.replace(pack, spans=spans), [0.1, 0.9, 0.3, 0.6, 0.0, 0.95]
+        clock = pack.times(torch.tensor(t))[pack.span]
+        assert clock[:15].tolist().count(1) == 4
+        assert torch.equal(clock, torch.tensor([0.1, 0.9, 0.3, 0.6, 1.0, 0.95])[pack.span])
     x_t = torch.randn(rows + padding, 24, generator=generator)
-    found = model(pack, x_t, torch.tensor(t)).double().numpy()
+    found = model(pack, x_t, pack.times(torch.tensor(t))).double().numpy()
 
     weights = {name: p.double().numpy() for name, p in model.named_parameters()}
     row = word = 0
@@ -107,7 +117,7 @@ def test_the_velocity_is_that_of_the_equations_by_hand(heads: float) -> None:
             config.depth,
             config.spread,
             x_t[own].double().numpy(),
-            t[i],
+            clock[own].double().numpy(),
             fps[i],
             *inputs,
             pack.caption[words].double().numpy(),

@@ -1,11 +1,14 @@
 """Modulation of a pack: both ways of computing it give each row what its own segment says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from models.dit.modulation import Spans, add_gated, modulate
 from models.pack import TokenPack
+from models.spans import SpanTable
 
 LENGTHS = [3, 1, 4]
 
@@ -71,6 +74,41 @@ def test_both_ways_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> N
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_a_span_of_several_runs_gathers_the_gradients_of_all(monkeypatch) -> None:
+    rows = [0, 1, 0, 2, 3, 4, 3, 4]
+    table = SpanTable(
+        torch.tensor(rows), torch.tensor([0, 0, 1, 2, 2]), torch.zeros(5, dtype=torch.bool),
+        [*rows], [1] * 8,
+    )  # fmt: skip
+    found = []
+    for gathers in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda gathers=gathers: gathers)
+        x, shift, scale, gate = inputs = draws((8, 6), (5, 6), (5, 6), (5, 6))
+        spans = Spans.of(replace(pack(), spans=table))
+        out = add_gated(x, gate, modulate(x, shift, scale, spans), spans)
+        for row, span in enumerate(rows):
+            normed = torch.nn.functional.layer_norm(x[row], (6,), eps=1e-6)
+            expected = x[row] + gate[span] * (normed * (1 + scale[span]) + shift[span])
+            torch.testing.assert_close(out[row], expected, rtol=1e-4, atol=1e-5)
+        found.append(torch.autograd.grad(out.square().sum(), inputs))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 11])
+def test_runs_of_any_part_of_the_rows_are_those_of_its_spans(rows: int) -> None:
+    whole_pack = [1, 0, 0, 2, 4, 3, 3, 4, *[4] * 20]  # padding is the last span's
+    for first_row in range(11):
+        held = torch.tensor(whole_pack[first_row : first_row + rows])
+        table = SpanTable(
+            held, torch.tensor([0, 0, 1, 2, 2]), torch.zeros(5, dtype=torch.bool),
+            [1, 0, 2, 4, 3, 4], [1, 2, 1, 1, 2, 1],
+        )  # fmt: skip
+        spans = Spans.of(replace(pack(first_row, rows), spans=table))
+        told = [s for s, n in zip(spans.runs, spans.lengths, strict=True) for _ in range(n)]
+        assert told == held.tolist()
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_gradients_of_65536_rows_a_segment_are_those_of_double_precision(
@@ -111,7 +149,7 @@ def test_spans_of_any_part_of_the_rows_are_the_runs_of_its_segments(rows: int) -
     for first_row in range(11):
         part = pack(first_row, rows)
         spans = Spans.of(part)
-        told = [s for s, n in zip(spans.segments, spans.lengths, strict=True) for _ in range(n)]
+        told = [s for s, n in zip(spans.runs, spans.lengths, strict=True) for _ in range(n)]
         assert told == part.segment.tolist()
-        assert spans.segments == sorted(set(told))
+        assert spans.runs == sorted(set(told))
         assert [len(piece) for piece in spans.split(torch.zeros(rows, 2))] == spans.lengths

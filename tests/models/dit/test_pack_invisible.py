@@ -11,6 +11,7 @@ from models.dit.embed import patchify, position_features, token_positions
 from models.dit.model import DiT
 from models.objectives.flow import flow_errors
 from models.pack import TokenPack
+from models.spans import given_frames, lay_spans, own_times, whole
 
 CONFIG = ModelConfig(width=32, depth=2, text_width=16)
 # (latent frames, rows, columns), caption tokens, fps: clips, images and one without a caption.
@@ -80,6 +81,35 @@ def test_gradient_of_a_pack_is_the_sum_of_its_segments_alone() -> None:
     for (name, a), b in zip(packed.named_parameters(), single.parameters(), strict=True):
         scale = b.grad.abs().max()
         assert (a.grad - b.grad).abs().max() <= 1e-5 * scale, name
+
+
+def test_one_span_a_segment_is_bitwise_no_span_at_all() -> None:
+    pack, x_0, t = segments([2, 0, 3, 1], 9)
+    spans = lay_spans([whole(length) for length in pack.lengths]).padded(9)
+    found = []
+    for each in (pack, dataclasses.replace(pack, spans=spans)):
+        model = trained_model()
+        errors = flow_errors(model, each, x_0, each.times(t))
+        errors.sum().backward()
+        found.append([errors.detach(), *(p.grad for p in model.parameters())])
+    for plain, spanned in zip(*found, strict=True):
+        assert torch.equal(plain, spanned)
+
+
+def test_spans_of_a_segment_see_each_other_and_their_own_times() -> None:
+    pack, x_0, _ = segments([0, 2])
+    spans = lay_spans([given_frames(CLIPS[0][0], [0, 3]), own_times(CLIPS[2][0])])
+    pack, model = dataclasses.replace(pack, spans=spans), trained_model()
+    clock = pack.times(torch.tensor([0.3, 0.0, 0.2, 0.5, 0.8]))
+    with torch.no_grad():
+        base = flow_errors(model, pack, x_0, clock)
+        for span in range(5):
+            later = clock.clone()
+            later[span] -= 0.1
+            same = flow_errors(model, pack, x_0, later) == base
+            own = spans.segments[span] == pack.segment
+            assert not same[own].any()
+            assert same[~own].all()
 
 
 def test_padding_rows_carry_no_loss() -> None:

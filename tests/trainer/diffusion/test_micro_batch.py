@@ -1,19 +1,21 @@
 """A step's micro-batches: every draw has its name, and errors and gradients are the model's own."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from data.loading.batch import Pack
+from data.loading.batch import Pack, Sample
 from data.loading.loader import load_fixed
 from models.dit.model import DiT
 from models.network import initial_values
 from models.objective import build_objective
 from models.objectives.flow import flow_errors
+from models.spans import given_frames, own_times
 from trainer.config import CaptionUse, RunConfig
-from trainer.diffusion.collate import Collator
+from trainer.diffusion.collate import Collator, PackItem
 from trainer.diffusion.micro_batch import (
     MicroBatch,
     accumulate,
@@ -79,6 +81,43 @@ def test_flops_are_those_of_the_segments_alone(run: RunConfig) -> None:
     for n, words in zip(batch.pack.lengths, captions, strict=True):
         expected += 12 * 2 * D * (n * n + n * words)
     assert batch.flops == expected
+
+
+class OneGiven(Collator):
+    """Give the longest clip's first frame, and the second longest's frames their own times."""
+
+    def encode(self, sample: Sample) -> PackItem:
+        """Encode a sample and give it spans."""
+        item = super().encode(sample)
+        frames = item.size[0]
+        spans = given_frames(item.size, [0]) if frames == 5 else own_times(item.size)
+        return replace(item, spans=spans) if frames > 1 else item
+
+
+def test_given_tokens_stand_at_the_data_and_carry_no_loss_and_other_times_are_as_they_were(
+    run: RunConfig,
+) -> None:
+    plain, samples = batch_of(run, alone()), load_fixed(run.data, "train", 6)
+    batch = prepare(Pack(samples, 512, []), run, OneGiven(run.codec, run.text), alone())
+    pack, clock = batch.pack, batch.t[batch.pack.span]
+    given = pack.spans.given[pack.span]
+    assert 0 < given.sum() < len(given)
+    assert (clock[given] == 1).all()
+    assert (clock[~given] < 1).all()
+    assert torch.equal(build_objective(run.objective).inputs(pack, batch.x_0, batch.t)[given],
+                       pack.latent[given])  # fmt: skip
+    assert torch.equal(pack.valid, plain.pack.valid & ~given.unsqueeze(1))
+    assert batch.values == int(plain.pack.valid[~given].sum())
+    model = DiT(run.model)
+    errors = flow_errors(model, pack, batch.x_0, batch.t)
+    assert not errors[given].any()
+    # A sample's first span has the time of the sample; frames of their own have others.
+    first = [pack.spans.segments.tolist().index(i) for i in range(len(pack.lengths))]
+    assert torch.equal(batch.t[first], plain.t)
+    assert len(set(batch.t.tolist())) == pack.num_spans - int(pack.spans.given.sum()) + 1
+    more = pack.num_spans - len(pack.lengths)
+    D, T = 32, run.model.time_features
+    assert batch.flops - plain.flops == 6 * more * (2 * T * D + D * D + 6 * D * D + 2 * D * D)
 
 
 @pytest.mark.parametrize("layout", [Layout(cp=2), Layout(tp=2, cp=2)], ids=str)

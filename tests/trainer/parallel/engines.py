@@ -63,7 +63,7 @@ class Setting:
     def work(self) -> Work:
         """What a rank works on in a step: packs of 512 rows with three segments."""
         captions = sum(max(n, 1) for n in CAPTIONS)
-        return Work(rows=512, segments=len(LENGTHS), captions=captions, micros=self.micros)
+        return Work(rows=512, spans=len(LENGTHS), captions=captions, micros=self.micros)
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -12,20 +12,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import trainer.diffusion.micro_batch
+from data.loading.batch import Sample
 from data.loading.loader import Loader
 from models.architecture import Specification, specification_of
 from models.attention import attend_segments
 from models.network import initial_values
 from models.objective import build_objective
+from models.spans import given_frames, given_tokens, own_times, whole
 from trainer.config import RunConfig
-from trainer.diffusion.collate import Collator
+from trainer.diffusion.collate import Collator, PackItem
 from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.loop import _init_generator
 from trainer.diffusion.micro_batch import accumulate, measure, prepare
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh, stop_mesh
-from trainer.rng import normal
+from trainer.rng import generator, normal
 
 from ..conftest import compose_smoke
 
@@ -38,6 +40,7 @@ class Case:
 
     mistake: "" or a fault to put in, which the comparison must see. architecture: of the network;
     optimizer: its kind.
+    mixed: whether segments have spans: frames or boxes that are given, frames with their own times.
     """
 
     tp: int = 1
@@ -51,6 +54,7 @@ class Case:
     mistake: str = ""
     architecture: str = "dit"
     optimizer: str = "adamw"
+    mixed: bool = False
 
     @property
     def world(self) -> int:
@@ -79,6 +83,7 @@ class Case:
         parts += [f"interleave{self.interleave}"] if self.interleave > 1 else []
         parts += [self.architecture] if self.architecture != "dit" else []
         parts += [self.optimizer] if self.optimizer != "adamw" else []
+        parts += ["mixed"] if self.mixed else []
         parts += [p for p in (self.extra.replace("parallel.", ""), self.mistake) if p]
         return "-".join(parts)
 
@@ -86,7 +91,10 @@ class Case:
     def reference(self) -> "Case":
         """The same steps in one process."""
         return Case(
-            accumulation=self.packs, architecture=self.architecture, optimizer=self.optimizer
+            accumulation=self.packs,
+            architecture=self.architecture,
+            optimizer=self.optimizer,
+            mixed=self.mixed,
         )
 
 
@@ -127,6 +135,14 @@ SPECIAL = [
     Case(cp=4, zero=3, accumulation=4, extra="parallel.head_ranks=2"),
     Case(cp=8, zero=2),
     Case(cp=4, pp=2, zero=1, accumulation=4, extra="parallel.head_ranks=2"),
+]
+MIXED = [
+    Case(tp=2, zero=1, accumulation=2, mixed=True),
+    Case(cp=2, zero=2, mixed=True),
+    Case(pp=2, zero=1, accumulation=4, interleave=2, mixed=True),
+    Case(dp=2, zero=3, mixed=True),
+    Case(dp=2, zero=0, mixed=True, extra="parallel.recompute=selective"),
+    Case(tp=2, cp=2, pp=2, zero=1, accumulation=2, mixed=True),
 ]
 MISTAKES = [
     Case(dp=2, zero=1, mistake="noise-by-rank"),
@@ -169,9 +185,27 @@ def start_values(run: RunConfig, names: Collection[str] = ()) -> Iterator[tuple[
 
     Names are ignored: all values are yielded.
     """
-    generator = torch.Generator().manual_seed(5)
+    draws = torch.Generator().manual_seed(5)
     for name, value in initial_values(run.model, _init_generator(run.seed)):
-        yield name, value + 0.05 * torch.randn(value.shape, generator=generator)
+        yield name, value + 0.05 * torch.randn(value.shape, generator=draws)
+
+
+class MixedSpans(Collator):
+    """Give each sample spans by its key: frames given, a box given, times of frames, or none."""
+
+    def encode(self, sample: Sample) -> PackItem:
+        """Encode a sample and give it spans."""
+        item, draw = super().encode(sample), generator(0, "spans", sample.info.key, 0)
+        f, h, w = item.size
+        mask = torch.zeros(f, h // 2, w // 2, dtype=torch.bool)
+        mask[:, : h // 4, : w // 4] = True
+        several = [
+            given_frames(item.size, [0]),
+            given_frames(item.size, [-1]),
+            own_times(item.size),
+        ]
+        choices = [whole(len(item.tokens)), given_tokens(mask), *(several if f > 1 else [])]
+        return replace(item, spans=choices[draw.integers(len(choices))])
 
 
 def train_cases(cases: list[Case], latents: Path, folder: Path) -> None:
@@ -186,7 +220,7 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
     if case.mistake == "noise-by-rank":
         trainer.diffusion.micro_batch.normal = _shifted(mesh.rank)  # type: ignore[attr-defined]
     loader = Loader(run.data, "train", run.cell, 0, mesh.place.dp, mesh.layout.dp)
-    collator = Collator(run.codec, run.text)
+    collator = (MixedSpans if case.mixed else Collator)(run.codec, run.text)
     objective, values = build_objective(run.objective), partial(start_values, run)
     predicts = objective.coefficients
     engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend_segments, predicts)

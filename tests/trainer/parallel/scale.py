@@ -138,4 +138,4 @@ def _pack(model: ModelConfig, rows: int, lengths: list[int]) -> TokenPack:
 
 def fake_work(rows: int, lengths: list[int]) -> Work:
     """Return what ``fake_step`` works on."""
-    return Work(rows=rows, segments=len(lengths), captions=7 * len(lengths))
+    return Work(rows=rows, spans=len(lengths), captions=7 * len(lengths))

@@ -298,7 +298,7 @@ def test_averages_of_all_replicas_hold_each_parameter_once(zero: int) -> None:
 def test_what_leaves_a_pipeline_stage_arrives_at_another() -> None:
     parallel = Setting(pp=4, interleave=2).parallel
     model = ModelConfig(width=64, depth=8)
-    work = Work(rows=64, segments=2, captions=4, micros=4)
+    work = Work(rows=64, spans=2, captions=4, micros=4)
     sent = [step_traffic(model, parallel, Coordinates(pp=s), work).pp_send.calls for s in range(4)]
     assert sum(sent) == 4 * 2 * (4 * 2 - 1)  # forward and back over every border of chunks
     assert sent == [12, 16, 16, 12]
@@ -317,7 +317,7 @@ def test_wire_bytes_are_those_of_a_ring() -> None:
 def test_early_stages_keep_more_micro_batches_than_late_ones() -> None:
     parallel = Setting(pp=4, recompute="full").parallel
     model = ModelConfig(width=64, depth=8)
-    work = Work(rows=64, segments=1, captions=1, micros=8)
+    work = Work(rows=64, spans=1, captions=1, micros=8)
     kept = [checkpoint_bytes(model, parallel, Coordinates(pp=s), work) for s in range(4)]
     blocks = [sum(n.endswith("offset") for n in names(model, parallel, s)) for s in range(4)]
     rotation = 64 * 8 * 8

@@ -15,7 +15,7 @@ from trainer.parallel.pipeline import schedule
 
 MODEL = ModelConfig(width=48, depth=5, head_dim=12, text_width=20, time_features=10)
 EMBEDDINGS = ("patch_in.", "place_in.", "condition.0.", "caption_in.")
-WORK = Work(rows=96, segments=3, captions=11, micros=4)
+WORK = Work(rows=96, spans=3, captions=11, micros=4)
 
 
 def groups(parallel: ParallelConfig, place: Coordinates) -> list[list[int]]:
@@ -144,7 +144,7 @@ def test_a_stage_keeps_the_chunks_that_its_schedule_has_under_way(
     model = ModelConfig(width=48, depth=stages * interleave, head_dim=12)
     parallel = ParallelConfig(processes=stages, pp=stages, interleave=interleave)
     for micros in (stages, 2 * stages, 6 * stages):
-        work = Work(rows=64, segments=2, captions=3, micros=micros)
+        work = Work(rows=64, spans=2, captions=3, micros=micros)
         for stage in range(stages):
             under_way = most = 0
             for action in schedule(stage, stages, interleave, micros):

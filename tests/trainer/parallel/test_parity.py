@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import write_latents
-from .parity import MISTAKES, SPECIAL, Case, all_cases, compare, few_cases
+from .parity import MISTAKES, MIXED, SPECIAL, Case, all_cases, compare, few_cases
 from .worlds import run_world
 
 pytestmark = pytest.mark.dist
@@ -44,6 +44,12 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the cases whose segments have spans."""
+    return train(MIXED, tmp_path_factory.mktemp("mixed"))
+
+
+@pytest.fixture(scope="module")
 def rest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of all other cases."""
     return train(REST, tmp_path_factory.mktemp("rest"))
@@ -52,7 +58,13 @@ def rest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check(case: Case, root: Path, table: Callable[..., None]) -> None:
     found = compare(case, root / "latents", root)
     note = " ".join(
-        p for p in (f"interleave{case.interleave}" * (case.interleave > 1), case.extra) if p
+        p
+        for p in (
+            "mixed spans" * case.mixed,
+            f"interleave{case.interleave}" * (case.interleave > 1),
+            case.extra,
+        )
+        if p
     )
     layout = f"{case.layout} {note.replace('parallel.', '')}".strip()
     errors = (found.loss, found.norm, found.weights, found.validation)
@@ -71,6 +83,13 @@ def test_a_layout_computes_what_one_process_does(
     few: Path, case: Case, parity_row: Callable[..., None]
 ) -> None:
     check(case, few, parity_row)
+
+
+@pytest.mark.parametrize("case", MIXED, ids=lambda case: case.name)
+def test_a_layout_computes_what_one_process_does_where_segments_have_spans(
+    mixed: Path, case: Case, parity_row: Callable[..., None]
+) -> None:
+    check(case, mixed, parity_row)
 
 
 @pytest.mark.slow

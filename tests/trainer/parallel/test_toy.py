@@ -79,7 +79,7 @@ def test_the_toys_flops_are_torchs(shapes: list[tuple[int, int]]) -> None:
 
 def test_the_planner_sees_a_toy_with_more_hidden_units_as_larger_and_slower() -> None:
     parallel, machine = ParallelConfig(processes=2, tp=2, zero_stage=1), load_machine("h100")
-    pack, batch = PackShape(rows=1024, segments=4, captions=4), Batch(1024, 256, 4, 1)
+    pack, batch = PackShape(rows=1024, spans=4, captions=4), Batch(1024, 256, 4, 1)
     small, large = (replace(MODEL, options={"hidden": hidden}) for hidden in (1, 8))
     memory = [plan_memory(m, parallel, pack, 1, machine) for m in (small, large)]
     assert memory[0].activations < memory[1].activations

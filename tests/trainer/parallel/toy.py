@@ -41,7 +41,7 @@ OPTIONS = {"hidden": "hidden size of the gated MLP over the width; 2 where it is
 
 @dataclass(frozen=True)
 class Stream:
-    """The residual stream (S, D), and shift and scale of each segment (M, 2 D)."""
+    """The residual stream (S, D), and shift and scale of each span (T, 2 D)."""
 
     x: Tensor
     condition: Tensor
@@ -97,7 +97,7 @@ class Toy(nn.Module):
 
     def precondition(self, pack: TokenPack, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (c_in, c_skip, c_out) of each row and value."""
-        return self._coefficients(t.index_select(0, pack.segment).unsqueeze(-1), self.sigma)
+        return self._coefficients(t.index_select(0, pack.span).unsqueeze(-1), self.sigma)
 
     def embed(self, pack: TokenPack, x: Tensor, t: Tensor) -> Stream:
         """Turn values and times into a stream."""
@@ -141,7 +141,7 @@ def specify(model: ModelConfig) -> Specification:
             matrix("patch_in", D, V, "embedding", **embedding),
             Weight("patch_in.bias", (D,), "embedding"),
             matrix("place_in", D, POSITION_FEATURES, "embedding", **embedding),
-            matrix("clock", 2 * D, model.time_features, "clock", Reads.segments, **embedding),
+            matrix("clock", 2 * D, model.time_features, "clock", Reads.spans, **embedding),
             Weight("clock.bias", (2 * D,), "clock"),
         ),
         block=Block(
@@ -166,7 +166,7 @@ def specify(model: ModelConfig) -> Specification:
             matrix("head", V, D, "head", role=Role.head, initial=Initial.zeros),
             Weight("head.bias", (V,), "head"),
         ),
-        stream=(Field("x", Reads.rows, D), Field("condition", Reads.segments, 2 * D)),
+        stream=(Field("x", Reads.rows, D), Field("condition", Reads.spans, 2 * D)),
         edge=Edge(rows=D, gathered=0, values=6 * V),
         rotation=model.head_dim // 2,
     )
