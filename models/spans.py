@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.tasks import Given, Size
+
 GIVEN_TIME = 1.0  # where given spans stand: data
 
 
@@ -48,7 +50,7 @@ def given_tokens(mask: Bool[Tensor, "f h w"]) -> SegmentSpans:
     return SegmentSpans(mask.flatten().long(), (False, True) if mask.any() else (False,))
 
 
-def given_frames(size: tuple[int, int, int], frames: Sequence[int]) -> SegmentSpans:
+def given_frames(size: Size, frames: Sequence[int]) -> SegmentSpans:
     """Return two spans: latent frames to make and latent frames that are given.
 
     size: of the latent (f, h, w). frames: numbers of those given; -1 is the last. Raises ValueError
@@ -57,7 +59,7 @@ def given_frames(size: tuple[int, int, int], frames: Sequence[int]) -> SegmentSp
     return given_tokens(frame_mask(size, frames))
 
 
-def frame_mask(size: tuple[int, int, int], frames: Sequence[int]) -> Bool[Tensor, "f h w"]:
+def frame_mask(size: Size, frames: Sequence[int]) -> Bool[Tensor, "f h w"]:
     """Return the mask over the grid of tokens that is True on whole latent frames."""
     f, h, w = size
     for frame in frames:
@@ -68,10 +70,22 @@ def frame_mask(size: tuple[int, int, int], frames: Sequence[int]) -> Bool[Tensor
     return mask
 
 
-def own_times(size: tuple[int, int, int]) -> SegmentSpans:
+def own_times(size: Size) -> SegmentSpans:
     """Return a span for each latent frame: diffusion forcing (Chen et al. 2024)."""
     f, h, w = size
     return SegmentSpans(torch.arange(f).repeat_interleave((h // 2) * (w // 2)), (False,) * f)
+
+
+def spans_of(given: Given, size: Size) -> SegmentSpans:
+    """Return the spans of a segment of which something is given, see ``models.tasks``."""
+    if given.forced:
+        return own_times(size)
+    if given.outside is None:
+        return given_frames(size, given.frames)
+    mask = frame_mask(size, ())
+    box = given.outside
+    mask[slice(*box.frames), slice(*box.rows), slice(*box.columns)] = True
+    return given_tokens(~mask)
 
 
 @dataclass(frozen=True)
