@@ -28,6 +28,7 @@ PLANS = {
     "cpu_resolution": "830f3e817718",
     "cpu_schedule": "9bfdfba87d59",
     "cpu_seeds": "296f464c71da",
+    "cpu_tasks": "7a8b981a69f0",
     "demo": "621aab597224",
     "framing": "ce1e662af5ba",
     "schedule": "aac1a9defbd5",
