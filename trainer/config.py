@@ -17,6 +17,7 @@ from data.dataset.shards import read_manifest
 from models.architecture import check_model
 from models.config import CodecConfig, CodecKind, Finite, ModelConfig, TextConfig
 from models.objective import Prediction, Weighting, check_objective
+from models.tasks import beside_text, check_tasks
 from models.times import TimePart, needs_spread, root_mean_square
 from trainer.codec.files import fill
 from trainer.compose import check_name, compose_as, load_as
@@ -71,10 +72,7 @@ class ObjectiveConfig:
     shift_tokens: Annotated[
         float,
         Gt(0),
-        Doc(
-            "Clips longer than this many tokens train at noisier times; see "
-            "models/objectives/flow.py."
-        ),
+        Doc("Clips longer than so many tokens train at noisier times (models/objectives/flow.py)."),
     ] = 512.0
     most_shift: Annotated[
         float,
@@ -116,11 +114,12 @@ class ObjectiveConfig:
     t_range: Annotated[
         list[Share],
         Len(2, 2),
-        Doc(
-            "Times that are trained and validated, from noise (0) to data (1); two runs of two "
-            "ranges are two experts."
-        ),
+        Doc("Times trained and validated, from noise (0) to data (1); two ranges are two experts."),
     ] = field(default_factory=lambda: [0.0, 1.0])
+    tasks: Annotated[
+        dict[str, Finite],
+        Doc("Weights of what is given of clips in training (models/tasks.py); empty: nothing is."),
+    ] = field(default_factory=dict)
     options: Annotated[dict[str, Finite], Doc("Numbers that one kind alone knows.")] = field(
         default_factory=dict
     )
@@ -282,6 +281,7 @@ class RunConfig:
         check_name(self.name)
         check_model(self.model)
         check_objective(self.objective)
+        check_tasks(self.objective.tasks)
         if self.model.values_per_token != 4 * self.codec.channels:
             raise ValueError(
                 f"model.values_per_token={self.model.values_per_token}: must be 4 x codec.channels"
@@ -336,6 +336,8 @@ def _settled(run: RunConfig) -> RunConfig:
     if needs_spread(run.objective.density) and not run.objective.spread:
         run.objective.spread = _measured_spread(run)
     run.check()
+    if not beside_text(run.objective.tasks):  # the same run, whether it is said or not
+        run.objective.tasks = {}
     return run
 
 

@@ -55,6 +55,7 @@ _LATER: dict[str, dict[str, Any]] = {
         "prediction": "velocity",
         "weight": "uniform",
         "t_range": [0.0, 1.0],
+        "tasks": {},
         "options": {},
     },
 }

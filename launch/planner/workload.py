@@ -12,10 +12,12 @@ from launch.planner.activations import PackShape
 from launch.planner.config import PlanConfig
 from launch.planner.network import Network
 from launch.planner.speed import Batch, training_flops
+from models.tasks import expected_spans
 from trainer.config import RunConfig
 from trainer.diffusion.horizon import plan_horizon
 
 TYPICAL_CLIP = 8192  # tokens: one second at 640 x 480, 24 frames a second, cells of 4 x 16 x 16
+TYPICAL_FRAMES = 7  # latent frames of such a clip
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def plan_workload(run: RunConfig, plan: PlanConfig) -> Workload:
     if (root / run.data.train_split / "index.jsonl").is_file() and not run.data.mixture:
         return _measured(run, read_index(root, run.data.train_split))
     length = plan.clip_tokens or min(run.data.pack_tokens, TYPICAL_CLIP)
-    clips = Clips(length, length, length, plan.caption_tokens)
+    spans = expected_spans(run.objective.tasks, (TYPICAL_FRAMES, 2, 2))
+    clips = Clips(length, length, length, plan.caption_tokens, spans)
     step_tokens = plan.fill * run.batch_tokens
     flops = training_flops(Network.of(run.model), step_tokens, length, plan.caption_tokens)
     return Workload(clips, _steps(run, step_tokens, flops), step_tokens, flops, 0.0, False)
@@ -89,9 +92,17 @@ def _measured(run: RunConfig, infos: list[SampleInfo]) -> Workload:
         segment=sum(n * n for n in lengths) / total,
         longest=max(lengths),
         caption=sum(c * n for c, n in zip(captions, lengths, strict=True)) / total,
+        spans=sum(_spans(run, info) for info in infos) / len(infos),
     )
     epochs = horizon.steps * horizon.step_tokens / total
     return Workload(clips, horizon.steps, horizon.step_tokens, horizon.step_flops, epochs, True)
+
+
+def _spans(run: RunConfig, info: SampleInfo) -> float:
+    if not run.objective.tasks:
+        return 1.0
+    size = run.codec.latent_shape(info.num_frames, info.height, info.width)
+    return expected_spans(run.objective.tasks, size)
 
 
 def _steps(run: RunConfig, step_tokens: float, step_flops: float) -> int:

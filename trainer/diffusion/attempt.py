@@ -12,10 +12,11 @@ import torch
 from data.files import write_json
 from data.loading.loader import Loader
 from data.words import counted
+from models.tasks import Task, beside_text
 from trainer.checkpoint.write import open_writer
 from trainer.config import RunConfig
 from trainer.diffusion.encoding import check_encoding
-from trainer.diffusion.evaluate import Stopped, Validation
+from trainer.diffusion.evaluate import Stopped, Validation, refuse_unmeasured
 from trainer.diffusion.horizon import plan_horizon
 from trainer.diffusion.loop import Diverged, Training
 from trainer.diffusion.progress import Recorder
@@ -37,6 +38,7 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
     Raises ValueError when another process trains the run, and Fenced when one takes it over.
     """
     check_encoding(run)
+    refuse_unmeasured(run)
     mesh = start_mesh(run.parallel)
     with ExitStack() as stack:
         last = stack.enter_context(ExitStack())  # nothing of the run waits for its mirror
@@ -102,6 +104,7 @@ def _train(training: Training, should_stop: Callable[[], bool]) -> bool:
         if not training.run(should_stop):
             return False
         validations = _final_validations(training, should_stop)
+        tasks = _task_validations(training, should_stop)
     except Stopped:
         # In the validation at the end: the next attempt resumes after the last step.
         training.save()
@@ -121,7 +124,7 @@ def _train(training: Training, should_stop: Callable[[], bool]) -> bool:
     if mesh.is_main:
         accounting = training.loader.accounting()
         details = accounting.to_dict() | {"padding_share": accounting.padding_share}
-        result = summarise(run, folder, training.progress, validations, details)
+        result = summarise(run, folder, training.progress, validations, tasks, details)
         log.info("accounting\n%s", accounting.table())
         log.info("loss %.4f +- %.4f (noise draws)", result["loss"], result["loss_noise"])
         write_result(folder, result)
@@ -141,6 +144,21 @@ def _final_validations(
     training.recorder.log_losses(
         training.progress, {"loss": found[settings.splits[0]].loss} | losses
     )
+    return found
+
+
+def _task_validations(
+    training: Training, should_stop: Callable[[], bool]
+) -> dict[Task, Validation]:
+    """Measure what each task of the mixture costs on the first split; nothing without a mixture."""
+    settings, weights = training.run_config.validation, training.run_config.objective.tasks
+    found = {
+        task: training.validate(settings.splits[0], settings.samples, 2, should_stop, task)
+        for task in beside_text(weights)
+    }
+    if found:
+        losses = {f"loss/task/{task}": value.loss for task, value in found.items()}
+        training.recorder.log_losses(training.progress, losses)
     return found
 
 

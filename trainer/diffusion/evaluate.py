@@ -9,9 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from data.dataset.sample import world_of
-from data.loading.loader import load_fixed
+from data.loading.loader import fixed_order, load_fixed
+from data.loading.mixture import read_split
 from models.objective import Draw, Objective, build_objective
 from models.pack import TokenPack
+from models.spans import spans_of
+from models.tasks import Task, beside_text, can, draw_given
 from trainer.config import RunConfig
 from trainer.diffusion.collate import Collator, PackItem
 from trainer.diffusion.micro_batch import MicroBatch, own_noise
@@ -19,7 +22,7 @@ from trainer.diffusion.strata import Strata, strata_of, trained_shares
 from trainer.diffusion.times_drawn import number_of_strata
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows
-from trainer.rng import normal
+from trainer.rng import generator, normal
 
 _GOLDEN = (5**0.5 - 1) / 2
 # Clips between two looks at the stop flag, for each pipeline stage: a look costs a collective, a
@@ -94,8 +97,15 @@ class Validator:
     """Hold the fixed clips of one split, this rank's share, and measure a model on them."""
 
     def __init__(
-        self, run: RunConfig, split: str, collator: Collator, mesh: Mesh, samples: int
+        self,
+        run: RunConfig,
+        split: str,
+        collator: Collator,
+        mesh: Mesh,
+        samples: int,
+        task: Task = Task.text_to_video,
     ) -> None:
+        self._task = task
         self._run, self._mesh, self._times = run, mesh, run.validation.times
         self._objective = build_objective(run.objective)
         stored = load_fixed(run.data, split, samples, run.cell)
@@ -103,8 +113,11 @@ class Validator:
             raise ValueError(
                 f"validation.splits={split}: holds no clips. Remove it or ingest some."
             )
-        self.infos = [sample.info for sample in stored]
-        clips = [collator.encode(sample) for sample in stored]
+        found = [(sample.info, collator.encode(sample)) for sample in stored]
+        found = [
+            (info, self._given(clip, info.key)) for info, clip in found if can(task, clip.size)
+        ]
+        self.infos, clips = [info for info, _ in found], [clip for _, clip in found]
         self._tokens = [len(clip.tokens) for clip in clips]
         self.num_clips, self.num_tokens = len(clips), sum(self._tokens)
         self._items = [
@@ -113,6 +126,14 @@ class Validator:
             for draw in range(NOISE_DRAWS)
             for strata in torch.arange(self._times).tensor_split(parts)
         ]
+
+    def _given(self, clip: PackItem, key: str) -> PackItem:
+        """Return a clip with what the task gives of it, the same for all runs of a study."""
+        if self._task is Task.text_to_video:
+            return clip
+        rng = generator(self._run.validation.noise_seed, f"val-{self._task}", key, 0)
+        given = draw_given(self._task, clip.size, lambda n: int(rng.integers(n)))
+        return replace(clip, spans=spans_of(given, clip.size))
 
     def _shares(self) -> Iterator[tuple[int, int, bool]]:
         """Yield (clip, micro-batches of a draw, whether it counts) of this data rank.
@@ -148,11 +169,11 @@ class Validator:
             self._objective.noise(_draw_of(seed, draw, key, j), tuple(clip.tokens.shape))
             for j in strata.tolist()
         ]
-        t = self._objective.strata(self._times, offset)[strata]
+        times = self._objective.strata(self._times, offset).to(torch.float32)
         batch = MicroBatch(
             pack=own_rows(pack, mesh.layout, mesh.rank),
             x_0=own_noise(noise, rows, mesh),
-            t=pack.times(pack.of_spans(t.to(torch.float32))),
+            t=pack.times(torch.cat([times[s] for s in self._strata_of(clip, key, strata)])),
             keys=[key] * count,
             tokens=pack.num_tokens,
             values=int(pack.valid.sum()),
@@ -161,6 +182,21 @@ class Validator:
         # Copies, since views of its rows would keep whole packs in memory for the whole run.
         held = replace(batch, pack=batch.pack.clone(), x_0=batch.x_0.clone())
         return _Item(held, index, draw, int(strata[0]), batch.values / count, counts)
+
+    def _strata_of(
+        self, clip: PackItem, key: str, strata: Int[Tensor, " T"]
+    ) -> list[Int[Tensor, " n"]]:
+        """Return for each stratum those of a clip's spans.
+
+        Spans of their own times stand at others, a fixed number of strata apart: so each of them
+        is seen at every stratum once, as a whole clip is.
+        """
+        count = 1 if clip.spans is None else len(clip.spans.given)
+        apart = torch.zeros(count, dtype=torch.long)
+        if self._task is Task.diffusion_forcing:
+            rng = generator(self._run.validation.noise_seed, "val-apart", key, 0)
+            apart[1:] = torch.from_numpy(rng.integers(self._times, size=count - 1))
+        return [(stratum + apart) % self._times for stratum in strata.tolist()]
 
     def measure(
         self, model: Callable[[TokenPack, Tensor, Tensor], Tensor], draws: int = NOISE_DRAWS
@@ -267,6 +303,24 @@ class Validator:
             )
             for shape, clips in sorted(members.items())
         ]
+
+
+def refuse_unmeasured(run: RunConfig) -> None:
+    """Raise ValueError on a task that no clip of the first validation split is large enough for.
+
+    A run would else learn it, and find at its end that nothing tells how well.
+    """
+    split, count = run.validation.splits[0], run.validation.samples
+    tasks = beside_text(run.objective.tasks)
+    infos = fixed_order(read_split(run.data, split).infos)[:count] if tasks else []
+    sizes = {run.codec.latent_shape(i.num_frames, i.height, i.width) for i in infos}
+    for task in tasks:
+        if not any(can(task, size) for size in sizes):
+            raise ValueError(
+                f"objective.tasks.{task}={run.objective.tasks[task]:g}: none of the {len(infos)} "
+                f"clips of validation.splits={split} is long enough for it. Leave it out, or "
+                "validate on longer ones."
+            )
 
 
 def _offset_of(clip: int) -> float:

@@ -9,6 +9,7 @@ from data.dataset.tokens import tokens
 from data.loading.mixture import planner_of
 from data.loading.stream import Span
 from models.count import count_flops
+from models.tasks import expected_spans
 from trainer.config import RunConfig
 
 _LOOK_AHEAD_STEPS = 64  # steps planned to learn how full packs get
@@ -96,6 +97,7 @@ def flops_per_token(run: RunConfig, infos: Sequence[Clip]) -> float:
         objective.caption_dropout,
     )
     flops, total = 0.0, 0
+    condition = count_flops(run.model, [], [], spans=1).total
     for info in infos:
         length = tokens(info.num_frames, info.height, info.width, run.cell)
         dense = max(1, info.caption_tokens)
@@ -103,5 +105,8 @@ def flops_per_token(run: RunConfig, infos: Sequence[Clip]) -> float:
         for share, caption in zip(shares, (dense, short, 1), strict=True):
             if share:
                 flops += share * count_flops(run.model, [length], [caption]).total
+        if objective.tasks:
+            size = run.codec.latent_shape(info.num_frames, info.height, info.width)
+            flops += (expected_spans(objective.tasks, size) - 1) * condition
         total += length
     return flops / total

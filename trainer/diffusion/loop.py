@@ -17,6 +17,7 @@ from models.architecture import Specification, specification_of
 from models.attention import choose_attention
 from models.network import initial_values
 from models.objective import build_objective
+from models.tasks import Task
 from trainer.checkpoint.read import Loaded
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import RunConfig
@@ -87,7 +88,7 @@ class Training:
         # Not one more than the checkpoint's: an attempt may have died before it saved anything.
         self.progress.attempts = writer.attempt
         self.recorder.open(self.progress)
-        self._validators: dict[tuple[str, int], Validator] = {}
+        self._validators: dict[tuple[str, int, Task], Validator] = {}
         self._saves = SaveClock(run.checkpoint)
         heartbeat.advance(self.progress.step, "start")  # collectives and kernels of a first step
         self._saving: int | None = None  # step of a save whose outcome nobody has asked for yet
@@ -287,16 +288,17 @@ class Training:
         samples: int,
         draws: int = 2,
         should_stop: Callable[[], bool] | None = None,
+        task: Task = Task.text_to_video,
     ) -> Validation:
         """Measure the averaged weights on a split, under the layout of the run; collective.
 
         Raises Stopped when a signal came.
         """
         self._heartbeat.advance(self.progress.step, "validation")
-        key = (split, samples)
+        key = (split, samples, task)
         if key not in self._validators:
             self._validators[key] = Validator(
-                self.run_config, split, self.collator, self.mesh, samples
+                self.run_config, split, self.collator, self.mesh, samples, task
             )
         with self.engine.weights(self.ema.average):
             return self._validators[key].measure_by(

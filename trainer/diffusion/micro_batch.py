@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from data.loading.batch import Pack
+from data.loading.batch import Pack, Sample
 from models.count import count_flops
 from models.objective import Draw, Objective, build_objective
 from models.pack import TokenPack
+from models.spans import spans_of
+from models.tasks import Given, draw_given, draw_task
 from trainer.config import CaptionUse, RunConfig
 from trainer.diffusion.collate import Collator, PackItem
 from trainer.parallel.engine import Engine
@@ -54,7 +56,7 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
     """
     if not pack.samples:
         return _empty(run, collator, mesh)
-    pairs = [(sample, collator.encode(sample)) for sample in pack.samples]
+    pairs = [(s, with_task(run, collator.encode(s), s)) for s in pack.samples]
     pairs.sort(key=lambda pair: len(pair[1].tokens))
     items, visits = [item for _, item in pairs], [(s.info.key, s.visit) for s, _ in pairs]
     captions = [caption_use(run, *visit) for visit in visits]
@@ -102,6 +104,16 @@ def caption_use(run: RunConfig, key: str, visit: int) -> CaptionUse:
         return CaptionUse.dropped
     dense = uniform(run.seed, "caption-kind", key, visit) < run.objective.dense_captions
     return CaptionUse.dense if dense else CaptionUse.short
+
+
+def with_task(run: RunConfig, item: PackItem, sample: Sample) -> PackItem:
+    """Return an item with what this visit's task gives of it; as it is where nothing else is."""
+    if not run.objective.tasks:
+        return item
+    rng = generator(run.seed, "task", sample.info.key, sample.visit)
+    task = draw_task(run.objective.tasks, rng.random())
+    given = draw_given(task, item.size, lambda n: int(rng.integers(n)))
+    return item if given == Given() else replace(item, spans=spans_of(given, item.size))
 
 
 def own_noise(noise: list[Tensor], rows: int, mesh: Mesh) -> Tensor:

@@ -14,6 +14,7 @@ from trainer.optim import learning_rate
 from trainer.run.metrics import read_metrics
 
 if TYPE_CHECKING:  # both import the engine, which small networks do not need
+    from models.tasks import Task
     from trainer.diffusion.evaluate import Validation
     from trainer.diffusion.progress import Progress
 
@@ -23,13 +24,17 @@ def summarise(
     folder: Path,
     progress: "Progress",
     validations: "dict[str, Validation]",
+    tasks: "dict[Task, Validation]",
     accounting: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the flat record of a finished run; ``loss`` is that of the first validation split."""
+    """Return the flat record of a finished run; ``loss`` is that of the first validation split.
+
+    tasks: validations of the tasks of its mixture, none where nothing is given in training.
+    """
     params = count_params(run.model)
     first, *others = run.validation.splits
     main = validations[first]
-    return {
+    record = {
         "name": folder.name,
         "status": "finished",
         "params": params.total,
@@ -65,6 +70,17 @@ def summarise(
         "zero_stage": run.parallel.zero_stage,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "accounting": _by_world(accounting),
+    }
+    return record | ({"tasks": {t: _of_task(v) for t, v in tasks.items()}} if tasks else {})
+
+
+def _of_task(found: "Validation") -> dict[str, float]:
+    """Return a task's loss over what it makes, with its noise and how much was looked at."""
+    return {
+        "loss": found.loss,
+        "noise": found.noise,
+        "clips": found.clips,
+        "values": sum(group.values for group in found.groups),
     }
 
 

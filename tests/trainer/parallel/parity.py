@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -12,22 +12,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import trainer.diffusion.micro_batch
-from data.loading.batch import Sample
 from data.loading.loader import Loader
 from models.architecture import Specification, specification_of
 from models.attention import attend_segments
 from models.network import initial_values
 from models.objective import build_objective
-from models.spans import given_frames, given_tokens, own_times, whole
+from models.tasks import Task
 from trainer.config import RunConfig
-from trainer.diffusion.collate import Collator, PackItem
+from trainer.diffusion.collate import Collator
 from trainer.diffusion.ema import PowerEma
 from trainer.diffusion.evaluate import Validator
 from trainer.diffusion.loop import _init_generator
 from trainer.diffusion.micro_batch import accumulate, measure, prepare
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import start_mesh, stop_mesh
-from trainer.rng import generator, normal
+from trainer.rng import normal
 
 from ..conftest import compose_smoke
 
@@ -40,7 +39,7 @@ class Case:
 
     mistake: "" or a fault to put in, which the comparison must see. architecture: of the network;
     optimizer: its kind.
-    mixed: whether segments have spans: frames or boxes that are given, frames with their own times.
+    mixed: whether clips are used for all tasks, so that segments have several spans.
     """
 
     tp: int = 1
@@ -177,6 +176,11 @@ def compose(case: Case, latents: Path) -> RunConfig:
         f"parallel.zero_stage={case.zero}",
         *axes,
         *case.extra.split(),
+        *(
+            [f"objective.tasks={{{', '.join(f'{task}: 1' for task in Task)}}}"]
+            if case.mixed
+            else []
+        ),
     )
 
 
@@ -185,27 +189,9 @@ def start_values(run: RunConfig, names: Collection[str] = ()) -> Iterator[tuple[
 
     Names are ignored: all values are yielded.
     """
-    draws = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(5)
     for name, value in initial_values(run.model, _init_generator(run.seed)):
-        yield name, value + 0.05 * torch.randn(value.shape, generator=draws)
-
-
-class MixedSpans(Collator):
-    """Give each sample spans by its key: frames given, a box given, times of frames, or none."""
-
-    def encode(self, sample: Sample) -> PackItem:
-        """Encode a sample and give it spans."""
-        item, draw = super().encode(sample), generator(0, "spans", sample.info.key, 0)
-        f, h, w = item.size
-        mask = torch.zeros(f, h // 2, w // 2, dtype=torch.bool)
-        mask[:, : h // 4, : w // 4] = True
-        several = [
-            given_frames(item.size, [0]),
-            given_frames(item.size, [-1]),
-            own_times(item.size),
-        ]
-        choices = [whole(len(item.tokens)), given_tokens(mask), *(several if f > 1 else [])]
-        return replace(item, spans=choices[draw.integers(len(choices))])
+        yield name, value + 0.05 * torch.randn(value.shape, generator=generator)
 
 
 def train_cases(cases: list[Case], latents: Path, folder: Path) -> None:
@@ -220,7 +206,7 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
     if case.mistake == "noise-by-rank":
         trainer.diffusion.micro_batch.normal = _shifted(mesh.rank)  # type: ignore[attr-defined]
     loader = Loader(run.data, "train", run.cell, 0, mesh.place.dp, mesh.layout.dp)
-    collator = (MixedSpans if case.mixed else Collator)(run.codec, run.text)
+    collator = Collator(run.codec, run.text)
     objective, values = build_objective(run.objective), partial(start_values, run)
     predicts = objective.coefficients
     engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend_segments, predicts)
@@ -240,10 +226,12 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
         norms.append(engine.step(RATE, lambda norm: True))
         ema.update(step + 1)
     engine.check_equal()
-    validator = Validator(run, "val_worlds", collator, mesh, 7)
+    tasks = list(Task) if case.mixed else [Task.text_to_video]
     with engine.weights(ema.average):
-        validation = validator.measure_by(partial(measure, engine, objective))
-    found = {"losses": losses, "norms": norms, "validation": validation.loss}
+        validators = [Validator(run, "val_worlds", collator, mesh, 7, task) for task in tasks]
+        each = partial(measure, engine, objective)
+        validations = [validator.measure_by(each).loss for validator in validators]
+    found = {"losses": losses, "norms": norms, "validations": validations}
     (folder / f"{case.name}-{mesh.rank}.json").write_text(json.dumps(found))
     _save_weights(engine, folder / f"{case.name}-{mesh.rank}.safetensors")
     loader.close()
@@ -319,7 +307,7 @@ def compare(case: Case, latents: Path, folder: Path) -> Difference:
         loss=_worst(found["losses"], expected["losses"]),
         norm=_worst(found["norms"], expected["norms"]),
         weights=max(moved),
-        validation=_worst([found["validation"]], [expected["validation"]]),
+        validation=_worst(found["validations"], expected["validations"]),
     )
 
 
