@@ -4,7 +4,7 @@ Torch-free. An objective is a file of ``models/objectives``, or any module named
 holds an ``OBJECTIVE``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from models.pack import TokenPack
     from models.precondition import Coefficients
 
-    # (pack, x_t, t) -> the velocity of every value (S, V)
-    Predict = Callable[[TokenPack, Tensor, Tensor], Tensor]
-
+# (pack, x_t, t) -> the velocity of every value (S, V)
+Predict = Callable[["TokenPack", "Tensor", "Tensor"], "Tensor"]
+# yields (x, t) of one clip, is sent the velocity there, returns its clean rows
+Walk = Generator[tuple["Tensor", float], "Tensor", "Tensor"]
 # (purpose, shape) -> standard normal values that depend on the sample and the purpose alone
 Draw = Callable[[str, tuple[int, ...]], "Tensor"]
 
@@ -48,6 +49,31 @@ class Spacing(StrEnum):
 
     even = "even"
     trained = "trained"
+
+
+class Method(StrEnum):
+    """How a sampler goes from one time to the next, see ``models.sampling``."""
+
+    euler = "euler"
+    heun = "heun"
+    multistep = "multistep"
+
+
+@dataclass(frozen=True)
+class Route:
+    """The times at which a clip is looked at on its way from noise to data, and the steps between.
+
+    shift: as in ``models.times.shifted``; None takes what training gives to clips of that length.
+    start: the time at which it begins; what is handed in then is not noise but stands at that time.
+    still: first steps whose velocity is taken as zero (CFG-Zero*, Fan et al. 2025).
+    """
+
+    method: Method = Method.multistep
+    num_steps: int = 24
+    shift: float | None = None
+    spacing: Spacing = Spacing.even
+    start: float = 0.0
+    still: int = 0
 
 
 class Settings(Protocol):
@@ -97,17 +123,11 @@ class Objective(Protocol):
     def strata(self, count: int, offset: float) -> "Tensor":
         """Return the times of validation, one a stratum; ``offset`` in [0, 1) within each."""
 
-    def sample(
-        self,
-        network: "Predict",
-        pack: "TokenPack",
-        x_0: "Tensor",
-        num_steps: int,
-        guidance: float,
-        shift: float,
-        spacing: Spacing,
-    ) -> "Tensor":
-        """Return clean rows made from noise; raise ValueError where the run cannot."""
+    def walk(self, x: "Tensor", tokens: int, route: Route) -> "Walk":
+        """Return the way of one clip of so many tokens from rows of noise to clean rows.
+
+        Raises ValueError where the run cannot sample.
+        """
 
 
 @dataclass(frozen=True)

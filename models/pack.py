@@ -1,6 +1,6 @@
 """The flat buffer a network sees: many clips and images of any size, side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -112,3 +112,21 @@ class TokenPack:
         if self.spans is not None:
             changed["spans"] = self.spans.each(change)
         return replace(self, **changed)
+
+
+def join(packs: Sequence[TokenPack]) -> TokenPack:
+    """Lay packs without padding side by side as one."""
+    lengths = [length for pack in packs for length in pack.lengths]
+    device = packs[0].latent.device
+    counts = torch.tensor(lengths, device=device)
+    return TokenPack(
+        latent=torch.cat([pack.latent for pack in packs]),
+        valid=torch.cat([pack.valid for pack in packs]),
+        positions=torch.cat([pack.positions for pack in packs]),
+        place=torch.cat([pack.place for pack in packs]),
+        segment=torch.repeat_interleave(torch.arange(len(lengths), device=device), counts),
+        lengths=lengths,
+        fps=torch.cat([pack.fps for pack in packs]),
+        caption=torch.cat([pack.caption for pack in packs]),
+        caption_lengths=[length for pack in packs for length in pack.caption_lengths],
+    )

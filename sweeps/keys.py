@@ -41,7 +41,7 @@ def schemas() -> tuple[Schema, ...]:
     from trainer.captioner.config import CaptionerRun
     from trainer.config import RunConfig
     from trainer.generate.expand import ExpandJob
-    from trainer.generate.generate import Request
+    from trainer.generate.request import Request
     from trainer.probes.common import ProbeConfig
     from trainer.probes.score import ScoreConfig
     from trainer.vae.config import PerceptualRun, VaeRun

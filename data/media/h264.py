@@ -23,11 +23,17 @@ PLAIN_MATRICES = (2, 5, 6)
 
 
 def encode_h264(
-    frames: UInt8[np.ndarray, "F H W 3"], fps: float, crf: int = 18, preset: str = "superfast"
+    frames: UInt8[np.ndarray, "F H W 3"],
+    fps: float,
+    crf: int = 18,
+    preset: str = "superfast",
+    pixels: str = "yuv420p",
+    comment: str = "",
 ) -> bytes:
-    """Encode RGB frames of even height and width as an MP4 in memory.
+    """Encode RGB frames as an MP4 in memory, with a comment in its metadata.
 
-    Raises ValueError on odd sizes, a frame rate that is not positive or a preset x264 lacks.
+    pixels: the format that is stored; yuv420p needs even sides, yuv444p does not. Raises ValueError
+    on odd sides of the one, a frame rate that is not positive or a preset x264 lacks.
     """
     num_frames, height, width, _ = frames.shape
     if not fps > 0:
@@ -35,7 +41,7 @@ def encode_h264(
     images = (
         av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24") for image in frames
     )
-    return encode_pictures(images, num_frames, (height, width), fps, crf, preset)
+    return encode_pictures(images, num_frames, (height, width), fps, crf, preset, pixels, comment)
 
 
 def encode_exact(frames: UInt8[np.ndarray, "F H W 3"], fps: float) -> bytes:
@@ -58,19 +64,23 @@ def encode_pictures(
     crf: int,
     preset: str,
     pixels: str = "yuv420p",
+    comment: str = "",
 ) -> bytes:
     """Encode ``num_frames`` frames of (height, width) ``size``, RGB or yuv420p, as an MP4.
 
-    ``pixels`` is the format that is stored, yuv420p or rgb24. Raises ValueError on odd sizes.
+    ``pixels`` is the format that is stored, yuv420p, yuv444p or rgb24. Raises ValueError on odd
+    sizes where it shares colours between pixels.
     """
     height, width = size
-    if height % 2 or width % 2:
+    if pixels == "yuv420p" and (height % 2 or width % 2):
         raise ValueError(f"size={height}x{width}: yuv420p needs even sides. Scale it by a pixel.")
     rate = Fraction(fps).limit_denominator(1001)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options=MP4_OPTIONS) as container:
+        if comment:
+            container.metadata["comment"] = comment
         stream = container.add_stream(
-            "libx264" if pixels == "yuv420p" else "libx264rgb",
+            "libx264rgb" if pixels == "rgb24" else "libx264",
             rate=rate,
             options={
                 "preset": preset,

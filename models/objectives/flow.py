@@ -11,14 +11,22 @@ runs of any of these settings.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import exp
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.objective import Draw, ObjectiveKind, Prediction, Settings, Spacing, Weighting
+from models.objective import (
+    Draw,
+    ObjectiveKind,
+    Prediction,
+    Route,
+    Settings,
+    Spacing,
+    Walk,
+    Weighting,
+)
 from models.pack import TokenPack
 from models.precondition import (
     Coefficients,
@@ -26,6 +34,7 @@ from models.precondition import (
     noise_coefficients,
     velocity_coefficients,
 )
+from models.sampling import METHODS
 from models.times import PLAIN, STANDARD, Density, clip_shift, density_of, shifted
 
 MOST_SNR = 5.0  # gamma of Hang et al. 2023
@@ -139,41 +148,6 @@ def flow_errors(
     return squared_errors(velocity, x_0, pack.latent, pack.valid)
 
 
-@torch.no_grad()
-def sample(
-    model: Callable[[TokenPack, Tensor, Tensor], Tensor],
-    pack: TokenPack,
-    x_0: Float[Tensor, "S V"],
-    guidance: float,
-    times: Sequence[float],
-) -> Float[Tensor, "S V"]:
-    """Integrate the flow from noise to data by Heun's method (Karras et al. 2022, algorithm 1).
-
-    guidance: classifier-free guidance weight; 1 means none (Ho and Salimans 2022).
-    times: rising from 0 to 1, see :func:`sampler_times`.
-    """
-    uncaptioned = TokenPack(
-        **{**vars(pack), "caption": pack.caption[:0], "caption_lengths": [0] * len(pack.lengths)}
-    )
-
-    def velocity(x: Tensor, time: float) -> Tensor:
-        t = pack.times(torch.full((pack.num_spans,), time, device=x.device))
-        v = model(pack, x, t)
-        if guidance != 1.0:
-            free = model(uncaptioned, x, t)
-            v = free + guidance * (v - free)
-        return v
-
-    x = x_0
-    for now, then in pairwise(times):
-        v = velocity(x, now)
-        ahead = x + (then - now) * v
-        if then < 1.0:
-            v = (v + velocity(ahead, then)) / 2
-        x = x + (then - now) * v
-    return x
-
-
 @dataclass(frozen=True)
 class Flow:
     """Rectified flow with its settings, an objective (models/objective.py).
@@ -259,29 +233,23 @@ class Flow:
         low, high = self.window
         return low + (high - low) * t
 
-    def sample(
-        self,
-        network: Callable[[TokenPack, Tensor, Tensor], Tensor],
-        pack: TokenPack,
-        x_0: Float[Tensor, "S V"],
-        num_steps: int,
-        guidance: float,
-        shift: float,
-        spacing: Spacing = Spacing.even,
-    ) -> Float[Tensor, "S V"]:
-        """Integrate the flow, see :func:`sample`; refuse where a window is all that was trained.
+    def walk(self, x: Float[Tensor, "S V"], tokens: int, route: Route) -> Walk:
+        """Return the way of a clip through the flow; refuse where a window is all that was trained.
 
-        shift: of the times; 0 takes that which training gave the longest of these clips.
+        The shift, where the route names none, is that of the clip's tokens in training.
         """
         if self.window != WHOLE:
             raise ValueError(
                 f"objective.t_range={list(self.window)}: the run learned these times alone, and "
                 "sampling needs all of [0, 1]. Sample from a run of the whole range."
             )
-        if not shift:
-            shift = clip_shift(float(max(pack.lengths)), self.shift_tokens, self.most_shift)
-        times = sampler_times(num_steps, shift, spacing, self.density)
-        return sample(network, pack, x_0, guidance, times)
+        shift = route.shift
+        if shift is None:
+            shift = clip_shift(float(tokens), self.shift_tokens, self.most_shift)
+        times = sampler_times(route.num_steps, shift, route.spacing, self.density)[route.still :]
+        if route.start:
+            times = [route.start, *(t for t in times if t > route.start)]
+        return METHODS[route.method](x, times)
 
 
 OBJECTIVE = ObjectiveKind(Flow.build, options={})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.objective import Draw, ObjectiveKind, Settings, Spacing
+from models.objective import Draw, ObjectiveKind, Route, Settings, Walk
 from models.pack import TokenPack
 from models.precondition import Coefficients
 
@@ -53,18 +53,10 @@ class Masked:
         """Return shares spread evenly."""
         return (torch.arange(count) + offset) / count
 
-    def sample(
-        self,
-        network: Network,
-        pack: TokenPack,
-        x_0: Tensor,
-        steps: int,
-        guidance: float,
-        shift: float,
-        spacing: Spacing,
-    ) -> Tensor:
+    def walk(self, x: Tensor, tokens: int, route: Route) -> Walk:
         """Return what is said of noise alone, in one step."""
-        return network(pack, x_0, torch.zeros(len(pack.lengths)))
+        said = yield x, 0.0
+        return said
 
     def _masked(self, pack: TokenPack, x_0: Tensor, t: Tensor) -> Tensor:
         # The first value of the noise decides over its row.

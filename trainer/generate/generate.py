@@ -1,99 +1,62 @@
-"""Generate clips and images of any shape from a trained run.
+"""Draw clips and images of any size from a trained run.
 
-usage: kinescale generate run=FOLDER prompt=TEXT out=FILE.mp4 [key=value ...]
-       kinescale generate run=FOLDER requests=FILE.json
+usage: kinescale generate run=FOLDER prompt=TEXT out=FILE.mp4 [KEY=VALUE ...]
+       kinescale generate run=FOLDER requests=FILE.json [KEY=VALUE ...]
 
 examples:
-  kinescale generate run=runs/demo/runs/grid-... prompt="a red cube on a green floor" \\
-      out=cube.mp4 num_frames=17 height=128 width=128
-keys: num_frames=17 height=128 width=128 fps=12 seed=0 steps=16 guidance=2.0 shift=2.0 spacing=even
+  kinescale generate run=runs/demo/runs/grid-... prompt="a red cube on a green floor" out=cube.mp4
+  kinescale generate run=RUN prompt="a red cube" num_frames=1 height=90 width=161 out=cube.png
+  kinescale generate run=RUN prompt="a red cube" negative="a ball" out=cube.mp4 also=[gif,png]
+  kinescale generate run=RUN requests=many.json steps=32
+
+Any height and width will do, and 1 + 4k frames; one frame is an image. The ending of OUT says what
+is written: .mp4, .gif, or .png, which is a contact sheet of a clip. Its prompt, seed and settings,
+and the hashes of the run's config and weights, stand in the file's comment and in OUT.json.
+
+A file of requests is a list of such settings, each with its own ``out``; what it leaves out is
+taken from the command line. All are drawn together, as many at once as pack_tokens= holds (0: four
+times the run's pack), whatever their shapes, steps and guidance. The noise depends on (seed,
+prompt, shape) alone, so a request draws the same clip in any company, and two runs start from the
+same noise.
+
+Which settings? method=multistep steps=24 looks 24 times; heun looks twice a step. guidance=1 draws
+without guidance, in half the time. cfg_zero=true often helps a model that was trained little.
 spacing=trained looks where the run's density of training times has its mass.
-A request file is a list of such settings, each with its own ``out``; they are sampled side by side
-in one pack. ``reference: {root, split, key}`` writes a stored clip through the codec instead, which
-is the best that any model on this codec can show. One frame writes a PNG. The noise depends on
-(seed, prompt, shape) alone, so two runs given the same request start from the same noise.
+``reference: {root, split, key}`` in a file of requests writes a stored clip through the codec
+instead of drawing one, which is the best that any model on this codec can show.
 """
 
-from dataclasses import dataclass, field, fields, replace
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import numpy as np
-import torch
-from annotated_types import Ge, Gt, Le, MultipleOf
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from typing_extensions import Doc
+from rich.console import Console
 
-from data.bounds import check_bounds
-from data.command_line import read_json
 from data.dataset.shards import read_index
-from data.files import write_bytes
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader
-from data.media.h264 import encode_h264, encode_png
 from data.notices import doing
 from data.shell import command
+from data.show.progress import Progress
+from data.words import counted
 from models.architecture import specification_of
 from models.config import TextConfig
-from models.dit.embed import unpatchify
 from models.network import Network, build_network
-from models.objective import Spacing, build_objective
+from models.objective import build_objective
 from trainer.checkpoint.write import load_latest
-from trainer.config import CaptionUse, RunConfig, Seed, load_run
+from trainer.config import RunConfig, load_run
 from trainer.diffusion.collate import Collator
-from trainer.rng import normal
+from trainer.generate.files import write_clip
+from trainer.generate.request import Request, parse
+from trainer.generate.sampler import draw_clips
+from trainer.identity import identity, run_name
 
-_TEXT_KEYS = ("run", "requests", "out", "prompt")
-_STORED = {"root", "split", "key"}
-
-
-@dataclass
-class Request:
-    """One clip to make; see the module's help."""
-
-    out: Annotated[str, Doc("File to write, .mp4, or .png for one frame.")] = ""
-    prompt: Annotated[str, Doc("What to show.")] = ""
-    num_frames: Annotated[int, Ge(1), Doc("Frames, 1 + k * codec.stride[0].")] = 17
-    height: Annotated[int, Ge(2), MultipleOf(2), Doc("Pixels from top to bottom.")] = 128
-    width: Annotated[int, Ge(2), MultipleOf(2), Doc("Pixels from left to right.")] = 128
-    fps: Annotated[float, Gt(0), Le(120), Doc("Frames a second.")] = 12.0
-    seed: Annotated[Seed, Doc("Decides the noise, with prompt and shape.")] = 0
-    steps: Annotated[int, Ge(1), Le(1000), Doc("Steps of the sampler.")] = 16
-    guidance: Annotated[
-        float, Ge(0), Doc("Weight of the prompt against no prompt; 1 leaves guidance out.")
-    ] = 2.0
-    shift: Annotated[
-        float,
-        Ge(0),
-        Doc(
-            "Times are spaced finer near noise above 1, finer near data below; 0 is the shift that "
-            "training gave clips of this length (objective.shift_tokens, most_shift)."
-        ),
-    ] = 2.0
-    spacing: Annotated[
-        Spacing,
-        Doc("Before the shift, steps are even in t, or at even shares of the trained density."),
-    ] = Spacing.even
-    reference: Annotated[
-        dict[str, str],
-        Doc("root, split and key of a stored clip that goes through the codec instead."),
-    ] = field(default_factory=dict)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Frames, height and width, in pixels."""
-        return self.num_frames, self.height, self.width
-
-    def check(self) -> None:
-        """Raise ValueError on values that cannot be sampled."""
-        rules = {
-            "out": (bool(self.out), "name a file"),
-            "reference": (set(self.reference) in (set(), _STORED), "hold root, split and key"),
-        }
-        for key, (ok, rule) in rules.items():
-            if not ok:
-                raise ValueError(f"{key}={getattr(self, key)}: must {rule}. See --help.")
+INDEX_BYTES = 64e6  # of a data set's index that is read for a warning
 
 
 def load_model(folder: Path) -> tuple[RunConfig, Network]:
@@ -106,35 +69,6 @@ def load_model(folder: Path) -> tuple[RunConfig, Network]:
     model = build_network(run.model, precondition=predicts).requires_grad_(False)
     model.load_state_dict(loaded.tensors("ema", facts.shapes, facts.cuts))
     return run, cast(Network, model)
-
-
-def generate(run: RunConfig, model: Network, requests: list[Request]) -> list[np.ndarray]:
-    """Sample all requests side by side; return uint8 frames (F, H, W, 3) for each.
-
-    Requests that are sampled together must agree on steps, guidance, shift and spacing.
-    """
-    settings = {(r.steps, r.guidance, r.shift, r.spacing.value) for r in requests}
-    if len(settings) != 1:
-        raise ValueError(
-            f"steps,guidance,shift,spacing={sorted(settings)}: must agree within a request file. "
-            "Split it."
-        )
-    first, collator = requests[0], Collator(run.codec, run.text)
-    items = [collator.blank(r.shape, r.fps, r.prompt) for r in requests]
-    pack = collator.pack(items, [CaptionUse.dense] * len(items))
-    noise = [
-        normal(tuple(item.tokens.shape), r.seed, "generate", f"{r.prompt}/{item.size}", 0)
-        for item, r in zip(items, requests, strict=True)
-    ]
-    objective = build_objective(run.objective)
-    x_1 = objective.sample(
-        model, pack, torch.cat(noise), first.steps, first.guidance, first.shift, first.spacing
-    )
-    clips = []
-    for item, r, tokens in zip(items, requests, torch.split(x_1, pack.lengths), strict=True):
-        frames = collator.codec.decode(unpatchify(tokens, *item.size), r.height, r.width)
-        clips.append(frames.numpy())
-    return clips
 
 
 def write_reference(run: RunConfig, request: Request) -> np.ndarray:
@@ -159,61 +93,59 @@ def write_reference(run: RunConfig, request: Request) -> np.ndarray:
     return encoded.decode(latent.float(), infos[0].height, infos[0].width).numpy()
 
 
-def write_clip(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Write frames as MP4, or one frame as PNG."""
-    payload = encode_png(frames[0]) if len(frames) == 1 else encode_h264(frames, fps)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, payload)
+def facts_of(run: RunConfig, model: Network) -> dict[str, str]:
+    """Return what tells the weights of a clip from all others.
+
+    Hashes are SHA-256: of what defines the experiment, and of the weights in the order of their
+    names, whatever layout they were saved by.
+    """
+    config = json.dumps(identity(run), sort_keys=True).encode()
+    weights = hashlib.sha256()
+    for name, value in sorted(model.named_parameters()):
+        weights.update(name.encode())
+        weights.update(value.detach().cpu().contiguous().numpy().tobytes())
+    hashes = {"config": hashlib.sha256(config).hexdigest(), "weights": weights.hexdigest()}
+    return {"run": run_name(run), **hashes}
 
 
-def parse(argv: list[str]) -> tuple[Path, list[Request]]:
-    """Parse key=value arguments into a run folder and requests."""
-    pairs = [argument.partition("=") for argument in argv]
-    # Text is taken as it stands: "a cube: red" is a prompt, not YAML.
-    given: dict[str, Any] = {key: value for key, _, value in pairs if key in _TEXT_KEYS}
-    others = [argument for argument in argv if argument.partition("=")[0] not in _TEXT_KEYS]
-    parsed = OmegaConf.to_container(OmegaConf.from_dotlist(others))
-    given |= {str(key): value for key, value in dict(parsed).items()}  # type: ignore[arg-type]
-    folder = given.pop("run", None)
-    if not folder:
-        raise ValueError("run=: must name a run folder. See --help.")
-    file = given.pop("requests", None)
-    entries = read_json(Path(file), "requests") if file else [given]
-    requests = [_request(entry) for entry in entries]
-    return Path(folder), requests
+def warnings_of(run: RunConfig, requests: list[Request]) -> Iterator[str]:
+    """Yield a warning for each request that is longer than all clips that the run learned from."""
+    members = [member.root for member in run.data.mixture] or [run.data.root]
+    indexes = [Path(root) / run.data.train_split / "index.jsonl" for root in members]
+    if not all(path.is_file() and path.stat().st_size < INDEX_BYTES for path in indexes):
+        return
+    longest = max(i.num_frames for root in members for i in read_index(root, run.data.train_split))
+    for request in requests:
+        if request.num_frames > longest and not request.reference:
+            times = request.num_frames / longest
+            yield (
+                f"num_frames={request.num_frames}: {times:.2g} times the longest clip that the run "
+                f"learned from ({counted(longest, 'frame')}). Beyond that it may fall apart."
+            )
 
 
-def _request(entry: dict[str, Any]) -> Request:
-    entry = dict(entry)
-    prompt = entry.pop("prompt", "")
-    if not isinstance(prompt, str):
-        raise ValueError(f"prompt={prompt}: must be text. See --help.")
-    try:
-        request = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Request), entry))
-    except OmegaConfBaseException as error:
-        known = ", ".join(f.name for f in fields(Request))
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{error.full_key}: {reason}. Keys: {known}.") from error
-    assert isinstance(request, Request)
-    request.prompt = prompt
-    check_bounds(request)
-    request.check()
-    return request
-
-
-@command(__doc__, kept="clips that are named above are written. Run the same command again.")
+@command(__doc__, keys=Request, kept="clips named above are written. Run the same command again.")
 def main(argv: list[str]) -> int:
-    """Parse the command line, sample and write; print what was written."""
-    folder, requests = parse(argv)
+    """Parse the command line, draw and write; print each file when it is there."""
+    folder, requests, pack_tokens = parse(argv)
     with doing(f"loading {folder}"):
         run, model = load_model(folder)
-    with doing(f"drawing {len(requests)} clip{'s' * (len(requests) > 1)}"):
-        clips = {id(r): write_reference(run, r) for r in requests if r.reference}
-        wanted = [r for r in requests if not r.reference]
-        if wanted:
-            made = generate(run, model, wanted)
-            clips |= {id(r): c for r, c in zip(wanted, made, strict=True)}
-    for request in requests:
-        write_clip(Path(request.out), clips[id(request)], request.fps)
-        print(request.out)
+        facts: dict[str, Any] = {**facts_of(run, model)}
+        for warning in warnings_of(run, requests):
+            print(f"warning: {warning}", file=sys.stderr)
+    wanted = [r for r in requests if not r.reference]
+    with Progress(f"draw {counted(len(wanted), 'clip')}", Console(stderr=True)) as progress:
+        drawn = draw_clips(
+            run, model, wanted, pack_tokens, lambda done, total: progress.update(done, total, "")
+        )
+        for request in requests:
+            frames = write_reference(run, request) if request.reference else next(drawn)
+            told = {k: v for k, v in asdict(request).items() if k not in ("out", "also")}
+            write_clip(request.files, frames, request.fps, {**told, **facts})
+            for path in request.files:
+                print(path, flush=True)
     return 0
+
+
+if __name__ == "__main__":
+    main.run()

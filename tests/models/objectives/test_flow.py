@@ -1,4 +1,4 @@
-"""Rectified flow: its equations, its times and its sampler against known answers."""
+"""Rectified flow: its equations and its times against known answers."""
 
 import dataclasses
 import math
@@ -10,7 +10,9 @@ import torch
 
 from models.objective import (
     Draw,
+    Method,
     Prediction,
+    Route,
     Weighting,
     build_objective,
     check_objective,
@@ -25,7 +27,6 @@ from models.objectives.flow import (
     training_times,
     windowed_normals,
 )
-from models.objectives.flow import sample as sample_at
 from models.pack import TokenPack
 from models.times import Density, Normal, TimePart, TimeScale
 
@@ -45,64 +46,6 @@ def pack() -> TokenPack:
         caption=torch.ones(3, 5),
         caption_lengths=[1, 2],
     )
-
-
-def sample(
-    model: Callable[..., torch.Tensor],
-    segments: TokenPack,
-    x_0: torch.Tensor,
-    num_steps: int,
-    guidance: float,
-    shift: float,
-) -> torch.Tensor:
-    """Sample at times that are even before their shift."""
-    return sample_at(model, segments, x_0, guidance, sampler_times(num_steps, shift))
-
-
-@pytest.mark.parametrize("shift", [0.5, 1.0, 4.0])
-@pytest.mark.parametrize("num_steps", [1, 3, 8])
-def test_sampler_follows_a_straight_flow_exactly(num_steps: int, shift: float) -> None:
-    noise = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    drawn = sample(lambda p, x, t: p.latent - noise, pack(), noise, num_steps, 1.0, shift)
-    torch.testing.assert_close(drawn, DATA)
-
-
-def test_sampler_converges_on_a_linear_field_at_second_order() -> None:
-    # dx/dt = a x has x(1) = x(0) e^a. The last step is Euler's, so halving the step divides the
-    # error by about four.
-    start, a = torch.ones(6, 4), -0.8
-    errors = []
-    for num_steps in (32, 64, 128):
-        end = sample(lambda p, x, t: a * x, pack(), start, num_steps, 1.0, 1.0)
-        errors.append(float((end - torch.tensor(a).exp()).abs().max()))
-    assert errors[0] < 1e-3
-    assert 3 < errors[0] / errors[1] < 5
-    assert 3 < errors[1] / errors[2] < 5
-
-
-def test_sampler_gives_the_mean_flow_of_gaussian_data() -> None:
-    # Data N(m, s^2) has the exact velocity m + (t s^2 - (1 - t)) / (t^2 s^2 + (1 - t)^2)
-    # * (x - t m); its flow maps the noise z to m + s z.
-    m, s = 0.7, 0.3
-
-    def velocity(p: TokenPack, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        time = t.index_select(0, p.segment).unsqueeze(-1)
-        variance = time**2 * s**2 + (1 - time) ** 2
-        return m + (time * s**2 - (1 - time)) / variance * (x - time * m)
-
-    noise = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
-    drawn = sample(velocity, pack(), noise, 400, 1.0, 1.0)
-    torch.testing.assert_close(drawn, m + s * noise, rtol=0, atol=2e-3)
-
-
-def test_guidance_extrapolates_from_the_uncaptioned_velocity() -> None:
-    def velocity(p: TokenPack, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        assert len(p.caption) == sum(p.caption_lengths)
-        return torch.full_like(x, 1.0 + sum(p.caption_lengths))  # 4 with captions, 1 without
-
-    for guidance, expected in ((1.0, 4.0), (0.0, 1.0), (2.0, 7.0)):
-        end = sample(velocity, pack(), torch.zeros(6, 4), 2, guidance, 1.0)
-        torch.testing.assert_close(end, torch.full((6, 4), expected))
 
 
 def test_errors_are_those_of_the_velocity_at_the_interpolated_point() -> None:
@@ -279,7 +222,28 @@ def test_the_sigmoid_weight_is_that_of_log_snrs() -> None:
 
 def test_a_run_of_a_window_refuses_to_sample() -> None:
     with pytest.raises(ValueError, match=r"objective.t_range=\[0.5, 1.0\]: the run learned these"):
-        Flow(window=(0.5, 1.0)).sample(linear_network(Flow()), pack(), NOISE, 2, 1.0, 1.0)
+        Flow(window=(0.5, 1.0)).walk(NOISE, 6, Route())
+
+
+@pytest.mark.parametrize(
+    ("shift", "tokens", "times"),
+    [(None, 100, [0, 1 / 3, 2 / 3]), (None, 400, [0, 1 / 5, 1 / 2]), (0.5, 400, [0, 1 / 2, 0.8])],
+)
+def test_a_walk_looks_where_clips_of_its_tokens_were_trained(
+    shift: float | None, tokens: int, times: list[float]
+) -> None:
+    def seen(**route: float) -> list[float]:
+        walk = Flow(shift_tokens=100.0).walk(NOISE, tokens, Route(Method.euler, 3, shift, **route))
+        found = [next(walk)[1]]
+        while True:
+            try:
+                found.append(walk.send(NOISE)[1])
+            except StopIteration:
+                return found
+
+    assert seen() == pytest.approx(times)
+    assert seen(still=1) == pytest.approx(times[1:])
+    assert seen(start=0.4) == pytest.approx([0.4, *(t for t in times if t > 0.4)])
 
 
 def test_the_error_is_the_distance_from_data_minus_noise() -> None:
@@ -305,28 +269,6 @@ def test_times_are_those_of_the_closed_form() -> None:
         normal = torch.tensor([t / (1 - t)]).log()
         found = training_times(normal, torch.tensor([ratio * 90.0]), 90.0)
         assert found.item() == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize(("shift", "third", "two_thirds"), [(2.0, 1 / 5, 1 / 2), (0.5, 1 / 2, 0.8)])
-def test_sampler_looks_at_the_shifted_times_and_once_only_at_the_last_step(
-    shift: float, third: float, two_thirds: float
-) -> None:
-    seen = []
-
-    def velocity(p: TokenPack, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        assert t.shape == (2,)
-        assert t[0] == t[1]
-        seen.append(float(t[0]))
-        return x
-
-    sample(velocity, pack(), DATA, 3, 1.0, shift)
-    assert seen == pytest.approx([0, third, third, two_thirds, two_thirds])
-
-
-def test_sampler_takes_heuns_steps_and_ends_with_one_of_eulers() -> None:
-    # dx/dt = x in two steps of 1/2: 1 + h + h^2 / 2, then 1 + h.
-    end = sample(lambda p, x, t: x, pack(), torch.ones(6, 4), 2, 1.0, 1.0)
-    torch.testing.assert_close(end, torch.full((6, 4), 1.625 * 1.5))
 
 
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.8])

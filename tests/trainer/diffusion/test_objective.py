@@ -9,7 +9,9 @@ import pytest
 from models.objective import find_objective
 from trainer.config import compose_run
 from trainer.diffusion.attempt import train_run
-from trainer.generate.generate import Request, generate, load_model
+from trainer.generate.generate import load_model
+from trainer.generate.request import Request
+from trainer.generate.sampler import generate
 from trainer.identity import freeze, run_name
 from trainer.run.metrics import read_metrics
 
