@@ -123,10 +123,13 @@ class Objective(Protocol):
     def strata(self, count: int, offset: float) -> "Tensor":
         """Return the times of validation, one a stratum; ``offset`` in [0, 1) within each."""
 
-    def walk(self, x: "Tensor", tokens: int, route: Route) -> "Walk":
+    def walk(
+        self, x: "Tensor", tokens: int, route: Route, source: "Tensor | None" = None
+    ) -> "Walk":
         """Return the way of one clip of so many tokens from rows of noise to clean rows.
 
-        Raises ValueError where the run cannot sample.
+        source: clean rows that are edited instead (``models.sampling.flow_edit``), with noise for
+        each step in x. Raises ValueError where the run cannot sample, or edit.
         """
 
 

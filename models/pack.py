@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from models.spans import SpanTable
+from models.spans import SpanTable, join_spans
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class TokenPack:
     first_row: where in the whole pack the rows of these tensors begin.
     spans: which rows share a time (``models.spans``); None where each segment has one. ``latent``
         holds what is given, and nothing of it is ``valid``.
+    periods: latent frames after which each row's clip begins again, 0 where it does not; None
+        where none does. For loops that are drawn.
 
     A rank that holds a part of the rows has its rows in every tensor but ``positions``, which cover
     the rows its projections see (trainer/parallel/rows.py); lengths always count the whole pack.
@@ -67,6 +69,7 @@ class TokenPack:
     caption_lengths: list[int]
     first_row: int = 0
     spans: SpanTable | None = None
+    periods: Int[Tensor, " S"] | None = None
 
     @property
     def span(self) -> Int[Tensor, " S"]:
@@ -129,4 +132,14 @@ def join(packs: Sequence[TokenPack]) -> TokenPack:
         fps=torch.cat([pack.fps for pack in packs]),
         caption=torch.cat([pack.caption for pack in packs]),
         caption_lengths=[length for pack in packs for length in pack.caption_lengths],
+        spans=join_spans([(pack.spans, pack.lengths) for pack in packs]),
+        periods=_join_periods(packs),
+    )
+
+
+def _join_periods(packs: Sequence[TokenPack]) -> Int[Tensor, " S"] | None:
+    if all(pack.periods is None for pack in packs):
+        return None
+    return torch.cat(
+        [torch.zeros_like(p.segment) if p.periods is None else p.periods for p in packs]
     )

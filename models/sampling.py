@@ -73,6 +73,35 @@ def _bend(now: float, then: float) -> float:
     return left - right - right * log(left / right)
 
 
+def flow_edit(
+    noises: Float[Tensor, "N*S V"], source: Float[Tensor, "S V"], times: Sequence[float]
+) -> Walk:
+    """Move clean rows by what two captions differ in (FlowEdit, Kulikov et al. 2024).
+
+    noises: another one for each step, used again from the first where there are fewer. Asks for two
+    segments at once, the noised source under its own caption and the noised edit under the other.
+    """
+    x, draws = source, noises.split(len(source))
+    for number, (now, then) in enumerate(pairwise(times)):
+        noised = torch.lerp(draws[number % len(draws)], source, now)
+        away, toward = (yield torch.cat([noised, x + noised - source]), now).chunk(2)
+        x = x + (then - now) * (toward - away)
+    return x
+
+
+def turning(walk: Walk, rows: int) -> Walk:
+    """Turn a loop by a frame of so many rows more at each look, so that its seam stays nowhere."""
+    answer, turn = None, 0
+    while True:
+        try:
+            x, t = walk.send(answer)  # type: ignore[arg-type]
+        except StopIteration as end:
+            rest: Tensor = end.value
+            return rest
+        velocity = yield x.roll(turn, 0), t
+        answer, turn = velocity.roll(-turn, 0), (turn + rows) % len(x)
+
+
 METHODS: dict[Method, Callable[[Tensor, Sequence[float]], Walk]] = {
     Method.euler: euler,
     Method.heun: heun,
@@ -116,8 +145,9 @@ class Guidance:
 class Order:
     """One clip to be drawn.
 
-    pack: its one segment. against: the same without its caption, or with the negative one; None
-    where nothing guides.
+    pack: its segment, or several that its walk asks for at once. What its spans give is held as
+    ``latent`` has it. against: the same without captions, or with the negative one; None where
+    nothing guides.
     """
 
     walk: Walk
@@ -137,6 +167,8 @@ class _Live:
     def __init__(self, number: int, order: Order) -> None:
         self.number, self.order = number, order
         self.arrived = False
+        spans = order.pack.spans
+        self._given = None if spans is None else spans.given[spans.rows].unsqueeze(-1)  # (S, 1)
         self.advance(None)
 
     def advance(self, velocity: Tensor | None) -> None:
@@ -146,6 +178,8 @@ class _Live:
             self.x, self.t = self.order.walk.send(velocity)  # type: ignore[arg-type]
         except StopIteration as end:
             self.x, self.arrived = end.value, True
+        if self._given is not None:
+            self.x = torch.where(self._given, self.order.pack.latent, self.x)
 
     @property
     def guided(self) -> bool:
@@ -203,8 +237,10 @@ def _advance(network: Predict, pack: TokenPack, live: list[_Live]) -> None:
     """Evaluate once, and send every walk its velocity."""
     guided = [one for one in live if one.guided]
     seen = [*live, *guided]
-    t = torch.tensor([one.t for one in seen], device=pack.latent.device)
-    velocities = torch.split(network(pack, torch.cat([one.x for one in seen]), t), pack.lengths)
+    x = torch.cat([one.x for one in seen])
+    t = torch.tensor([one.t for one in seen for _ in one.order.pack.lengths], device=x.device)
+    moved = network(pack, x, pack.times(pack.of_spans(t)))
+    velocities = torch.split(moved, [len(one.x) for one in seen])
     away = dict(zip((one.number for one in guided), velocities[len(live) :], strict=True))
     for one, velocity in zip(live, velocities[: len(live)], strict=True):
         if one.number in away:

@@ -7,6 +7,7 @@ arithmetic on a latent's size, for training, validation and sampling alike.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -134,4 +135,25 @@ def lay_spans(parts: Sequence[SegmentSpans]) -> SpanTable:
         given=torch.tensor([given for part in parts for given in part.given]),
         runs=runs.tolist(),
         lengths=lengths.tolist(),
+    )
+
+
+def join_spans(tables: Sequence[tuple[SpanTable | None, list[int]]]) -> SpanTable | None:
+    """Lay the spans of packs side by side: None where every segment of all of them is one span.
+
+    tables: the spans of each pack, and the lengths of its segments.
+    """
+    if all(table is None for table, _ in tables):
+        return None
+    full = [table or lay_spans([whole(n) for n in lengths]) for table, lengths in tables]
+    counts = [len(table.given) for table in full]
+    spans, segments = [0, *accumulate(counts)], [0, *accumulate(len(n) for _, n in tables)]
+    return SpanTable(
+        rows=torch.cat([table.rows + start for table, start in zip(full, spans, strict=False)]),
+        segments=torch.cat(
+            [table.segments + start for table, start in zip(full, segments, strict=False)]
+        ),
+        given=torch.cat([table.given for table in full]),
+        runs=[run + start for table, start in zip(full, spans, strict=False) for run in table.runs],
+        lengths=[length for table in full for length in table.lengths],
     )

@@ -115,7 +115,7 @@ class DiT(nn.Module):
         self, pack: TokenPack, stream: Stream, blocks: Sequence[int] | None = None
     ) -> Stream:
         """Map the residual stream through all blocks, or those of the given numbers."""
-        rotation = rope_rotation(self.config, pack.positions)
+        rotation = rope_rotation(self.config, pack.positions, pack.periods)
         segments = Ragged.of(pack.lengths, pack.segment.device)
         captions = Ragged.of([max(n, 1) for n in pack.caption_lengths], pack.segment.device)
         spans = Spans.of(pack)

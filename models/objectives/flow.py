@@ -34,7 +34,7 @@ from models.precondition import (
     noise_coefficients,
     velocity_coefficients,
 )
-from models.sampling import METHODS
+from models.sampling import METHODS, flow_edit
 from models.times import PLAIN, STANDARD, Density, clip_shift, density_of, shifted
 
 MOST_SNR = 5.0  # gamma of Hang et al. 2023
@@ -233,7 +233,13 @@ class Flow:
         low, high = self.window
         return low + (high - low) * t
 
-    def walk(self, x: Float[Tensor, "S V"], tokens: int, route: Route) -> Walk:
+    def walk(
+        self,
+        x: Float[Tensor, "S V"],
+        tokens: int,
+        route: Route,
+        source: Float[Tensor, "S V"] | None = None,
+    ) -> Walk:
         """Return the way of a clip through the flow; refuse where a window is all that was trained.
 
         The shift, where the route names none, is that of the clip's tokens in training.
@@ -249,7 +255,7 @@ class Flow:
         times = sampler_times(route.num_steps, shift, route.spacing, self.density)[route.still :]
         if route.start:
             times = [route.start, *(t for t in times if t > route.start)]
-        return METHODS[route.method](x, times)
+        return METHODS[route.method](x, times) if source is None else flow_edit(x, source, times)
 
 
 OBJECTIVE = ObjectiveKind(Flow.build, options={})

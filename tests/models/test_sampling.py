@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from models.objective import Method, Walk
 from models.objectives.flow import sampler_times
 from models.pack import TokenPack, join
-from models.sampling import METHODS, Guidance, Order, _bend, draw
+from models.sampling import METHODS, Guidance, Order, _bend, draw, flow_edit, turning
+from models.spans import SegmentSpans, lay_spans
 
 NOISE = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 METHOD = pytest.mark.parametrize("method", list(Method))
@@ -111,12 +113,12 @@ class Counting:
         self.rows: list[int] = []
 
     def __call__(self, pack: TokenPack, x: Tensor, t: Tensor) -> Tensor:
-        assert len(t) == len(pack.lengths)
+        assert len(t) == pack.num_spans
         assert len(pack.caption) == sum(pack.caption_lengths)
         self.rows.append(len(x))
         counts = torch.tensor(pack.caption_lengths, dtype=torch.float32)
-        slope = counts + t  # another velocity at every time
-        return slope[pack.segment].unsqueeze(-1) + 0 * x
+        slope = counts[pack.segment] + t[pack.span]  # another velocity at every time
+        return slope.unsqueeze(-1) + 0 * x
 
 
 def order(
@@ -189,3 +191,52 @@ def test_joined_packs_count_segments_and_captions_on() -> None:
     assert (pack.lengths, pack.caption_lengths) == ([2, 1, 4], [3, 0, 1])
     assert len(pack.caption) == 4
     assert len(pack.fps) == 3
+
+
+def test_given_tokens_stand_clean_at_their_time_and_are_never_moved() -> None:
+    spans = SegmentSpans(torch.tensor([0, 1, 1, 0]), (False, True))
+    pack = replace(clip(4, 3), spans=lay_spans([spans]), latent=torch.full((4, 4), 7.0))
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def network(seen_pack: TokenPack, x: Tensor, t: Tensor) -> Tensor:
+        seen.append((x[:, 0], t))
+        return torch.ones_like(x)
+
+    walk = METHODS[Method.heun](torch.zeros(4, 4), [0.0, 0.5, 1.0])
+    found = dict(draw(network, [order(2, 3), Order(walk, pack)], 100))
+    assert found[1][:, 0].tolist() == [1.0, 7.0, 7.0, 1.0]
+    x, t = seen[0]
+    assert x.tolist() == [0.0, 0.0, 0.0, 7.0, 7.0, 0.0]
+    assert t.tolist() == [0.0, 0.0, 1.0]
+    assert [t.tolist()[1:] for _, t in seen] == [[0.0, 1.0], [0.5, 1.0], [0.5, 1.0]]
+
+
+def test_a_flow_edit_moves_its_source_by_the_difference_of_two_velocities() -> None:
+    source, noises = torch.full((2, 4), 5.0), torch.zeros(6, 4)
+    seen: list[Tensor] = []
+
+    def answer(x: Tensor, t: float) -> Tensor:
+        seen.append(x)
+        return torch.cat([torch.ones(2, 4), torch.full((2, 4), 4.0)])
+
+    end, asked = follow(flow_edit(noises, source, [0.5, 0.75, 1.0]), answer)
+    torch.testing.assert_close(end, source + 0.5 * 3)
+    assert asked == 2
+    # The second look is at 3/4: noised source, and the edit so far beside it.
+    assert seen[1][:, 0].tolist() == [3.75, 3.75, 4.5, 4.5]
+
+
+def test_a_loop_is_seen_from_another_frame_at_each_look() -> None:
+    start = torch.arange(6.0).unsqueeze(-1)  # three frames of two rows
+    seen: list[list[float]] = []
+
+    def answer(x: Tensor, t: float) -> Tensor:
+        seen.append(x[:, 0].tolist())
+        return torch.zeros_like(x)
+
+    end, _ = follow(turning(METHODS[Method.euler](start, [0.0, 0.3, 0.6, 1.0]), 2), answer)
+    assert seen == [[0, 1, 2, 3, 4, 5], [4, 5, 0, 1, 2, 3], [2, 3, 4, 5, 0, 1]]
+    assert torch.equal(end, start)
+    plain, _ = follow(METHODS[Method.heun](start, [0.0, 0.3, 1.0]), lambda x, t: x * t)
+    turned, _ = follow(turning(METHODS[Method.heun](start, [0.0, 0.3, 1.0]), 2), lambda x, t: x * t)
+    torch.testing.assert_close(turned, plain)

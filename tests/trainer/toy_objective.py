@@ -53,7 +53,7 @@ class Masked:
         """Return shares spread evenly."""
         return (torch.arange(count) + offset) / count
 
-    def walk(self, x: Tensor, tokens: int, route: Route) -> Walk:
+    def walk(self, x: Tensor, tokens: int, route: Route, source: Tensor | None = None) -> Walk:
         """Return what is said of noise alone, in one step."""
         said = yield x, 0.0
         return said

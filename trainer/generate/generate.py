@@ -7,6 +7,7 @@ examples:
   kinescale generate run=runs/demo/runs/grid-... prompt="a red cube on a green floor" out=cube.mp4
   kinescale generate run=RUN prompt="a red cube" num_frames=1 height=90 width=161 out=cube.png
   kinescale generate run=RUN prompt="a red cube" negative="a ball" out=cube.mp4 also=[gif,png]
+  kinescale generate run=RUN prompt="it rolls" task=image_to_video image=ball.png out=roll.mp4
   kinescale generate run=RUN requests=many.json steps=32
 
 Any height and width will do, and 1 + 4k frames; one frame is an image. The ending of OUT says what
@@ -18,6 +19,11 @@ taken from the command line. All are drawn together, as many at once as pack_tok
 times the run's pack), whatever their shapes, steps and guidance. The noise depends on (seed,
 prompt, shape) alone, so a request draws the same clip in any company, and two runs start from the
 same noise.
+
+task=image_to_video image=, extend_forwards video=, extend_backwards video=, connect video=
+next_video=, edit video= mask= strength=, flow_edit video= source_prompt=, loop: docs/generate.md
+has a command for each. What is given stays as it is in the latents, to the bit. window=N draws a
+long clip N frames at a time, from latents to latents.
 
 Which settings? method=multistep steps=24 looks 24 times; heun looks twice a step. guidance=1 draws
 without guidance, in half the time. cfg_zero=true often helps a model that was trained little.
@@ -51,8 +57,9 @@ from models.objective import build_objective
 from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, load_run
 from trainer.diffusion.collate import Collator
+from trainer.generate.arguments import parse
 from trainer.generate.files import write_clip
-from trainer.generate.request import Request, parse
+from trainer.generate.request import Request
 from trainer.generate.sampler import draw_clips
 from trainer.identity import identity, run_name
 

@@ -1,26 +1,21 @@
-"""One clip to make: its keys, their bounds, and how a command line or a file says them."""
+"""One clip to make: its keys, their bounds, and what must go together."""
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from annotated_types import Ge, Gt, Le, Len
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from annotated_types import Ge, Gt, Le, Len, MinLen
 from typing_extensions import Doc
 
-from data.bounds import check_bounds
-from data.command_line import read_json
-from data.keys import guess
 from models.objective import Method, Route, Spacing
 from trainer.config import Seed, Share
 
 AUTO = "auto"
 SUFFIXES = (".mp4", ".gif", ".png")
 STILL_SHARE = 0.04  # of the steps, whose velocity CFG-Zero* takes as zero (Fan et al. 2025)
-_TEXT_KEYS = ("run", "requests", "out", "prompt", "negative")
+PATH_KEYS = ("image", "video", "next_video", "mask")
 _STORED = {"root", "split", "key"}
 
 
@@ -30,6 +25,32 @@ class Format(StrEnum):
     mp4 = "mp4"
     gif = "gif"
     png = "png"
+
+
+class Task(StrEnum):
+    """What is made, of what."""
+
+    text_to_video = "text_to_video"
+    image_to_video = "image_to_video"
+    extend_forwards = "extend_forwards"
+    extend_backwards = "extend_backwards"
+    connect = "connect"
+    edit = "edit"
+    flow_edit = "flow_edit"
+    loop = "loop"
+
+
+# What each task reads beside a prompt: (must have, may have).
+READS: dict[Task, tuple[set[str], set[str]]] = {
+    Task.text_to_video: (set(), {"prototype"}),
+    Task.image_to_video: ({"image"}, {"frames"}),
+    Task.extend_forwards: ({"video"}, set()),
+    Task.extend_backwards: ({"video"}, set()),
+    Task.connect: ({"video", "next_video"}, set()),
+    Task.edit: ({"video"}, {"mask", "strength"}),
+    Task.flow_edit: ({"video"}, {"source_prompt", "strength"}),
+    Task.loop: (set(), set()),
+}
 
 
 @dataclass
@@ -46,7 +67,43 @@ class Request:
     negative: Annotated[
         str, Doc("What to stay away from: takes the place of no prompt in guidance.")
     ] = ""
-    num_frames: Annotated[int, Ge(1), Doc("Frames, 1 + k * codec.stride[0]; 1 is an image.")] = 17
+    task: Annotated[Task, Doc("What is made, of what: see the table of tasks in the help.")] = (
+        Task.text_to_video
+    )
+    image: Annotated[str, Doc("Picture that task=image_to_video begins with.")] = ""
+    frames: Annotated[
+        list[int],
+        MinLen(1),
+        Doc(
+            "Which frames of the clip the image is; -1 is the last. A later one stands still for "
+            "codec.stride[0] frames."
+        ),
+    ] = field(default_factory=lambda: [0])
+    video: Annotated[str, Doc("Clip that is gone on from, joined or changed.")] = ""
+    next_video: Annotated[str, Doc("Clip that task=connect leads to.")] = ""
+    mask: Annotated[
+        str, Doc("Picture of the video's size, white where task=edit makes it anew; empty: all.")
+    ] = ""
+    strength: Annotated[
+        float, Gt(0), Le(1), Doc("How far task=edit and flow_edit go back to noise; 1 is all.")
+    ] = 1.0
+    source_prompt: Annotated[str, Doc("What the video shows, for task=flow_edit.")] = ""
+    prototype: Annotated[
+        int,
+        Ge(1),
+        Doc("Draw it so many times smaller first, then the full clip from that at ``strength``."),
+    ] = 1
+    window: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "Most frames drawn at once: a longer clip is drawn in windows, each of which is given "
+            "half of its latents by the one before; 0 draws all at once."
+        ),
+    ] = 0
+    num_frames: Annotated[
+        int, Ge(1), Doc("Frames of the result, 1 + k * codec.stride[0]; of a loop k * that.")
+    ] = 17
     height: Annotated[int, Ge(1), Doc("Pixels from top to bottom, any number.")] = 128
     width: Annotated[int, Ge(1), Doc("Pixels from left to right, any number.")] = 128
     fps: Annotated[float, Gt(0), Le(120), Doc("Frames a second.")] = 12.0
@@ -102,13 +159,26 @@ class Request:
             num_steps=self.steps,
             shift=None if self.shift == AUTO else float(self.shift),
             spacing=self.spacing,
+            start=1 - self.strength,
             still=math.ceil(STILL_SHARE * self.steps) if self._stands_still else 0,
         )
 
     @property
     def is_guided(self) -> bool:
         """Whether two velocities differ: without a prompt and a negative there is one."""
-        return self.guidance != 1.0 and bool(self.prompt.strip() or self.negative.strip())
+        texts = self.prompt, self.negative, self.source_prompt
+        return self.guidance != 1.0 and any(text.strip() for text in texts)
+
+    @property
+    def begins(self) -> bool:
+        """Whether an image or a video is read."""
+        return bool(self.image or self.video)
+
+    @property
+    def small(self) -> "Request":
+        """The prototype that is drawn first."""
+        height, width = -(-self.height // self.prototype), -(-self.width // self.prototype)
+        return replace(self, height=height, width=width, prototype=1, strength=1.0)
 
     @property
     def _stands_still(self) -> bool:
@@ -126,9 +196,33 @@ class Request:
         }
         if self.out:
             rules["out"] = (Path(self.out).suffix in SUFFIXES, f"end with one of {endings}")
+        rules |= self._task_rules()
         for key, (ok, rule) in rules.items():
             if not ok:
                 raise ValueError(f"{key}={getattr(self, key)}: must {rule}. See --help.")
+
+    def _task_rules(self) -> dict[str, tuple[bool, str]]:
+        needs, reads = READS[self.task]
+        task = f"task={self.task.value}"
+        plain = Request()
+        rules = {}
+        for key in ("prototype", "frames", "strength", "source_prompt", *PATH_KEYS):
+            said = getattr(self, key) != getattr(plain, key)
+            if key in needs:
+                rules[key] = (said, f"name a file for {task}")
+            elif said and key not in reads and not (key == "strength" and self.prototype > 1):
+                users = [t.value for t, (must, may) in READS.items() if key in must | may]
+                rules[key] = (False, f"be left out of {task}; it is for {', '.join(users)}")
+        if self.window:
+            rules["window"] = (
+                self.task not in (Task.loop, Task.flow_edit) and self.strength == 1,
+                "be 0 for loop, flow_edit and a strength below 1",
+            )
+        if self.prototype > 1:
+            rules["strength"] = (self.strength < 1, "be below 1 with a prototype")
+        if self.task is Task.edit and not self.mask and self.video:
+            rules["strength"] = (self.strength < 1, "be below 1 where no mask says what to keep")
+        return rules
 
 
 def _is_shift(text: str) -> bool:
@@ -138,51 +232,3 @@ def _is_shift(text: str) -> bool:
         return 0 < float(text) < math.inf
     except ValueError:
         return False
-
-
-def parse(argv: list[str]) -> tuple[Path, list[Request], int]:
-    """Parse key=value arguments into a run folder, requests and the token budget of a pack.
-
-    Beside a file of requests, keys are defaults of all of them.
-    """
-    pairs = [argument.partition("=") for argument in argv]
-    # Text is taken as it stands: "a cube: red" is a prompt, not YAML.
-    given: dict[str, Any] = {key: value for key, _, value in pairs if key in _TEXT_KEYS}
-    others = [argument for argument in argv if argument.partition("=")[0] not in _TEXT_KEYS]
-    parsed = OmegaConf.to_container(OmegaConf.from_dotlist(others))
-    given |= {str(key): value for key, value in dict(parsed).items()}  # type: ignore[arg-type]
-    folder = given.pop("run", None)
-    if not folder:
-        raise ValueError("run=: must name a run folder. See --help.")
-    budget = given.pop("pack_tokens", 0)
-    if not isinstance(budget, int) or budget < 0:
-        raise ValueError(f"pack_tokens={budget}: must be 0 or more tokens. Leave it out.")
-    file = given.pop("requests", None)
-    entries = read_json(Path(file), "requests") if file else [{}]
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"requests={file}: must hold a list of objects. See --help.")
-    requests = [_request(given | entry) for entry in entries]
-    files = [path for request in requests for path in request.files]
-    if twice := [path for path in files if files.count(path) > 1]:
-        raise ValueError(f"out={twice[0]}: is written by two requests. Name another file.")
-    return Path(folder), requests, budget
-
-
-def _request(entry: dict[str, Any]) -> Request:
-    texts = {key: entry.get(key, "") for key in ("prompt", "negative")}
-    for key, text in texts.items():
-        if not isinstance(text, str):
-            raise ValueError(f"{key}={text}: must be text. See --help.")
-    plain = {key: value for key, value in entry.items() if key not in texts}
-    try:
-        request = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Request), plain))
-    except OmegaConfBaseException as error:
-        names = [f.name for f in fields(Request)]
-        reason = str(error).splitlines()[0]
-        near = "" if error.full_key in names else guess(str(error.full_key), names)
-        raise ValueError(f"{error.full_key}: {reason}. {near}Keys: {', '.join(names)}.") from error
-    assert isinstance(request, Request)
-    request.prompt, request.negative = texts["prompt"], texts["negative"]
-    check_bounds(request)
-    request.check()
-    return request

@@ -8,6 +8,7 @@ import torch
 
 from models.architecture import check_model
 from models.config import POSITION_FEATURES, ModelConfig
+from models.dit.embed import position_features, token_positions
 from models.dit.model import DiT
 from models.objectives.flow import interpolate
 from models.pack import TokenPack
@@ -196,3 +197,31 @@ def test_a_branch_counts_base_depth_over_depth(branch: str) -> None:
 def test_a_base_depth_below_zero_is_refused(base_depth: float) -> None:
     with pytest.raises(ValueError, match=r"model\.options\.base_depth=.*must be positive"):
         check_model(dataclasses.replace(CONFIG, options={"base_depth": base_depth}))
+
+
+def test_a_loop_may_be_cut_anywhere() -> None:
+    # Where tokens lie in their frame is the same for all frames here: time is rotary alone.
+    network = moved(CONFIG, heads=1.0)
+    rows, frames = 4, 5
+    positions = token_positions(frames, 4, 4) + torch.tensor([1, 0, 0])
+    pack = TokenPack(
+        latent=torch.zeros(20, 24),
+        valid=torch.ones(20, 24, dtype=torch.bool),
+        positions=positions,
+        place=position_features(positions * torch.tensor([0, 1, 1]), (5, 2, 2)),
+        segment=torch.zeros(20, dtype=torch.long),
+        lengths=[20],
+        fps=torch.tensor([12.0]),
+        caption=torch.ones(2, 16),
+        caption_lengths=[2],
+        periods=torch.full((20,), frames),
+    )
+    x = torch.randn(20, 24, generator=torch.Generator().manual_seed(3))
+    t = torch.tensor([0.4])
+    drawn = network(pack, x, t)
+    for turn in range(1, frames):
+        turned = network(pack, x.roll(turn * rows, 0), t)
+        torch.testing.assert_close(turned, drawn.roll(turn * rows, 0), rtol=0, atol=2e-5)
+    open_ended = dataclasses.replace(pack, periods=None)
+    turned = network(open_ended, x.roll(rows, 0), t)
+    assert (turned - network(open_ended, x, t).roll(rows, 0)).abs().max() > 1e-3

@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 from data.dataset.shards import read_index
+from models.network import Network
 from models.objective import Method
 from trainer.config import RunConfig
-from trainer.diffusion.collate import Collator
+from trainer.generate.arguments import parse
 from trainer.generate.files import contact_sheet
 from trainer.generate.generate import load_model, main
-from trainer.generate.request import Request, parse
-from trainer.generate.sampler import draw_latents, generate
+from trainer.generate.request import Request
+from trainer.generate.sampler import Sampler, generate
 
 GOLDEN_MEAN, GOLDEN_SPREAD = 74.0594, 24.4389  # of the pixels of one request
 
@@ -73,12 +74,10 @@ def test_a_file_of_requests_is_sampled_together_with_its_reference(
 
 
 def latents_of(
-    model: tuple[RunConfig, object], requests: list[Request], pack_tokens: int = 0
+    model: tuple[RunConfig, Network], requests: list[Request], pack_tokens: int = 0
 ) -> dict[int, torch.Tensor]:
     """Draw requests together; return their latents."""
-    run, network = model
-    collator = Collator(run.codec, run.text)
-    return dict(draw_latents(run, network, collator, requests, pack_tokens))  # type: ignore[arg-type]
+    return dict(Sampler(*model, pack_tokens).draw(requests))
 
 
 def test_requests_of_any_settings_draw_in_company_what_they_draw_alone(trained: Path) -> None:
@@ -116,9 +115,7 @@ def test_text_settings_reach_the_sampler(trained: Path) -> None:
 
     def drawn(**settings: object) -> torch.Tensor:
         request = Request("x.png", num_frames=1, height=32, width=32, steps=2, **settings)
-        # The noise of another prompt is another one; it is the caption that is looked at here.
-        items = latents_of(model, [request])
-        return items[0]
+        return latents_of(model, [request])[0]
 
     plain = drawn(prompt="a blob")
     assert not torch.equal(plain, drawn(prompt="a blob", negative="grey"))
@@ -150,7 +147,10 @@ def test_every_format_holds_the_clip_and_says_how_it_was_made(
     assert capsys.readouterr().out.splitlines() == [str(path) for path in files]
     assert frames_of(out).shape == (5, 21, 35, 3)
     with Image.open(files[1]) as image:
-        assert (image.n_frames, image.size) == (5, (35, 21))
+        assert image.size == (35, 21)
+        # Frames that equal the one before are one that lasts longer.
+        seconds = [image.seek(n) or image.info["duration"] for n in range(image.n_frames)]
+        assert sum(seconds) == pytest.approx(5 * 1000 / 12, abs=5 * 5)
     facts = json.loads((out.parent / "odd.mp4.json").read_text(encoding="utf-8"))
     assert facts["prompt"] == prompt
     assert (facts["seed"], facts["height"], facts["steps"]) == (7, 21, 1)
@@ -213,7 +213,7 @@ BAD = {
     "guidance_range=[0.9,0.1]": "guidance_range=[0.9, 0.1]: must rise",
     "pack_tokens=-5": "pack_tokens=-5: must be 0 or more",
     "height=tall": "height: Value 'tall'",
-    "colour=red": "Keys: out, also, prompt, negative, num_frames",
+    "colour=red": "Keys: out, also, prompt, negative, task",
     "requests=missing.json": "missing.json",
     "reference.key=nobody": "reference={'key': 'nobody'}: must hold root, split and key",
     "run=": "run=: must name a run folder",

@@ -1,0 +1,66 @@
+"""What a command line or a file asks to draw."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data.bounds import check_bounds
+from data.command_line import read_json
+from data.keys import guess
+from trainer.generate.request import PATH_KEYS, Request
+from trainer.generate.tasks import settled
+
+# Text is taken as it stands: "a cube: red" is a prompt, not YAML.
+_TEXTS = ("prompt", "negative", "source_prompt", *PATH_KEYS)
+_TEXT_KEYS = ("run", "requests", "out", *_TEXTS)
+
+
+def parse(argv: list[str]) -> tuple[Path, list[Request], int]:
+    """Parse key=value arguments into a run folder, requests and the token budget of a pack.
+
+    Beside a file of requests, keys are defaults of all of them.
+    """
+    pairs = [argument.partition("=") for argument in argv]
+    given: dict[str, Any] = {key: value for key, _, value in pairs if key in _TEXT_KEYS}
+    others = [argument for argument in argv if argument.partition("=")[0] not in _TEXT_KEYS]
+    parsed = OmegaConf.to_container(OmegaConf.from_dotlist(others))
+    given |= {str(key): value for key, value in dict(parsed).items()}  # type: ignore[arg-type]
+    folder = given.pop("run", None)
+    if not folder:
+        raise ValueError("run=: must name a run folder. See --help.")
+    budget = given.pop("pack_tokens", 0)
+    if not isinstance(budget, int) or budget < 0:
+        raise ValueError(f"pack_tokens={budget}: must be 0 or more tokens. Leave it out.")
+    file = given.pop("requests", None)
+    entries = read_json(Path(file), "requests") if file else [{}]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"requests={file}: must hold a list of objects. See --help.")
+    requests = [_request(given | entry) for entry in entries]
+    files = [path for request in requests for path in request.files]
+    if twice := [path for path in files if files.count(path) > 1]:
+        raise ValueError(f"out={twice[0]}: is written by two requests. Name another file.")
+    return Path(folder), requests, budget
+
+
+def _request(entry: dict[str, Any]) -> Request:
+    texts = {key: entry.get(key, "") for key in _TEXTS}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise ValueError(f"{key}={text}: must be text. See --help.")
+    plain = {key: value for key, value in entry.items() if key not in texts}
+    try:
+        request = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Request), plain))
+    except OmegaConfBaseException as error:
+        names = [f.name for f in fields(Request)]
+        reason = str(error).splitlines()[0]
+        near = "" if error.full_key in names else guess(str(error.full_key), names)
+        raise ValueError(f"{error.full_key}: {reason}. {near}Keys: {', '.join(names)}.") from error
+    assert isinstance(request, Request)
+    for key, text in texts.items():
+        setattr(request, key, text)
+    check_bounds(request)
+    request.check()
+    return settled(request, set(entry))
