@@ -61,6 +61,7 @@ from trainer.generate.arguments import parse
 from trainer.generate.files import write_clip
 from trainer.generate.request import Request
 from trainer.generate.sampler import draw_clips
+from trainer.generate.tasks import trimmed
 from trainer.identity import identity, run_name
 
 INDEX_BYTES = 64e6  # of a data set's index that is read for a warning
@@ -138,6 +139,7 @@ def main(argv: list[str]) -> int:
     with doing(f"loading {folder}"):
         run, model = load_model(folder)
         facts: dict[str, Any] = {**facts_of(run, model)}
+        requests = [trimmed(request, run.codec.stride[0]) for request in requests]
         for warning in warnings_of(run, requests):
             print(f"warning: {warning}", file=sys.stderr)
     wanted = [r for r in requests if not r.reference]

@@ -84,6 +84,13 @@ def settled(request: Request, said: set[str]) -> Request:
     return request
 
 
+def trimmed(request: Request, stride: int) -> Request:
+    """Leave out the last frames of a video that is changed, where the codec cannot take them."""
+    if request.task in (Task.edit, Task.flow_edit):
+        request.num_frames -= (request.num_frames - 1) % stride
+    return request
+
+
 def beginning_of(request: Request, codec: Codec) -> Beginning | None:
     """Return what a task begins with, None where it is noise alone.
 

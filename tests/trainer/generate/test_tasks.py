@@ -16,7 +16,7 @@ from trainer.generate.arguments import parse
 from trainer.generate.generate import load_model, main
 from trainer.generate.request import Request, Task
 from trainer.generate.sampler import Sampler, decoded, shrunk
-from trainer.generate.tasks import fitted, read_video
+from trainer.generate.tasks import fitted, read_video, trimmed
 
 SHAPE = {"height": 32, "width": 48, "steps": 2}
 
@@ -239,7 +239,8 @@ def test_a_video_says_the_shape_of_what_is_made_of_it(films: Path) -> None:
         return parse(["run=r", "out=x.mp4", *words])[1][0]
 
     edit = asked("task=edit", f"video={films}/c.mp4", "strength=0.5")
-    assert edit.shape == (9, 32, 48)
+    assert edit.shape == (10, 32, 48)
+    assert trimmed(edit, 4).shape == (9, 32, 48)
     longer = asked("task=extend_forwards", f"video={films}/c.mp4", "num_frames=33")
     assert longer.shape == (33, 32, 48)
     assert asked("task=image_to_video", f"image={films}/image.png", "height=64").height == 64
