@@ -54,16 +54,25 @@ from models.architecture import specification_of
 from models.config import TextConfig
 from models.network import Network, build_network
 from models.objective import build_objective
+from models.tasks import Task as Learned
 from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, load_run
 from trainer.diffusion.collate import Collator
 from trainer.generate.arguments import parse
 from trainer.generate.files import write_clip
-from trainer.generate.request import Request
+from trainer.generate.request import Request, Task
 from trainer.generate.sampler import draw_clips
 from trainer.generate.tasks import trimmed
 from trainer.identity import identity, run_name
 
+# Under which task of training a task's given tokens are met.
+LEARNED = {
+    Task.image_to_video: Learned.image_to_video,
+    Task.extend_forwards: Learned.extend_forwards,
+    Task.extend_backwards: Learned.extend_backwards,
+    Task.connect: Learned.connect,
+    Task.edit: Learned.masked_region,
+}
 INDEX_BYTES = 64e6  # of a data set's index that is read for a warning
 
 
@@ -117,7 +126,16 @@ def facts_of(run: RunConfig, model: Network) -> dict[str, str]:
 
 
 def warnings_of(run: RunConfig, requests: list[Request]) -> Iterator[str]:
-    """Yield a warning for each request that is longer than all clips that the run learned from."""
+    """Yield a warning for each request that asks more than the run has learned from."""
+    for request in requests:
+        learned = LEARNED.get(request.task)
+        if learned is None or (request.task is Task.edit and not request.mask):
+            continue
+        if not run.objective.tasks.get(learned.value):
+            yield (
+                f"task={request.task.value}: the run never met {learned.value} (objective.tasks), "
+                "so it has not learned what tokens that are given mean."
+            )
     members = [member.root for member in run.data.mixture] or [run.data.root]
     indexes = [Path(root) / run.data.train_split / "index.jsonl" for root in members]
     if not all(path.is_file() and path.stat().st_size < INDEX_BYTES for path in indexes):

@@ -13,7 +13,7 @@ from models.network import Network
 from models.pack import TokenPack
 from trainer.config import RunConfig
 from trainer.generate.arguments import parse
-from trainer.generate.generate import load_model, main
+from trainer.generate.generate import load_model, main, warnings_of
 from trainer.generate.request import Request, Task
 from trainer.generate.sampler import Sampler, decoded, shrunk
 from trainer.generate.tasks import fitted, read_video, trimmed
@@ -199,6 +199,18 @@ def test_a_long_clip_goes_from_window_to_window_in_latents(
     assert not torch.equal(latent, latent_of(loaded, other))
     back = replace(request, task=Task.extend_backwards, video=str(films / "a.mp4"))
     assert torch.equal(latent_of(loaded, back)[:, -2:], encoded(loaded, films / "a.mp4")[:, 1:])
+
+
+def test_a_task_that_the_run_never_met_is_drawn_with_a_warning(
+    loaded: tuple[RunConfig, Network], films: Path
+) -> None:
+    run, video = loaded[0], str(films / "a.mp4")
+    longer = Request("x.mp4", task=Task.extend_forwards, video=video)
+    ways = [longer, Request("y.mp4", task=Task.edit, video=video, strength=0.5), Request("z.mp4")]
+    (said,) = warnings_of(run, ways)
+    assert said.startswith("task=extend_forwards: the run never met extend_forwards")
+    learned = replace(run, objective=replace(run.objective, tasks={"extend_forwards": 1.0}))
+    assert list(warnings_of(learned, ways)) == []
 
 
 BAD = {
