@@ -72,7 +72,7 @@ class Request:
     )
     image: Annotated[str, Doc("Picture that task=image_to_video begins with.")] = ""
     frames: Annotated[
-        list[int],
+        list[Annotated[int, Ge(-9999), Le(9999)]],
         MinLen(1),
         Doc(
             "Which frames of the clip the image is; -1 is the last. A later one stands still for "
