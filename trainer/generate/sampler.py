@@ -227,7 +227,8 @@ class Sampler:
         follows = request.task is Task.loop or start.first > 0
         packs = [self._alone(request, item, text, follows) for text in toward]
         against = [self._alone(request, item, text, follows) for text in away]
-        guidance = Guidance(request.guidance, *request.guidance_range, request.cfg_zero)
+        low, high = request.guidance_range
+        guidance = Guidance(request.guidance, low, high, request.cfg_zero)
         return Order(walk, join(packs), join(against) if request.is_guided else None, guidance)
 
     def _blank(self, request: Request) -> PackItem:

@@ -110,7 +110,7 @@ def _still(request: Request, codec: Codec) -> Beginning:
     stride = codec.config.stride[0]
     size = codec.config.latent_shape(*request.shape)
     latent = torch.zeros(codec.config.channels, *size)
-    numbers = []
+    numbers: list[int] = []
     for at in request.frames:
         if not -request.num_frames <= at < request.num_frames:
             raise ValueError(f"frames={request.frames}: the clip has frames 0 to {_last(request)}.")
@@ -155,7 +155,7 @@ def _placed(request: Request, codec: Codec, parts: dict[int, Tensor]) -> Beginni
             f"num_frames={request.num_frames}: task={request.task.value} has nothing to add to "
             f"what is given. Use {1 + stride * known} or more."
         )
-    numbers = []
+    numbers: list[int] = []
     for at, part in parts.items():
         first = 0 if at == 0 else size[0] - part.shape[1]
         latent[:, first : first + part.shape[1]] = part
