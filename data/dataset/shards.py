@@ -25,6 +25,8 @@ MANIFEST_NAME = "manifest.json"
 # Marks a split whose writer has not closed: its shards may be overwritten by the next attempt.
 WRITING_NAME = ".writing"
 TAR_BLOCK_BYTES = 512
+# Bytes of an index that is kept parsed, of 30,000 clips: all runs of a process read the same one.
+_MOST_KEPT = 1 << 24
 # What a tar of other tools can make tarfile raise, which trusts its numbers and chains of headers.
 TAR_FAILURES = (
     *(tarfile.TarError, OSError, ValueError, EOFError, ArithmeticError, LookupError),
@@ -200,9 +202,17 @@ def read_index(root: Path | str, split: str) -> list[SampleInfo]:
             f"split={split}: {path} is missing. Ingest the dataset, or index foreign webdataset "
             f"shards with: kinescale index {root} {split}"
         )
+    about = path.stat()
+    parse = _parse_index if about.st_size <= _MOST_KEPT else _parse_index.__wrapped__
+    version = (about.st_ino, about.st_mtime_ns, about.st_size)
+    return list(parse(path, f"Rebuild it with: kinescale index {root} {split}", version))
+
+
+@lru_cache(maxsize=4)
+def _parse_index(path: Path, remedy: str, version: tuple[int, ...]) -> tuple[SampleInfo, ...]:
+    """Parse an index. ``version`` tells a rewritten file from the one that was parsed before."""
     infos: list[SampleInfo] = []
     keys: set[str] = set()
-    remedy = f"Rebuild it with: kinescale index {root} {split}"
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             try:
@@ -214,8 +224,8 @@ def read_index(root: Path | str, split: str) -> list[SampleInfo]:
             keys.add(info.key)
             infos.append(info)
     if not infos:
-        raise ValueError(f"split={split}: {path} lists no samples. {remedy}")
-    return infos
+        raise ValueError(f"split={path.parent.name}: {path} lists no samples. {remedy}")
+    return tuple(infos)
 
 
 @lru_cache(maxsize=64)

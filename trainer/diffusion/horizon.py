@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, TypeVar
 
 from data.dataset.sample import SampleInfo
@@ -98,13 +99,14 @@ def flops_per_token(run: RunConfig, infos: Sequence[Clip]) -> float:
     )
     flops, total = 0.0, 0
     condition = count_flops(run.model, [], [], spans=1).total
+    one = cache(lambda length, caption: count_flops(run.model, [length], [caption]).total)
     for info in infos:
         length = tokens(info.num_frames, info.height, info.width, run.cell)
         dense = max(1, info.caption_tokens)
         short = max(1, info.short_caption_tokens) if info.short_caption else dense
         for share, caption in zip(shares, (dense, short, 1), strict=True):
             if share:
-                flops += share * count_flops(run.model, [length], [caption]).total
+                flops += share * one(length, caption)
         if objective.tasks:
             size = run.codec.latent_shape(info.num_frames, info.height, info.width)
             flops += (expected_spans(objective.tasks, size) - 1) * condition

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,9 +101,10 @@ def _rows(run: RunConfig, tokens: int, mesh: Mesh) -> int:
 
 def caption_use(run: RunConfig, key: str, visit: int) -> CaptionUse:
     """Draw whether a visit drops its caption, and if not, which of the two it takes."""
-    if uniform(run.seed, "caption", key, visit) < run.objective.caption_dropout:
+    objective = run.objective
+    if _happens(objective.caption_dropout, run.seed, "caption", key, visit):
         return CaptionUse.dropped
-    dense = uniform(run.seed, "caption-kind", key, visit) < run.objective.dense_captions
+    dense = _happens(objective.dense_captions, run.seed, "caption-kind", key, visit)
     return CaptionUse.dense if dense else CaptionUse.short
 
 
@@ -114,6 +116,11 @@ def with_task(run: RunConfig, item: PackItem, sample: Sample) -> PackItem:
     task = draw_task(run.objective.tasks, rng.random())
     given = draw_given(task, item.size, lambda n: int(rng.integers(n)))
     return item if given == Given() else replace(item, spans=spans_of(given, item.size))
+
+
+def _happens(share: float, *name: Any) -> bool:
+    """Draw whether something happens in a share of visits; what is certain needs no draw."""
+    return share > 0 and (share >= 1 or uniform(*name) < share)
 
 
 def own_noise(noise: list[Tensor], rows: int, mesh: Mesh) -> Tensor:

@@ -1,6 +1,7 @@
 """Shards are plain webdataset, byte for byte reproducible, whole or absent, and verified."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -153,6 +154,21 @@ def test_a_missing_or_shortened_shard_is_named(tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match="is missing"):
         read_payload(tmp_path, "train", info)
+
+
+def test_an_index_is_parsed_once_and_again_when_it_was_rewritten(clip_root, tmp_path):
+    folder = tmp_path / "train"
+    shutil.copytree(clip_root / "train", folder)
+    first = read_index(tmp_path, "train")
+    again = read_index(tmp_path, "train")
+    assert again is not first
+    assert all(a is b for a, b in zip(first, again, strict=True))
+    again.clear()  # a caller's list is its own
+    index = folder / "index.jsonl"
+    lines = index.read_text().splitlines(keepends=True)
+    index.unlink()
+    index.write_text("".join(lines[:-1]))
+    assert read_index(tmp_path, "train") == first[:-1]
 
 
 @pytest.mark.parametrize("text", ["not json\n", "{}\n", "[1]\n", ""])
