@@ -91,8 +91,12 @@ class DiT(nn.Module):
 
     def precondition(self, pack: TokenPack, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (c_in, c_skip, c_out) of each row and value, see ``models.precondition``."""
-        clock = t.index_select(0, pack.span).unsqueeze(-1)  # (S, 1)
-        return self._coefficients(clock, self.sigma)
+        # Worked out once a span, since a span has one time.
+        c_in, c_skip, c_out = (
+            part.index_select(0, pack.span)
+            for part in self._coefficients(t.unsqueeze(-1), self.sigma)  # (T, V) each
+        )
+        return c_in, c_skip, c_out
 
     def restore_buffers(self, device: torch.device) -> None:
         """Set sigma, which stays fp32 whatever the parameters are."""
