@@ -137,6 +137,7 @@ bench-fit: $(STAMP) ## The fitter against published fits (needs the reference ta
 bench-runs: $(STAMP) ## Ways to share a machine among tiny runs; muP's coordinate check (run it idle)
 	@$(BIN)/python -m benchmarks.many_runs $(ARGS)
 	@$(BIN)/python -m benchmarks.many_runs --steps-alone
+	@$(BIN)/python -m benchmarks.study_rate
 	@$(BIN)/python -m benchmarks.coordinate_check --out runs/coordinate_check
 
 plan: $(STAMP) ## Predicted against real memory and published speed; a search for 30B on 1,024 GPUs
