@@ -10,7 +10,7 @@ import psutil
 
 from data.files import write_json
 from data.reading import read_object
-from launch.local.process import TAG, end_processes
+from launch.local.process import carries, end_processes
 from launch.run_folder.records import CANCELLED_FILE, is_alive, read_launches
 
 # The owner's lease (trainer/run/lease.py): the main rank's host and process.
@@ -102,7 +102,7 @@ def _process(record: Mapping[str, Any], run_dir: Path) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(record["pid"])
-        if process.environ().get(TAG) == str(run_dir.resolve()):
+        if carries(process, str(run_dir.resolve())):
             return process
         place = process.cwd()
         named = any(_is_same(os.path.join(place, word), run_dir) for word in process.cmdline()[1:])

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import psutil
 
@@ -30,6 +30,8 @@ _GUARD = (
     "os.getppid() == int(sys.argv[1]) or sys.exit('the launcher died'); "
     "os.execvp(sys.argv[2], sys.argv[2:])"
 )
+# What it says in a process that forks runs: theirs in /proc stays their parent's.
+WARM = "(warm)"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _TAIL_BYTES = 65536
 _LEFTOVER_SECONDS = 2.0
@@ -115,16 +117,43 @@ def read_count(run_dir: Path, key: str) -> float:
     return 0.0
 
 
+class Process(Protocol):
+    """What a launcher needs of a process, its child or its grandchild; as in subprocess."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def poll(self) -> int | None:
+        """Return its exit code, negative for a signal; None while it lives."""
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit code."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Signal it, if it lives."""
+
+
+# (run folder, its log, its environment) -> its process; None where it has to be started otherwise
+Fork = Callable[[Path, Path, Mapping[str, str]], Process | None]
+
+
 class Child:
     """Run one attempt of a job in a new session.
 
-    ``log.txt`` receives stdout and stderr, appended. Raises :class:`RunLocked` if another launcher
-    holds the run folder. Processes an earlier, killed launcher left in it are ended first: two
-    writers in one run folder would mix two histories.
+    ``log.txt`` receives stdout and stderr, appended. fork: starts it, where it can. Raises
+    :class:`RunLocked` if another launcher holds the run folder. Processes an earlier, killed
+    launcher left in it are ended first: two writers in one run folder would mix two histories.
     """
 
     def __init__(
-        self, job: Job, env: Mapping[str, str], threads: int, attempt: int, grace_seconds: float
+        self,
+        job: Job,
+        env: Mapping[str, str],
+        threads: int,
+        attempt: int,
+        grace_seconds: float,
+        fork: Fork | None = None,
     ) -> None:
         self.job = job
         self._leftover_seconds = _LEFTOVER_SECONDS
@@ -140,25 +169,22 @@ class Child:
             log.write(f"[launch] {stamp} attempt {attempt}: {job.argv}\n".encode())
             log.flush()
             try:
-                self._process = self._start(env, threads, log)
+                self._process = self._start(environment(env, threads, self._tag), log, fork)
             except OSError:
                 self._lock.close()
                 raise
 
-    def _start(
-        self, env: Mapping[str, str], threads: int, log: IO[bytes]
-    ) -> "subprocess.Popen[bytes]":
-        settings = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-        guarded = self.job.argv
-        if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "prctl"):
-            # -S -E: the guard needs neither site-packages nor PYTHON* and starts in 10 ms.
-            guarded = [sys.executable, "-S", "-E", "-c", _GUARD, str(os.getpid()), *self.job.argv]
+    def _start(self, env: Mapping[str, str], log: IO[bytes], fork: Fork | None) -> Process:
+        run_dir = self.job.run_dir
+        forked = None if fork is None else fork(run_dir, (run_dir / LOG_FILE).resolve(), env)
+        if forked is not None:
+            return forked
         return subprocess.Popen(
-            guarded,
+            guarded(self.job.argv),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **settings, **env, TAG: self._tag},
+            env=env,
             start_new_session=True,
         )
 
@@ -195,6 +221,19 @@ class Child:
         self.poll()
 
 
+def environment(env: Mapping[str, str], threads: int, tag: str) -> dict[str, str]:
+    """Return the variables of a process with so many threads that carries ``tag``."""
+    return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **env, TAG: tag}
+
+
+def guarded(command: list[str]) -> list[str]:
+    """Return a command that is asked to end when this process dies."""
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "prctl"):
+        return command
+    # -S -E: the guard needs neither site-packages nor PYTHON* and starts in 10 ms.
+    return [sys.executable, "-S", "-E", "-c", _GUARD, str(os.getpid()), *command]
+
+
 def _lock(run_dir: Path) -> IO[bytes]:
     # The kernel drops the lock with the launcher, however it dies.
     file = (run_dir / ".launch.lock").open("ab")
@@ -224,6 +263,21 @@ def end_processes(tag: str, grace_seconds: float) -> int:
     return num_found
 
 
+def carries(process: psutil.Process, tag: str) -> bool:
+    """Tell whether a process belongs to the run folder ``tag``. Raises psutil.Error.
+
+    What a process forked from another shows as its environment is that one's: such a run is known
+    by the log that it writes.
+    """
+    said = process.environ().get(TAG)
+    if said != WARM:
+        return said == tag
+    try:
+        return os.readlink(f"/proc/{process.pid}/fd/1") == os.path.join(tag, LOG_FILE)
+    except OSError:
+        return False
+
+
 def _signal(process: psutil.Process, number: int) -> None:
     try:
         process.send_signal(number)
@@ -237,7 +291,7 @@ def _tagged(tag: str) -> list[psutil.Process]:
         try:
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get(TAG) == tag:
+            if carries(process, tag):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             # Gone meanwhile, or another user's: not ours.

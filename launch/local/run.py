@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -30,8 +30,10 @@ from launch.local.process import (
     tail_text,
 )
 from launch.local.progress import Progress, ProgressPrinter
+from launch.local.warm import WarmStarter
 from launch.run_folder.records import CANCELLED_FILE, append_launch, read_json, this_host
 from trainer.run.attempt import REFUSED_FILE
+from trainer.run.start import warm_folder
 
 __all__ = [
     "Job",
@@ -187,6 +189,7 @@ class _Launcher:
     retries: int
     seen: list[Observation]
     stops: int = 0
+    warm: WarmStarter | None = None
     begun: float = field(default_factory=time.monotonic)
 
     def stop(self) -> None:
@@ -199,6 +202,11 @@ class _Launcher:
             entry.track.done = _done(entry.job)
             if entry.job.done_marker.exists():
                 entry.outcome = Outcome(entry.job.name, Status.skipped)
+        # Importing once more pays where it saves more than one import.
+        later = sum(e.outcome is None and _is_warm(e.job) for e in self.entries) - self.slots
+        if later > 1:
+            with suppress(OSError):  # no more processes: every run is started by its command
+                self.warm = WarmStarter(self.env, self.threads)
         while not self.stops and any(entry.outcome is None for entry in self.entries):
             self._start_what_fits()
             self._report()
@@ -215,6 +223,8 @@ class _Launcher:
             if entry.child is not None:
                 entry.child.kill()
         self._settle_ended()
+        if self.warm is not None:
+            self.warm.close()
 
     def _running(self) -> list[_Entry]:
         return [entry for entry in self.entries if entry.child is not None]
@@ -242,9 +252,12 @@ class _Launcher:
             if entry.attempts == 1:  # asked for again, a run is no longer cancelled
                 (entry.job.run_dir / CANCELLED_FILE).unlink(missing_ok=True)
             (entry.job.run_dir / REFUSED_FILE).unlink(missing_ok=True)
+            # A run that failed starts again alone: nothing that it shared can be at fault then.
+            forks = self.warm and entry.attempts == 1 and _is_warm(entry.job)
             entry.child = Child(
-                entry.job, self.env, self.threads, entry.attempts, self.grace_seconds
-            )
+                entry.job, self.env, self.threads, entry.attempts, self.grace_seconds,
+                self.warm.fork if self.warm and forks else None,
+            )  # fmt: skip
         except (RunLocked, OSError) as error:
             # No retry: a lock or a missing program does not go away by itself. The lock's holder
             # writes the record, not this launcher.
@@ -347,6 +360,10 @@ class _Launcher:
             ),
             message=message,
         )
+
+
+def _is_warm(job: Job) -> bool:
+    return warm_folder(job.argv) == job.run_dir
 
 
 def _track(job: Job) -> Track:

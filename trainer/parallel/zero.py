@@ -84,6 +84,15 @@ def initialize(
 ) -> Any:
     """Return DeepSpeed's engine around a rank's part of a model."""
     os.environ.setdefault("DS_ACCELERATOR", mesh.device.type)
+    engine, *_ = import_engine().initialize(
+        model=stage, optimizer=optimizer, config=config, mpu=_ModelParallelUnit(mesh)
+    )
+    return engine
+
+
+@cache
+def import_engine() -> Any:
+    """Return the module, quiet and with our engine; ``DS_ACCELERATOR`` says for which device."""
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
     from deepspeed.ops import __compatible_ops__
@@ -91,10 +100,7 @@ def initialize(
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     __compatible_ops__["deepspeed_shm_comm"] = False  # compiles for half a minute, gains nothing
     deepspeed.DeepSpeedEngine = _engine_class()  # what initialize() makes one of
-    engine, *_ = deepspeed.initialize(
-        model=stage, optimizer=optimizer, config=config, mpu=_ModelParallelUnit(mesh)
-    )
-    return engine
+    return deepspeed
 
 
 @cache

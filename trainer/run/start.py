@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from data.reading import read_object
+
 STOPPED = 75  # exit status of a run that was asked to stop and saved: start it again (EX_TEMPFAIL)
 
 
@@ -16,6 +18,20 @@ def start_processes(processes: int, folder: Path) -> list[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
     # The dashes keep torchrun from reading --run as a shortened option of its own.
     return [sys.executable, *torchrun, str(processes), "-m", "--", *module]
+
+
+def warm_folder(command: list[str]) -> Path | None:
+    """Return the run that a command of :func:`start_processes` trains in one process on CPU.
+
+    None for any other command: only such a run may be a fork (trainer/warm.py), as CUDA's
+    libraries must not be forked.
+    """
+    if len(command) != 5 or command != start_processes(1, Path(command[-1])):
+        return None
+    folder = Path(command[-1])
+    parallel = read_object(folder / "config.yaml").values.get("parallel")
+    is_cpu = isinstance(parallel, dict) and parallel.get("device") == "cpu"
+    return folder if is_cpu else None
 
 
 def rank_command(command: list[str]) -> list[str]:
