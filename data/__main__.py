@@ -33,7 +33,12 @@ COMMANDS = (
         "copy a dataset with smaller or shorter clips",
         schema="data.derive.reshape:ReshapeConfig",
     ),
-    Row("index", "data.derive.index", "index shards that other tools wrote"),
+    Row(
+        "index",
+        "data.derive.index",
+        "index shards that other tools wrote",
+        schema="data.derive.index:IndexConfig",
+    ),
     Row("sheet", "data.show.sheet", "show a dataset on one page"),
     Row("decode-check", "data.decode.check", "judge the video decoders on files"),
 )

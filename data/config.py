@@ -231,10 +231,12 @@ class IngestConfig:
     max_pixels: Annotated[Count, Doc("Frames over this many pixels are rejected.")] = 40_000_000
     shard_bytes: Annotated[Count, Doc("A shard is closed once it is larger.")] = 32_000_000
     caption_bytes: Annotated[
-        Count, Doc("Captions in files beside a film over this are rejected.")
-    ] = 4096
+        Count, Doc("Captions in files beside a film over this are rejected; encoders cut them.")
+    ] = 1_000_000
     max_file_bytes: Annotated[Count, Doc("Input files over this are rejected.")] = 2_000_000_000
-    timeout_seconds: Annotated[float, Gt(0), Doc("Time one input file may take.")] = 120.0
+    timeout_seconds: Annotated[
+        float, Gt(0), Doc("Time in which an input file gives no frame until it is given up.")
+    ] = 120.0
     crf: Annotated[
         Rate,
         Doc("H.264 constant rate factor of the normalised clips; 0 is lossless."),

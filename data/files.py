@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,19 @@ def replacing(path: Path, synced: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone already, or its disk is read-only
             temporary.unlink()
+
+
+def local_folder(key: str, folder: str | Path) -> Path:
+    """Return a folder to write to.
+
+    Raises ValueError where ``key`` gives a URL: a folder of such a name would be made here.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(folder)):
+        raise ValueError(
+            f"{key}={folder}: is a URL, and data sets are written to folders of this machine. "
+            "Give a folder, and copy it there once it is whole."
+        )
+    return Path(folder)
 
 
 def publish(finished: Path, path: Path, synced: bool = True) -> None:

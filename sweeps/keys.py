@@ -28,6 +28,7 @@ def schemas() -> tuple[Schema, ...]:
     """Return every schema of the five rooms that a person sets values of."""
     from data.config import DemoConfig, IngestConfig, WorldsConfig
     from data.derive.crop import CropConfig
+    from data.derive.index import IndexConfig
     from data.derive.reshape import ReshapeConfig
     from launch.config import ClusterConfig
     from launch.planner.config import PlanConfig, SearchConfig
@@ -68,6 +69,7 @@ def schemas() -> tuple[Schema, ...]:
         Schema("Filmed worlds", WorldsConfig, "worlds"),
         Schema("A cropped data set", CropConfig, "crop"),
         Schema("A smaller or shorter data set", ReshapeConfig, "reshape"),
+        Schema("Foreign shards as a data set", IndexConfig, "index"),
         Schema("Captions for a data set", CaptionJob, "caption"),
         Schema("Longer prompts", ExpandJob, "expand"),
         Schema("A drawn clip", Request, "generate"),

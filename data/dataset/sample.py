@@ -25,7 +25,8 @@ class SampleInfo:
     ``short_caption`` a few words, empty where nobody wrote any; their token counts are 0 where they
     are only text. ``shots`` lists the first frame of every shot after the first, ``scores`` what
     the filters measured. ``truth_offset`` and ``truth_nbytes`` locate what a simulator knows
-    (``data.dataset.shards.read_truth``); no bytes means nothing is known.
+    (``data.dataset.shards.read_truth``); no bytes means nothing is known. ``payload_frames`` is how
+    many frames the payload holds where those after ``num_frames`` are never used, else 0.
     """
 
     key: str
@@ -51,6 +52,7 @@ class SampleInfo:
     scores: dict[str, float] = field(default_factory=dict, hash=False)
     truth_offset: int = 0
     truth_nbytes: int = 0
+    payload_frames: int = 0
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -80,7 +82,15 @@ class SampleInfo:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON-serialisable dict, in declaration order."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if not self.payload_frames:  # the index of what ingest writes is as it always was
+            del values["payload_frames"]
+        return values
+
+    @property
+    def payload_shape(self) -> tuple[int, int, int]:
+        """The (F, H, W) that decoding the payload gives; the first ``num_frames`` are used."""
+        return self.payload_frames or self.num_frames, self.height, self.width
 
     def _check(self) -> None:
         still = self.num_frames == 1
@@ -109,6 +119,7 @@ class SampleInfo:
             ("truth_offset", is_count(self.truth_offset, 0), "must be an integer of bytes >= 0"),
             ("truth_nbytes", is_count(self.truth_nbytes, 0), "must be an integer of bytes >= 0"),
             ("num_frames", self.media != "image" or still, "must be 1 for media=image"),
+            ("payload_frames", self._holds_its_frames(), "must be 0 or above num_frames"),
         ]
         for name, holds, rule in rules:
             if not holds:
@@ -117,6 +128,10 @@ class SampleInfo:
                     f"{name}={value}: {rule} (sample {shown(self.key)}). "
                     "Correct the sample's JSON and rebuild the index."
                 )
+
+    def _holds_its_frames(self) -> bool:
+        held = self.payload_frames
+        return held == 0 or (is_count(held, 1) and held > self.num_frames)
 
     def _shots_rise(self) -> bool:
         shots = self.shots

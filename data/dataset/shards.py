@@ -309,13 +309,24 @@ def _read_bytes(root: Path | str, split: str, info: SampleInfo, offset: int, nby
 def write_manifest(root: Path | str, manifest: dict[str, Any]) -> None:
     """Write ``manifest.json`` atomically, adding bytes and SHA-256 of shards and indexes."""
     shards: dict[str, dict[str, dict[str, Any]]] = {}
+    known: dict[Path, dict[str, Any]] = {}  # splits of an index may link to the same shard
     for path in sorted(Path(root).glob("*/*.tar")):
-        shards.setdefault(path.parent.name, {})[path.name] = _digest_of(path)
+        # A pipe would be waited for, for ever; bytes that are no UTF-8 no manifest can hold.
+        if not path.is_file() or not is_utf8(path.name):
+            continue
+        real = path.resolve()
+        known[real] = known.get(real) or _digest_of(path)
+        shards.setdefault(path.parent.name, {})[path.name] = known[real]
     indexes = {path.parent.name: _digest_of(path) for path in Path(root).glob(f"*/{INDEX_NAME}")}
-    known = {**manifest, "shards": shards, "indexes": dict(sorted(indexes.items()))}
-    text = json.dumps(known, indent=2, ensure_ascii=False)
+    whole = {**manifest, "shards": shards, "indexes": dict(sorted(indexes.items()))}
+    text = json.dumps(whole, indent=2, ensure_ascii=False)
     Path(root).mkdir(parents=True, exist_ok=True)
     write_text(Path(root) / MANIFEST_NAME, text + "\n")
+
+
+def is_utf8(name: str) -> bool:
+    """Say whether a file's name is text."""
+    return name.encode("utf-8", "replace").decode() == name
 
 
 def _digest_of(path: Path) -> dict[str, Any]:

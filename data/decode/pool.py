@@ -50,7 +50,8 @@ class DecoderPool:
     (data/decode/check.py).
     A child that crashes, is killed, exceeds ``timeout_seconds`` or ``decoder_bytes`` beyond its
     libraries and the clip, is replaced and the sample is decoded once more, by PyAV. Frame count
-    and size must equal those of the index. Images are decoded by Pillow, in the same children.
+    and size must equal those of the index, whose plan then cuts the clip in time. Images are
+    decoded by Pillow, in the same children.
     With ``workers=0`` there are no children: for latents, which need none.
 
     Raises ValueError for a decoder that does not exist or is not installed.
@@ -109,7 +110,7 @@ class DecoderPool:
             raise DecodeError(info.key, "; ".join(reasons))
         if reasons:
             log.warning("%s: read by %s after: %s", info.key, name, "; ".join(reasons))
-        return Decoded(frames, name, reasons)
+        return Decoded(frames[: info.num_frames], name, reasons)
 
     def probe(self, key: str, media: str, payload: bytes) -> dict[str, Any]:
         """Return ``num_frames, height, width, fps`` of a video or image. Raises DecodeError."""
@@ -128,7 +129,7 @@ class DecoderPool:
         self, info: SampleInfo, payload: bytes, part: tuple[int, int] | None
     ) -> tuple[NDArray[np.uint8] | None, str, list[str]]:
         reasons: list[str] = []
-        expected = (info.num_frames, info.height, info.width)
+        expected = info.payload_shape
         for how in [{"decoders": [JUDGE], "part": part}] * 2 if part else self._attempts(info):
             try:
                 head, frames = self._ask({"verb": "decode", "expected": expected, **how}, payload)

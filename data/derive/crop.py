@@ -97,14 +97,16 @@ def crop_sample(root: str, split: str, info: SampleInfo, config: IngestConfig) -
     if info.media not in DECODERS:
         remedy = "Crop the clips that it was encoded from."
         raise Reject(f"{info.key} is a {info.media}, which cannot be cropped", remedy)
-    shape = (info.num_frames, info.height, info.width)
     payload = read_payload(root, split, info)
-    frames, _, reasons = decode_by_first(payload, DECODERS[info.media], shape)
+    frames, _, reasons = decode_by_first(payload, DECODERS[info.media], info.payload_shape)
     if frames is None:
         raise Reject(f"{info.key}: {'; '.join(reasons)}", "Ingest the dataset again.")
     window = square_window(info.height, info.width)
-    kept = frames[:, window.top :, window.left :][:, : window.height, : window.width]
-    meta = {k: v for k, v in info.to_json().items() if k not in (*LOCATIONS, "sha256")}
+    kept = frames[: info.num_frames, window.top :, window.left :][
+        :, : window.height, : window.width
+    ]
+    made_anew = (*LOCATIONS, "sha256", "payload_frames")
+    meta = {k: v for k, v in info.to_json().items() if k not in made_anew}
     meta |= {"height": window.height, "width": window.width}
     meta["original"] = info.original | {"crop": dataclasses.asdict(window)}
     truth = read_truth(root, split, info)

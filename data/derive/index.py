@@ -1,256 +1,283 @@
-"""Index webdataset shards that other tools wrote: ``kinescale index ROOT SPLIT``.
+"""Index webdataset shards that other tools wrote, so that they can be captioned, encoded, trained.
 
-usage: kinescale index ROOT SPLIT [--check]
+usage: kinescale index root=SHARDS out=DATASET [split=by_source] [key=value ...]
+       kinescale index ROOT SPLIT [--check] [key=value ...]
 
-ROOT is the dataset's folder, SPLIT its sub-folder of ``*.tar`` shards. ``--check`` reads every
-payload again and verifies it.
+The first form reads all ``*.tar`` in and below the folder SHARDS and writes DATASET: an index, a
+manifest and links to the tars, which stay where they are. The second writes the same beside the
+tars of the folder ROOT/SPLIT; it also makes the index of a data set of this project anew.
+``--check`` reads every payload again and verifies it.
+
+Captions lie in each sample's JSON or text, or in tars of the same names in another folder
+(``captions=FOLDER``; ``metas``, ``captions`` and ``prompts`` beside the tars are found). Sizes and
+lengths are measured by decoding; clips whose length is not 1 + k * 4 are cut in time.
 
 Nothing is unpacked to disk and nothing is unpickled. Members that could only be there to escape a
 folder (absolute names, ``..``, links, devices) are refused, and so is each sample that cannot be
-read or whose JSON holds a wrong type; every refusal is listed with its reason in ``refused.jsonl``
-beside the index.
+read or whose members hold a wrong type; every refusal is listed with its reason in
+``refused.jsonl`` beside the index. Compressed tars are refused, too: payloads are read in place.
 """
 
-import hashlib
 import json
-import logging
-import tarfile
-from collections import Counter
+import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
 
-from data.config import IngestConfig
-from data.dataset.sample import SampleInfo, is_count, is_key, is_real
-from data.dataset.shards import INDEX_NAME, TAR_FAILURES, TRUTH_EXTENSION, read_payload, write_index
+from annotated_types import Ge, Gt
+from typing_extensions import Doc
+
+from data.command_line import parse
+from data.config import Count, IngestConfig, Share
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    read_index,
+    read_manifest,
+    read_payload,
+    write_index,
+    write_manifest,
+)
 from data.decode.pool import DecoderPool
-from data.files import write_text
+from data.derive.foreign import Described, Rules, describe, legal_key
+from data.derive.members import Group, grouped, members
+from data.files import local_folder, write_text
+from data.ingest.ingest import split_of
+from data.ingest.inputs import COMPRESSED_TARS
+from data.ingest.layouts import WORD_FOLDERS
 from data.media.reject import printable
-from data.shell import OptionParser, command
+from data.notices import doing
+from data.shell import command
+from data.show.report import summarise
 from data.words import counted
 
-log = logging.getLogger(__name__)
-
-MEDIA_OF_EXTENSION = {
-    **dict.fromkeys(("mp4", "webm", "mkv", "mov", "avi", "m4v"), "video"),
-    **dict.fromkeys(("png", "jpg", "jpeg", "webp"), "image"),
-    "safetensors": "latent",
-}
 REFUSED_NAME = "refused.jsonl"
-# A sidecar is metadata; one larger than this is an attack or a mistake.
-MAX_SIDECAR_BYTES = 1_000_000
+MAKER = "data.derive.index"
+
+
+@dataclass
+class IndexConfig:
+    """What ``kinescale index`` makes."""
+
+    root: Annotated[str, Doc("Folder of shards, in it or in folders below it.")] = ""
+    out: Annotated[
+        str, Doc("Dataset folder to write: an index and links; empty writes beside the shards.")
+    ] = ""
+    split: Annotated[
+        str,
+        Doc(
+            "A split name for every clip, or by_source: val_fraction of the sources go whole to "
+            "val_real, the rest to train."
+        ),
+    ] = "train"
+    val_fraction: Annotated[Share, Doc("Share of sources held out by by_source.")] = 0.1
+    captions: Annotated[
+        str,
+        Doc("Folder of tars of the same names that hold the words; none looks for no such folder."),
+    ] = ""
+    licence: Annotated[str, Doc("For samples whose JSON names none.")] = "unknown"
+    max_frames: Annotated[
+        int, Ge(0), Doc("Clips are cut in time to so many first frames; 0 keeps them whole.")
+    ] = 0
+    step: Annotated[
+        Count, Doc("Clips are cut to 1 + k * step frames: what one latent frame stands for.")
+    ] = 4
+    num_workers: Annotated[Count, Doc("Child processes that decode.")] = 2
+    timeout_seconds: Annotated[float, Gt(0), Doc("Time one clip may take.")] = 60.0
+
+    @property
+    def rules(self) -> Rules:
+        """How samples are indexed."""
+        return Rules(self.licence, self.max_frames, self.step)
 
 
 @dataclass
 class IndexReport:
-    """Samples that were indexed, and (name, reason) of all that was refused."""
+    """Samples that were indexed, notes on some of them, and (name, reason) of all refused."""
 
     infos: list[SampleInfo] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def refuse(self, name: str, reason: str) -> None:
         """List something that is refused; both may quote a name of any bytes."""
         self.refused.append((printable(name)[:200], printable(reason)))
 
+    def warnings(self) -> list[str]:
+        """Return a line for each kind of note, with the first of its samples."""
+        return [
+            f"{counted(len(said), 'sample')}: {kind} (the first: {said[0]})"
+            for kind, said in self.notes.items()
+        ]
+
     def text(self) -> str:
-        """Return counts, and counts per reason."""
+        """Return counts, counts per reason, and notes."""
         lines = [
             f"indexed  {counted(len(self.infos), 'sample')}",
             f"refused  {len(self.refused):,}",
         ]
         reasons = Counter(reason.split(":")[0] for _, reason in self.refused)
         lines += [f"  {count:>6,}  {reason}" for reason, count in reasons.most_common()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.warnings()])
 
 
-@dataclass
-class Member:
-    """Where a tar member's bytes lie; webdataset's grouping carries it in the place of data."""
+def index_shards(root: Path | str, split: str, config: IndexConfig | None = None) -> IndexReport:
+    """Write index and manifest beside the tars of ROOT/SPLIT.
 
-    shard: Path
-    offset: int
-    nbytes: int
-
-    def read(self) -> bytes:
-        """Return the member's bytes."""
-        with open(self.shard, "rb") as stream:
-            stream.seek(self.offset)
-            return stream.read(self.nbytes)
-
-
-def index_shards(root: Path | str, split: str, timeout_seconds: float = 60.0) -> IndexReport:
-    """Build ``index.jsonl`` for the tars in ROOT/SPLIT, decoding what their JSON does not tell.
-
-    Samples are what webdataset's own grouping makes of the members. Sizes come from the sample's
-    JSON where it holds them, else from decoding the payload in a killable child. Raises ValueError
-    if there are no tars or nothing in them could be indexed.
+    Raises ValueError if there are no tars or nothing in them could be indexed.
     """
+    config = config or IndexConfig()
     folder = Path(root) / split
-    shards = sorted(folder.glob("*.tar"))
-    if not shards:
-        raise ValueError(f"split={split}: {folder} holds no *.tar. Unpack .tar.gz shards first.")
+    shards = {shard.name: shard for shard in sorted(folder.glob("*.tar"))}
     report = IndexReport()
-    seen: set[str] = set()
-    with DecoderPool(1, timeout_seconds) as pool:
-        for shard in shards:
-            for sample in grouped(shard, report):
-                name = f"{shard.name}/{sample['__key__']}"
-                try:
-                    info = describe(sample, shard, pool)
-                    if info.key in seen:
-                        raise ValueError("repeats the key of an earlier sample")
-                except (ValueError, OSError) as error:  # a DecodeError is a ValueError
-                    report.refuse(name, str(error))
-                    continue
-                seen.add(info.key)
-                report.infos.append(info)
+    read_shards(folder, shards, config, report)
     write_refused(folder, report)
-    if not report.infos:
-        raise ValueError(
-            f"split={split}: none of the {len(report.refused)} entries in {folder} can be used. "
-            f"Read {folder / REFUSED_NAME}, or ingest the files instead."
-        )
+    refuse_nothing(report, folder)
     write_index(folder, report.infos)
+    describe_dataset(Path(root), {split: report.infos}, report)
     return report
 
 
-def grouped(shard: Path, report: IndexReport) -> Iterator[dict[str, Any]]:
-    """Yield webdataset samples of a tar, with :class:`Member` values."""
-    from webdataset.tariterators import base_plus_ext, group_by_keys
+def index_into(config: IndexConfig) -> IndexReport:
+    """Write the data set ``config.out`` of the shards in and below ``config.root``.
 
-    def split_name(name: str) -> tuple[str, str]:
-        key, extension = base_plus_ext(name)
-        if key is None:  # webdataset passes over it in silence
-            report.refuse(f"{shard.name}/{name}", "no extension, so that it belongs to no sample")
-        return key, extension
-
-    def note(error: Exception) -> bool:
-        report.refuse(shard.name, f"duplicate member: {error}"[:200])
-        return True
-
-    yield from group_by_keys(members(shard, report), keys=split_name, handler=note)
-
-
-def members(shard: Path, report: IndexReport) -> Iterator[dict[str, Any]]:
-    """Yield the safe, complete regular files of a tar in webdataset's ``fname, data`` form."""
-    try:
-        if not shard.is_file():  # a pipe of that name would be waited for, for ever
-            raise OSError("no plain file")
-        if printable(shard.name) != shard.name:
-            raise OSError("its name is not UTF-8")
-        end = shard.stat().st_size
-        with tarfile.open(shard, "r:") as tar:
-            for entry in tar:
-                reason = reason_to_refuse(entry, end)
-                if reason:
-                    report.refuse(f"{shard.name}/{entry.name}", reason)
-                elif entry.isreg():
-                    member = Member(shard, entry.offset_data, entry.size)
-                    yield {"fname": entry.name, "data": member, "__url__": str(shard)}
-                tar.members = []  # type: ignore[attr-defined]  # a tar of millions would stay in memory
-    except TAR_FAILURES as error:
-        report.refuse(shard.name, f"damaged tar: {error}")
-
-
-def reason_to_refuse(entry: tarfile.TarInfo, end: int) -> str:
-    """Return why a tar member is refused, or an empty text."""
-    path = PurePosixPath(entry.name)
-    if printable(entry.name) != entry.name:
-        return "name is not UTF-8"
-    if path.is_absolute() or entry.name.startswith("\\"):
-        return "absolute name"
-    if ".." in path.parts or "\\" in entry.name:
-        return "name leaves its folder"
-    if entry.issym() or entry.islnk():
-        return "link"
-    if entry.isdir():
-        return ""
-    if not entry.isreg() or entry.issparse():
-        return "neither a plain file nor a folder"
-    if entry.offset_data + entry.size > end:
-        return "truncated"
-    return ""
-
-
-def describe(sample: dict[str, Any], shard: Path, pool: DecoderPool) -> SampleInfo:
-    """Work out the index entry of one grouped sample.
-
-    Raises ValueError with the reason, and OSError where its bytes cannot be read.
+    Raises ValueError as :func:`index_shards` does, and where ``out`` holds anything else.
     """
-    key = sample["__key__"].removeprefix("./")
-    if not is_key(key):
-        raise ValueError("unusable key: must be 1-80 of A-Z a-z 0-9 _ + = @ # ~ -")
-    found = [extension for extension in sample if extension in MEDIA_OF_EXTENSION]
-    if len(found) != 1:
-        raise ValueError(f"payloads {found}: exactly one video, image or latent is needed")
-    member: Member = sample[found[0]]
-    media = MEDIA_OF_EXTENSION[found[0]]
-    payload = member.read()
-    values = read_sidecars(sample)
-    truth: Member | None = sample.get(TRUTH_EXTENSION)
-    values |= {
-        "key": key,
-        "media": media,
-        "sha256": hashlib.sha256(payload).hexdigest(),
-        "shard": shard.name,
-        "offset": member.offset,
-        "nbytes": member.nbytes,
-        "truth_offset": truth.offset if truth else 0,
-        "truth_nbytes": truth.nbytes if truth else 0,
-    }
-    if not {"num_frames", "height", "width", "fps"} <= values.keys():
-        values |= measure(key, media, payload, pool)
-    num_frames, fps = values["num_frames"], values["fps"]
-    # Where these have no use as numbers, SampleInfo says so with the sample's name.
-    known = is_count(num_frames, 1) and is_real(fps) and fps > 0
-    defaults = {
-        "duration_seconds": num_frames / fps if known else 0.0,
-        "caption": "",
-        "source": shard.stem,
-        "licence": "unknown",
-        "rendered": False,
-        "original": {name: values[name] for name in ("num_frames", "height", "width")},
-    }
-    info = SampleInfo.from_json(defaults | values)
-    try:  # what it may carry unread, such as ``original``, must not end the writing of the index
-        json.dumps(info.to_json(), ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"unwritable .json: {error}") from error
-    return info
+    root, out = Path(config.root).expanduser(), local_folder("out", config.out)
+    if not root.is_dir():
+        raise ValueError(f"root={config.root}: is no folder. Give the folder of the shards.")
+    made_here = (out / MANIFEST_NAME).is_file() and read_manifest(out).get("maker") == MAKER
+    if out.exists() and any(out.iterdir()) and not made_here:
+        raise ValueError(f"out={out}: holds something else. Give another folder, or delete it.")
+    if out.resolve() == root.resolve() or root.resolve() in out.resolve().parents:
+        raise ValueError(f"out={out}: must not lie in root={root}. Give another folder.")
+    words = caption_folder(root, config)
+    found = sorted(p for p in root.rglob("*.tar") if words not in p.parents)
+    shards = {"_".join(shard.relative_to(root).parts): shard for shard in found}
+    report = IndexReport()
+    read_shards(root, shards, config, report)
+    refuse_nothing(report, None)
+    splits: dict[str, list[SampleInfo]] = defaultdict(list)
+    chosen = IngestConfig(split=config.split, val_fraction=config.val_fraction)
+    for info in report.infos:
+        splits[split_of(info.source, chosen)].append(info)
+    (out / MANIFEST_NAME).unlink(missing_ok=True)  # without it nothing counts as whole
+    for split, infos in splits.items():
+        folder = out / split
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in (one for one in folder.iterdir() if one.is_symlink()):
+            stale.unlink()
+        for name in sorted({info.shard for info in infos}):
+            (folder / name).symlink_to(shards[name].resolve())
+        write_index(folder, infos)
+    write_refused(out, report)
+    describe_dataset(out, splits, report)
+    return report
 
 
-def read_sidecars(sample: dict[str, Any]) -> dict[str, Any]:
-    """Return what the sample's JSON and caption file say. Raises ValueError with the reason."""
-    texts: dict[str, str] = {}
-    for extension in ("json", "txt"):
-        member: Member | None = sample.get(extension)
-        if member is None:
-            continue
-        if member.nbytes > MAX_SIDECAR_BYTES:
-            raise ValueError(f"oversized .{extension}: {member.nbytes} bytes")
-        try:
-            texts[extension] = member.read().decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f".{extension} is not UTF-8: {error}") from error
-    try:
-        values = json.loads(texts.get("json", "{}"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"unreadable .json: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError("unreadable .json: no object")
-    values.setdefault("caption", texts.get("txt", "").strip())
-    limit = IngestConfig().caption_bytes
-    if isinstance(values["caption"], str) and len(values["caption"].encode()) > limit:
-        raise ValueError(f"caption too long: over {limit} bytes")
-    return values
+def refuse_nothing(report: IndexReport, folder: Path | None) -> None:
+    """Raise ValueError where not one sample could be indexed."""
+    if report.infos:
+        return
+    name, reason = report.refused[0] if report.refused else ("", "they are empty")
+    where = f" Read {folder / REFUSED_NAME}, or" if folder else ""
+    raise ValueError(
+        f"shards={len(report.refused)} entries: none can be used; {name}: {reason}."
+        f"{where or ' Or'} ingest the files instead."
+    )
 
 
-def measure(key: str, media: str, payload: bytes, pool: DecoderPool) -> dict[str, Any]:
-    """Return ``num_frames, height, width, fps`` of a payload by decoding it."""
-    if media == "latent":
-        raise ValueError("incomplete .json: a latent needs num_frames, height, width and fps")
-    return pool.probe(key, media, payload)
+def read_shards(
+    folder: Path, shards: dict[str, Path], config: IndexConfig, report: IndexReport
+) -> None:
+    """Add the samples of named tars to the report. Raises ValueError if there are none."""
+    packed = [p for p in sorted(folder.rglob("*")) if p.name.lower().endswith(COMPRESSED_TARS)]
+    for shard in packed:
+        remedy = f"payloads are read in place. Decompress it first (gunzip -k {shard.name})"
+        report.refuse(shard.name, f"compressed tar: {remedy}")
+    if not shards:
+        remedy = f"{packed[0].name} is compressed: gunzip -k it." if packed else "Give another."
+        raise ValueError(f"split={folder.name}: {folder} holds no *.tar. {remedy}")
+    words = caption_folder(folder, config)
+    taken: set[str] = set()
+    with (
+        DecoderPool(config.num_workers, config.timeout_seconds) as pool,
+        ThreadPoolExecutor(config.num_workers) as threads,
+    ):
+        for count, (name, shard) in enumerate(shards.items()):
+            with doing(f"reading shard {count + 1} of {len(shards)}, {name}"):
+                groups = grouped(all_members(folder, shard, words, report), report.refuse)
+
+                def one(group: Group) -> Described | Exception:
+                    try:
+                        return describe(group, config.rules, pool)
+                    except (ValueError, OSError, RecursionError) as error:  # a DecodeError is one
+                        return error
+
+                for group, found in zip(groups, threads.map(one, groups), strict=True):
+                    if isinstance(found, Exception):
+                        report.refuse(f"{shard.name}/{group.key}", str(found))
+                    else:
+                        add(found, group, name, taken, report)
+
+
+def all_members(
+    folder: Path, shard: Path, words: Path | None, report: IndexReport
+) -> Iterator[Any]:
+    """Yield the members of a tar, and the words in the one of its name in another folder."""
+    yield from members(shard, report.refuse)
+    beside = words / shard.name if words else None
+    if beside is not None and os.path.lexists(beside):
+        for member in members(beside, report.refuse):
+            if member.name.endswith((".json", ".txt")):
+                yield member
+
+
+def caption_folder(folder: Path, config: IndexConfig) -> Path | None:
+    """Return the folder of tars that hold the words, if there is one.
+
+    Raises ValueError where the one that the user names is none.
+    """
+    if config.captions == "none":
+        return None
+    if config.captions:
+        found = Path(config.captions).expanduser()
+        if not found.is_dir():
+            raise ValueError(f"captions={found}: is no folder. Give the one of the tars of words.")
+        return found
+    near = [base / name for base in (folder, folder.parent) for name in WORD_FOLDERS]
+    return next((one for one in near if any(one.glob("*.tar"))), None)
+
+
+def add(found: Described, group: Group, shard: str, taken: set[str], report: IndexReport) -> None:
+    """Add a sample under a key that no other one has: counts restart in each shard."""
+    info = replace(found.info, shard=shard)
+    if info.key in taken:
+        info = replace(info, key=legal_key(group.key, f"{shard}/"))
+    taken.add(info.key)
+    report.infos.append(info)
+    for kind, said in found.notes.items():
+        report.notes[kind].append(f"{group.key}, {said}")
+
+
+def describe_dataset(root: Path, splits: dict[str, list[SampleInfo]], report: IndexReport) -> None:
+    """Write the manifest; what another command said in it stays, with the new digests."""
+    before = read_manifest(root) if (root / MANIFEST_NAME).is_file() else {"maker": MAKER}
+    kept = {k: v for k, v in before.items() if k not in ("shards", "indexes")}
+    if before.get("maker") == MAKER:
+        rejects = [
+            {"file": name, "reason": reason, "remedy": "Mend it, or do without."}
+            for name, reason in report.refused
+        ]
+        metas = {split: [info.to_json() for info in infos] for split, infos in splits.items()}
+        account = summarise(metas, rejects, report.warnings(), IngestConfig(), [])
+        account["splits"] = before.get("splits", {}) | account["splits"]
+        kept |= account
+    write_manifest(root, kept)
 
 
 def write_refused(folder: Path, report: IndexReport) -> None:
@@ -259,21 +286,36 @@ def write_refused(folder: Path, report: IndexReport) -> None:
     write_text(folder / REFUSED_NAME, "".join(lines))
 
 
-@command(__doc__, doing="reading the shards")
+@command(__doc__, keys=IndexConfig, doing="reading the shards")
 def main(arguments: list[str]) -> int:
-    """Index one split and print what was found and refused."""
-    parser = OptionParser()
-    parser.add_argument("root", type=Path)
-    parser.add_argument("split")
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args(arguments)
-    report = index_shards(options.root, options.split)
-    if options.check:
-        for info in report.infos:
-            read_payload(options.root, options.split, info)
+    """Index shards and print what was found and refused."""
+    words = [word for word in arguments if "=" not in word and word != "--check"]
+    config = parse(IndexConfig, [word for word in arguments if "=" in word])
+    wrong = [word for word in words if word.startswith("-")]
+    if wrong or len(words) not in (0, 2) or bool(words) == bool(config.out and config.root):
+        raise ValueError(
+            f"index={' '.join(arguments)}: must be root=SHARDS out=DATASET, or ROOT SPLIT. "
+            "See kinescale index --help."
+        )
+    if words:
+        report = index_shards(words[0], words[1], config)
+        root, splits = Path(words[0]), [words[1]]
+    else:
+        report, root = index_into(config), Path(config.out)
+        splits = sorted(path.parent.name for path in root.glob(f"*/{INDEX_NAME}"))
+    if "--check" in arguments:
+        check_all(root, splits)
     print(report.text())
-    print(f"wrote {options.root / options.split / INDEX_NAME}")
+    for split in splits:
+        print(f"wrote {root / split / INDEX_NAME}")
     return 0
+
+
+def check_all(root: Path, splits: list[str]) -> None:
+    """Read and verify every payload. Raises ValueError at the first that is not what it was."""
+    for split in splits:
+        for info in read_index(root, split):
+            read_payload(root, split, info)
 
 
 if __name__ == "__main__":

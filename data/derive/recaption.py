@@ -27,6 +27,7 @@ from data.dataset.shards import (
     read_truth,
     write_manifest,
 )
+from data.files import local_folder
 
 SHARD_BYTES = 32_000_000
 FORMAT = 1
@@ -95,6 +96,7 @@ def source_digest(root: Path, splits: list[str]) -> str:
 
 def check_target(root: Path, out: Path) -> None:
     """Raise ValueError unless ``out`` is free, or holds an earlier result of this kind."""
+    local_folder("out", out)
     if out.resolve() == root.resolve():
         raise ValueError(f"out={out}: must not be root itself. Give another folder.")
     if (out / MANIFEST_NAME).exists():

@@ -100,13 +100,15 @@ class ReshapePart:
     def _reshaped(self, info: SampleInfo, config: IngestConfig) -> Sample:
         shape = (info.num_frames, info.height, info.width)
         payload = read_payload(self.root, self.split, info)
-        frames, _, reasons = decode_by_first(payload, ("decord", "pyav"), shape)
+        frames, _, reasons = decode_by_first(payload, ("decord", "pyav"), info.payload_shape)
         if frames is None:
             raise Reject(f"{info.key}: {'; '.join(reasons)}", "Ingest the dataset again.")
-        kept = scaled(frames[: self.frames or None], self.scale)
+        kept = scaled(frames[: self.frames or info.num_frames], self.scale)
         count, height, width = kept.shape[:3]
         meta: dict[str, Any] = {
-            k: v for k, v in info.to_json().items() if k not in (*LOCATIONS, "sha256")
+            k: v
+            for k, v in info.to_json().items()
+            if k not in (*LOCATIONS, "sha256", "payload_frames")
         }
         meta |= {"num_frames": count, "height": height, "width": width}
         meta["duration_seconds"] = info.duration_seconds * count / info.num_frames

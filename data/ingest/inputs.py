@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from data.dataset.shards import TAR_FAILURES
+from data.dataset.tars import open_tar
 from data.engine.source import Notes
 from data.ingest.sidecar import LICENCE_NAME, SIDECARS
 from data.media.reject import Reject, printable, unreadable
@@ -132,7 +133,7 @@ def with_sidecars(found: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
 def tar_entries(name: str, path: Path, stamp: int, notes: Notes) -> Iterator[Entry]:
     """Yield the regular members of an uncompressed tar, without unpacking; refuse the others."""
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_tar(path) as tar:
             for member in tar:
                 full = f"{name}/{member.name}"
                 try:

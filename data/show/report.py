@@ -51,8 +51,13 @@ def summarise_split(metas: list[dict[str, Any]], config: IngestConfig) -> dict[s
     cell = cell_of(config)
     counts = [tokens(m["num_frames"], m["height"], m["width"], cell) for m in metas]
     kept = [m["num_frames"] * m["height"] * m["width"] for m in metas]
-    scaled = [m for m in metas if m["original"]["scale"] < 0.999]
-    native = sum(m["num_frames"] * m["original"]["height"] * m["original"]["width"] for m in metas)
+    scales = [m["original"].get("scale", 1.0) for m in metas]
+    native = sum(
+        m["num_frames"]
+        * m["original"].get("height", m["height"])
+        * m["original"].get("width", m["width"])
+        for m in metas
+    )
     covered = sum(counts) * math.prod(cell[1:])
     filled = sum(
         (1 + -(-(m["num_frames"] - 1) // cell[0])) * m["height"] * m["width"] for m in metas
@@ -78,11 +83,11 @@ def summarise_split(metas: list[dict[str, Any]], config: IngestConfig) -> dict[s
         "seconds": round(sum(m["duration_seconds"] for m in metas), 3),
         "edge_padding_share": round(1 - filled / covered, 5),
         "downscale": {
-            "clips_scaled": len(scaled),
+            "clips_scaled": sum(scale < 0.999 for scale in scales),
             "clips": len(metas),
             "source_pixels": native,
             "kept_pixels": sum(kept),
-            "smallest_scale": min(m["original"]["scale"] for m in metas),
+            "smallest_scale": min(scales),
         },
         "histograms": {
             "size": histogram(f"{m['width']}x{m['height']}" for m in metas),

@@ -18,6 +18,7 @@ from data.dataset.shards import (
     read_truth,
     write_manifest,
 )
+from data.derive.foreign import legal_key
 from data.derive.index import index_shards, main
 from tests.data.conftest import add, encode, info_of, meta, paint, png
 
@@ -232,7 +233,9 @@ def test_foreign_shards_are_indexed_and_hostile_members_counted(foreign_root, ca
     before = sorted(p for p in foreign_root.rglob("*"))
     report = index_shards(foreign_root, "train")
     infos = {info.key: info for info in read_index(foreign_root, "train")}
-    assert set(infos) == {"c1", "i1", "c2"}
+    again, inside = legal_key("c1", "b.tar/"), legal_key("sub/dir")
+    assert set(infos) == {"c1", "i1", "long", inside, again, "c2"}
+    assert (infos[again].shard, infos[again].sha256) == ("b.tar", infos["c1"].sha256)
     assert (infos["c1"].num_frames, infos["c1"].height, infos["c1"].width) == SHAPE
     assert (infos["c1"].fps, infos["c1"].caption) == (24.0, "a caption")
     assert (infos["i1"].media, infos["i1"].width, infos["i1"].caption) == ("image", 30, "still")
@@ -245,16 +248,14 @@ def test_foreign_shards_are_indexed_and_hostile_members_counted(foreign_root, ca
     assert reasons["pipe.mp4"] == "neither a plain file nor a folder"
     for key in ("bad", "zero", "half"):
         assert "cannot be decoded" in reasons[key]
-    assert "caption too long" in reasons["long"]
-    assert "unusable key" in reasons["sub/dir"]
+    assert infos["long"].caption == "x" * 100_000
     assert "payloads []" in reasons["evil"]
-    assert reasons["b.tar/c1"] == "repeats the key of an earlier sample"
     assert reasons["b.tar/c3.mp4"] == "truncated"
     assert "damaged tar" in reasons["c.tar"]
     made = sorted(p.name for p in foreign_root.rglob("*") if p not in before)
-    assert made == ["index.jsonl", "refused.jsonl"]
+    assert made == ["index.jsonl", "manifest.json", "refused.jsonl"]
     assert main([str(foreign_root), "train", "--check"]) == 0
-    assert "indexed  3 samples" in capsys.readouterr().out
+    assert "indexed  6 samples" in capsys.readouterr().out
 
 
 def test_the_index_of_our_own_shards_can_be_rebuilt(clip_root, tmp_path):

@@ -1,5 +1,6 @@
 """A sample or a shard that is not what it should be is refused by name; the others are indexed."""
 
+import hashlib
 import json
 import math
 import os
@@ -50,9 +51,10 @@ def deep(levels):
         ({"height": deep(900)}, "must be an integer"),
     ],
 )
-def test_a_wrong_type_in_a_samples_json_is_a_refused_sample(tmp_path, said, reason):
+def test_a_wrong_type_in_our_own_samples_json_is_a_refused_sample(tmp_path, said, reason):
     """Beside it, the other samples are indexed and the index can be read."""
     content = png(paint(1, 20, 30))
+    said = {"sha256": hashlib.sha256(content).hexdigest()} | said
     (tmp_path / "train").mkdir()
     with tarfile.open(tmp_path / "train" / "a.tar", "w") as tar:
         add(tar, "bad.png", content)
@@ -66,6 +68,33 @@ def test_a_wrong_type_in_a_samples_json_is_a_refused_sample(tmp_path, said, reas
     assert reason in why
     (line,) = (tmp_path / "train" / "refused.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line) == {"name": name, "reason": why}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"height": "20", "num_frames": None, "width": 10**400},
+        {"fps": math.nan, "num_frames": True, "duration_seconds": "1.0"},
+        {"fps": "30000/1001", "height": -1, "rendered": "no"},
+        {"fps": [24], "shots": {"1": 2}, "scores": {"aesthetic": 5.1, "tags": ["a"]}},
+        {"licence": {"name": "CC0"}, "source": None, "original": "x.mp4"},
+        {"key": "b", "shard": "../../x.tar", "offset": -1, "sha256": "0", "media": "latents"},
+    ],
+)
+def test_a_wrong_type_in_a_foreign_samples_json_costs_no_sample(tmp_path, said):
+    """Sizes are measured, and whatever else is said travels along."""
+    (tmp_path / "train").mkdir()
+    with tarfile.open(tmp_path / "train" / "a.tar", "w") as tar:
+        add(tar, "odd.png", png(paint(1, 20, 30)))
+        add(tar, "odd.json", json.dumps(said).encode())
+    report = index_shards(tmp_path, "train")
+    assert report.refused == []
+    (info,) = read_index(tmp_path, "train")
+    assert (info.key, info.media, info.num_frames, info.height, info.width) == (
+        *("odd", "image"),
+        *(1, 20, 30),
+    )
+    assert (info.shard, info.source, info.licence) == ("a.tar", "a/odd", "unknown")
 
 
 @pytest.mark.parametrize(

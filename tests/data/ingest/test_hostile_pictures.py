@@ -1,6 +1,7 @@
 """A picture is told by its bytes, starts no program, and can cost a child but not the run."""
 
 import ast
+import hashlib
 import io
 import json
 import os
@@ -52,6 +53,11 @@ def shard(root, members):
             add(tar, name, content)
 
 
+def as_if_ours(said, content):
+    """Return JSON that vouches for a payload as that of our own shards does: it is not decoded."""
+    return json.dumps(said | {"sha256": hashlib.sha256(content).hexdigest()}).encode()
+
+
 def load(root, num_samples):
     """Return the samples and the (key, reason) of those dropped, of one step of all samples."""
     drop = BadSamplePolicy.drop
@@ -92,7 +98,9 @@ def test_index_starts_no_program_for_a_postscript_member(tmp_path, gs_log):
 def test_loading_starts_no_program_for_a_postscript_sample_that_an_index_lists(tmp_path, gs_log):
     said = {"num_frames": 1, "height": 40, "width": 40, "fps": 0.0}
     members = {"x.png": EPS, "y.jpg": EPS, "good.png": png(paint(1, 40, 40))}
-    told = {f"{name.split('.')[0]}.json": json.dumps(said).encode() for name in members}
+    told = {
+        f"{name.split('.')[0]}.json": as_if_ours(said, content) for name, content in members.items()
+    }
     shard(tmp_path, dict(sorted((members | told).items())))
     assert len(index_shards(tmp_path, "train").infos) == 3
     samples, dropped = load(tmp_path, 3)
@@ -129,7 +137,7 @@ def claiming_png(height, width):
 
 def test_a_decompression_bomb_is_refused_by_name_at_index_and_at_loading(tmp_path):
     bomb = claiming_png(50_000, 50_000)
-    small = json.dumps({"num_frames": 1, "height": 40, "width": 40, "fps": 0.0}).encode()
+    small = as_if_ours({"num_frames": 1, "height": 40, "width": 40, "fps": 0.0}, bomb)
     good = png(paint(1, 40, 40))
     shard(tmp_path, {"bomb.png": bomb, "good.png": good, "lies.json": small, "lies.png": bomb})
     report = index_shards(tmp_path, "train")
