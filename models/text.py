@@ -16,6 +16,9 @@ class TextEncoder(Protocol):
     def encode(self, captions: list[str]) -> list[Float[Tensor, "L D"]]:
         """Encode captions; an empty one gives a (0, width) tensor, "no caption"."""
 
+    def num_cut(self, captions: list[str]) -> int:
+        """Count the captions of which ``max_tokens`` keeps only the beginning."""
+
 
 class ByteEncoder:
     """Fixed random embeddings of UTF-8 bytes: no weights to load, for the smallest tests."""
@@ -29,6 +32,10 @@ class ByteEncoder:
         """Look up each byte, at most ``max_tokens`` of them."""
         encoded = [list(text.encode()[: self.config.max_tokens]) for text in captions]
         return [self._table[torch.tensor(ids, dtype=torch.long)] for ids in encoded]
+
+    def num_cut(self, captions: list[str]) -> int:
+        """Count captions of more bytes than ``max_tokens``."""
+        return sum(len(text.encode()) > self.config.max_tokens for text in captions)
 
 
 class TransformerEncoder:
@@ -68,6 +75,12 @@ class TransformerEncoder:
         for row, index in enumerate(present):
             states[index] = output[row, : int(batch["attention_mask"][row].sum())].clone()
         return states
+
+    def num_cut(self, captions: list[str]) -> int:
+        """Count captions of more tokens than ``max_tokens``, those of their ends included."""
+        present = [text for text in captions if text.strip()]
+        whole = self._tokenizer(present, truncation=False, verbose=False)["input_ids"]
+        return sum(len(ids) > self.config.max_tokens for ids in whole)
 
 
 def build_text_encoder(config: TextConfig) -> TextEncoder:

@@ -65,6 +65,12 @@ def test_bytes_are_looked_up_and_truncated(letters: TextEncoder) -> None:
     assert torch.equal(letters.encode(["na"])[0], short[[3, 1]])
 
 
+def test_captions_that_are_cut_are_counted(minilm: TextEncoder, letters: TextEncoder) -> None:
+    assert letters.num_cut(["12345678", "123456789", "", "éééé", "ééééé"]) == 2
+    # [CLS] and [SEP] count: six words of one token each fit into 8.
+    assert minilm.num_cut(["a cat and a dog sleep", "a cat and a dog sleep here", "", " "]) == 1
+
+
 def test_a_width_other_than_the_encoders_is_refused(minilm: TextEncoder) -> None:
     with pytest.raises(ValueError, match=r"text.width=32: must equal .* Use 384"):
         build_text_encoder(TextConfig(width=32))

@@ -4,6 +4,7 @@ A batch that is done lies in two files until all are: what is interrupted, or sh
 is not done twice.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -47,6 +48,26 @@ class Batch:
         """The file that exists once the batch is done."""
         return self.stem.with_suffix(".json")
 
+    @property
+    def payloads(self) -> Path:
+        """The file of the payloads, one after another."""
+        return self.stem.with_suffix(".bin")
+
+    def is_whole(self) -> bool:
+        """Say whether the batch is done and its payloads are still those that were written."""
+        if not self.record.exists() or not self.payloads.exists():
+            return False
+        record = json.loads(self.record.read_text(encoding="utf-8"))
+        if self.payloads.stat().st_size != sum(one["nbytes"] for one in record["samples"]):
+            return False
+        return bool(record.get("sha256") == digest_of(self.payloads))
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
 
 def encode_batch(
     source: Path, codec: Codec, text: TextEncoder, item: tuple[Batch, list[Sample | DecodeError]]
@@ -57,7 +78,8 @@ def encode_batch(
     captions = text.encode([s.info.caption for s in samples])
     shorts = text.encode([s.info.short_caption for s in samples])
     statistics, entries = ChannelStatistics(), []
-    with open(batch.stem.with_suffix(".bin"), "wb") as stream:
+    written = hashlib.sha256()
+    with open(batch.payloads, "wb") as stream:
         for sample, caption, short in zip(samples, captions, shorts, strict=True):
             assert sample.frames is not None
             info, latent = sample.info, codec.encode(sample.frames)
@@ -66,14 +88,18 @@ def encode_batch(
             tensors |= {"short_caption": short} if info.short_caption else {}
             # fp16 keeps 11 bits of values near 1, far below pixel noise.
             stored = {name: value.half().contiguous() for name, value in tensors.items()}
-            nbytes = stream.write(save(stored))
+            payload = save(stored)
+            nbytes = stream.write(payload)
+            written.update(payload)
             truth = read_truth(source, batch.split, info)
             entries.append({"meta": _meta(info, tensors), "nbytes": nbytes, "truth": truth})
         stream.flush()
         os.fsync(stream.fileno())
     record = {
         "samples": entries,
+        "sha256": written.hexdigest(),
         "statistics": statistics.sums,
+        "captions_cut": text.num_cut([s.info.caption for s in samples]),
         "decoders": Counter(sample.decoder for sample in samples),
         "dropped": [[s.key, s.reason] for s in found if not isinstance(s, Sample)],
     }
@@ -83,7 +109,7 @@ def encode_batch(
 
 def _meta(info: SampleInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Return the index entry of a latent, without what its shard adds."""
-    computed = ("sha256", *LOCATIONS)
+    computed = ("sha256", "payload_frames", *LOCATIONS)
     meta = {k: v for k, v in info.to_json().items() if k not in computed}
     lengths = {f"{n}_tokens": len(v) for n, v in tensors.items() if n != "latent"}
     return meta | {"media": "latent"} | lengths
@@ -96,17 +122,25 @@ def assemble(out: Path, batches: Sequence[Batch], train_split: str) -> dict[str,
         if stale.is_dir() and stale.name != PARTS:
             shutil.rmtree(stale)
     statistics, decoders, dropped = ChannelStatistics(), Counter[str](), []
+    num_captions, num_cut = 0, 0
     for split, members in groupby(batches, lambda batch: batch.split):
         with ShardWriter(out, split, _SHARD_BYTES) as writer:
             for batch in members:
-                record = json.loads(batch.record.read_text())
+                record = json.loads(batch.record.read_text(encoding="utf-8"))
                 decoders.update(record["decoders"])
                 dropped += record["dropped"]
+                num_captions += sum(bool(e["meta"]["caption"]) for e in record["samples"])
+                num_cut += record.get("captions_cut", 0)  # batches of an earlier version tell none
                 if split == train_split and record["samples"]:
                     statistics.merge(record["statistics"])
-                with open(batch.stem.with_suffix(".bin"), "rb") as stream:
+                with open(batch.payloads, "rb") as stream:
                     for entry in record["samples"]:
                         payload = stream.read(entry["nbytes"])
                         writer.write(entry["meta"], payload, "safetensors", entry["truth"])
     reading = {"dropped": dropped, "decoders": dict(decoders)}
-    return {"latent_statistics": statistics.summary(), "reading": reading}
+    captions = {"written": num_captions, "cut": num_cut}
+    return {
+        "latent_statistics": statistics.summary(),
+        "reading": reading,
+        "captions_encoded": captions,
+    }

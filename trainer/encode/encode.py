@@ -24,6 +24,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import groupby
@@ -42,6 +43,7 @@ from data.dataset.shards import (
     write_manifest,
 )
 from data.decode.pool import DecodeError
+from data.files import local_folder
 from data.loading.batch import Sample
 from data.loading.loader import SampleReader, index_digest
 from data.notices import doing
@@ -69,6 +71,7 @@ def encode_dataset(
     share: (i, n) encodes every n-th batch from the i-th on, writes no shards and returns {}.
     Raises ValueError without a source, or if ``out`` holds something else.
     """
+    local_folder("out", out)
     source = Path(run.data.root)
     manifest = read_manifest(source)
     splits = [path.parent.name for path in _indexes(source)]
@@ -92,12 +95,17 @@ def encode_dataset(
     kept = {k: v for k, v in manifest.items() if k not in ("shards",)}
     extra = {"encoded": digest, "codec": fingerprint(run.codec), "text": asdict(run.text)}
     write_manifest(out, kept | extra | found)
-    shutil.rmtree(out / PARTS)
+    shutil.rmtree(batches[0].stem.parent)
+    with suppress(OSError):  # a task with other settings may be at work there
+        (out / PARTS).rmdir()
     return read_manifest(out)
 
 
 def _prepare(out: Path, digest: str) -> Path:
-    """Return the folder of finished batches, without those of another source or codec."""
+    """Return the folder of finished batches of this source and codec.
+
+    Those of others stay: a task of theirs may be at work.
+    """
     ours = (out / PARTS).exists() or "encoded" in _manifest_of(out)
     if out.exists() and any(out.iterdir()) and not ours:
         raise ValueError(
@@ -105,8 +113,6 @@ def _prepare(out: Path, digest: str) -> Path:
             "Choose another folder, or delete it."
         )
     parts = out / PARTS / f"{digest[:16]}-{_BATCH}"
-    for other in set((out / PARTS).glob("*")) - {parts}:
-        shutil.rmtree(other, ignore_errors=True)  # another task may do so, too
     parts.mkdir(parents=True, exist_ok=True)
     return parts
 
@@ -126,7 +132,7 @@ def _batches(infos: dict[str, list[SampleInfo]], parts: Path) -> list[Batch]:
 
 def _encode_missing(run: RunConfig, batches: list[Batch]) -> None:
     """Encode the batches that are not there yet, in threads; torch computes without the GIL."""
-    missing = [batch for batch in batches if not batch.record.exists()]
+    missing = [batch for batch in batches if not batch.is_whole()]
     total = sum(len(batch.infos) for batch in batches)
     done = total - sum(len(batch.infos) for batch in missing)
     console = Console()
@@ -225,6 +231,12 @@ def main(argv: list[str]) -> int:
     statistics = manifest["latent_statistics"]
     print("latent mean per channel:", " ".join(f"{v:+.4f}" for v in statistics["mean"]))
     print("latent std  per channel:", " ".join(f"{v:.4f}" for v in statistics["std"]))
+    said = manifest.get("captions_encoded", {"cut": 0})
+    if said["cut"]:
+        print(
+            f"captions: of {said['cut']:,} of {said['written']:,} only the first "
+            f"text.max_tokens={run.text.max_tokens} tokens were kept"
+        )
     counts = (f"{name} {counted(n, 'sample')}" for name, n in samples_in(Path(outs[0])).items())
     print(f"latents: {outs[0]} ({', '.join(counts)})")
     return 0

@@ -1,6 +1,7 @@
 """Latents computed once: equal to the codec's, kept while they are fresh, made anew when stale."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -193,6 +194,59 @@ def test_tasks_share_an_encoding_and_one_puts_it_together(
     for bad in ("3/3", "1", "a/b", "-1/2", "0/0"):
         assert main([*command, f"share={bad}"]) == 2
         assert f"share={bad}: must be I/N" in capsys.readouterr().err
+
+
+def batches_of(out: Path) -> list[Path]:
+    return sorted((out / ".parts").glob("*/*.bin"))
+
+
+@pytest.mark.heavy
+def test_a_batch_that_lost_or_changed_bytes_is_encoded_again(
+    clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "_BATCH", 1)
+    whole, out = tmp_path / "whole", tmp_path / "latents"
+    encode_dataset(run, whole)
+    for share in range(2):
+        encode_dataset(run, out, (share, 2))
+    short, other, gone, _ = batches_of(out)
+    os.truncate(short, short.stat().st_size - 9)
+    other.write_bytes(other.read_bytes()[:-1] + b"?")
+    gone.unlink()
+    encode_dataset(run, out)
+    assert contents(out) == contents(whole)
+    assert not (out / ".parts").exists()
+
+
+@pytest.mark.heavy
+def test_tasks_with_other_settings_leave_each_others_batches_alone(
+    run: RunConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "latents"
+    moved = replace(run, codec=replace(run.codec, mean=(0.5, 0, 0, 0, 0, 0)))
+    encode_dataset(moved, out, (0, 2))
+    theirs = batches_of(out)
+    assert theirs
+    encode_dataset(run, out, (0, 2))
+    encode_dataset(run, out)
+    assert batches_of(out) == theirs
+
+
+@pytest.mark.heavy
+def test_captions_that_the_encoder_cuts_are_counted_and_said(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "latents"
+    words = [f"data.root={clips}", f"out={out}", *TEXT]
+    assert main([*words, "text.max_tokens=6"]) == 0
+    assert (
+        "captions: of 1 of 3 only the first text.max_tokens=6 tokens were kept"
+        in capsys.readouterr().out
+    )
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["captions_encoded"] == {"written": 3, "cut": 1}
+    assert main(words) == 0
+    assert "captions:" not in capsys.readouterr().out
 
 
 def test_what_was_encoded_stays_until_the_new_is_whole(
