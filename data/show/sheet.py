@@ -18,7 +18,7 @@ from PIL import Image
 
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index, read_manifest, read_payload
-from data.decode.decoders import decode
+from data.decode.pool import DecoderPool
 from data.files import write_text
 from data.shell import command
 
@@ -26,6 +26,7 @@ PAGE_NAME = "index.html"
 THUMBNAILS_PER_SPLIT = 24
 THUMBNAIL_PIXELS = 36_000  # about 250 x 144
 MAX_ROWS = 200
+SECONDS_A_CLIP = 60.0
 SIZE_ROWS = 12  # distinct sizes shown
 
 
@@ -69,7 +70,8 @@ def write_sheet(root: Path) -> Path:
     Raises ValueError if the manifest or an index cannot be read.
     """
     manifest = read_manifest(root)
-    splits = [split_view(root, name, split) for name, split in manifest["splits"].items()]
+    with DecoderPool(1, SECONDS_A_CLIP) as pool:
+        splits = [split_view(root, name, split, pool) for name, split in manifest["splits"].items()]
     here = Path(__file__).parent
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -88,7 +90,7 @@ def write_sheet(root: Path) -> Path:
     return root / PAGE_NAME
 
 
-def split_view(root: Path, name: str, split: dict[str, Any]) -> dict[str, Any]:
+def split_view(root: Path, name: str, split: dict[str, Any], pool: DecoderPool) -> dict[str, Any]:
     """Return what the page shows of one split."""
     infos = [info for info in read_index(root, name) if info.media != "latent"]
     count = min(THUMBNAILS_PER_SPLIT, len(infos))
@@ -112,7 +114,7 @@ def split_view(root: Path, name: str, split: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "facts": facts,
-        "thumbnails": [thumbnail(root, name, info) for info in chosen],
+        "thumbnails": [thumbnail(root, name, info, pool) for info in chosen],
         "charts": [count_chart(title, histograms.get(key, {})) for title, key in charts],
         "sizes": sorted(histograms["size"].items(), key=lambda kv: -kv[1])[:SIZE_ROWS],
         "num_sizes": len(histograms["size"]),
@@ -120,10 +122,10 @@ def split_view(root: Path, name: str, split: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def thumbnail(root: Path, split: str, info: SampleInfo) -> Thumbnail:
+def thumbnail(root: Path, split: str, info: SampleInfo, pool: DecoderPool) -> Thumbnail:
     """Return the middle frame of a clip at its own shape, in at most ``THUMBNAIL_PIXELS``."""
     payload = read_payload(root, split, info)
-    frames = decode(payload, info.media, "pyav" if info.media == "video" else None)
+    frames = pool.decode(info, payload).frames
     picture = Image.fromarray(frames[len(frames) // 2])
     scale = min(1.0, (THUMBNAIL_PIXELS / (picture.width * picture.height)) ** 0.5)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
