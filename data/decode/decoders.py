@@ -26,6 +26,7 @@ CONTAINERS = (
 # What a file with a picture's suffix may hold. Pillow knows 40 formats more: it hands PostScript to
 # the program gs, whatever the file is called. None of these starts a program or opens a file.
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+EXIF_ORIENTATION = 0x112
 # What damaged or unreadable bytes make the libraries raise: PyAV mixes the first three, decord and
 # torchcodec raise RuntimeError.
 DECODE_FAILURES = (ValueError, OSError, EOFError, RuntimeError, MemoryError)
@@ -205,11 +206,24 @@ class RGBConverter:
         plane = self.shown.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         image = rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
+        image = image[::-1] if is_mirrored(frame) else image
         return np.rot90(image, frame.rotation // 90)
 
 
+def is_mirrored(frame: Any) -> bool:
+    """Say whether a frame's display matrix mirrors it: it is put upside down before it is turned.
+
+    ``frame.rotation`` does not tell; the determinant does. Front cameras write such matrices.
+    """
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+            return bool(a * d < b * c)
+    return False
+
+
 class PillowDecoder:
-    """Still images as one-frame clips."""
+    """Still images as one-frame clips, as :func:`shown_picture` shows them."""
 
     name = "pillow"
 
@@ -218,14 +232,35 @@ class PillowDecoder:
 
         try:
             image = open_picture(io.BytesIO(payload))
-            check_shape((1, image.height, image.width), expected)
+            size = (image.height, image.width)
+            turned = image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+            check_shape((1, *(size[::-1] if turned else size)), expected)
             if image.height * image.width > MAX_IMAGE_PIXELS:
                 raise ValueError(f"has more than {MAX_IMAGE_PIXELS} pixels")
-            return np.array(image.convert("RGB"))[None]  # (1, H, W, 3)
+            return np.array(shown_picture(image))[None]  # (1, H, W, 3)
         except DecompressionBombError as error:
             raise ValueError(f"has more than {MAX_IMAGE_PIXELS} pixels") from error
         except PICTURE_FAILURES as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def shown_picture(image: Any) -> Any:
+    """Return a picture of Pillow as RGB: upright, over white where it is transparent.
+
+    16 bits of grey become 8. Raises ValueError where it is not known what its numbers mean.
+    """
+    from PIL import Image, ImageOps
+
+    is_png = image.format == "PNG"  # whose integers have 16 bits
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and is_png):
+        return Image.fromarray((np.asarray(image) / 257 + 0.5).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"has pixels of type {image.mode}")
+    if image.mode in ("RGBA", "LA", "PA", "P", "La", "RGBa") or "transparency" in image.info:
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def open_picture(stream: IO[bytes]) -> Any:

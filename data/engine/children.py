@@ -103,13 +103,15 @@ def run_in_children(
     timeout_seconds: float,
     memory_bytes: int = 0,
     on_wait: Callable[[], None] = lambda: None,
+    last_pulse: Callable[[Job], float] = lambda job: 0.0,
 ) -> Iterator[Outcome[Job]]:
     """Yield outcomes as jobs finish; ``function`` and jobs must be picklable.
 
-    A job over ``timeout_seconds`` or whose child dies is reported in ``Outcome.death`` and the
-    child is replaced; children get ``memory_bytes`` of address space (0: no limit). Raises
-    ChildError if the function itself raises, OSError where a disk is full. ``on_wait`` is called at
-    least twice a second.
+    A job that has shown nothing for ``timeout_seconds`` or whose child dies is reported in
+    ``Outcome.death`` and the child is replaced. ``last_pulse`` tells when a job last showed that it
+    is at work, in seconds of the epoch; its start counts as such. Children get ``memory_bytes`` of
+    address space (0: no limit). Raises ChildError if the function itself raises, OSError where a
+    disk is full. ``on_wait`` is called at least twice a second.
     """
     context = multiprocessing.get_context("spawn")
     waiting = deque(jobs)
@@ -138,7 +140,7 @@ def run_in_children(
             ready = wait([child.pipe for child in busy], timeout=POLL_SECONDS)
             on_wait()
             for child in busy:
-                outcome = collect(child, child.pipe in ready, timeout_seconds)
+                outcome = collect(child, child.pipe in ready, timeout_seconds, last_pulse)
                 if outcome is None:
                     continue
                 if outcome.death:
@@ -150,7 +152,12 @@ def run_in_children(
             child.kill()
 
 
-def collect(child: Child[Job], ready: bool, timeout_seconds: float) -> Outcome[Job] | None:
+def collect(
+    child: Child[Job],
+    ready: bool,
+    timeout_seconds: float,
+    last_pulse: Callable[[Job], float] = lambda job: 0.0,
+) -> Outcome[Job] | None:
     """Take a child's answer if there is one; None while it is still at work."""
     job = child.job
     assert job is not None
@@ -166,6 +173,7 @@ def collect(child: Child[Job], ready: bool, timeout_seconds: float) -> Outcome[J
             raise ChildError(f"{job}\n{value}")
         child.job = None
         return Outcome(job, value)
-    if time.monotonic() - child.started > timeout_seconds:
+    silent = min(time.monotonic() - child.started, time.time() - last_pulse(job))
+    if silent > timeout_seconds:
         return Outcome(job, death=f"not read within timeout_seconds={timeout_seconds:g}")
     return None

@@ -9,7 +9,9 @@ live in ``ROOT/.parts`` until every source is done, then become shards in the gi
 
 import hashlib
 import json
+import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,7 +26,7 @@ from data.dataset.shards import ShardWriter, read_manifest, write_manifest
 from data.engine.children import Outcome, run_in_children
 from data.engine.duplicates import drop_duplicates
 from data.engine.source import Notes, Sample, Source
-from data.files import publish, sync
+from data.files import local_folder, publish, sync
 from data.media.film import Account
 from data.media.reject import Reject
 from data.show.report import summarise
@@ -34,6 +36,7 @@ PARTS = ".parts"
 # Lists the splits that are being written, so that the next attempt knows them for its own.
 ASSEMBLING = "assembling.json"
 NOT_READ = "not_read"  # why frames after the last clip of a killed child are in no clip
+PULSE_SECONDS = 1.0
 CHILD_MEMORY_BYTES = 6_000_000_000  # address space, most of it never touched; stops bombs
 
 
@@ -55,7 +58,7 @@ class Part:
 def build_part(part: Part) -> int:
     """Write one part; return its number of samples. Runs in a child process."""
     cv2.setNumThreads(1)  # the children share the cores already
-    notes = Notes()
+    notes = Notes(on_frame=Pulse(part.stem.with_suffix(".tmp")))
     count = 0
     with (
         open(part.stem.with_suffix(".bin"), "wb") as payloads,
@@ -75,9 +78,30 @@ def build_part(part: Part) -> int:
                 notes.warnings.append(
                     f"{part.source.name}: kept the first {counted(count, 'clip')}"
                 )
-        lines.write(as_line(asdict(notes)))
+        lines.write(as_line(notes.to_json()))
     finish(part)
     return count
+
+
+class Pulse:
+    """Shows in the time of a file's last change that its child is not standing still."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.last = path, time.monotonic()
+
+    def __call__(self) -> None:
+        """Show it, once a second at most."""
+        if time.monotonic() - self.last > PULSE_SECONDS:
+            self.last = time.monotonic()
+            os.utime(self.path)
+
+
+def last_pulse(part: Part) -> float:
+    """Return when a part's child last showed that it is at work, in seconds of the epoch."""
+    try:
+        return part.stem.with_suffix(".tmp").stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def finish(part: Part) -> None:
@@ -130,7 +154,7 @@ def finish_dead_part(part: Part, death: str) -> int:
                 part.source.name, meta["licence"], meta["fps"], expected, used, dropped=dropped
             )
             notes.films.append(account.to_json())
-    found.write_bytes(b"".join(map(as_line, [*lines, asdict(notes)])))
+    found.write_bytes(b"".join(map(as_line, [*lines, notes.to_json()])))
     finish(part)
     return len(lines)
 
@@ -235,11 +259,12 @@ def build_dataset(
     ``on_progress(done, total, text)`` is called at least twice a second. Parts of an interrupted
     build with the same digest are kept. Raises ValueError if no source gave a sample.
     """
+    local_folder("dataset", root)
     names = [source.name for source in sources]
     if len(set(names)) != len(names):
         raise ValueError("source=(repeated): names must be unique. Rename one of the inputs.")
     cut = {k: v for k, v in asdict(config).items() if k not in ("num_workers", "overwrite")}
-    digest = digest_of([cut, [repr(source) for source in sources], asdict(notes)])
+    digest = digest_of([cut, [repr(source) for source in sources], notes.to_json()])
     if not prepare_root(root, digest, config.overwrite):
         return read_manifest(root)
     parts = [Part(root / PARTS / digest, source, config) for source in sources]
@@ -329,6 +354,7 @@ def run_parts(
         timeout_seconds=config.timeout_seconds,
         memory_bytes=CHILD_MEMORY_BYTES,
         on_wait=report,
+        last_pulse=last_pulse,
     )
     for outcome in outcomes:
         dead = outcome.death

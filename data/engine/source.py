@@ -1,6 +1,6 @@
 """What ingest reads from and hands on: a source of samples, a sample, and notes for the owner."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,12 +27,18 @@ class Sample:
 class Notes:
     """What a source's owner should hear: things left out, and things worth a look.
 
-    ``films`` tells what became of every frame of a film (``data.media.film.Account``).
+    ``films`` tells what became of every frame of a film (``data.media.film.Account``). A source
+    that reads for long calls ``on_frame`` meanwhile: one that does not counts as standing still.
     """
 
     rejects: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     films: list[dict[str, Any]] = field(default_factory=list)
+    on_frame: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is noted."""
+        return {"rejects": self.rejects, "warnings": self.warnings, "films": self.films}
 
     def reject(self, file: str, error: Reject) -> None:
         """List something that is left out; its name may be any bytes."""

@@ -30,6 +30,7 @@ from data.command_line import parse
 from data.config import IngestConfig, check
 from data.engine.parts import build_dataset, reasons
 from data.engine.source import Notes, Source
+from data.files import local_folder
 from data.ingest.captions import Captions, question, read_captions
 from data.ingest.inputs import Entry, find_entries
 from data.ingest.media_file import MediaFile
@@ -134,6 +135,7 @@ def media_file(entry: Entry, said: Told, config: IngestConfig) -> MediaFile:
 def ingest(config: IngestConfig, console: Console) -> dict[str, Any]:
     """Ingest ``config.input`` into ``config.output`` and return the manifest."""
     check(config)
+    local_folder("output", config.output)
     notes = Notes()
     sources: list[Source] = [*find_sources(config, notes)]
     if not sources:

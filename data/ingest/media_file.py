@@ -142,7 +142,7 @@ def video_samples(
 ) -> Iterator[Sample]:
     """Yield the clips of a probed video that pass the filters; fill in ``account``."""
     scaler = Scaler()
-    ticks = read_ticks(container, facts, config, scaler, file.span)
+    ticks = told_alive(read_ticks(container, facts, config, scaler, file.span), notes)
     first = round(file.span[0] * facts.fps) if file.span else 0
     expected = round(file.span[1] * facts.fps) - first if file.span else facts.num_frames
     most = file.max_clips or config.max_clips_per_source
@@ -164,13 +164,21 @@ def video_samples(
         payload = copied(shown, facts, size, config)
         account.remuxed_clips += payload is not None
         if payload is None:
-            frames = (turned(at_size(t, flat, scaler), facts.rotation) for t in shown.ticks)
+            flat_frames = (at_size(tick, flat, scaler) for tick in shown.ticks)
+            frames = (turned(f, facts.rotation, facts.is_mirrored) for f in flat_frames)
             payload = encode_pictures(frames, length, size, facts.fps, config.crf, config.preset)
         account.used += length
         meta = clip_meta(file, facts, shown, size) | {"scores": scores}
         yield Sample(meta, payload, "mp4", fingerprint=fingerprint(greys))
     if not found:
         reject_short(account.num_frames, config)
+
+
+def told_alive(ticks: Iterator[Tick], notes: Notes) -> Iterator[Tick]:
+    """Yield the frames of a film, and say at each that it is being read."""
+    for tick in ticks:
+        notes.on_frame()
+        yield tick
 
 
 def at_size(tick: Tick, size: tuple[int, int], scaler: Scaler) -> av.VideoFrame:
@@ -212,7 +220,7 @@ def clip_meta(file: MediaFile, facts: Facts, shown: Shown, size: tuple[int, int]
             "num_frames": facts.num_frames,
             "height": facts.height,
             "width": facts.width,
-            "start_seconds": round(shown.start / facts.fps, 6),
+            "start_seconds": round(shown.start / facts.fps + shown.ticks[0].skipped, 6),
             "start_frame": shown.start,
             "shot": shown.shot,
             "scale": round(height / facts.height, 6),

@@ -7,7 +7,7 @@ film. Every frame is accounted for: used in a clip, or left out for a named reas
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle
 from typing import Any
 
@@ -54,13 +54,16 @@ class Tick:
     """One frame of the constant-rate film.
 
     frame: as decoded; scaled: as a clip of full length would store it, not turned yet; look: BGR,
-    reduced for measurements; packet: what it came from, None where that cannot be told.
+    reduced for measurements; packet: what it came from, None where that cannot be told;
+    after_hole: nothing was shown for long before it; skipped: seconds of all holes so far.
     """
 
     frame: av.VideoFrame
     scaled: av.VideoFrame
     look: Look
     packet: Any
+    after_hole: bool = False
+    skipped: float = 0.0
 
 
 @dataclass
@@ -153,17 +156,23 @@ def read_ticks(
         max(2, round(side * scale / 2) * 2) for side in (facts.stored_height, facts.stored_width)
     )
     held: Tick | None = None
-    number, first_time, time = 0, 0.0, 0.0
+    number, first_time, time, skipped = 0, 0.0, 0.0, 0.0
+    last: float | None = None
     with rejecting("decoding"):
         for frame, packet in frames_in(container, span, facts.fps):
             if (frame.height, frame.width) != (facts.stored_height, facts.stored_width):
                 raise Reject("changes its frame size midway", "Split it where the size changes.")
             scaled = scaler.scaled(frame, *size)
-            tick = Tick(frame, scaled, scaler.small(scaled, height, width), packet)
+            time = frame.time if frame.time is not None else time
+            hole = time - last - 1 / facts.fps if last is not None else 0.0
+            is_hole, last = hole + 1 / facts.fps > facts.hole_seconds, time
+            skipped += hole if is_hole else 0.0
+            small = scaler.small(scaled, height, width)
+            tick = Tick(frame, scaled, small, packet, is_hole, skipped)
             if facts.is_constant:
                 yield tick
                 continue
-            time = frame.time if frame.time is not None else time
+            first_time += hole if is_hole else 0.0
             if held is None:
                 first_time = time
             while held is not None and (
@@ -171,6 +180,7 @@ def read_ticks(
             ):
                 yield held
                 number += 1
+                held = replace(held, after_hole=False)
             held = tick
         if held is not None and first_time + number / facts.fps <= time + TIME_TOLERANCE_SECONDS:
             yield held
@@ -213,7 +223,8 @@ def clips_of(
 ) -> Iterator[Shown]:
     """Yield a film's clips as soon as their ends are known; fill in ``account``.
 
-    ``num_frames`` is how many frames are expected. With ``shots=split`` no clip holds a cut.
+    ``num_frames`` is how many frames are expected. With ``shots=split`` no clip holds a cut, and
+    none ever spans a hole.
     """
     planner = ClipPlanner(config, num_frames, most)
     finder = None if config.shots is Shots.none else ShotFinder(config.shot_threshold)
@@ -221,6 +232,7 @@ def clips_of(
     waiting: deque[Tick] = deque()
     base = 0  # the film's number of waiting[0]
     starts = [0]
+    holes: set[int] = set()
 
     def take(spans: list[tuple[int, int]]) -> Iterator[Shown]:
         nonlocal base
@@ -234,16 +246,22 @@ def clips_of(
 
     for tick in ticks:
         waiting.append(tick)
+        if tick.after_hole:
+            holes.add(account.num_frames)
         account.num_frames += 1
-        cuts = finder.push(tick.look) if finder else []
+        if finder:
+            cuts = finder.push(tick.look, tick.after_hole)
+        else:
+            cuts = [account.num_frames - 1] if tick.after_hole else []
         starts += cuts
-        for boundary in cuts if splits else []:
+        for boundary in cuts if splits else sorted(holes.intersection(cuts)):
             yield from take(planner.advance(boundary, shot_ends=True))
         settled = finder.settled if finder else account.num_frames
         yield from take(planner.advance(settled, shot_ends=False))
     cuts = finder.finish() if finder else []
     starts += cuts
-    for boundary in [*(cuts if splits else []), account.num_frames]:
+    ends = cuts if splits else sorted(holes.intersection(cuts))
+    for boundary in [*ends, account.num_frames]:
         yield from take(planner.advance(boundary, shot_ends=True))
     account.dropped += planner.dropped
     if finder:

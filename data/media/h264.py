@@ -147,14 +147,18 @@ def is_plain(frame: av.VideoFrame) -> bool:
     return frame.format.name == "yuv420p" and limited and frame.colorspace in PLAIN_MATRICES
 
 
-def turned(frame: av.VideoFrame, turn: int) -> av.VideoFrame:
-    """Return a yuv420p frame turned counter-clockwise by ``turn`` degrees, a multiple of 90."""
-    if turn % 360 == 0:
+def turned(frame: av.VideoFrame, turn: int, mirrored: bool = False) -> av.VideoFrame:
+    """Return a yuv420p frame turned counter-clockwise by ``turn`` degrees, a multiple of 90.
+
+    Where ``mirrored`` it is put upside down first.
+    """
+    if turn % 360 == 0 and not mirrored:
         return frame
     height, width = frame.height, frame.width
     packed = frame.to_ndarray()  # (3/2 H, W): luma, then the two chroma planes of a quarter each
     luma, chroma = packed[:height], packed[height:].reshape(2, height // 2, width // 2)
-    planes = [np.rot90(plane, turn // 90) for plane in (luma, *chroma)]
+    way = -1 if mirrored else 1
+    planes = [np.rot90(plane[::way], turn // 90) for plane in (luma, *chroma)]
     shape = planes[0].shape
     values = np.concatenate([np.ascontiguousarray(plane).ravel() for plane in planes])
     return av.VideoFrame.from_ndarray(values.reshape(shape[0] * 3 // 2, shape[1]), format="yuv420p")

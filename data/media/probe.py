@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import nan
+from math import inf, nan
 from typing import IO, Any
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data.config import IngestConfig
 from data.dataset.tokens import Cell, cell_of, tokens
-from data.decode.decoders import CONTAINERS, open_picture
+from data.decode.decoders import CONTAINERS, is_mirrored, open_picture, shown_picture
 from data.media.h264 import is_plain
 from data.media.reject import Reject, rejecting
 from data.media.remux import stamp_of, stamps_conform
@@ -27,6 +27,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".p
 MAX_FPS = 240.0
 # Frame intervals that differ by more than this share of the median make a rate "variable".
 RATE_TOLERANCE = 0.5
+# Where nothing is shown for so long, and for ten frames' time, a shot ends: nobody means a still.
+HOLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,11 @@ class Facts:
     num_frames: frames at the constant rate, as its packets promise; decoding has the last word.
     stored_height, stored_width: the decoder's pixels, before pixel aspect and rotation.
     rotation: quarter turns counter-clockwise to apply, in degrees.
+    is_mirrored: whether pictures are put upside down before they are turned.
     is_constant: whether the file's own frame rate is constant, so that each frame is kept once.
     header_frames: what the header claims (0: nothing).
     remuxable: whether its packets could be stored as they are (see data/media/remux.py).
+    hole_seconds: a longer time without a frame is a hole, which no clip spans.
     """
 
     height: int
@@ -52,6 +56,8 @@ class Facts:
     header_frames: int
     codec: str
     remuxable: bool = False
+    hole_seconds: float = inf
+    is_mirrored: bool = False
 
 
 def open_video(stream: IO[bytes]) -> Any:
@@ -120,13 +126,14 @@ def probe_video(stream: IO[bytes], config: IngestConfig, turn: int = 0) -> Facts
             raise Reject("no frame decodes", "Damaged or truncated: get it again.")
         check_size(frame.height, frame.width, config)
         rotation = (round(frame.rotation / 90) * 90 + turn) % 360
+        mirrored = is_mirrored(frame)
         plain = is_plain(frame) and not frame.interlaced_frame
     fps, timeline = constant_rate(times, rate)
     shown = (frame.height, max(1, round(frame.width * aspect)))
     if rotation % 180:
         shown = shown[::-1]
     is_constant = timeline == tuple(range(len(times)))
-    upright = rotation == 0 and shown == (frame.height, frame.width)
+    upright = rotation == 0 and not mirrored and shown == (frame.height, frame.width)
     return Facts(
         height=shown[0],
         width=shown[1],
@@ -139,6 +146,8 @@ def probe_video(stream: IO[bytes], config: IngestConfig, turn: int = 0) -> Facts
         header_frames=header_frames,
         codec=codec,
         remuxable=streamlike and plain and is_constant and upright,
+        hole_seconds=hole_of(np.diff(times)),
+        is_mirrored=mirrored,
     )
 
 
@@ -147,6 +156,7 @@ def constant_rate(times: list[float], rate: float) -> tuple[float, tuple[int, ..
 
     ``times`` are seconds in display order (nan: unknown); ``rate`` is the file's average, 0 if
     unknown. Files of constant rate keep each frame once; others show the newest frame at each tick.
+    After a hole the film goes on as if it had not been there.
     """
     at = np.array(times)
     count = len(at)
@@ -154,6 +164,9 @@ def constant_rate(times: list[float], rate: float) -> tuple[float, tuple[int, ..
     if count < 3 or not np.isfinite(at).all() or (gaps <= 0).any():
         return (rate if 0 < rate <= MAX_FPS else 25.0), tuple(range(count))
     median = float(np.median(gaps))
+    holes = gaps > hole_of(gaps)
+    at[1:] -= np.cumsum(np.where(holes, gaps - median, 0.0))
+    gaps = np.where(holes, median, gaps)
     if np.abs(gaps - median).max() <= RATE_TOLERANCE * median:
         return min(MAX_FPS, float((count - 1) / (at[-1] - at[0]))), tuple(range(count))
     fps = min(MAX_FPS, 1 / median)
@@ -162,8 +175,14 @@ def constant_rate(times: list[float], rate: float) -> tuple[float, tuple[int, ..
     return fps, tuple(shown.tolist())
 
 
+def hole_of(gaps: np.ndarray) -> float:
+    """Return how many seconds between two frames are a hole, given all of them (nan: unknown)."""
+    known = gaps[np.isfinite(gaps)]
+    return max(HOLE_SECONDS, 10 * float(np.median(known))) if len(known) else inf
+
+
 def read_image(stream: IO[bytes], config: IngestConfig) -> tuple[Image.Image, int, int]:
-    """Read a still picture as RGB, upright; transparent parts become white.
+    """Read a still picture as :func:`data.decode.decoders.shown_picture` shows it.
 
     Returns (picture, height, width). Raises Reject if it is damaged or has an unusable size.
     """
@@ -171,13 +190,10 @@ def read_image(stream: IO[bytes], config: IngestConfig) -> tuple[Image.Image, in
         picture: Image.Image = open_picture(stream)
         check_size(picture.height, picture.width, config)
         picture.load()
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode in ("I", "F", "I;16"):
-            raise Reject(f"has pixels of type {picture.mode}", "Convert it to 8 bits a channel.")
-        if picture.mode in ("RGBA", "LA", "PA", "P"):
-            ground = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(ground, picture.convert("RGBA"))
-        picture = picture.convert("RGB")
+        try:
+            picture = shown_picture(picture)
+        except ValueError as error:
+            raise Reject(str(error), "Convert it to 8 bits a channel.") from error
     return picture, picture.height, picture.width
 
 

@@ -56,8 +56,11 @@ class ShotFinder:
         self.ends: list[tuple[np.ndarray, np.ndarray]] = []
         self.opening: np.ndarray | None = None
 
-    def push(self, look: Look) -> list[int]:
-        """Take the next frame; return the cuts that are settled by now, ascending."""
+    def push(self, look: Look, is_cut: bool = False) -> list[int]:
+        """Take the next frame; return the cuts that are settled by now, ascending.
+
+        ``is_cut``: a shot begins with it, whatever it looks like.
+        """
         from scenedetect.common import FrameTimecode
 
         now = FrameTimecode(self.num_frames, self.clock)
@@ -65,6 +68,8 @@ class ShotFinder:
         half = cv2.resize(look, (width, height), interpolation=cv2.INTER_AREA)
         for detector in self.detectors:
             self.pending += [cut.frame_num for cut in detector.process_frame(now, half)]
+        if is_cut:
+            self.pending.append(self.num_frames)
         self.recent.append((self.num_frames, look))
         self.num_frames += 1
         if self.opening is None:
