@@ -25,6 +25,7 @@ from .conftest import read_json
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["text.kind=bytes", "text.width=32", "model.text_width=32"]  # MiniLM takes seconds to load
+PATIENT = ["num_workers=1", "timeout_seconds=900"]  # of a machine that others keep busy
 CHOSEN = IngestConfig(split="by_source")
 
 
@@ -151,9 +152,9 @@ def test_each_layout_goes_from_its_folder_to_a_trained_step_as_the_page_says(tmp
         layout(folder)
         said = typed("docs/data.md", "## Webdataset" if layout is shards else "")
         if layout is shards:
-            assert index.main(here(said["index"], folder, out)) == 0
+            assert index.main([*here(said["index"], folder, out), *PATIENT]) == 0
         else:
-            assert ingest.main([*here(said["ingest"], folder, out), "num_workers=1"]) == 0
+            assert ingest.main([*here(said["ingest"], folder, out), *PATIENT]) == 0
         mine = out / "mine"
         assert read_manifest(mine)["rejects"] == []
         infos = read_index(mine, "train")

@@ -68,7 +68,7 @@ def hostile(tmp_path_factory):
     write_video(folder / "good.mp4", num_frames=40)
     (folder / "good.txt").write_text("A half of the picture brightens")
     write_video(folder / "talky.mp4")
-    (folder / "talky.txt").write_text("x" * 100_000)
+    (folder / "talky.txt").write_text("x" * 2_000_000)
     (folder / "broken.json").write_text("not json")
     write_video(folder / "broken.mp4")
     whole = (folder / "good.mp4").read_bytes()
@@ -125,7 +125,7 @@ def test_every_bad_file_is_listed_with_reason_and_remedy(hostile):
         "pixel.avi": "too small: 1x1",
         "huge.png": "too large",
         "link.mp4": "link",
-        "talky.txt": "caption of 100000 bytes",
+        "talky.txt": "caption of 2000000 bytes",
         "broken.json": "caption unreadable",
         "some.tar/../escape.mp4": "leaves the archive",
         "some.tar//root.mp4": "leaves the archive",
