@@ -116,6 +116,8 @@ NEAREST: dict[str, dict[str, tuple[str, ...]]] = {
             "sweeps/fit/test_bootstrap",
             "sweeps/fit/test_law",
         ),
+        "sweeps/fit/weightings.py": ("sweeps/fit/test_y_axis",),
+        "sweeps/fit/forecast": ("sweeps/fit/forecast/test_told", "sweeps/fit/forecast/test_judged"),
         "sweeps/fit/trust/": (
             "sweeps/fit/test_trust",
             "sweeps/fit/test_bootstrap",

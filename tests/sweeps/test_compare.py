@@ -1,6 +1,7 @@
 """The compute multiplier of two frontiers or runs with known answers, and when it is refused."""
 
 import csv
+import importlib.util
 import json
 import signal
 import subprocess
@@ -279,6 +280,28 @@ def test_a_fit_that_leaves_the_losses_of_its_runs_is_refused_without_its_figures
     assert "the fit of b runs away: inside the compute of its runs" in found.refusal
     assert f"their losses, {least:.4g} to {most:.4g}, by" in found.refusal
     assert "goes from" not in found.verdict
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("polars"), reason="pip install kinescale[tables]")
+def test_a_parquet_table_is_the_side_that_its_csv_is(tmp_path):
+    import polars
+
+    path = table(tmp_path / "a.csv", noise=0)
+    polars.read_csv(path).write_parquet(tmp_path / "a.parquet")
+    one, other = (
+        read_table_side(p, {}, "law", FitOptions(resamples=5), "chinchilla")
+        for p in (Path(path), tmp_path / "a.parquet")
+    )
+    assert np.array_equal(one.loss, other.loss)
+    assert np.array_equal(one.curve, other.curve)
+
+
+def test_parquet_without_its_reader_says_what_to_install(tmp_path, monkeypatch, capsys):
+    for module in ("polars", "pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    assert main([table(tmp_path / "a.csv"), str(tmp_path / "b.parquet")]) == 2
+    assert "Run pip install 'kinescale[tables]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
