@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.fit.forecast.agreement import warn_agreement
 from sweeps.fit.odd_runs import warn_runs, warn_units
+from sweeps.fit.optimum.solve import Fit
 from sweeps.fit.rows.runs import clusters_of, sizes_by_lengths
 from sweeps.fit.trust.checkpoints import warn_checkpoints
 from sweeps.fit.trust.identified import warn_fit, warn_identified
@@ -25,11 +26,24 @@ def warn(law: "Law") -> list[str]:
         *units,
         *warn_fit(law.fit, law.bootstrap),
         *warn_identified(law.identified),
+        *_warn_pinned(law.fit),
         *(warn_agreement(law.exponents) if law.choice else ()),
         *_warn_runs(law),
         *([] if units else _warn_structure(law)),  # wrong units make structure enough
         *_warn_reach(law),
     ]
+
+
+def _warn_pinned(fit: Fit) -> Iterator[str]:
+    """Yield that a held floor takes its doubt out of every other interval."""
+    for parameter in fit.form.parameters:
+        if parameter.kind == "floor" and parameter.name in fit.fixed:
+            name = parameter.name
+            yield (
+                f"{name} is held at {fit.coefficients[name]:.4g}: the floor is what runs tell "
+                "least, and intervals of exponents and forecasts are narrower for it. Leave out "
+                f"fixed.{name} to see how much of that is known."
+            )
 
 
 def _warn_runs(law: "Law") -> Iterator[str]:

@@ -112,6 +112,19 @@ def test_a_power_needs_three_values_over_a_doubling(fit):
     assert verdicts["alpha"] == {"ok": True, "reason": "fixed, not fitted"}
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize(("fixed", "said"), [({"E": 0.25}, ["E is held at 0.25"]), ({}, [])])
+def test_a_held_floor_is_said_to_hide_its_doubt(fixed, said):
+    columns, loss = table()
+    rows = [
+        {"params": n, "tokens": d, "loss": y}
+        for n, d, y in zip(columns["params"], columns["tokens"], loss, strict=True)
+    ]
+    law = fit_table(rows, "chinchilla", FitOptions(resamples=2, fixed=fixed))
+    found = [w.partition(":")[0] for w in law["warnings"] if "is held at" in w]
+    assert found == said
+
+
 def test_what_is_wrong_with_an_optimum_is_said_at_its_edge(fit):
     boot = boot_of(fit)
     good = replace(fit, converged=True, starts_tried=10, starts_agreeing=5, condition=1e6)
