@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.fit.forecast.choice import STARTS, Choice, choose
+from sweeps.fit.forecast.choice import Choice, choose
+from sweeps.fit.forecast.origins import STARTS
 from sweeps.fit.forecast.tenths import compute_of_best
 from sweeps.fit.forecast.told import told
 from sweeps.fit.forms.base import Array, FlopsPerToken, Form, Interval, Rows

@@ -17,6 +17,7 @@ import numpy as np
 
 from sweeps.fit.forecast.forecaster import MIN_BUDGETS, Forecaster
 from sweeps.fit.forecast.ladder import NEAR, ladder_of
+from sweeps.fit.forecast.origins import STARTS
 from sweeps.fit.forecast.rolling import NEARBY, Record, in_order, joined, rolling_origin
 from sweeps.fit.forecast.tenths import rolling_tenths
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
@@ -29,7 +30,6 @@ AUTO = "auto"  # the form that leaves the choice to this module
 STRUCTURED = 0.05  # a p-value below says that residuals follow their budget
 BOTH = "both"  # the form and the nearest budgets tell the least loss together
 SPARE = 3  # runs beyond its coefficients that a form is compared by
-STARTS = 4  # of each form's fit
 NEGLIGIBLE = 6.0  # of BIC above the least: such a form is e^-3 as likely
 
 
@@ -130,7 +130,7 @@ def choose(
         reason = (
             f"fewer than {MIN_BUDGETS} budgets show their best size: the form of least BIC tells it"
         )
-        records = rolling_tenths(runs, fits)
+        records = rolling_tenths(runs, options, found)
         past = next(record.past for record in records if record.method == form)
         last = max(run.flops for run in runs)
         return Choice(form, form, reason, found, records, last, past, None)
@@ -189,7 +189,8 @@ def _structure(fit: Fit, budgets: Sequence[tuple[float, Rows]]) -> float | None:
     """Return the p-value of "residuals near the best sizes do not follow their budget".
 
     An F test of the budgets' mean residuals against the scatter within budgets, of the runs within
-    5 % of their budget's best: where a frontier is read, a form must have no trend.
+    5 % of their budget's best: where a frontier is read, a form must have no trend. The fit takes
+    up some of the means, and no degree is taken off for that: the test errs for the form.
     """
     from scipy.special import fdtrc  # a tenth of a second that fits of one form do not need
 

@@ -5,7 +5,7 @@ every origin. The methods: `nearby` (`nearby.py`), the forms of (params, tokens)
 on runs near their budget's best, and laws of compute alone through the budgets' minima or bests.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,12 +14,13 @@ import numpy as np
 from sweeps.fit.forecast.forecaster import FURTHEST, MIN_BUDGETS
 from sweeps.fit.forecast.ladder import Ladder
 from sweeps.fit.forecast.nearby import floor_loss, median_loss, nearby_losses
+from sweeps.fit.forecast.origins import Origins
 from sweeps.fit.forms.base import Array, FlopsPerToken, Rows
+from sweeps.fit.forms.catalogue import form_of
 from sweeps.fit.minima.frontier import compute_optimal
-from sweeps.fit.optimum.solve import Fit, refit
 from sweeps.fit.options import FitOptions
-from sweeps.fit.rows.check import check_columns, near_best
-from sweeps.fit.rows.runs import Run, columns_of, group_budgets
+from sweeps.fit.rows.check import near_best
+from sweeps.fit.rows.runs import Run, group_budgets
 
 NEARBY = "nearby"
 CLOSE = 0.02  # of the budget's best: the runs that Chinchilla's form is also fitted to alone
@@ -75,15 +76,15 @@ def rolling_origin(
     ladder: Ladder,
     cost: FlopsPerToken,
     options: FitOptions,
-    fits: Mapping[str, Fit],
+    forms: Iterable[str],
 ) -> list[Record]:
     """Return the record of each method over the ladder, the one that erred least first.
 
-    `fits` are the forms' fits to all runs: those to fewer start from them.
+    `forms` are asked besides the simple methods, by fits that have seen no later run.
     """
     first = max(MIN_BUDGETS, len(ladder) - MOST_ORIGINS)
     records: dict[str, list[tuple[float, float, float]]] = {}
-    methods = dict(_methods(cost, options, fits))
+    methods = dict(_methods(cost, options, list(forms)))
     for count in range(first, len(ladder)):
         origin = float(ladder.compute[count - 1])
         ahead = [j for j in range(count, len(ladder)) if ladder.compute[j] <= FURTHEST * origin]
@@ -115,16 +116,17 @@ def joined(form: Record, ladder: Ladder) -> Record:
 
 
 def _methods(
-    cost: FlopsPerToken, options: FitOptions, fits: Mapping[str, Fit]
+    cost: FlopsPerToken, options: FitOptions, forms: Sequence[str]
 ) -> Iterator[tuple[str, Predict]]:
     yield NEARBY, _nearby
     yield "E + A C^-a, minima", _minima
     yield "E + A C^-a, bests", _bests
     yield "A C^-a, bests", _power
-    for name, fit in fits.items():
-        yield name, partial(_form, fit, cost, options)
-    if (near := fits.get("chinchilla")) is not None:
-        yield f"chinchilla, runs within {100 * CLOSE:g} %", partial(_close, near, cost, options)
+    for name in forms:
+        yield name, partial(_form, Origins(form_of(name), options), cost)
+    if "chinchilla" in forms:
+        near = Origins(form_of("chinchilla"), options)
+        yield f"chinchilla, runs within {100 * CLOSE:g} %", partial(_close, near, cost)
 
 
 def _nearby(runs: Sequence[Run], ladder: Ladder, targets: Sequence[float]) -> list[float]:
@@ -150,32 +152,27 @@ def _power(runs: Sequence[Run], ladder: Ladder, targets: Sequence[float]) -> lis
 
 
 def _close(
-    whole: Fit,
+    origins: Origins,
     cost: FlopsPerToken,
-    options: FitOptions,
     runs: Sequence[Run],
     ladder: Ladder,
     targets: Sequence[float],
 ) -> list[float] | None:
     close, _ = near_best(runs, group_budgets(runs), CLOSE)
-    return _form(whole, cost, options, close, ladder, targets)
+    return _form(origins, cost, close, ladder, targets)
 
 
 def _form(
-    whole: Fit,
+    origins: Origins,
     cost: FlopsPerToken,
-    options: FitOptions,
     runs: Sequence[Run],
     ladder: Ladder,
     targets: Sequence[float],
 ) -> list[float] | None:
-    """Return the least losses by the form of `whole` fitted to `runs`; None where it cannot be."""
-    columns, loss = columns_of(runs)
-    try:
-        check_columns(whole.form, columns, loss, len(options.fixed))
-    except ValueError:
+    """Return the least losses by the form fitted to `runs`; None where it cannot be."""
+    fit = origins.fit(runs)
+    if fit is None:
         return None
     with np.errstate(all="ignore"):  # a form that does not suit may overflow on its way
-        fit = refit(whole, columns, loss, whole.objective_of.delta)
         losses = [float(compute_optimal(fit, fit.theta, c, cost)[2][0]) for c in targets]
     return losses if np.isfinite(losses).all() else None

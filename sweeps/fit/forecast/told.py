@@ -6,7 +6,7 @@ import numpy as np
 
 from sweeps.fit.forecast.choice import BOTH, Choice
 from sweeps.fit.forecast.forecaster import NO_MORE
-from sweeps.fit.forecast.tenths import ends_by_tenths
+from sweeps.fit.forecast.tenths import ends_by_tenths, noise_of
 from sweeps.fit.forms.base import Interval
 
 
@@ -33,6 +33,7 @@ def told(choice: Choice, flops: float, loss: float, interval: Interval, level: f
         also = {choice.form: loss} if choice.by == BOTH else NO_MORE
         ahead = choice.forecaster.at(flops, also, choice.past)
         return Told(ahead.loss, ahead.interval, loss, ahead.members)
-    ends = ends_by_tenths(choice.past, float(np.log(flops / choice.last)), level)
+    noise = noise_of(choice.candidates[choice.form].fit)
+    ends = ends_by_tenths(choice.past, noise, float(np.log(flops / choice.last)), level)
     low, high = loss * np.exp([-ends, ends])
     return Told(loss, (float(np.fmin(interval[0], low)), float(np.fmax(interval[1], high))))

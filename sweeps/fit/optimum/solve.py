@@ -94,7 +94,7 @@ def fit_form(
     low, high = walls(form, fixed)
     if fixed:
         problem = replace(problem, free=low < high)
-    starts = _starts(form, columns, target, (low, high), max_starts or form.max_starts)
+    starts = own_starts(form, columns, target, (low, high), max_starts or form.max_starts)
     if form.nested is not None:
         starts = np.concatenate([_from_nested(form, columns, target, options), starts])
     if near is not None:
@@ -152,7 +152,7 @@ def _coefficients_of_base(
     return fit_form(form.base, kept, target[rows]).coefficients
 
 
-def _starts(
+def own_starts(
     form: Form, columns: Columns, target: Array, box: tuple[Array, Array], keep: int
 ) -> Array:
     """Return the `keep` best starts of the grid of shapes inside the box, `(keep, P)`."""

@@ -7,10 +7,12 @@ import pytest
 from scipy.stats import f_oneway
 
 from sweeps.fit.forecast.choice import BOTH, Candidate, Choice, _bic, _by, _fit, _structure
-from sweeps.fit.forecast.rolling import NEARBY, Record
+from sweeps.fit.forecast.ladder import Ladder
+from sweeps.fit.forecast.rolling import NEARBY, Record, rolling_origin
 from sweeps.fit.forecast.tenths import rolling_tenths
 from sweeps.fit.forms.catalogue import CHINCHILLA
-from sweeps.fit.optimum.solve import fit_runs, refit
+from sweeps.fit.minima.frontier import six_n
+from sweeps.fit.optimum.solve import fit_runs
 from sweeps.fit.options import DEFAULTS
 from sweeps.fit.rows.runs import Run, columns_of
 
@@ -76,14 +78,13 @@ def test_a_form_is_compared_from_three_runs_beyond_its_coefficients():
 
 def test_a_tenth_is_foreseen_from_the_runs_of_less_compute_at_its_best_run():
     runs = runs_of(bend=0.003)
-    whole = fit_runs(CHINCHILLA, runs)
-    (record,) = rolling_tenths(runs, {"chinchilla": whole})
+    (record,) = rolling_tenths(runs, DEFAULTS, ["chinchilla"])
     tenths = [runs[i : i + 4] for i in range(0, 40, 4)]
     ends = {tenths[count - 1][-1].flops for count in range(5, 10)}
     best = {min(tenth, key=lambda run: run.loss).flops for tenth in tenths[5:]}
     asked = {(end, at) for end in ends for at in best if at >= 2 * end}
     assert {error[:2] for error in record.errors} == asked
-    known = refit(whole, *columns_of(runs[:20]), whole.objective_of.delta)
+    known = fit_runs(CHINCHILLA, runs[:20])
     told = np.log(
         known.predict(columns_of(tenths[9])[0]).min() / min(run.loss for run in tenths[9])
     )
@@ -94,3 +95,26 @@ def test_a_tenth_is_foreseen_from_the_runs_of_less_compute_at_its_best_run():
     ]
     assert error == pytest.approx(told, rel=1e-3)
     assert told > 0.01  # losses bend below what the form foresees
+
+
+@pytest.mark.parametrize("record", ["tenths", "budgets"])
+def test_no_record_knows_of_runs_beyond_its_origin(record):
+    runs = runs_of(40, bend=0.003)
+    budgets = [(runs[i + 3].flops, np.arange(i, i + 4)) for i in range(0, 40, 4)]
+
+    def told(rows):
+        if record == "tenths":
+            (found,) = rolling_tenths(rows, DEFAULTS, ["kaplan"])
+            return [e[2] + np.log(min(r.loss for r in rows[36:])) for e in found.errors
+                    if e[0] == rows[19].flops][-1:]  # fmt: skip
+        best = np.array([min(rows[i].loss for i in g) for _, g in budgets])
+        compute = np.array([c for c, _ in budgets])
+        ladder = Ladder(compute, best, np.full(10, 1e-3), best, np.ones(10))
+        found = {
+            r.method: r for r in rolling_origin(rows, budgets, ladder, six_n, DEFAULTS, ["kaplan"])
+        }["kaplan"]
+        return [e[2] + np.log(best[np.searchsorted(compute, e[1])]) for e in found.errors[:1]]
+
+    later = [dataclasses.replace(run, loss=run.loss * 1.3) for run in runs[20:]]
+    assert told(runs) == pytest.approx(told([*runs[:20], *later]), abs=1e-12)
+    assert len(told(runs)) == 1

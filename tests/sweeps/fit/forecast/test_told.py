@@ -11,10 +11,13 @@ from sweeps.fit.forecast.forecaster import Forecaster
 from sweeps.fit.forecast.ladder import Ladder
 from sweeps.fit.forecast.nearby import nearby_losses
 from sweeps.fit.forecast.rolling import NEARBY, Record, joined
-from sweeps.fit.forecast.tenths import FADES, FORM_BELIEF, compute_of_best, ends_by_tenths
+from sweeps.fit.forecast.tenths import FADES, FORM_BELIEF, compute_of_best, ends_by_tenths, noise_of
+from sweeps.fit.forecast.tenths import FEW as FEW_ORIGINS
 from sweeps.fit.forecast.told import told
+from sweeps.fit.forms.catalogue import CHINCHILLA
 from sweeps.fit.law import fit_law
 from sweeps.fit.minima.frontier import six_n
+from sweeps.fit.optimum.solve import fit_runs
 from sweeps.fit.options import FitOptions
 from sweeps.fit.rows.runs import Run
 
@@ -79,12 +82,27 @@ def test_the_record_of_both_is_that_of_the_median_at_each_origin():
 def test_errors_of_tenths_grow_with_the_e_folds_and_fade_with_their_origin():
     past = np.array([[1e18, 3e18, 0.01], [1e18, 9e18, -0.03], [3e18, 9e18, 0.02]])
     old = 0.5 ** (np.log(3) / FADES)
-    squares = old * (0.01**2 + 0.03**2) + 0.02**2 + FORM_BELIEF**2
+    beyond = old * (0.01**2 + 0.03**2 - 2 * 0.008**2) + 0.02**2 - 0.008**2
     folds = old * (np.log(3) ** 2 + np.log(9) ** 2) + np.log(3) ** 2 + 1
-    found = ends_by_tenths(past, 1.7, 0.9)
-    assert found == pytest.approx(norm.ppf(0.95) * np.sqrt(squares / folds) * 1.7, rel=1e-9)
-    assert ends_by_tenths(past, 0.0, 0.9) == 0
-    assert ends_by_tenths(past[:0], 1.0, 0.9) == pytest.approx(norm.ppf(0.95) * FORM_BELIEF)
+    found = ends_by_tenths(past, 0.008, 1.7, 0.9)
+    size = np.sqrt((FEW_ORIGINS * beyond + FORM_BELIEF**2) / folds)
+    assert found == pytest.approx(norm.ppf(0.95) * size * 1.7, rel=1e-9)
+    assert ends_by_tenths(past, 0.008, 0.0, 0.9) == 0
+    alone = norm.ppf(0.95) * FORM_BELIEF
+    assert ends_by_tenths(past[:0], 0.008, 1.0, 0.9) == pytest.approx(alone)
+    drowned = ends_by_tenths(past, 0.05, 1.0, 0.9)  # nothing is left beyond the noise
+    assert drowned == pytest.approx(alone / np.sqrt(folds))
+
+
+def test_the_noise_of_a_run_is_the_scale_of_the_residuals_which_a_stray_run_moves_little():
+    runs = scattered(0.0, rows=200)
+    fit = fit_runs(CHINCHILLA, runs)
+    assert noise_of(fit) == pytest.approx(0.002, rel=0.15)
+    stray = dataclasses.replace(fit, residuals=np.append(fit.residuals[1:], 9.0))
+    assert noise_of(stray) == pytest.approx(noise_of(fit), rel=0.05)
+    few = dataclasses.replace(fit, residuals=fit.residuals[:10])
+    scale = 1.4826 * np.median(np.abs(fit.residuals[:10]))
+    assert noise_of(few) == pytest.approx(scale * np.sqrt(2))
 
 
 def scattered(bend, rows=80, noise=0.002):
@@ -108,7 +126,10 @@ def test_runs_without_budgets_are_foreseen_by_tenths_and_widen_the_interval():
     assert sound.by == sound.form
     assert bent.by == bent.form
     reach = np.log(9.0)
-    narrow, wide = (ends_by_tenths(c.past, reach, 0.9) for c in (sound, bent))
+    narrow, wide = (
+        ends_by_tenths(c.past, noise_of(c.candidates[c.form].fit), reach, 0.9)
+        for c in (sound, bent)
+    )
     assert wide > 2 * narrow
     assert 0.002 < narrow < 0.05
     assert all(target >= 2 * origin for c in (sound, bent) for origin, target, _ in c.past)
