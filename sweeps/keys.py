@@ -44,6 +44,7 @@ def schemas() -> tuple[Schema, ...]:
     from trainer.generate.expand import ExpandJob
     from trainer.generate.request import Request
     from trainer.probes.common import ProbeConfig
+    from trainer.probes.likelihood.config import LikelihoodConfig
     from trainer.probes.score import ScoreConfig
     from trainer.vae.config import PerceptualRun, VaeRun
     from trainer.vae.statistics import StatisticsConfig
@@ -73,6 +74,7 @@ def schemas() -> tuple[Schema, ...]:
         Schema("Captions for a data set", CaptionJob, "caption"),
         Schema("Longer prompts", ExpandJob, "expand"),
         Schema("A drawn clip", Request, "generate"),
+        Schema("Crossed pairs", LikelihoodConfig, "probe"),
         Schema("A loss measured again", ScoreConfig, "score"),
         Schema("A probe of drawn clips", ProbeConfig, "attributes`, `kinescale framing"),
         Schema("Statistics of latents", StatisticsConfig, "codec-statistics"),

@@ -31,6 +31,12 @@ COMMANDS = (
         schema="trainer.generate.expand:ExpandJob",
     ),
     Row("export", "trainer.diffusion.export", "write a run's weights as one safetensors file"),
+    Row(
+        "probe",
+        "trainer.probes.likelihood.probe",
+        "ask a run whether it finds broken laws less likely, by crossed pairs",
+        schema="trainer.probes.likelihood.config:LikelihoodConfig",
+    ),
     Row("score", "trainer.probes.score", "measure a run's loss again, on other clips or captions"),
     Row(
         "attributes",

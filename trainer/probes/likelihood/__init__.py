@@ -1,0 +1,1 @@
+"""Whether a run finds broken laws less likely, by crossed pairs of tiny worlds."""

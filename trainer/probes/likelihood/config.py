@@ -1,0 +1,36 @@
+"""What a likelihood probe is told."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Ge
+from typing_extensions import Doc
+
+from trainer.config import Seed
+
+
+@dataclass
+class LikelihoodConfig:
+    """What to ask; see the module's help."""
+
+    run: Annotated[str, Doc("Folder of the run.")] = ""
+    twin: Annotated[
+        str, Doc("Folder of the same run on lawless clips; empty: nothing can be claimed.")
+    ] = ""
+    worlds: Annotated[list[str], Doc("Tiny worlds; empty asks about all that the run saw.")] = (
+        field(default_factory=list)
+    )
+    properties: Annotated[
+        list[str], Doc("What pairs differ in; empty asks about all properties of each world.")
+    ] = field(default_factory=list)
+    pairs: Annotated[int, Ge(8), Doc("Crossed pairs of each property.")] = 128
+    seed: Annotated[Seed, Doc("Decides pairs, noise, and the lawful clips.")] = 0
+    clips: Annotated[
+        int, Ge(64), Doc("Lawful clips from which means and covariances are estimated.")
+    ] = 2048
+    out: Annotated[str, Doc("JSON file to write; empty is RUN/probes.json.")] = ""
+
+    def check(self) -> None:
+        """Raise ValueError on values that are missing."""
+        if not self.run:
+            raise ValueError("run=: must be given. See --help.")

@@ -1,0 +1,83 @@
+"""Squared velocity errors of crossed pairs, under a noise and times that a whole pair shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.objective import Draw, Objective
+from models.pack import TokenPack
+from trainer.config import CaptionUse
+from trainer.diffusion.collate import Collator
+from trainer.probes.likelihood.margins import PairErrors
+from trainer.probes.likelihood.pairs import NAMES, Pair
+from trainer.rng import normal
+
+Predict = Callable[[TokenPack, Tensor, Tensor], Tensor]
+STRATA = 8  # of t
+PACK_TOKENS = 8192  # of one pass through a network
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pairs are looked at: the seed of their noise, and the tokens that are given clean."""
+
+    seed: int
+    first: int = 0
+
+    def times(self, objective: Objective, index: int) -> Tensor:
+        """Return one time in each stratum, (STRATA,), other ones for other pairs."""
+        # Golden-ratio offsets spread the times of all pairs evenly over their strata.
+        return objective.strata(STRATA, (index + 0.5) * _GOLDEN % 1.0)
+
+    def draw(self, pair: Pair, stratum: int) -> Draw:
+        """Return the draws of a pair in a stratum, the same for its four clips."""
+
+        def drawn(purpose: str, shape: tuple[int, ...]) -> Tensor:
+            return normal(shape, self.seed, f"probe-{purpose}", pair.key, stratum)
+
+        return drawn
+
+
+@torch.no_grad()
+def measure_pairs(
+    predict: Predict, objective: Objective, collator: Collator, pairs: list[Pair], look: Look
+) -> PairErrors:
+    """Measure all pairs in all strata of t."""
+    tokens = len(pairs[0].clips["aa"].tokens)
+    at_once = max(1, PACK_TOKENS // (len(NAMES) * STRATA * tokens))
+    found = [
+        _measure(predict, objective, collator, pairs[start : start + at_once], start, look)
+        for start in range(0, len(pairs), at_once)
+    ]
+    errors = np.concatenate(found)  # (pairs, strata, names)
+    aa, bb, ab, ba = np.moveaxis(errors, 2, 0)
+    return PairErrors(kept=aa + bb, broken=ab + ba)
+
+
+def _measure(
+    predict: Predict,
+    objective: Objective,
+    collator: Collator,
+    pairs: list[Pair],
+    number: int,
+    look: Look,
+) -> np.ndarray:
+    """Return summed squared errors of some pairs, (pairs, strata, names)."""
+    items, noise, times = [], [], []
+    for index, pair in enumerate(pairs, number):
+        t = look.times(objective, index)
+        for stratum in range(STRATA):
+            x_0 = objective.noise(look.draw(pair, stratum), tuple(pair.clips["aa"].tokens.shape))
+            for name in NAMES:
+                items.append(pair.clips[name])
+                noise.append(x_0)
+                times.append(t[stratum])
+    pack = collator.pack(items, [CaptionUse.dropped] * len(items))
+    errors = objective.measured(predict, pack, torch.cat(noise), torch.stack(times).float())
+    sums = torch.zeros(len(items), dtype=torch.float64)
+    sums.index_add_(0, pack.segment, errors.double())
+    return sums.view(len(pairs), STRATA, len(NAMES)).numpy()

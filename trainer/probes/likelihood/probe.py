@@ -1,0 +1,45 @@
+"""Ask a trained run whether it finds broken laws less likely, by crossed pairs of tiny worlds.
+
+usage: kinescale probe run=FOLDER [twin=FOLDER] [key=value ...]
+
+example:
+  kinescale probe run=runs/law-1e12 twin=runs/twin-1e12 worlds=[strip] pairs=256
+keys: worlds=[] (all that the run saw) properties=[] (all) pairs=128 seed=0 clips=2048 out=
+A and B are two lawful clips that differ in one property alone; AB and BA have their endings
+exchanged. The margin is how much larger the errors of AB + BA are than those of AA + BB, as a share
+of the latter, under the same noise and times, with a 95 % interval over pairs (docs/emergence.md).
+Beside it stand an untrained network, the best denoiser that knows means and covariances alone,
+the exact one of a finite world, the pairs played backwards, a property that no law binds, and the
+twin: the same model trained on clips without the law. A law counts as learned where run minus twin
+excludes zero. The file is RUN/probes.json unless out= names another.
+"""
+
+from pathlib import Path
+
+from data.command_line import parse
+from data.files import write_json
+from data.shell import command
+from trainer.probes.likelihood.config import LikelihoodConfig
+
+FILE = "probes.json"
+
+
+@command(__doc__, keys=LikelihoodConfig, doing="measuring crossed pairs")
+def main(argv: list[str]) -> int:
+    """Parse the command line, measure, write and print the table."""
+    from trainer.probes.likelihood.report import table
+    from trainer.probes.likelihood.subject import probe
+
+    config = parse(LikelihoodConfig, argv)
+    config.check()
+    result = probe(config)
+    out = Path(config.out) if config.out else Path(config.run) / FILE
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, result)
+    print(table(result))
+    print(f"written: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    main.run()

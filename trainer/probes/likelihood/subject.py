@@ -1,0 +1,157 @@
+"""The run that is asked, its twin, the controls beside it, and what all of them say."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from data.worlds.tiny.registry import tiny_world
+from data.worlds.tiny.world import World
+from models.codec.codec import Codec
+from models.network import build_network
+from models.objective import Objective, build_objective
+from trainer.config import CaptionUse, RunConfig
+from trainer.diffusion.collate import Collator, PackItem
+from trainer.generate.generate import load_model
+from trainer.probes.likelihood.closed_form import ExactDenoiser, GaussianDenoiser, Places
+from trainer.probes.likelihood.config import LikelihoodConfig
+from trainer.probes.likelihood.margins import PairErrors
+from trainer.probes.likelihood.measure import STRATA, Look, Predict, measure_pairs
+from trainer.probes.likelihood.pairs import (
+    Pair,
+    Seen,
+    check_seen,
+    check_tokens,
+    draw_pairs,
+    lawful_clips,
+    reversed_pairs,
+    seen_worlds,
+    stacked,
+)
+from trainer.probes.likelihood.report import summarise
+
+ONE_TIME = "joint"  # both halves at one time
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run that is asked: its networks, trained and not, and its twin's where there is one."""
+
+    run: RunConfig
+    networks: dict[str, Predict]
+    objective: Objective
+    collator: Collator
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the run."""
+        return self.collator.codec
+
+
+def probe(config: LikelihoodConfig) -> dict[str, Any]:
+    """Measure all properties of all worlds asked for. Raises ValueError on what cannot be asked."""
+    folder = Path(config.run)
+    run, model = load_model(folder)
+    if run.objective.caption_dropout == 0:
+        raise ValueError(
+            "objective.caption_dropout=0: the run never saw a clip without its caption, but pairs "
+            "are shown without one. Train with objective.caption_dropout=0.1."
+        )
+    if run.objective.kind != "flow":
+        raise ValueError(
+            f"objective.kind={run.objective.kind}: the closed forms are those of kind=flow. Probe "
+            "a run of that."
+        )
+    seen = seen_worlds(run.data)
+    check_seen(seen, config.worlds, folder)
+    networks = {"run": cast(Predict, model), "untrained": untrained(run)}
+    if config.twin:
+        networks["twin"] = twin_of(run, seen, Path(config.twin))
+    objective = build_objective(run.objective)
+    subject = Subject(run, networks, objective, Collator(run.codec, run.text))
+    worlds = config.worlds or sorted(seen.worlds)
+    return {
+        "run": folder.name,
+        "twin": Path(config.twin).name if config.twin else None,
+        "pairs": config.pairs,
+        "seed": config.seed,
+        "strata": STRATA,
+        "properties": [row for name in worlds for row in ask(config, subject, tiny_world(name))],
+    }
+
+
+def untrained(run: RunConfig) -> Predict:
+    """Return a network of the same config that learned nothing, its output layers drawn, too.
+
+    With an output of zero its margin would be zero by arithmetic, whatever the pairs are.
+    """
+    predicts = build_objective(run.objective).coefficients
+    network = build_network(run.model, precondition=predicts).requires_grad_(False)
+    generator = torch.Generator().manual_seed(run.seed)
+    cast(Any, network).reset_parameters(generator)
+    for parameter in network.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            nn.init.normal_(parameter, 0.0, parameter.shape[1] ** -0.5, generator)
+    return cast(Predict, network)
+
+
+def twin_of(run: RunConfig, seen: Seen, folder: Path) -> Predict:
+    """Load a lawless twin. Raises ValueError unless it is one of this run."""
+    other, network = load_model(folder)
+    alike = {
+        "model": (run.model, other.model),
+        "codec": (run.codec, other.codec),
+        "horizon": (run.horizon, other.horizon),
+    }
+    for name, (ours, theirs) in alike.items():
+        if ours != theirs:
+            raise ValueError(
+                f"twin={folder}: its {name} differs from the run's, so that their difference is "
+                "not the law's. Train the twin with the run's own settings on lawless clips."
+            )
+    worlds = seen_worlds(other.data)
+    for name in seen.worlds:
+        if name not in worlds.worlds or "" in worlds.worlds[name]:
+            raise ValueError(
+                f"twin={folder}: was not trained on lawless clips of {name} alone. Use clips of "
+                "kinescale worlds preset=tiny lawless=all."
+            )
+    return cast(Predict, network)
+
+
+def ask(config: LikelihoodConfig, subject: Subject, world: World[Any]) -> list[dict[str, Any]]:
+    """Measure the properties of one world."""
+    run, codec = subject.run, subject.codec
+    check_tokens(run, world)
+    chosen = config.properties or [*world.laws, *world.free]
+    for prop in chosen:
+        world.check(prop)
+    clips = lawful_clips(run, codec, world, config.clips, config.seed)
+    look = Look(config.seed)
+    predicts = subject.networks | closed_forms(subject, world, clips, look)
+    rows = []
+    for prop in chosen:
+        pairs = draw_pairs(run, codec, world, prop, config.pairs, config.seed)
+
+        def errors_of(predict: Predict, pairs: list[Pair]) -> PairErrors:
+            return measure_pairs(predict, subject.objective, subject.collator, pairs, look)
+
+        errors = {name: errors_of(predict, pairs) for name, predict in predicts.items()}
+        backwards = reversed_pairs(pairs, codec, run.text.width)
+        errors["reversed"] = errors_of(predicts["run"], backwards)
+        rows.append(summarise(world, prop, ONE_TIME, errors))
+    return rows
+
+
+def closed_forms(
+    subject: Subject, world: World[Any], clips: list[PackItem], look: Look
+) -> dict[str, Predict]:
+    """Return the denoisers of a world that need no training."""
+    valid = subject.collator.pack(clips[:1], [CaptionUse.dropped]).valid
+    places = Places.of(valid, look.first)
+    found: dict[str, Predict] = {"gaussian": GaussianDenoiser.fit(stacked(clips), places)}
+    if world.finite:
+        found["exact"] = ExactDenoiser.build(subject.run, subject.codec, world, places)
+    return found
