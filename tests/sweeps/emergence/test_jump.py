@@ -77,12 +77,13 @@ def test_the_accuracy_of_a_smooth_gap_is_a_threshold() -> None:
     assert found.low < 0 < found.high
 
 
-def test_a_normal_gap_is_refused_at_its_level() -> None:
+def test_a_normal_gap_has_even_p_values() -> None:
     def p(seed: int) -> float:
         rows = [gaps_of(0.3 * k, 1.0, 256, 100 * seed + k) for k in range(6)]
         return accuracy_is_a_threshold(*zip(*rows, strict=True), 256).p
 
-    assert np.mean([p(seed) < 0.05 for seed in range(100)]) == pytest.approx(0.05, abs=0.05)
+    # p-values of a true hypothesis are even over [0, 1]: their mean is 0.5, give or take 0.03.
+    assert np.mean([p(seed) for seed in range(100)]) == pytest.approx(0.5, abs=0.1)
 
 
 def test_an_accuracy_that_the_gap_does_not_give_is_said() -> None:
