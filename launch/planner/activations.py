@@ -13,6 +13,7 @@ from models.architecture import specification_of
 from models.config import POSITION_FEATURES, ModelConfig
 from trainer.layout.config import ParallelConfig, Recompute
 from trainer.layout.cost import COMPLEX_BYTES, element_bytes
+from trainer.layout.messages import messages_held
 
 FP32_BYTES = 4  # of statistics and of what the loss works on, whatever the network's precision
 
@@ -79,7 +80,7 @@ def working_bytes(
 def packs_in_flight(parallel: ParallelConfig, stage: int, micros: int) -> float:
     """Return how many packs a stage keeps for its blocks, in packs through all its chunks.
 
-    As many as ``trainer.parallel.pipeline.schedule`` runs ahead, and the one at work (1F1B:
+    As many as ``trainer.layout.messages.schedule`` runs ahead, and the one at work (1F1B:
     Narayanan et al. 2021).
     """
     pp, chunks = parallel.pp, parallel.interleave
@@ -105,8 +106,8 @@ def message_bytes(model: ModelConfig, parallel: ParallelConfig, pack: PackShape)
     """Return the buffers of collectives and messages that a rank holds at a time, at most.
 
     Tensor ranks: gathered rows and their gradient. Context ranks: queries, keys and values before
-    and after an exchange, keys and values that were gathered and their gradients. Pipeline: a
-    message each way.
+    and after an exchange, keys and values that were gathered and their gradients. Pipeline: what
+    leaves, and what is received ahead of its use.
     """
     e, seen = element_bytes(parallel), pack.rows / parallel.cp
     facts, total = specification_of(model), 0.0
@@ -119,5 +120,6 @@ def message_bytes(model: ModelConfig, parallel: ParallelConfig, pack: PackShape)
         total += 2 * 2 * key_ranks * widest if key_ranks > 1 else 0
     if parallel.pp > 1:
         own = ceil(pack.rows / parallel.layout.row_shards)
-        total += 2 * facts.message_values(own, pack.spans, pack.captions) * e
+        held = messages_held(parallel.pp, parallel.interleave)
+        total += held * facts.message_values(own, pack.spans, pack.captions) * e
     return total

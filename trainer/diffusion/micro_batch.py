@@ -17,7 +17,6 @@ from trainer.config import CaptionUse, RunConfig
 from trainer.diffusion.collate import Collator, PackItem
 from trainer.parallel.engine import Engine
 from trainer.parallel.mesh import Mesh
-from trainer.parallel.pipeline import forward_only, schedule
 from trainer.parallel.rows import own_rows, padded_rows, row_slice
 from trainer.rng import generator, normal, uniform
 
@@ -191,27 +190,24 @@ def accumulate(
     Returns the summed error of each own row (S,) of each batch, as training weighs it, on the ranks
     of the last pipeline stage; an empty list on others.
     """
-    pipeline, place = engine.pipeline, engine.mesh.place
     errors = _Errors(engine, batches, objective.inputs, objective.errors)
 
-    def backward(output: Tensor, gradient: Tensor | None) -> None:
-        if gradient is None:
+    def backward(output: Tensor, is_loss: bool) -> None:
+        if is_loss:
             engine.backward_loss(output, denominator)
         else:
-            engine.backward_message(output, gradient)
+            engine.backward_message(output)
 
-    actions = schedule(place.pp, engine.mesh.layout.pp, pipeline.chunks, len(batches))
-    pipeline.run(actions, errors.forward, backward, errors.message_size, engine.dtype)
+    size = errors.message_size
+    engine.pipeline.run(len(batches), errors.forward, backward, size, engine.dtype)
     return errors.found
 
 
 @torch.no_grad()
 def measure(engine: Engine, objective: Objective, batches: list[MicroBatch]) -> list[Tensor]:
     """Run forward only; returns what :func:`accumulate` returns, as validation measures it."""
-    pipeline = engine.pipeline
     errors = _Errors(engine, batches, objective.inputs, objective.measured)
-    actions = forward_only(pipeline.chunks, len(batches))
-    pipeline.run(actions, errors.forward, _never, errors.message_size, engine.dtype)
+    engine.pipeline.run(len(batches), errors.forward, None, errors.message_size, engine.dtype)
     return errors.found
 
 
@@ -243,7 +239,3 @@ class _Errors:
 
     def message_size(self, micro: int) -> int:
         return sum(self._engine.stage.message_sizes(self._batches[micro].pack))
-
-
-def _never(output: Tensor, gradient: Tensor | None) -> None:
-    raise AssertionError("an evaluation has no backward pass")

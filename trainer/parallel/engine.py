@@ -95,9 +95,9 @@ class Engine:
         loss = error_sum * (self.mesh.layout.replicas / denominator)
         self._engine.backward(loss, scale_wrt_gas=False)
 
-    def backward_message(self, output: Tensor, gradient: Tensor) -> None:
+    def backward_message(self, scalar: Tensor) -> None:
         """Accumulate gradients of a chunk whose output went to another stage."""
-        self._engine.backward((output * gradient).sum(), scale_wrt_gas=False)
+        self._engine.backward(scalar, scale_wrt_gas=False)
 
     def step(self, lr: float, decide: Callable[[float], bool]) -> float:
         """Reduce, clip, and update if ``decide(norm)`` says so; return the global gradient norm.

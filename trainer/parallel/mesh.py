@@ -77,18 +77,13 @@ class Mesh:
 
 
 # Group name -> axes. ``replicas`` is DeepSpeed's data-parallel group, ``model`` its model-parallel
-# group; it needs both even where they hold one rank. Along the pipeline every kind of message has
-# a line of its own (activations, gradients, and both from the last stage to the first where chunks
-# interleave): a backend that keeps the order within a group must not make one wait for another.
+# group; it needs both even where they hold one rank.
 _GROUPS = {
     "replicas": ("cp", "dp"),
     "model": ("tp", "pp"),
     "tp": ("tp",),
     "cp": ("cp",),
-    "pp_forward": ("pp",),
-    "pp_backward": ("pp",),
-    "pp_wrap_forward": ("pp",),
-    "pp_wrap_backward": ("pp",),
+    "pp": ("pp",),
 }
 
 

@@ -16,7 +16,7 @@ from models.config import ModelConfig
 from trainer.layout.config import ParallelConfig, Recompute
 from trainer.layout.cost import Work, checkpoint_bytes
 from trainer.layout.layout import Coordinates
-from trainer.parallel.pipeline import schedule
+from trainer.layout.messages import schedule
 
 MODEL = ModelConfig(width=128, depth=3, head_dim=32)
 CLIPS = [((2, 8, 12), 16)] * 2

@@ -127,7 +127,7 @@ def test_a_rank_of_a_large_world_builds_its_part(setting: Setting) -> None:
         rank, place = found["rank"], layout.coordinates(found["rank"])
         for name, members in found["groups"].items():
             assert members == layout.members(rank, *found["axes"][name]), name
-        assert {"replicas", "model", "tp", "pp_forward"} <= set(found["groups"])
+        assert {"replicas", "model", "tp", "pp"} <= set(found["groups"])
         assert ("cp" in found["groups"]) == (layout.cp > 1)
         shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
         assert shapes == rank_shapes(MODEL, layout, parallel.interleave, place)
