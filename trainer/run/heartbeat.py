@@ -2,19 +2,20 @@
 
 A rank that dies or hangs leaves the others waiting in a collective without a word. So a thread of
 each rank writes its step and phase to ``heartbeats/rank-00003.json``, and when its own rank has not
-moved for too long, it compares everybody's files, reports who holds the run up, and ends the
-process, whose main thread cannot.
+moved for too long, it ends the process, whose main thread cannot. One of four ranks compares
+everybody's files first and reports who holds the run up; the others wait for its report.
 """
 
 import json
 import logging
 import os
+import shutil
 import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,17 +24,22 @@ from typing import Any
 from data.files import write_text
 from data.reading import number_of, read_object
 from trainer.run.attempt import Timeline, matching
+from trainer.run.suspects import find_suspects, turn_of
 
 log = logging.getLogger(__name__)
 
 STALLED = 76  # exit status of a rank whose watchdog ended it: find the culprit, start again
 _FOLDER = "heartbeats"
 _REPORT = "stalled.json"
+_RECORDS = "stalled"
+_STARTS = ("load", "start")  # phases in which weights are read, drawn and laid out
 _SIGN_KEYS = {"rank", "host", "pid", "step", "phase", "beat", "time", "noticed"}
 # Everyone who lives writes once a beat; a little more than two leaves room for a slow disk.
 _WATCH_BEATS = 2.25
 # Longer than a report takes; a rank that hangs in it must still leave.
 _REPORT_BEATS = 5.0
+# Between the turns of ranks to look: a watch, and time to write what it saw.
+_TURN_BEATS = 3.5
 # A thread that slept so much too long was stopped with its process, or the machine was.
 _LATE_BEATS = 3.0
 
@@ -55,18 +61,6 @@ class _Watch:
     signs: dict[int, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """A rank that holds the others up; unknown parts are empty, an unknown step is -1."""
-
-    rank: int
-    host: str
-    pid: int
-    step: int
-    phase: str
-    reason: str
-
-
 def exit_stalled() -> None:
     """End the process at once, with status ``STALLED``: the main thread sits in a collective."""
     os._exit(STALLED)
@@ -78,7 +72,9 @@ class Heartbeat:
     folder: the run folder. beat_seconds: how often to write; longer than a shared file system
     hides a change from other hosts. stall_seconds: how long one phase may last; 0 turns the
     watchdog off. on_stall: called in the watchdog's thread after the report. timeline: told the
-    same, and written with every beat; the main rank's.
+    same, and written with every beat; the main rank's. record: returns what the collectives of this
+    process did last, as text, which is kept beside the report in ``stalled/``. start_seconds: how
+    long loading and starting may last, if longer than stall_seconds.
     """
 
     def __init__(
@@ -90,7 +86,11 @@ class Heartbeat:
         stall_seconds: float,
         on_stall: Callable[[], None] = exit_stalled,
         timeline: Timeline | None = None,
+        record: Callable[[], str] | None = None,
+        start_seconds: float = 0.0,
     ) -> None:
+        self._start_seconds = start_seconds
+        self._record, (self._turn, self._watched) = record, turn_of(rank, world)
         self._folder, self._rank, self._world = folder, rank, world
         self._beat_seconds, self._stall_seconds = beat_seconds, stall_seconds
         self._on_stall, self._timeline = on_stall, timeline
@@ -108,6 +108,7 @@ class Heartbeat:
         (self._folder / _FOLDER).mkdir(parents=True, exist_ok=True)
         if self._rank == 0:
             (self._folder / _REPORT).unlink(missing_ok=True)
+            shutil.rmtree(self._folder / _RECORDS, ignore_errors=True)
         self._old_report = _identity(self._folder / _REPORT)
         self.advance(self._position.step, self._position.phase)
         self._beat()
@@ -148,26 +149,65 @@ class Heartbeat:
         """Return when this rank counts as stalled unless it moves before."""
         if self._stall_seconds <= 0:
             return float("inf")
-        return max(self._position.since, self._awake_since) + self._stall_seconds
+        position, allowed = self._position, self._stall_seconds
+        if position.phase in _STARTS:
+            allowed = max(allowed, self._start_seconds)
+        return max(position.since, self._awake_since) + allowed
+
+    def _turn_at(self) -> float:
+        """Return when this rank looks at others unless one has reported before."""
+        return self._stalled_at() + self._turn * _TURN_BEATS * self._beat_seconds
 
     def _look_due(self) -> float:
-        if self._watch is None:
-            return self._stalled_at()
+        if self._watch is None:  # every beat looks for another rank's report besides
+            return self._turn_at()
         return self._watch.began + _WATCH_BEATS * self._beat_seconds
 
     def _look(self, now: float) -> None:
         if now < self._stalled_at():
             self._watch = None
+        elif self._is_reported():
+            self._leave(self._repeat, now)
         elif self._watch is None:
-            signs = _signs(self._folder)
-            self._watch = _Watch(time.monotonic(), signs)
+            if now >= self._turn_at():
+                signs = _signs(self._folder, self._watched)
+                self._watch = _Watch(time.monotonic(), signs)
         elif now >= self._look_due():
-            watch, self._watch, self._awake_since = self._watch, None, now
-            # The main thread may hang in the very file system or log that a report needs.
-            reporter = threading.Thread(target=self._report, args=(watch, now), daemon=True)
-            reporter.start()
-            reporter.join(_REPORT_BEATS * self._beat_seconds)
-            self._on_stall()
+            self._leave(self._report, self._watch, now)
+
+    def _leave(self, report: Callable[..., None], *arguments: Any) -> None:
+        self._watch, self._awake_since = None, time.monotonic()
+        # The main thread may hang in the very file system or log that a report needs.
+        reporter = threading.Thread(target=report, args=arguments, daemon=True)
+        reporter.start()
+        reporter.join(_REPORT_BEATS * self._beat_seconds)
+        self._on_stall()
+
+    def _is_reported(self) -> bool:
+        """Tell whether another rank of this attempt has reported the stall."""
+        return _identity(self._folder / _REPORT) not in (None, self._old_report)
+
+    def _repeat(self, now: float) -> None:
+        """Leave with what another rank found."""
+        self._beat(noticed=True)
+        report = read_object(self._folder / _REPORT).values
+        self._tell(now, str(report.get("summary", "another rank has reported it")))
+
+    def _tell(self, now: float, summary: str) -> None:
+        position = self._position
+        log.error(
+            "rank %d: no progress for %.0f s at step %d in %s: %s. Its main thread:\n%s",
+            *(self._rank, now - position.since, position.step, position.phase, summary),
+            _main_stack(),
+        )
+        if self._record is None:
+            return
+        path = self._folder / _RECORDS / f"rank-{self._rank:05d}.json"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, self._record(), synced=False)
+        except (OSError, RuntimeError) as error:
+            log.error("%s: cannot be written (%s)", path, error)
 
     def _report(self, watch: _Watch, now: float) -> None:
         position = self._position
@@ -175,9 +215,9 @@ class Heartbeat:
         # that hangs.
         self._beat(noticed=True)
         # This rank lives, even if its disk is full.
-        signs = _signs(self._folder) | {self._rank: self._sign(noticed=True) | {"written": 0.0}}
-        suspects, summary = find_suspects(watch.signs, signs, self._world)
-        stack = _main_stack()
+        own = self._sign(noticed=True) | {"written": 0.0}
+        signs = _signs(self._folder, self._watched) | {self._rank: own}
+        suspects, summary = find_suspects(watch.signs, signs, self._watched)
         report = {
             "noticed_by": self._identity(),
             "step": position.step,
@@ -186,16 +226,13 @@ class Heartbeat:
             "time": _wall_clock(),
             "summary": summary,
             "suspects": [asdict(suspect) for suspect in suspects],
-            "main_thread": stack.splitlines(),
+            "main_thread": _main_stack().splitlines(),
         }
         try:
             self._publish(report)
         except OSError as error:
             log.error("%s: cannot be written (%s)", self._folder / _REPORT, error)
-        log.error(
-            "rank %d: no progress for %.0f s at step %d in %s: %s. Its main thread:\n%s",
-            *(self._rank, now - position.since, position.step, position.phase, summary, stack),
-        )
+        self._tell(now, summary)
 
     def _publish(self, report: dict[str, Any]) -> None:
         """Write the report unless another rank did: the first saw it before anyone left."""
@@ -248,9 +285,13 @@ def read_heartbeats(
     ``time`` is by the clock of the rank's host, ``written`` by that of the file server. note: is
     told which cannot be read and why; else the log is.
     """
-    signs = []
     tell = note or _warn
-    for path in matching(folder / _FOLDER, "rank-", tell):
+    return _read_signs(matching(folder / _FOLDER, "rank-", tell), tell)
+
+
+def _read_signs(paths: list[Path], tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    signs = []
+    for path in paths:
         content = read_object(path)
         problem = content.problem or _what_is_wrong(content.values)
         if not problem:
@@ -279,85 +320,12 @@ def _what_is_wrong(sign: dict[str, Any]) -> str:
     return f"{wrong[0]} is no text" if wrong else ""
 
 
-def find_suspects(
-    before: dict[int, dict[str, Any]], after: dict[int, dict[str, Any]], world: int
-) -> tuple[list[Suspect], str]:
-    """Compare two looks at the signs of life of a run that stands still; return who and why.
-
-    Ranks without a new beat, else the ranks at the lowest step, else nobody: then the summary says
-    where everybody waits. A rank whose last sign says that it noticed the stall is not silent.
-    """
-    # The file server's clock stamped all of these files, so they compare across hosts.
-    latest = max((sign["written"] for sign in after.values()), default=0.0)
-    silent = [
-        _silent(rank, after.get(rank), latest)
-        for rank in range(world)
-        if not _is_alive(before.get(rank), after.get(rank))
-    ]
-    if silent:
-        return silent, "; ".join(suspect.reason for suspect in silent)
-    signs = [after[rank] for rank in range(world)]
-    first, last = min(s["step"] for s in signs), max(s["step"] for s in signs)
-    if first == last:
-        return [], f"all ranks wait at step {last} in {_phases(signs)}"
-    behind = [_behind(sign, last) for sign in signs if sign["step"] == first]
-    return behind, "; ".join(suspect.reason for suspect in behind)
-
-
-def _is_alive(before: dict[str, Any] | None, after: dict[str, Any] | None) -> bool:
-    if after is None or after["phase"] == "ended":
-        return False
-    identity = ("host", "pid", "beat")
-    return after["noticed"] or before is None or any(before[k] != after[k] for k in identity)
-
-
-def _silent(rank: int, sign: dict[str, Any] | None, latest: float) -> Suspect:
-    if sign is None:
-        return Suspect(rank, "", 0, -1, "", f"rank {rank} never gave a sign of life")
-    seconds = max(0.0, latest - sign["written"])
-    what = f"gives no sign of life; last at step {sign['step']} in {sign['phase']}"
-    if sign["phase"] == "ended":
-        what = f"has ended at step {sign['step']}"
-    who = f"rank {rank} ({sign['host']}, {sign['pid']})"
-    return _suspect(sign, f"{who} {what}, {seconds:.0f} s ago")
-
-
-def _behind(sign: dict[str, Any], last: int) -> Suspect:
-    return _suspect(
-        sign,
-        f"rank {sign['rank']} is behind: step {sign['step']} in {sign['phase']}, others at {last}",
-    )
-
-
-def _suspect(sign: dict[str, Any], reason: str) -> Suspect:
-    known = {key: sign[key] for key in ("rank", "host", "pid", "step", "phase")}
-    return Suspect(**known, reason=reason)
-
-
-def _phases(signs: list[dict[str, Any]]) -> str:
-    """Return each phase with its ranks, the rarest first: the odd one out is often the culprit."""
-    ranks: dict[str, list[int]] = {}
-    for sign in signs:
-        ranks.setdefault(sign["phase"], []).append(sign["rank"])
-    if len(ranks) == 1:
-        return next(iter(ranks))
-    ordered = sorted(ranks.items(), key=lambda item: (len(item[1]), item[1]))
-    return ", ".join(f"{phase} (rank {_ranges(found)})" for phase, found in ordered)
-
-
-def _ranges(ranks: list[int]) -> str:
-    """Return sorted ranks as text: 0-3, 7."""
-    parts: list[list[int]] = []
-    for rank in ranks:
-        if parts and parts[-1][-1] == rank - 1:
-            parts[-1] = [parts[-1][0], rank]
-        else:
-            parts.append([rank])
-    return ", ".join("-".join(map(str, part)) for part in parts)
-
-
-def _signs(folder: Path) -> dict[int, dict[str, Any]]:
-    return {sign["rank"]: sign for sign in read_heartbeats(folder)}
+def _signs(folder: Path, ranks: Collection[int]) -> dict[int, dict[str, Any]]:
+    if isinstance(ranks, range):  # of the whole world: one listing finds those that there are
+        return {sign["rank"]: sign for sign in read_heartbeats(folder)}
+    paths = [_sign_file(folder, rank) for rank in ranks]
+    found = _read_signs([path for path in paths if path.exists()], _warn)
+    return {sign["rank"]: sign for sign in found}
 
 
 def _sign_file(folder: Path, rank: int) -> Path:

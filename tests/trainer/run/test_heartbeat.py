@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from trainer.run.heartbeat import STALLED, Heartbeat, find_suspects, read_heartbeats
+from trainer.run import heartbeat
+from trainer.run.heartbeat import STALLED, Heartbeat, read_heartbeats
+from trainer.run.suspects import find_suspects, turn_of
 
 WORLD = 3
 BEAT, STALL = 0.4, 1.5
@@ -311,6 +313,48 @@ def test_a_process_that_was_itself_stopped_blames_nobody_at_once(tmp_path: Path)
         process.communicate()
 
 
+def test_four_ranks_far_apart_look_at_everybody_and_the_others_at_these() -> None:
+    turns = {rank: turn_of(rank, 1024) for rank in range(1024)}
+    everybody = [rank for rank, (_, watched) in turns.items() if len(watched) == 1024]
+    assert sorted(everybody, key=lambda rank: turns[rank][0]) == [0, 512, 256, 768]
+    assert turns[5] == (4, [0, 5, 256, 512, 768])
+    assert [turn_of(rank, 3)[0] for rank in range(3)] == [0, 1, 2]
+    assert turn_of(0, 1) == (0, range(1))
+
+
+@pytest.mark.heavy
+def test_a_stall_of_many_ranks_is_read_by_one_and_told_to_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world, left, read = 24, [], []
+    read_signs = heartbeat._read_signs
+
+    def counted(paths: list[Path], tell: Any) -> list[dict[str, Any]]:
+        read.extend(paths)
+        return read_signs(paths, tell)
+
+    def leave(rank: int) -> None:
+        hearts[rank]._stopping.set()
+        left.append(rank)
+
+    monkeypatch.setattr(heartbeat, "_read_signs", counted)
+    hearts = [
+        Heartbeat(tmp_path, rank, world, 0.3, 1.0, lambda r=rank: leave(r), record=str)
+        for rank in range(world)
+    ]
+    for heart in hearts[1:]:  # rank 0, whose turn is the first, never starts
+        heart.start()
+    while len(left) < world - 1:
+        time.sleep(0.05)
+    found = report(tmp_path)
+    assert found["summary"] == "rank 0 never gave a sign of life"
+    assert found["noticed_by"]["rank"] in (12, 6, 18)
+    # Two looks of one rank at those that there are; of all three on a machine that is late.
+    assert 2 * (world - 1) <= len(read) <= 3 * 2 * (world - 1)
+    assert caplog.text.count("rank 0 never gave a sign of life") == world - 1
+    assert len(list((tmp_path / "stalled").iterdir())) == world - 1
+
+
 def test_unreadable_signs_are_left_out_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -335,7 +379,7 @@ def signs(steps: list[int], beat: int, phases: list[str] | None = None) -> dict[
 
 def test_the_rank_at_the_lowest_step_is_behind() -> None:
     steps = [17, 17, 16, 17]
-    suspects, summary = find_suspects(signs(steps, 1), signs(steps, 4), 4)
+    suspects, summary = find_suspects(signs(steps, 1), signs(steps, 4), range(4))
     assert [suspect.rank for suspect in suspects] == [2]
     assert summary == "rank 2 is behind: step 16 in forward, others at 17"
 
@@ -343,7 +387,7 @@ def test_the_rank_at_the_lowest_step_is_behind() -> None:
 def test_a_silent_rank_counts_before_one_that_is_behind() -> None:
     before, after = signs([17, 16, 17], 1), signs([17, 16, 17], 9)
     after[2] = before[2]
-    suspects, summary = find_suspects(before, after, 3)
+    suspects, summary = find_suspects(before, after, range(3))
     assert [suspect.rank for suspect in suspects] == [2]
     assert summary == (
         "rank 2 (node, 102) gives no sign of life; last at step 17 in forward, 8 s ago"
@@ -354,26 +398,26 @@ def test_a_rank_that_noticed_the_stall_and_left_is_not_silent() -> None:
     before, after = signs([17] * 3, 1), signs([17] * 3, 9)
     before[1]["noticed"] = True
     after[1] = before[1]
-    assert find_suspects(before, after, 3) == ([], "all ranks wait at step 17 in forward")
+    assert find_suspects(before, after, range(3)) == ([], "all ranks wait at step 17 in forward")
 
 
 def test_a_rank_that_ended_while_others_wait_is_named() -> None:
     before, after = signs([17] * 2, 1), signs([17] * 2, 9, ["forward", "ended"])
-    suspects, summary = find_suspects(before, after, 2)
+    suspects, summary = find_suspects(before, after, range(2))
     assert [suspect.rank for suspect in suspects] == [1]
     assert summary == "rank 1 (node, 101) has ended at step 17, 0 s ago"
 
 
 def test_ranks_of_an_earlier_larger_attempt_are_ignored() -> None:
     old = signs([3] * 8, 1)
-    summary = find_suspects(old | signs([17] * 4, 2), old | signs([17] * 4, 5), 4)[1]
+    summary = find_suspects(old | signs([17] * 4, 2), old | signs([17] * 4, 5), range(4))[1]
     assert summary == "all ranks wait at step 17 in forward"
 
 
 def test_many_waiting_ranks_are_told_in_ranges_with_the_rare_phase_first() -> None:
     phases = ["forward"] * 512 + ["backward"] * 500 + ["read"] + ["backward"] * 11
     steps = [7] * 1024
-    assert find_suspects(signs(steps, 1, phases), signs(steps, 4, phases), 1024)[1] == (
+    assert find_suspects(signs(steps, 1, phases), signs(steps, 4, phases), range(1024))[1] == (
         "all ranks wait at step 7 in read (rank 1012), "
         "backward (rank 512-1011, 1013-1023), forward (rank 0-511)"
     )
