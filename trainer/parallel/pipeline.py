@@ -50,6 +50,7 @@ class Pipeline:
         kept: dict[tuple[int, int], tuple[Tensor | None, _Sent | Tensor]] = {}
         results: dict[Message, Tensor] = {}
         batch: list[Message] = []
+        output: Tensor | None
         for item in program(*place, micros, backward is not None):
             if isinstance(item, Message):
                 batch.append(item)
@@ -66,7 +67,7 @@ class Pipeline:
             if leaving is not None:
                 assert output is not None
                 results[leaving] = output.detach().contiguous()
-            del output
+            del output, received  # neither outlives its use
         self._post(batch, results, size, dtype)
         self._let_go(0)
         assert not results
@@ -179,5 +180,5 @@ class _Pull(torch.autograd.Function):
         return message.new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
         return ctx.gradient.pop() * scale, None
