@@ -160,6 +160,13 @@ class TextConfig:
     ] = ""
 
 
+class Draws(StrEnum):
+    """How initial weights are drawn: one stream through all parameters, or each by its name."""
+
+    stream = "stream"
+    named = "named"
+
+
 @dataclass
 class ModelConfig:
     """Shape of the network, by default the diffusion transformer."""
@@ -203,6 +210,14 @@ class ModelConfig:
         str,
         Doc("A file of models/architectures, or one's own dotted module (KINESCALE_PLUGINS)."),
     ] = "dit"
+    draws: Annotated[
+        Draws,
+        Doc(
+            "Initial weights: one stream through all parameters, which every rank draws whole, or "
+            "each by its name and place (named), of which a rank draws its own: other numbers of "
+            "the same distribution, for models too large to draw whole."
+        ),
+    ] = Draws.stream
     options: Annotated[
         dict[str, Finite], Doc("Sizes that one architecture alone knows, as experts=8.")
     ] = field(default_factory=dict)

@@ -44,7 +44,7 @@ def identity(run: RunConfig) -> dict[str, Any]:
 # Keys that came later, with what they were before they could be set: left out where they still are
 # that, so that earlier runs keep their names.
 _LATER: dict[str, dict[str, Any]] = {
-    "model": {"architecture": "dit", "options": {}},
+    "model": {"architecture": "dit", "draws": "stream", "options": {}},
     "optim": {"decay_by_width": True, "kind": "adamw", "momentum": 0.95},
     "objective": {
         "kind": "flow",

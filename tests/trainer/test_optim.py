@@ -13,8 +13,9 @@ from trainer.config import RunConfig
 from trainer.diffusion.ema import PowerEma
 from trainer.optim import gamma_of, learning_rate
 from trainer.optim_config import OptimConfig
-from trainer.parallel.engine import Engine, Values, build_optimizer
+from trainer.parallel.engine import Engine, build_optimizer
 from trainer.parallel.mesh import alone
+from trainer.parallel.stage import Values
 
 from .conftest import compose_smoke
 

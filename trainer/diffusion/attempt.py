@@ -22,7 +22,7 @@ from trainer.diffusion.loop import Diverged, Training
 from trainer.diffusion.progress import Recorder
 from trainer.diffusion.result import summarise, write_result
 from trainer.mirror.child import Followers, tasks_of
-from trainer.parallel.mesh import Mesh, start_mesh, stop_mesh
+from trainer.parallel.mesh import Mesh, end_start, flight_record, start_mesh, stop_mesh
 from trainer.run.attempt import Timeline
 from trainer.run.heartbeat import Heartbeat
 from trainer.run.metrics import MetricsFile
@@ -59,7 +59,8 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         timeline = Timeline(folder, session.attempt) if mesh.is_main else None
         heartbeat = Heartbeat(
             folder, mesh.rank, mesh.world, run.faults.beat_seconds, run.faults.stall_seconds,
-            timeline=timeline,
+            timeline=timeline, record=flight_record,
+            start_seconds=run.parallel.start_timeout_seconds,
         )  # fmt: skip
         heartbeat.start()
         stack.callback(heartbeat.stop)
@@ -67,6 +68,7 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
         stack.callback(recorder.close)
         writer = open_writer(session, mesh, run.checkpoint)
         training = Training(run, folder, mesh, loader, horizon, recorder, heartbeat, writer)
+        end_start(mesh, run.parallel.timeout_seconds)
         finished = _train(training, should_stop)
         if not finished:
             session.mark_stopped(training.progress.step)

@@ -15,6 +15,8 @@ from data.loading.batch import Step
 from data.loading.loader import Loader
 from models.architecture import Specification, specification_of
 from models.attention import choose_attention
+from models.config import Draws
+from models.initial import Drawn, drawn_values
 from models.network import initial_values
 from models.objective import build_objective
 from models.tasks import Task
@@ -93,8 +95,11 @@ class Training:
         heartbeat.advance(self.progress.step, "start")  # collectives and kernels of a first step
         self._saving: int | None = None  # step of a save whose outcome nobody has asked for yet
 
-    def _fresh(self, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-        return initial_values(self.run_config.model, _init_generator(self.run_config.seed))
+    def _fresh(self, names: Collection[str]) -> Iterator[tuple[str, Tensor | Drawn]]:
+        model, seed = self.run_config.model, self.run_config.seed
+        if model.draws is Draws.named:
+            return drawn_values(model, seed, names)
+        return initial_values(model, _init_generator(seed))
 
     def _restore(self, loaded: Loaded) -> None:
         """Copy saved weights, optimizer state and averages into this rank's fragments."""

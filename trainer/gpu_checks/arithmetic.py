@@ -133,7 +133,11 @@ def _precision(settings: Settings, model: ModelConfig, steps: int) -> Finding:
     curves: list[Curve] = []
     for precision in (Precision.bf16, Precision.fp32):
         parallel = ParallelConfig(
-            device=settings.device.type, zero_stage=1, precision=precision, timeout_seconds=60
+            device=settings.device.type,
+            zero_stage=1,
+            precision=precision,
+            timeout_seconds=60,
+            start_timeout_seconds=60,
         )
         mesh = start_mesh(parallel)
         try:

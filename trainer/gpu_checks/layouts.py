@@ -59,6 +59,7 @@ class Job:
             device=device,
             precision=Precision.bf16 if self.memory else Precision.fp32,
             timeout_seconds=60,
+            start_timeout_seconds=60,
         )
 
     def __str__(self) -> str:

@@ -19,9 +19,9 @@ from models.dit.embed import position_features, token_positions
 from models.network import build_network
 from models.pack import TokenPack
 from trainer.diffusion.micro_batch import MicroBatch, own_noise
-from trainer.parallel.engine import Values
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows
+from trainer.parallel.stage import Values
 
 TINY = ModelConfig(width=64, depth=2, text_width=32)
 SMALL = ModelConfig(width=128, depth=4, head_dim=32, text_width=32)

@@ -74,6 +74,7 @@ def _step(settings: Settings, variant: Variant) -> Finding:
         zero_stage=1,
         compile=variant.compiled,
         timeout_seconds=60,
+        start_timeout_seconds=60,
     )
     budget = 8192 if settings.on_cuda else 256
     mesh = start_mesh(parallel)

@@ -79,7 +79,17 @@ class ParallelConfig:
             "precision's own, or fp32, which bf16 pays for in memory (trainer/layout/cost.py)."
         ),
     ] = Gradients.own
-    timeout_seconds: Annotated[float, Gt(0), Doc("How long a collective may wait.")] = 300.0
+    timeout_seconds: Annotated[float, Gt(0), Doc("How long a collective may wait in training.")] = (
+        300.0
+    )
+    start_timeout_seconds: Annotated[
+        float,
+        Gt(0),
+        Doc(
+            "How long a collective may wait before the first step, while ranks load or draw "
+            "weights; at least timeout_seconds, and the watchdog allows as much."
+        ),
+    ] = 1800.0
     check_every: Annotated[
         Count,
         Doc("Steps between checks that replicated parameters are equal bits on all tensor ranks."),

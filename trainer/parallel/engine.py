@@ -5,7 +5,7 @@ this rank owns, by parameter name, whatever the layout and the ZeRO stage. DeepS
 checkpoints are never used: they unpickle.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import sqrt
 from typing import Any
@@ -28,17 +28,15 @@ from trainer.parallel.mesh import Mesh
 from trainer.parallel.muon import HeldMuon, Matrix, Partitioned, Whole
 from trainer.parallel.optimizer import HeldAdamW
 from trainer.parallel.pipeline import Pipeline
-from trainer.parallel.stage import build_stage, materialise, own_part
-from trainer.parallel.zero import initialize, zero_settings
-
-# wanted names -> name and full value of at least these, in the order of ``named_parameters``
-Values = Callable[[Collection[str]], Iterator[tuple[str, Tensor]]]
+from trainer.parallel.stage import Values, build_stage, materialise, own_piece
+from trainer.parallel.zero import initialize, partition_empty, zero_settings
 
 
 class Engine:
     """A model under a layout and ZeRO 0, 1, 2 or 3, with AdamW, or with Muon where it may be.
 
-    values: full values of the parameters, as ``models.network.initial_values`` yields them.
+    values: of the parameters, whole (``models.network.initial_values``) or to be had in pieces
+    (``models.initial.drawn_values``, a checkpoint's).
     """
 
     def __init__(
@@ -55,13 +53,15 @@ class Engine:
         self.dtype = torch.bfloat16 if parallel.precision is Precision.bf16 else torch.float32
         self._grad_norm, self._cuts = 0.0, specification_of(model).cuts
         self.stage = build_stage(model, parallel, mesh, attend, precondition)
+        config = zero_settings(optim, parallel, sum(p.numel() for p in self.stage.parameters()))
+        if parallel.zero_stage == 3:
+            partition_empty(self.stage.model, self.dtype, config, mesh)
         materialise(self.stage, values, parallel, mesh)
         self.pipeline = Pipeline(mesh, len(self.stage.chunks))
         self._names = [name for name, _ in self.stage.model.named_parameters()]
         self._optimizer = build_optimizer(self.stage.model, model, optim)
         if isinstance(self._optimizer, HeldMuon):
             self._optimizer.direct = self._directions(orthogonal_names(model, optim.kind))
-        config = zero_settings(optim, parallel, sum(p.numel() for p in self.stage.parameters()))
         self._engine = initialize(self.stage, self._optimizer, config, mesh)
         if parallel.zero_stage == 0 and mesh.layout.replicas == 1:
             # Nobody to reduce with: DeepSpeed would still copy every gradient there and back.
@@ -71,8 +71,8 @@ class Engine:
         # DeepSpeed hangs its own attributes on parameters
         self._parameters: dict[str, Any] = dict(zip(self._names, parameters, strict=True))
         self._create_state()
-        if self.dtype is not torch.float32:
-            # DeepSpeed made the fp32 masters from weights it had rounded before.
+        if self.dtype is not torch.float32 or parallel.zero_stage == 3:
+            # DeepSpeed made the fp32 masters from weights it had rounded before, or from none.
             self.write("param", values)
             self.publish()
 
@@ -152,14 +152,13 @@ class Engine:
         self.fill(own, values)
 
     def fill(self, own: dict[str, Tensor], values: Values) -> None:
-        """Copy this rank's pieces of full values into flat tensors by parameter name."""
+        """Copy this rank's pieces of values into flat tensors by parameter name."""
         starts = {fragment.name: fragment.start for fragment in self.fragments()}
         with torch.no_grad():
-            for name, full in values(own.keys()):
+            for name, value in values(own.keys()):
                 if name in own:
-                    piece, start = own[name], starts[name]
-                    part = own_part(self._cuts.get(name), full, self.mesh).reshape(-1)
-                    piece.copy_(part[start : start + len(piece)])
+                    piece, cut = own[name], self._cuts.get(name)
+                    piece.copy_(own_piece(cut, value, self.mesh, starts[name], len(piece)))
 
     def set_progress(self, updates: int) -> None:
         """Set AdamW's step counter (bias correction) after a resume."""

@@ -3,14 +3,17 @@
 import os
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from trainer.layout.config import ParallelConfig
 from trainer.layout.layout import Coordinates, Layout
 
 Group = dist.ProcessGroup
+_RECORDED = 500  # collectives of a rank that the flight recorder keeps, for the report of a stall
 
 
 @dataclass(frozen=True)
@@ -112,29 +115,36 @@ def start_mesh(config: ParallelConfig) -> Mesh:
     if cuda:
         torch.cuda.set_device(device)
     os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(_RECORDED))
     owns = not dist.is_initialized()
+    timeout = timedelta(seconds=max(config.timeout_seconds, config.start_timeout_seconds))
     if owns:
-        timeout = timedelta(seconds=config.timeout_seconds)
         backend = "nccl" if cuda else "gloo"
         if world == 1:  # it meets nobody, so it needs no port, which another run could take first
             store = dist.HashStore()
             dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
         else:
             dist.init_process_group(backend, timeout=timeout)
-    return join_mesh(layout, device, owns)
+    return join_mesh(layout, device, owns, timeout)
 
 
-def join_mesh(layout: Layout, device: torch.device, owns_world: bool = False) -> Mesh:
-    """Make the groups of a layout over the process group that is there. Collective."""
+def join_mesh(
+    layout: Layout,
+    device: torch.device,
+    owns_world: bool = False,
+    timeout: timedelta | None = None,
+) -> Mesh:
+    """Make the groups of a layout over the process group that is there. Collective.
+
+    timeout: of their collectives, by default the backend's.
+    """
     rank = dist.get_rank()
     groups = {}
     for name, axes in _GROUPS.items():
-        for members in layout.groups(*axes):
-            if len(members) == 1 and name not in ("replicas", "model"):
-                continue
-            group = dist.new_group(members)  # every rank makes every group, in the same order
-            if rank in members:
-                groups[name] = group
+        members = layout.members(rank, *axes)
+        if len(members) > 1 or name in ("replicas", "model"):
+            # Its members alone meet to make it; every rank makes as many groups, in one order.
+            groups[name] = dist.new_group(members, timeout=timeout, use_local_synchronization=True)
     return Mesh(layout, rank, device, groups, owns_world)
 
 
@@ -154,6 +164,22 @@ def split_context(mesh: Mesh, head_ranks: int) -> tuple[Group | None, Group | No
         if mesh.rank in made:
             mesh.groups[name] = made[mesh.rank]
     return mesh.groups.get("cp_heads"), mesh.groups.get("cp_keys")
+
+
+def end_start(mesh: Mesh, timeout_seconds: float) -> None:
+    """Let no collective from now on wait longer than so; those of the start could."""
+    if mesh.world > 1:
+        for group in [None, *mesh.groups.values()]:
+            # torch's only way to change it, which its documentation names
+            _set_pg_timeout(timedelta(seconds=timeout_seconds), group)
+
+
+def flight_record() -> str:
+    """Return what the collectives of this process did last, as torch's flight recorder has it."""
+    c10d: Any = torch._C._distributed_c10d
+    dump = getattr(c10d, "_dump_nccl_trace_json", None) or c10d._dump_fr_trace_json
+    text = dump(includeCollectives=True, onlyActive=False)
+    return text.decode() if isinstance(text, bytes) else str(text)
 
 
 def stop_mesh(mesh: Mesh) -> None:

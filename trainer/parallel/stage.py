@@ -1,7 +1,7 @@
 """One rank's part of a model: the chunks of its pipeline stage, cut over tensor ranks."""
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,17 @@ from trainer.layout.config import ParallelConfig
 from trainer.layout.stages import Chunk, chunks_of, cut_chunks
 from trainer.parallel.mesh import Mesh, split_context
 from trainer.parallel.recompute import compile_blocks, recompute_blocks
+
+
+class Sliceable(Protocol):
+    """A parameter's value that need not be there whole."""
+
+    def piece(self, cut: Split | None, index: int, count: int, start: int, length: int) -> Tensor:
+        """Return elements [start, start + length) of part ``index`` of ``count``, flat."""
+
+
+# wanted names -> name and value of at least these, in the order of ``named_parameters``
+Values = Callable[[Collection[str]], Iterator[tuple[str, Tensor | Sliceable]]]
 
 
 class Stage(nn.Module):
@@ -88,19 +99,24 @@ def build_stage(
 
 def materialise(
     stage: Stage,
-    values: Callable[[Collection[str]], Iterator[tuple[str, Tensor]]],
+    values: Values,
     parallel: ParallelConfig,
     mesh: Mesh,
 ) -> None:
-    """Give a stage real parameters on this rank's device, filled from full values by name."""
+    """Give a stage real parameters on this rank's device, filled from values by name.
+
+    Under ZeRO 3 they are there already, and filled when the engine has its masters.
+    """
     model = stage.model
-    model.to_empty(device=mesh.device)
+    if parallel.zero_stage < 3:
+        model.to_empty(device=mesh.device)
     model.restore_buffers(mesh.device)
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters()) if parallel.zero_stage < 3 else {}
     with torch.no_grad():
-        for name, value in values(parameters.keys()):
+        for name, value in values(parameters.keys()) if parameters else ():
             if name in parameters:
-                parameters[name].copy_(own_part(stage.facts.cuts.get(name), value, mesh))
+                own, cut = parameters[name], stage.facts.cuts.get(name)
+                own.copy_(own_piece(cut, value, mesh, 0, own.numel()).view_as(own))
     if parallel.tp > 1:
         from trainer.parallel.tensor import mark_cut, sum_whole_gradients
 
@@ -112,11 +128,20 @@ def materialise(
         compile_blocks(blocks)
 
 
-def own_part(cut: Split | None, full: Tensor, mesh: Mesh) -> Tensor:
-    """Return this tensor rank's part of a full parameter, which is cut so or not at all."""
-    if cut is None or mesh.layout.tp == 1:
-        return full
-    return cut.cut(full, mesh.place.tp, mesh.layout.tp)
+def own_piece(
+    cut: Split | None, value: "Tensor | Sliceable", mesh: Mesh, start: int, length: int
+) -> Tensor:
+    """Return elements [start, start + length) of this tensor rank's part of a parameter, flat.
+
+    value: the whole parameter, or what any piece can be had of; cut: how it is cut, if at all.
+    """
+    index, count = mesh.place.tp, mesh.layout.tp
+    if cut is None or count == 1:
+        cut, index, count = None, 0, 1
+    if not isinstance(value, Tensor):
+        return value.piece(cut, index, count, start, length)
+    part = value if cut is None else cut.cut(value, index, count)
+    return part.reshape(-1)[start : start + length]
 
 
 def _prune(model: Any, facts: Specification, chunks: list[Chunk]) -> None:

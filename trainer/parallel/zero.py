@@ -90,6 +90,37 @@ def initialize(
     return engine
 
 
+def partition_empty(
+    model: nn.Module, dtype: torch.dtype, config: dict[str, object], mesh: Mesh
+) -> None:
+    """Give a model on meta the parameters of ZeRO 3, zeros, and never two of them whole at a time.
+
+    DeepSpeed by itself begins with the whole model on every device.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", mesh.device.type)
+    import_engine()
+    from deepspeed.runtime.zero.partition_parameters import Init
+
+    unit = _ModelParallelUnit(mesh)
+    first: Any = None
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            own = nn.Parameter(torch.zeros(parameter.shape, dtype=dtype, device=mesh.device))
+            module._parameters[name] = own
+            if first is None:
+                first, alone = own, nn.Module()
+                alone.register_parameter("first", own)
+                group = unit.get_data_parallel_group()
+                Init(
+                    alone, data_parallel_group=group, dtype=dtype, config_dict_or_path=config,
+                    mpu=unit,
+                )  # fmt: skip
+            else:
+                first.convert_to_zero_parameters([own])
+
+
 @cache
 def import_engine() -> Any:
     """Return the module, quiet and with our engine; ``DS_ACCELERATOR`` says for which device."""
