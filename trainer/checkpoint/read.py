@@ -66,11 +66,25 @@ class Loaded:
         if parts == 1 or split is None:
             if parts > 1:
                 raise self._misfit(name)
-            return self._part(entries, 0, shape)
+            return self._part(entries, 0, prod(shape)).view(shape)
         if split.dim >= len(shape) or shape[split.dim] % (split.groups * parts):
             raise self._misfit(name)
         part_shape = split.shape(shape, parts)
-        return split.join([self._part(entries, part, part_shape) for part in range(parts)])
+        size = prod(part_shape)
+        return split.join(
+            [self._part(entries, part, size).view(part_shape) for part in range(parts)]
+        )
+
+    def stored_part(
+        self, of: "Stored", index: int, count: int, start: int, length: int
+    ) -> Tensor | None:
+        """Read some elements of a parameter stored in ``count`` parts; None if it is in others."""
+        entries = self._entries.get((of.kind, of.name), [])
+        if not entries or any(entry["parts"] != count for entry in entries):
+            return None
+        whole = of.split is None or count == 1
+        shape = of.shape if whole or of.split is None else of.split.shape(of.shape, count)
+        return self._part(entries, index, prod(shape), start, length)
 
     def tensors(
         self,
@@ -102,9 +116,14 @@ class Loaded:
     def _files(self) -> "_OpenFiles":
         return _OpenFiles(self.folder)
 
-    def _part(self, entries: list[Entry], part: int, shape: tuple[int, ...]) -> Tensor:
-        """Read one tensor part of a parameter; refuse pieces that do not cover it exactly once."""
-        place, size, pieces = 0, prod(shape), []
+    def _part(
+        self, entries: list[Entry], part: int, size: int, start: int = 0, length: int | None = None
+    ) -> Tensor:
+        """Read elements [start, start + length) of a tensor part, by default all of its ``size``.
+
+        Refuse pieces that do not cover the part exactly once, whether they are read or not.
+        """
+        stop, place, pieces = size if length is None else start + length, 0, []
         what = f"{self.folder}: {entries[0]['kind']} of {entries[0]['name']}"
         for entry in entries:
             if entry["part"] != part:
@@ -115,19 +134,22 @@ class Loaded:
                 raise CheckpointError(f"{what} is stored twice from element {entry['start']}.")
             if entry["start"] > place:
                 break
-            pieces.append(self._piece(entry))
+            first, last = max(start, place) - place, min(stop - place, entry["length"])
+            if first < last:
+                pieces.append(self._piece(entry, first, last))
             place += entry["length"]
         if place < size:
             raise CheckpointError(f"{what} is incomplete from element {place} of part {part}.")
-        return torch.cat(pieces).view(shape)  # a copy: what is read maps the file
+        return torch.cat(pieces)  # a copy: what is read maps the file
 
-    def _piece(self, entry: Entry) -> Tensor:
+    def _piece(self, entry: Entry, first: int, last: int) -> Tensor:
         path, key = self.folder / entry["file"], tensor_key(entry)
         try:
-            piece = self._files.open(entry["file"]).get_tensor(key)
+            stored = self._files.open(entry["file"]).get_slice(key)
+            shape, piece = stored.get_shape(), stored[first:last]
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: {key} cannot be read ({error}).") from error
-        if piece.shape != (entry["length"],):
+        if shape != [entry["length"]]:
             raise CheckpointError(f"{path}: {key} is not as long as the index says.")
         return piece
 
@@ -136,6 +158,32 @@ class Loaded:
             f"{self.folder}: parameter {name} does not fit this model. "
             "Resume with the config in the run folder."
         )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A parameter of a checkpoint, of which no more is read than is asked for.
+
+    split: how tensor parallelism cuts it, if at all.
+    """
+
+    loaded: Loaded
+    kind: str
+    name: str
+    shape: tuple[int, ...]
+    split: Split | None
+
+    def piece(self, cut: Split | None, index: int, count: int, start: int, length: int) -> Tensor:
+        """Return elements [start, start + length) of part ``index`` of ``count``, flat.
+
+        Where it was stored in other parts it is put together first.
+        """
+        part = self.loaded.stored_part(self, index, count, start, length)
+        if part is not None:
+            return part
+        full = self.loaded.tensor(self.kind, self.name, self.shape, self.split)
+        own = full if cut is None else cut.cut(full, index, count)
+        return own.reshape(-1)[start : start + length]
 
 
 class _OpenFiles:

@@ -20,7 +20,7 @@ from models.initial import Drawn, drawn_values
 from models.network import initial_values
 from models.objective import build_objective
 from models.tasks import Task
-from trainer.checkpoint.read import Loaded
+from trainer.checkpoint.read import Loaded, Stored
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import RunConfig
 from trainer.diffusion.branch import load_start
@@ -350,11 +350,11 @@ def _keys(planned: Step) -> list[str]:
 
 def _loaded_values(
     loaded: Loaded, facts: Specification, kind: str, names: Collection[str]
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield full tensors of a checkpoint, of the wanted names only."""
+) -> Iterator[tuple[str, Stored]]:
+    """Yield the wanted parameters of a checkpoint, which read what is asked of them."""
     for name, shape in facts.shapes.items():
         if name in names:
-            yield name, loaded.tensor(kind, name, shape, facts.cuts.get(name))
+            yield name, Stored(loaded, kind, name, shape, facts.cuts.get(name))
 
 
 def _init_generator(seed: int) -> torch.Generator:
