@@ -197,6 +197,17 @@ def test_no_stall_seconds_means_no_watchdog(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
+def test_loading_and_starting_may_last_longer_than_a_step(tmp_path: Path) -> None:
+    heart, left = start(tmp_path, start_seconds=60.0)
+    time.sleep(1)
+    assert left == []
+    heart.advance(0, "forward")
+    while not left:
+        time.sleep(0.05)
+    heart.stop()
+
+
+@pytest.mark.heavy
 def test_moving_on_keeps_the_watchdog_quiet(tmp_path: Path) -> None:
     heart, left = start(tmp_path, stall=1.0)
     for step in range(20):
