@@ -5,7 +5,7 @@ this rank owns, by parameter name, whatever the layout and the ZeRO stage. DeepS
 checkpoints are never used: they unpickle.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from math import sqrt
 from typing import Any

@@ -156,13 +156,9 @@ def split_context(mesh: Mesh, head_ranks: int) -> tuple[Group | None, Group | No
     if head_ranks == mesh.layout.cp:
         return mesh.groups.get("cp"), None
     for name, groups in mesh.layout.context_groups(head_ranks).items():
-        made: dict[int, Group] = {}
-        for members in groups:
-            if len(members) > 1:
-                group = dist.new_group(members)  # every rank makes every group, in the same order
-                made |= dict.fromkeys(members, group)
-        if mesh.rank in made:
-            mesh.groups[name] = made[mesh.rank]
+        (own,) = (members for members in groups if mesh.rank in members)
+        if len(own) > 1:
+            mesh.groups[name] = dist.new_group(own, use_local_synchronization=True)
     return mesh.groups.get("cp_heads"), mesh.groups.get("cp_keys")
 
 
