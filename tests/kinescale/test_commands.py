@@ -33,6 +33,7 @@ WORDS = {
     "expand": "prompts={none} out=out.jsonl endpoint=http://127.0.0.1:9 model=m",
     "export": "run={none} out=out.safetensors",
     "score": "run={none} out=out.json",
+    "probe": "run={none}",
     "attributes": "run={none} clips={none} root={none} out=out.json",
     "framing": "run={none} clips={none} root={none} out=out.json",
     "codec-statistics": "codec.path={none} codec.kind=diffusers",
@@ -179,7 +180,7 @@ def test_the_map_lists_every_command_without_torch() -> None:
 
 def test_help_of_a_command_that_needs_torch_does_not_import_it(tmp_path: Path) -> None:
     done = kinescale("help", "generate", cwd=tmp_path)
-    assert done.stdout.startswith("Generate clips and images")
+    assert done.stdout.startswith("Draw clips and images")
     assert (done.returncode, done.stderr) == (0, "")
     code = (
         "import sys\nfrom data.shell import run_module\n"

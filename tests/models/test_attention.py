@@ -268,13 +268,7 @@ def test_the_network_calls_the_kernel_and_not_the_loop(
 def test_the_queries_of_a_context_rank_trace(rank: int) -> None:
     from trainer.parallel.context import _own_queries
 
-    class Group:
-        """As much of a process group as cross-attention needs."""
-
-        def rank(self) -> int:
-            return rank
-
-    attend = _own_queries(attend_varlen, Group())  # type: ignore[arg-type]
+    attend = _own_queries(attend_varlen, rank)
     with FakeTensorMode():
         # 20 tokens on 4 ranks of 7 rows: the third has padding, the last has nothing else.
         q = torch.empty(7, HEADS, SIZE, dtype=torch.bfloat16, requires_grad=True)

@@ -1,6 +1,5 @@
 """What a request begins with: an image, a video or a mask, as latents that are given or changed."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import max_pool2d, pad
 
@@ -45,12 +44,10 @@ def read_video(path: str, key: str) -> Frames:
 @lru_cache(maxsize=4)
 def read_image(path: str, key: str) -> UInt8[np.ndarray, "H W 3"]:
     """Return an image's pixels, turned as its camera was held. Raises ValueError where none."""
-    payload = _payload(path, key)
-    try:
-        with Image.open(io.BytesIO(payload)) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{key}={path}: is no image ({error}). Name a PNG or JPEG.") from error
+    frames, _, reasons = decode_by_first(_payload(path, key), ("pillow",), None)
+    if frames is None:
+        raise ValueError(f"{key}={path}: is no image ({'; '.join(reasons)}). Name a PNG or JPEG.")
+    return frames[0]
 
 
 def _payload(path: str, key: str) -> bytes:

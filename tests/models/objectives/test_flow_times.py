@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
-from models.objective import Spacing
+from models.objective import Method, Route, Spacing
 from models.objectives.flow import Flow, sampler_times, training_times
-from models.pack import TokenPack
 from models.times import Density, Normal
-from tests.models.objectives.test_flow import DATA, pack
+from tests.models.objectives.test_flow import DATA
 
 MIXTURE = Density(((0.75, Normal(1.0, 0.8)), (0.25, None)))
 
@@ -50,15 +49,21 @@ def test_the_sampler_steps_evenly_through_the_trained_density() -> None:
     assert sampler_times(8, 2.0, Spacing.even, MIXTURE) == sampler_times(8, 2.0)
 
 
+def looks(flow: Flow, tokens: int, route: Route) -> list[float]:
+    """Return the times at which a clip is looked at on its way."""
+    walk, seen = flow.walk(DATA, tokens, route), []
+    x, t = next(walk)
+    while True:
+        seen.append(t)
+        try:
+            x, t = walk.send(x)
+        except StopIteration:
+            return seen
+
+
 def test_a_run_samples_by_its_own_density() -> None:
-    seen: list[float] = []
-
-    def velocity(p: TokenPack, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        seen.append(float(t[0]))
-        return x
-
-    flow = Flow(density=MIXTURE)
-    flow.sample(velocity, pack(), DATA, 2, 1.0, 1.0, Spacing.trained)
+    route = Route(Method.heun, num_steps=2, shift=1.0, spacing=Spacing.trained)
+    seen = looks(Flow(density=MIXTURE), 9, route)
     assert seen == pytest.approx([0.0, MIXTURE.quantile(0.5), MIXTURE.quantile(0.5)], rel=1e-6)
 
 
@@ -74,12 +79,5 @@ def test_a_cap_trains_longer_clips_as_those_that_just_reach_it(window: tuple[flo
 
 def test_a_sampler_takes_the_shift_that_training_gave_clips_of_that_length() -> None:
     for most, expected in ((0.0, 3.0), (2.0, 2.0)):
-        seen: list[float] = []
-
-        def velocity(p: TokenPack, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            seen.append(float(t[0]))  # noqa: B023
-            return x
-
-        flow = Flow(max(pack().lengths) / 9, most_shift=most)
-        flow.sample(velocity, pack(), DATA, 2, 1.0, 0.0)
+        seen = looks(Flow(10.0, most_shift=most), 90, Route(Method.euler, num_steps=2))
         assert seen[1] == pytest.approx(0.5 / (0.5 + expected * 0.5))

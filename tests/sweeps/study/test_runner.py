@@ -100,7 +100,7 @@ def test_a_later_phase_follows_from_results_and_the_same_command_starts_nothing(
     assert runner.started == [("try", ["run-0", "run-1"]), ("again", ["run-1-s1"])]
     first = about(study)
     assert list(first) == ["kind", "name", "question", "command", "config", "best", "started",
-                           "finished", "seconds", "env", "failures"]  # fmt: skip
+                           "finished", "seconds", "env", "failures", "spikes"]  # fmt: skip
     assert (first["kind"], first["best"], first["seconds"]) == ("tiny", 0.25, 6.0)
     assert first["command"] == "python -m sweeps.run study=tiny losses=[1]"
     assert first["failures"] == []
