@@ -25,6 +25,7 @@ from sweeps.report.wording import format_count, format_flops, heading
 _HEIGHT = 300  # CSS pixels of a row of panels
 _COLUMNS = 2
 _LONGEST = 44  # characters of a title or label
+_CROWDED = 60  # characters of names that an axis holds side by side
 _MANY = 8  # panels and colours; more of them would not be told apart
 
 
@@ -112,7 +113,9 @@ def _plot(axes: Axes, panel: Json, palette: list[str]) -> None:
         if panel.get(name):
             _log_scale(axes, name[0], axis, axis.get_label_text())
     if ticks := [plain(str(tick)) for tick in panel.get("ticks") or []]:
-        axes.set_xticks(range(len(ticks)), ticks)
+        crowded = sum(len(name) + 2 for name in ticks) > _CROWDED
+        tilt = {"rotation": 25, "ha": "right"} if crowded else {}
+        axes.set_xticks(range(len(ticks)), ticks, **tilt)
         axes.set_xlim(-0.6, len(ticks) - 0.4)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", handlelength=1.4)
