@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -114,7 +115,7 @@ def _plot(axes: Axes, panel: Json, palette: list[str]) -> None:
             _log_scale(axes, name[0], axis, axis.get_label_text())
     if ticks := [plain(str(tick)) for tick in panel.get("ticks") or []]:
         crowded = sum(len(name) + 2 for name in ticks) > _CROWDED
-        tilt = {"rotation": 25, "ha": "right"} if crowded else {}
+        tilt: dict[str, Any] = {"rotation": 25, "ha": "right"} if crowded else {}
         axes.set_xticks(range(len(ticks)), ticks, **tilt)
         axes.set_xlim(-0.6, len(ticks) - 0.4)
     if axes.get_legend_handles_labels()[0]:
