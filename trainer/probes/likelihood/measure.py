@@ -1,7 +1,7 @@
 """Squared velocity errors of crossed pairs, under a noise and times that a whole pair shares."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from models.objective import Draw, Objective
 from models.pack import TokenPack
+from models.spans import given_frames
 from trainer.config import CaptionUse
-from trainer.diffusion.collate import Collator
+from trainer.diffusion.collate import Collator, PackItem
 from trainer.probes.likelihood.margins import PairErrors
 from trainer.probes.likelihood.pairs import NAMES, Pair
 from trainer.rng import normal
@@ -23,10 +24,10 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class Look:
-    """How pairs are looked at: the seed of their noise, and the tokens that are given clean."""
+    """How pairs are looked at: the seed of their noise, and the latent frames given clean."""
 
     seed: int
-    first: int = 0
+    frames: int = 0
 
     def times(self, objective: Objective, index: int) -> Tensor:
         """Return one time in each stratum, (STRATA,), other ones for other pairs."""
@@ -40,6 +41,12 @@ class Look:
             return normal(shape, self.seed, f"probe-{purpose}", pair.key, stratum)
 
         return drawn
+
+    def at(self, item: PackItem) -> PackItem:
+        """Return a clip of which the first frames are given, the others alone carry loss."""
+        if not self.frames:
+            return item
+        return replace(item, spans=given_frames(item.size, range(self.frames)))
 
 
 @torch.no_grad()
@@ -73,11 +80,12 @@ def _measure(
         for stratum in range(STRATA):
             x_0 = objective.noise(look.draw(pair, stratum), tuple(pair.clips["aa"].tokens.shape))
             for name in NAMES:
-                items.append(pair.clips[name])
+                items.append(look.at(pair.clips[name]))
                 noise.append(x_0)
                 times.append(t[stratum])
     pack = collator.pack(items, [CaptionUse.dropped] * len(items))
-    errors = objective.measured(predict, pack, torch.cat(noise), torch.stack(times).float())
+    t = pack.times(pack.of_spans(torch.stack(times).float()))
+    errors = objective.measured(predict, pack, torch.cat(noise), t)
     sums = torch.zeros(len(items), dtype=torch.float64)
     sums.index_add_(0, pack.segment, errors.double())
     return sums.view(len(pairs), STRATA, len(NAMES)).numpy()

@@ -107,10 +107,15 @@ def to_item(codec: Codec, frames: Frames, text_width: int) -> PackItem:
     return PackItem(patchify(latent), (f, h, w), source, FPS, nothing, nothing)
 
 
-def first_tokens(item: PackItem, stride: int, splice: int = SPLICE) -> int:
-    """Return how many tokens of a clip lie before a splice."""
+def first_frames(stride: int, splice: int = SPLICE) -> int:
+    """Return how many latent frames of a clip lie wholly before a splice."""
+    return 1 + (splice - 1) // stride
+
+
+def first_tokens(item: PackItem, frames: int) -> int:
+    """Return how many tokens the first latent frames of a clip have."""
     _, h, w = item.size
-    return (1 + (splice - 1) // stride) * (h // 2) * (w // 2)
+    return frames * (h // 2) * (w // 2)
 
 
 def check_halves(world: str, prop: str, tokens: dict[str, Tensor], first: int) -> None:
@@ -153,7 +158,7 @@ def draw_pairs(
         for _ in range(TRIES):  # a difference that rounding or a wall hides is drawn again
             found = world.crossed(rng, prop)
             clips = _tokens_of(run, codec, found)
-            first = first_tokens(clips["aa"], run.codec.stride[0])
+            first = first_tokens(clips["aa"], first_frames(run.codec.stride[0]))
             if _halves_differ({name: clip.tokens for name, clip in clips.items()}, first):
                 break
         check_halves(world.name, prop, {name: clip.tokens for name, clip in clips.items()}, first)

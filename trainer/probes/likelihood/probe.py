@@ -11,7 +11,9 @@ of the latter, under the same noise and times, with a 95 % interval over pairs (
 Beside it stand an untrained network, the best denoiser that knows means and covariances alone,
 the exact one of a finite world, the pairs played backwards, a property that no law binds, and the
 twin: the same model trained on clips without the law. A law counts as learned where run minus twin
-excludes zero. The file is RUN/probes.json unless out= names another.
+excludes zero. Every pair is measured twice: jointly, at one time, and with the frames before the
+splice given clean, where the others alone are asked for. The file is RUN/probes.json unless out=
+names another.
 """
 
 from pathlib import Path

@@ -8,31 +8,36 @@ from trainer.probes.likelihood.margins import PairErrors, described
 # What the run's margin is compared with: each is a claim where the difference excludes zero.
 AGAINST = {"learned": "twin", "beyond": "gaussian"}
 COLUMNS = ("run", "twin", "learned", "gaussian", "beyond", "untrained", "reversed")
+# Ways of looking at a pair: at one time, and with the frames before the splice given clean.
+MODES = ("joint", "given")
+UNSEEN = "the run never trained with given frames, and is asked what it has not seen"
 _HEADS = {"learned": "run - twin", "beyond": "run - gaussian"}
 
 
 def summarise(
-    world: World[Any], prop: str, mode: str, errors: dict[str, PairErrors]
+    world: World[Any], prop: str, errors: dict[str, dict[str, PairErrors]], taught: list[str]
 ) -> dict[str, Any]:
-    """Return the margins of one property, and what they say, as JSON.
+    """Return the margins of one property in each way of looking, and what they say, as JSON.
 
-    errors: of the run, of every control, and of the twin where there is one.
+    errors: by the way of looking, of the run, of every control, and of the twin where there is one.
+    taught: tasks by which the run saw parts of a clip at other times.
     """
-    margins = {name: described(found) for name, found in errors.items()}
-    differences = {
-        name: described(errors["run"], errors[other])
-        for name, other in AGAINST.items()
-        if other in errors
-    }
-    row = {
-        "world": world.name,
-        "property": prop,
-        "law": prop in world.laws,
-        "mode": mode,
-        "margins": margins,
-        "differences": differences,
-    }
-    return row | {"verdict": verdict(row)}
+    law = prop in world.laws
+    row: dict[str, Any] = {"world": world.name, "property": prop, "law": law}
+    for mode in MODES:
+        own = errors[mode]
+        found = {
+            "margins": {name: described(of) for name, of in own.items()},
+            "differences": {
+                name: described(own["run"], own[other])
+                for name, other in AGAINST.items()
+                if other in own
+            },
+        }
+        said = verdict(law, found)
+        unseen = mode == "given" and not taught
+        row[mode] = found | {"verdict": f"{UNSEEN}; {said}" if unseen else said}
+    return row
 
 
 def sign(measured: dict[str, Any]) -> int:
@@ -40,10 +45,10 @@ def sign(measured: dict[str, Any]) -> int:
     return int(measured["low"] > 0) - int(measured["high"] < 0)
 
 
-def verdict(row: dict[str, Any]) -> str:
-    """Say in words what a row of margins shows."""
-    own, differences = row["margins"]["run"], row["differences"]
-    if not row["law"]:
+def verdict(law: bool, found: dict[str, Any]) -> str:
+    """Say in words what margins and differences of a property show."""
+    own, differences = found["margins"]["run"], found["differences"]
+    if not law:
         side = sign(differences.get("learned", own))
         return "no law, and none is seen" if side == 0 else "no law, but the control is not zero"
     if "learned" not in differences:
@@ -60,25 +65,42 @@ def verdict(row: dict[str, Any]) -> str:
 
 def table(result: dict[str, Any]) -> str:
     """Lay a probe's result out in lines: margins in percent with 95 % intervals, then strata."""
+    trained = f"trained by {', '.join(result['taught'])}" if result["taught"] else UNSEEN
     lines = [
         f"run {result['run']}, twin {result['twin'] or 'none'}, {result['pairs']} pairs a property",
         "margins in % of L(AA) + L(BB), 95 % interval over pairs; accuracy and z of the run",
+        "joint: a whole clip at one time",
+        f"given: the frames before the splice clean, errors of the others alone; {trained}",
     ]
     for row in result["properties"]:
-        found = row["margins"] | row["differences"]
-        own = row["margins"]["run"]
         kind = "law" if row["law"] else "no law"
-        lines += ["", f"{row['world']} {row['property']} ({kind}, {row['mode']}): {row['verdict']}"]
-        for name in COLUMNS:
-            if name in found:
-                lines.append(f"  {_HEADS.get(name, name):<15} {_percent(found[name])}")
-        if "exact" in found:  # its own errors vanish near data, and every ratio to them explodes
-            lines.append(f"  {'exact':<15} accuracy {found['exact']['accuracy']:.2f}")
-        lines.append(f"  run: accuracy {own['accuracy']:.2f}, z {own['z']:.1f}")
-        best = "learned" if "learned" in found else "run"
-        strata = " ".join(f"{100 * part['value']:+.2f}" for part in found[best]["by_time"])
-        lines.append(f"  {_HEADS.get(best, best)} from noise to data: {strata}")
+        lines += ["", f"{row['world']} {row['property']} ({kind})"]
+        lines += [f"  {mode}: {row[mode]['verdict']}" for mode in MODES]
+        lines += _columns([row[mode]["margins"] | row[mode]["differences"] for mode in MODES])
+        for mode in MODES:
+            found = row[mode]["margins"] | row[mode]["differences"]
+            best = "learned" if "learned" in found else "run"
+            strata = " ".join(f"{100 * part['value']:+.2f}" for part in found[best]["by_time"])
+            lines.append(f"  {_HEADS.get(best, best)} from noise to data, {mode}: {strata}")
     return "\n".join(lines)
+
+
+def _columns(modes: list[dict[str, Any]]) -> list[str]:
+    """Lay margins out, a column for each way of looking."""
+
+    def line(head: str, cells: list[str]) -> str:
+        return f"  {head:<15} " + " ".join(f"{cell:<30}" for cell in cells).rstrip()
+
+    lines = [line("", list(MODES))]
+    for name in COLUMNS:
+        if name in modes[0]:
+            lines.append(line(_HEADS.get(name, name), [_percent(found[name]) for found in modes]))
+    # The exact denoiser's own errors vanish near data, and every ratio to them explodes.
+    for name in ("exact", "run"):
+        if name in modes[0]:
+            shares = [f"{found[name]['accuracy']:8.2f}" for found in modes]
+            lines.append(line(f"{name}, accuracy", shares))
+    return [*lines, line("run, z", [f"{found['run']['z']:8.1f}" for found in modes])]
 
 
 def _percent(measured: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The run that is asked, its twin, the controls beside it, and what all of them say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from data.worlds.tiny.registry import tiny_world
-from data.worlds.tiny.world import World
+from data.worlds.tiny.world import NUM_FRAMES, SPLICE, World
 from models.codec.codec import Codec
 from models.network import build_network
 from models.objective import Objective, build_objective
+from models.tasks import Task, beside_text
 from trainer.config import CaptionUse, RunConfig
 from trainer.diffusion.collate import Collator, PackItem
 from trainer.generate.generate import load_model
@@ -25,14 +26,14 @@ from trainer.probes.likelihood.pairs import (
     check_seen,
     check_tokens,
     draw_pairs,
+    first_frames,
+    first_tokens,
     lawful_clips,
     reversed_pairs,
     seen_worlds,
     stacked,
 )
 from trainer.probes.likelihood.report import summarise
-
-ONE_TIME = "joint"  # both halves at one time
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Subject:
     def codec(self) -> Codec:
         """The codec of the run."""
         return self.collator.codec
+
+    def errors(self, predict: Predict, pairs: list[Pair], look: Look) -> PairErrors:
+        """Measure what one denoiser says of pairs."""
+        return measure_pairs(predict, self.objective, self.collator, pairs, look)
 
 
 def probe(config: LikelihoodConfig) -> dict[str, Any]:
@@ -78,6 +83,7 @@ def probe(config: LikelihoodConfig) -> dict[str, Any]:
         "pairs": config.pairs,
         "seed": config.seed,
         "strata": STRATA,
+        "taught": taught(run),
         "properties": [row for name in worlds for row in ask(config, subject, tiny_world(name))],
     }
 
@@ -104,6 +110,7 @@ def twin_of(run: RunConfig, seen: Seen, folder: Path) -> Predict:
         "model": (run.model, other.model),
         "codec": (run.codec, other.codec),
         "horizon": (run.horizon, other.horizon),
+        "objective": (run.objective, other.objective),
     }
     for name, (ours, theirs) in alike.items():
         if ours != theirs:
@@ -121,28 +128,50 @@ def twin_of(run: RunConfig, seen: Seen, folder: Path) -> Predict:
     return cast(Predict, network)
 
 
+def looks_at(seed: int, stride: int) -> dict[str, Look]:
+    """Return how clips are looked at: jointly, and with the frames before the splice given."""
+    return {"joint": Look(seed), "given": Look(seed, first_frames(stride))}
+
+
+def backwards(look: Look, stride: int) -> Look:
+    """Return the same look at clips played backwards, whose splice lies elsewhere.
+
+    A latent frame that holds frames of both sides of it is not given.
+    """
+    frames = first_frames(stride, NUM_FRAMES - SPLICE)
+    return replace(look, frames=frames) if look.frames else look
+
+
 def ask(config: LikelihoodConfig, subject: Subject, world: World[Any]) -> list[dict[str, Any]]:
-    """Measure the properties of one world."""
+    """Measure the properties of one world, each pair in all ways of looking."""
     run, codec = subject.run, subject.codec
     check_tokens(run, world)
     chosen = config.properties or [*world.laws, *world.free]
     for prop in chosen:
         world.check(prop)
     clips = lawful_clips(run, codec, world, config.clips, config.seed)
-    look = Look(config.seed)
-    predicts = subject.networks | closed_forms(subject, world, clips, look)
+    stride = run.codec.stride[0]
+    looks = looks_at(config.seed, stride)
+    predicts = {
+        mode: subject.networks | closed_forms(subject, world, clips, look)
+        for mode, look in looks.items()
+    }
     rows = []
     for prop in chosen:
         pairs = draw_pairs(run, codec, world, prop, config.pairs, config.seed)
-
-        def errors_of(predict: Predict, pairs: list[Pair]) -> PairErrors:
-            return measure_pairs(predict, subject.objective, subject.collator, pairs, look)
-
-        errors = {name: errors_of(predict, pairs) for name, predict in predicts.items()}
-        backwards = reversed_pairs(pairs, codec, run.text.width)
-        errors["reversed"] = errors_of(predicts["run"], backwards)
-        rows.append(summarise(world, prop, ONE_TIME, errors))
+        turned = reversed_pairs(pairs, codec, run.text.width)
+        errors = {}
+        for mode, look in looks.items():
+            found = {name: subject.errors(p, pairs, look) for name, p in predicts[mode].items()}
+            last = subject.errors(subject.networks["run"], turned, backwards(look, stride))
+            errors[mode] = found | {"reversed": last}
+        rows.append(summarise(world, prop, errors, taught(run)))
     return rows
+
+
+def taught(run: RunConfig) -> list[str]:
+    """Return the tasks by which a run saw parts of a clip at other times; none: it never did."""
+    return [task for task in beside_text(run.objective.tasks) if task is not Task.text_to_video]
 
 
 def closed_forms(
@@ -150,7 +179,7 @@ def closed_forms(
 ) -> dict[str, Predict]:
     """Return the denoisers of a world that need no training."""
     valid = subject.collator.pack(clips[:1], [CaptionUse.dropped]).valid
-    places = Places.of(valid, look.first)
+    places = Places.of(valid, first_tokens(clips[0], look.frames))
     found: dict[str, Predict] = {"gaussian": GaussianDenoiser.fit(stacked(clips), places)}
     if world.finite:
         found["exact"] = ExactDenoiser.build(subject.run, subject.codec, world, places)

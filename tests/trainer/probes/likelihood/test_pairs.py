@@ -14,6 +14,7 @@ from trainer.probes.likelihood.pairs import (
     check_halves,
     check_tokens,
     draw_pairs,
+    first_frames,
     first_tokens,
     lawful_clips,
     reversed_pairs,
@@ -34,7 +35,7 @@ def test_pairs_of_every_property_are_made_of_the_same_halves(config, name: str) 
     world = tiny_world(name)
     for prop in (*world.laws, *world.free):
         (pair,) = draw_pairs(*config, world, prop, 1, 0)  # which checks them
-        first = first_tokens(pair.clips["aa"], 2)
+        first = first_tokens(pair.clips["aa"], first_frames(2))
         aa, bb = pair.clips["aa"].tokens, pair.clips["bb"].tokens
         assert not torch.equal(aa[:first], bb[:first])
         assert not torch.equal(aa[first:], bb[first:])
@@ -53,7 +54,7 @@ def test_pairs_come_back_with_their_seed_and_others_with_another(config) -> None
 
 def test_halves_that_no_other_clip_of_the_pair_has_are_refused(config) -> None:
     (pair,) = draw_pairs(*config, tiny_world("strip"), "colour", 1, 0)
-    first = first_tokens(pair.clips["aa"], 2)
+    first = first_tokens(pair.clips["aa"], first_frames(2))
     tokens = {name: clip.tokens.clone() for name, clip in pair.clips.items()}
     check_halves("strip", "colour", tokens, first)
     tokens["ba"][-1, -1] += 0.01
@@ -63,7 +64,7 @@ def test_halves_that_no_other_clip_of_the_pair_has_are_refused(config) -> None:
 
 def test_a_half_that_is_the_same_in_both_is_refused(config) -> None:
     (pair,) = draw_pairs(*config, tiny_world("strip"), "colour", 1, 0)
-    first = first_tokens(pair.clips["aa"], 2)
+    first = first_tokens(pair.clips["aa"], first_frames(2))
     aa = pair.clips["aa"].tokens
     mixed = torch.cat([aa[:first], pair.clips["bb"].tokens[first:]])
     with pytest.raises(ValueError, match="nothing is crossed"):
