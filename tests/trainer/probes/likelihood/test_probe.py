@@ -232,6 +232,7 @@ def test_a_control_that_is_not_zero_is_said() -> None:
         (["run={strips}", "properties=[mass]"], "property=mass: is none of strip"),
         (["run={strips}", "twin={strips}"], "was not trained on lawless clips"),
         (["run={strips}", "twin={blobs}"], "its model differs"),
+        (["run={strips}", "twin={other}"], "its objective differs"),
         (["run={empty}"], "has no checkpoint. Train it first"),
         (["run={strips}", "pairs=2"], "pairs=2: must be at least 8"),
     ],
@@ -243,7 +244,10 @@ def test_what_cannot_be_asked_is_refused(
     empty = tmp_path / "empty"
     empty.mkdir()
     shutil.copy(strips / "config.yaml", empty)
-    given = {"strips": strips, "blobs": trained, "empty": empty}
+    other = shutil.copytree(strips, tmp_path / "other")
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(config.replace("caption_dropout: 0.1", "caption_dropout: 1"))
+    given = {"strips": strips, "blobs": trained, "empty": empty, "other": other}
     assert main([word.format(**given) for word in arguments]) in (0, 2)
     captured = capsys.readouterr()
     assert message in captured.err + captured.out
