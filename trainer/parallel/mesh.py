@@ -1,6 +1,7 @@
 """One process's place in the layout, with its process groups and the few collectives others use."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -141,11 +142,33 @@ def join_mesh(
     rank = dist.get_rank()
     groups = {}
     for name, axes in _GROUPS.items():
-        members = layout.members(rank, *axes)
-        if len(members) > 1 or name in ("replicas", "model"):
-            # Its members alone meet to make it; every rank makes as many groups, in one order.
-            groups[name] = dist.new_group(members, timeout=timeout, use_local_synchronization=True)
+        least = 1 if name in ("replicas", "model") else 2
+        group = _make_group(layout.groups(*axes), rank, owns_world, timeout, least)
+        if group is not None:
+            groups[name] = group
     return Mesh(layout, rank, device, groups, owns_world)
+
+
+def _make_group(
+    groups: Iterable[list[int]],
+    rank: int,
+    owns_world: bool,
+    timeout: timedelta | None,
+    least: int = 2,
+) -> Group | None:
+    """Make the one of these groups that a rank is in; None where it has fewer than ``least``.
+
+    A mesh that owns its world makes its own alone, whose members meet. torch names such a group by
+    its members, and a world that outlives the mesh would meet at what an earlier group of that name
+    left: there every rank makes every group, in the same order.
+    """
+    mine = None
+    for members in groups:
+        if len(members) < least or (owns_world and rank not in members):
+            continue
+        made = dist.new_group(members, timeout=timeout, use_local_synchronization=owns_world)
+        mine = made if rank in members else mine
+    return mine
 
 
 def split_context(mesh: Mesh, head_ranks: int) -> tuple[Group | None, Group | None]:
@@ -156,9 +179,9 @@ def split_context(mesh: Mesh, head_ranks: int) -> tuple[Group | None, Group | No
     if head_ranks == mesh.layout.cp:
         return mesh.groups.get("cp"), None
     for name, groups in mesh.layout.context_groups(head_ranks).items():
-        (own,) = (members for members in groups if mesh.rank in members)
-        if len(own) > 1:
-            mesh.groups[name] = dist.new_group(own, use_local_synchronization=True)
+        group = _make_group(groups, mesh.rank, mesh.owns_world, None)
+        if group is not None:
+            mesh.groups[name] = group
     return mesh.groups.get("cp_heads"), mesh.groups.get("cp_keys")
 
 

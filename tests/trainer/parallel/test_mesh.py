@@ -49,7 +49,7 @@ def wait_for_nobody(folder: Path) -> None:
         return new_group(members, **settings)
 
     torch.distributed.new_group = counted  # type: ignore[assignment]
-    mesh = join_mesh(Layout(dp=2), torch.device("cpu"))
+    mesh = join_mesh(Layout(dp=2), torch.device("cpu"), owns_world=True)
     found: dict[str, Any] = {"groups": made}
     mesh.barrier()
     end_start(mesh, 0.5)
