@@ -102,7 +102,9 @@ class StudyConfig:
 
     kind: ClassVar[str] = "isoflop"
     tabulates_strata: ClassVar[bool] = True
-    free: ClassVar[tuple[str, ...]] = ("form", "level", "resamples", "samples", "replicates")
+    free: ClassVar[tuple[str, ...]] = (
+        "form", "level", "resamples", "samples", "replicates", "up_to",
+    )  # fmt: skip
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "study"
     question: Annotated[str, Doc("What it asks.")] = ""
@@ -117,6 +119,14 @@ class StudyConfig:
             "test fit and predicted."
         ),
     ] = field(default_factory=list)
+    up_to: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "Train no budget above so many FLOPs in this sitting, and fit those below; 0 trains "
+            "all. What is held out can so be predicted, and the prediction kept, before it runs."
+        ),
+    ] = 0.0
     grid: GridConfig = field(default_factory=GridConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     pilot: PilotConfig = field(default_factory=PilotConfig)
@@ -138,6 +148,11 @@ class StudyConfig:
         return Path(self.root) / self.name
 
     @property
+    def sitting(self) -> list[float]:
+        """The budgets that are trained now."""
+        return [b for b in self.budgets if not self.up_to or b <= self.up_to]
+
+    @property
     def largest_budget(self) -> float:
         """FLOPs before which the y-axis is frozen."""
         return max(self.budgets)
@@ -148,6 +163,11 @@ class StudyConfig:
             raise ValueError(
                 f"budgets={shown(self.budgets)}: must hold at least two FLOPs in rising order. "
                 "Use for example budgets=[1e11,1e12]."
+            )
+        if len(self.sitting) < 2:
+            raise ValueError(
+                f"up_to={self.up_to:g}: must leave at least two of budgets={shown(self.budgets)}. "
+                f"Use up_to={self.budgets[1]:g}, or 0 for all."
             )
         _ = self.y_axis.axis  # raises
         if self.grid.heads not in (0, 1, 2, 4):

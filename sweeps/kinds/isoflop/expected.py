@@ -57,7 +57,7 @@ def expect(study: StudyConfig, clips: Clips) -> Planned:
         for spec, rung in zip(pilot, map(plan.rung, asked.values()), strict=True)
     ]
     shapes: set[tuple[int, int]] = set()
-    for budget in study.budgets:
+    for budget in study.sitting:
         middle = centre * (budget / study.pilot.flops) ** study.pilot.exponent
         lowest = max(
             middle * study.grid.spacing ** -((study.grid.sizes - 1) / 2), study.grid.min_params
@@ -77,7 +77,7 @@ def expect(study: StudyConfig, clips: Clips) -> Planned:
             f"Not in the table: where a budget's best size is at an edge up to "
             f"{counted(study.grid.max_extensions, 'more size')} "
             f"{'is' if study.grid.max_extensions == 1 else 'are'} trained "
-            f"({counted(len(study.budgets), 'budget')})."
+            f"({counted(len(study.sitting), 'budget')})."
         )
     if study.samples.prompts:
         notes.append("Not in the table: the clips drawn at the end (minutes on two cores).")

@@ -89,7 +89,7 @@ class StudyPlan:
     def grid(self, pilot_params: float) -> list[Spec]:
         """Return all grids, centred by the pilot's minimum and the stated exponent."""
         study, specs = self.study, []
-        for budget in study.budgets:
+        for budget in study.sitting:
             centre = pilot_params * (budget / study.pilot.flops) ** study.pilot.exponent
             specs += [self.point(Phase.grid, budget, rung) for rung in self.sizes_around(centre)]
         return specs

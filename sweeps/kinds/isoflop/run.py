@@ -103,7 +103,7 @@ class IsoflopRunner(StudyRunner):
     def extensions(self) -> list[Spec]:
         """Return one more size for each budget whose best run is at an edge of its grid."""
         specs = []
-        for budget in self.study.budgets:
+        for budget in self.study.sitting:
             results = self._results([Phase.grid, Phase.extend], budget)
             if not results:
                 continue
@@ -161,7 +161,7 @@ class IsoflopRunner(StudyRunner):
     def _best(self) -> list[dict[str, Any]]:
         """Return the best included row of each budget."""
         best = []
-        for budget in self.study.budgets:
+        for budget in self.study.sitting:
             members = [r for r in self.rows if r["budget"] == budget and not r["excluded"]]
             best += [min(members, key=lambda r: r["loss"])] if members else []
         return best
