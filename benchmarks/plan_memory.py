@@ -35,7 +35,7 @@ from launch.planner.activations import (
 from models.config import ModelConfig
 from models.dit.modulation import Spans
 from trainer.layout.config import ParallelConfig, Precision, Recompute
-from trainer.parallel.recompute import recompute_blocks
+from trainer.parallel.recompute import wrap_blocks
 
 MARK = "forward is done"
 CLIPS = {
@@ -86,7 +86,7 @@ def measure(
     network = build_model(model).to(dtype)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    recompute_blocks(list(network.blocks), parallel.recompute)
+    wrap_blocks(list(network.blocks), parallel.recompute)
     sample = build_sample(model, list(clips))
     with patch.object(Spans, "gathers", lambda spans, x: gathers):
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as events:

@@ -11,11 +11,13 @@ processor's time instead of the wall's, for a busy one, and then leaves two thre
    on the same clips, one size at a time. All sides see the same latents, noise, times and captions.
 2. Model FLOPs of our step (models/count.py) as a share of a 2048^3 fp32 matmul, same threads.
 3. What the trainer's step costs over forward, backward and AdamW alone: DeepSpeed, clipping, EMA.
+4. What compiling the blocks gains on CPU, with a C++ compiler at hand; half a minute a shape.
 """
 
 import argparse
 import dataclasses
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -192,6 +194,24 @@ def trainer_overhead(bench: Bench, samples: list[Sample]) -> None:
     torch.distributed.destroy_process_group()
 
 
+def compiled_gain(bench: Bench, config: ModelConfig, samples: list[Sample]) -> None:
+    """Add a row of part 4."""
+    from trainer.layout.config import Recompute
+    from trainer.parallel.recompute import wrap_blocks
+
+    if shutil.which("g++") is None:
+        print("no compiled step: there is no g++")
+        return
+    compiled = build_model(config)
+    wrap_blocks(list(compiled.blocks), Recompute.none, compiled=True)
+    plain, other = our_step(build_model(config), samples), our_step(compiled, samples)
+    found = bench.rounds_of([plain, other])
+    medians = [statistics.median(column) for column in zip(*found, strict=True)]
+    detail = f"{medians[1] * 1e3:.0f} against {medians[0] * 1e3:.0f} ms"
+    title = f"plain over compiled blocks, {config.width} x {config.depth}"
+    bench.add(title, detail, [before / after for before, after in found], 1.0, most=False)
+
+
 def profile(samples: list[Sample]) -> None:
     """Print the operations of one step by their own share of the time."""
     step = our_step(build_model(WIDE), samples)
@@ -231,6 +251,8 @@ def main() -> None:
     threads = [1] if arguments.processor_time else [1, 2]
     shares(bench, {"one clip of 1,024 tokens": one_clip, "mixture": mixed}, threads)
     trainer_overhead(bench, one_clip)
+    for config in (NARROW, WIDE):
+        compiled_gain(bench, config, [build_sample(config, mixture(1536, seed)) for seed in (1, 2)])
     if arguments.json:
         arguments.json.write_text(json.dumps([dataclasses.asdict(row) for row in bench.rows]))
 

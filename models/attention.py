@@ -145,8 +145,8 @@ def attend_by_kernel(
         v.narrow(0, 0, keys),
         q_segments.offsets,
         k_segments.offsets,
-        max(q_segments.lengths),
-        max(k_segments.lengths),
+        q_segments.longest,
+        k_segments.longest,
     )
     padding = q.shape[0] - rows
     return pad(out, (0, 0, 0, 0, 0, padding)) if padding else out

@@ -1,7 +1,7 @@
 """The flat buffer a network sees: many clips and images of any size, side by side."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -18,21 +18,24 @@ class Ragged:
 
     lengths: rows of each segment, as numbers for loops over segments.
     offsets: their running sum (M + 1,), int32, on the device of the buffer for kernels.
+    total, longest: rows of all segments, what lies beyond is padding, and of the longest; numbers
+    of their own, since a compiler that reads the list makes code for these lengths alone.
     """
 
     lengths: list[int]
     offsets: Int[Tensor, " M+1"]
+    total: int = field(init=False)
+    longest: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total", sum(self.lengths))
+        object.__setattr__(self, "longest", max(self.lengths, default=0))
 
     @classmethod
     def of(cls, lengths: list[int], device: torch.device) -> "Ragged":
         """Lay segments of the given lengths side by side."""
         sums = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
         return cls(lengths, sums.to(device))
-
-    @property
-    def total(self) -> int:
-        """Rows of all segments; what lies beyond is padding."""
-        return sum(self.lengths)
 
 
 @dataclass

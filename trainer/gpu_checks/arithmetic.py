@@ -16,7 +16,7 @@ from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative, w
 from trainer.gpu_checks.samples import SMALL, TINY, build_batch, build_model
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.parallel.mesh import alone, start_mesh, stop_mesh
-from trainer.parallel.recompute import compile_blocks, recompute_blocks
+from trainer.parallel.recompute import wrap_blocks
 
 # Relative to the largest value of a tensor. In fp32 only the order of sums differs; in bf16 a fused
 # kernel rounds less often than eager steps do. BF16_LOSS: of a step's loss; 6e-4 on CPU.
@@ -65,9 +65,7 @@ def step_results(
     network = build_model(model, attend or choose_attention(device)).to(device, dtype)
     network.sigma = network.sigma.float()  # as the engine keeps it
     blocks: list[nn.Module] = list(network.blocks)
-    recompute_blocks(blocks, recompute)
-    if compiled:
-        compile_blocks(blocks)
+    wrap_blocks(blocks, recompute, compiled)
     batch = build_batch(model, 512, 0, alone()).to(device)
     loss = flow_errors(network, batch.pack, batch.x_0, batch.t).sum() / batch.values
     loss.backward()

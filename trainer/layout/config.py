@@ -189,6 +189,12 @@ def _check_combination(parallel: ParallelConfig) -> None:
             "parallel.recompute=selective: with ZeRO 3, which gathers weights inside blocks, what "
             "was kept is not found again. Use parallel.recompute=full or parallel.zero_stage=2."
         )
+    if parallel.compile and parallel.cp > 1 and parallel.recompute is Recompute.selective:
+        raise ValueError(
+            "parallel.recompute=selective: with parallel.compile=true the compiler must see what "
+            f"is kept, and attention over parallel.cp={parallel.cp} ranks is outside of its "
+            "graphs. Use parallel.recompute=full or none."
+        )
     if parallel.offload and parallel.widens_gradients:
         raise ValueError(
             "parallel.gradients=fp32: nobody has measured what DeepSpeed adds up in host memory. "

@@ -15,7 +15,7 @@ from models.precondition import Coefficients
 from trainer.layout.config import ParallelConfig
 from trainer.layout.stages import Chunk, chunks_of, cut_chunks
 from trainer.parallel.mesh import Mesh, split_context
-from trainer.parallel.recompute import compile_blocks, recompute_blocks
+from trainer.parallel.recompute import wrap_blocks
 
 
 class Sliceable(Protocol):
@@ -123,9 +123,7 @@ def materialise(
         mark_cut(model, stage.facts)
         sum_whole_gradients(model, stage.facts, mesh.groups["tp"])
     blocks = [model.blocks[number] for chunk in stage.chunks for number in chunk.blocks]
-    recompute_blocks(blocks, parallel.recompute)
-    if parallel.compile:
-        compile_blocks(blocks)
+    wrap_blocks(blocks, parallel.recompute, parallel.compile, whole=parallel.zero_stage < 3)
 
 
 def own_piece(

@@ -135,6 +135,12 @@ SPECIAL = [
     Case(cp=8, zero=2),
     Case(cp=4, pp=2, zero=1, accumulation=4, extra="parallel.head_ranks=2"),
 ]
+COMPILED = [
+    Case(tp=2, zero=1, extra="parallel.compile=true"),
+    Case(pp=2, zero=2, accumulation=4, extra="parallel.compile=true parallel.recompute=full"),
+    Case(dp=2, zero=3, extra="parallel.compile=true"),
+    Case(cp=2, zero=1, extra="parallel.compile=true parallel.recompute=full"),
+]
 MIXED = [
     Case(tp=2, zero=1, accumulation=2, mixed=True),
     Case(cp=2, zero=2, mixed=True),

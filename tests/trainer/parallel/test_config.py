@@ -49,6 +49,10 @@ REFUSED = {
         ParallelConfig(zero_stage=3, recompute=Recompute.selective),
         r"^parallel.recompute=selective: with ZeRO 3, .* Use parallel.recompute=full or parallel.z",
     ),
+    "selective recomputation in graphs that attention interrupts": (
+        ParallelConfig(processes=2, cp=2, compile=True, recompute=Recompute.selective),
+        r"^parallel.recompute=selective: with parallel.compile=true .* parallel.cp=2 ranks is",
+    ),
     "bf16 without ZeRO": (
         ParallelConfig(precision=Precision.bf16),
         r"^parallel.precision=bf16: ZeRO 0 gets the first update wrong .* Use parallel.zero",

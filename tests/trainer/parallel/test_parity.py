@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import write_latents
-from .parity import MISTAKES, MIXED, SPECIAL, Case, all_cases, compare, few_cases
+from .parity import COMPILED, MISTAKES, MIXED, SPECIAL, Case, all_cases, compare, few_cases
 from .worlds import run_world
 
 pytestmark = pytest.mark.dist
@@ -47,6 +47,12 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the cases whose segments have spans."""
     return train(MIXED, tmp_path_factory.mktemp("mixed"))
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the cases whose blocks are compiled."""
+    return train(COMPILED, tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +96,14 @@ def test_a_layout_computes_what_one_process_does_where_segments_have_spans(
     mixed: Path, case: Case, parity_row: Callable[..., None]
 ) -> None:
     check(case, mixed, parity_row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", COMPILED, ids=lambda case: case.name)
+def test_compiled_blocks_of_a_layout_compute_what_one_process_does(
+    compiled: Path, case: Case, parity_row: Callable[..., None]
+) -> None:
+    check(case, compiled, parity_row)
 
 
 @pytest.mark.slow
