@@ -80,11 +80,12 @@ def _as_operators(block: nn.Module) -> bool:
     The kernels of CUDA are operators already. Attention over context ranks is left out of graphs.
     """
     whole = True
-    for module in block.modules():
-        attend: Any = getattr(module, "attend", None)
+    attends: list[Any] = [module for module in block.modules() if hasattr(module, "attend")]
+    for module in attends:
+        attend = module.attend
         if attend is attend_segments:
             module.attend = attend_as_operator
-        elif attend not in (None, attend_varlen, attend_as_operator):
+        elif attend not in (attend_varlen, attend_as_operator):
             module.attend, whole = torch.compiler.disable(attend), False
     return whole
 
