@@ -55,6 +55,7 @@ Fit a scaling law to a table of runs, and say which of its coefficients the runs
   delta=1e-3         of the Huber loss of log residuals (inf: least squares)
   residual=log       or linear: of the target itself
   mean=false         true minimises the mean over runs and not the sum
+  held_out=1         how many of the largest budgets the held-out test leaves out and predicts
   within=            of each budget's best: fit only runs at most so far above it (0.02: 2 %)
   one_sided=false    true counts rows above the law a ninth: for runs that are not all well tuned
   drop_highest=0     exclude so many rows of highest loss
@@ -113,6 +114,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "sizes": numbers,
     "noise": float,
     "within": float,
+    "held_out": int,
 }
 # Options of several entries, given as name.key=value.
 GROUPS: dict[str, Callable[[str], Any]] = {

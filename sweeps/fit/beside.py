@@ -19,7 +19,7 @@ from sweeps.fit.rows.y_axis import YAxis, axis_of
 FILES = ("study.yaml", "study.json", "law.json")  # the first that says how to fit is believed
 DEFAULT_FORM = "chinchilla"
 _READERS: dict[str, Callable[[Any], Any]] = {"form": str, "level": float, "resamples": int}
-_OF_ANY_FORM = ("columns", "level", "resamples", "seed", "y_axis")
+_OF_ANY_FORM = ("columns", "level", "resamples", "seed", "held_out", "y_axis")
 
 
 @dataclass(frozen=True)
@@ -151,5 +151,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
     values = {k: read(found[k]) for k, read in _READERS.items() if found.get(k) is not None}
+    sitting = 0 < float(found.get("up_to") or 0) < max(found.get("budgets") or [0])
+    if not sitting and int(found.get("held_out") or 1) > 1:
+        values["held_out"] = int(found["held_out"])
     axis = axis_of(found.get("y_axis"))
     return values if axis.plain else values | {"y_axis": axis.values}

@@ -195,8 +195,18 @@ def _held_out(law: dict[str, Any]) -> list[str]:
         f"  {100 * law['level']:g} % interval {_range(held['interval'])} "
         f"({'inside' if held['inside'] else 'OUTSIDE'}); noise floor "
         f"{'unknown' if floor is None else f'{100 * floor:.2g} %'}; skill {skill}",
+        *_nearer(held),
         *_line_through_budgets(held),
         *_other_forms(held),
+    ]
+
+
+def _nearer(held: dict[str, Any]) -> list[str]:
+    return [
+        f"  by the same fit {near['budget']:.3g} FLOPs, {near['extrapolation_factor']:.3g}x "
+        f"beyond: error {100 * near['relative_error']:+.2f} %, interval {_range(near['interval'])} "
+        f"({'inside' if near['inside'] else 'OUTSIDE'})"
+        for near in held.get("nearer", [])
     ]
 
 

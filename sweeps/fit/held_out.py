@@ -1,7 +1,7 @@
-"""The held-out test: the largest budget is left out of the fit and predicted."""
+"""The held-out test: the largest budgets are left out of the fit and predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from sweeps.fit.rows.runs import (
     columns_of,
     group_budgets,
     noise_floor,
+    points_in,
 )
 from sweeps.fit.trust.bootstrap import (
     Bootstrap,
@@ -49,8 +50,10 @@ class Split:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Hold the prediction of the largest budget by a law that has not seen it.
+    """Hold the prediction of a budget by a law that has not seen it.
 
+    points: each size's mean over seeds beside its prediction, in rising order of parameters.
+    nearer: the same of the other budgets that were left out, by the same fit, in rising order.
     other_forms: what laws of other forms predict from the same runs: how much rests on the form.
     line_predicted, line_relative_error, line_skill: of the best loss by
     :func:`line_through_budgets`, a check that assumes less; None below three fitted budgets.
@@ -71,6 +74,8 @@ class HeldOut:
     line_predicted: float | None = None
     line_relative_error: float | None = None
     line_skill: float | None = None
+    points: list[dict[str, Any]] = field(default_factory=list)
+    nearer: list["HeldOut"] = field(default_factory=list)
     other_forms: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
@@ -81,7 +86,9 @@ def hold_out(
     cost: FlopsPerToken,
     options: FitOptions = DEFAULTS,
 ) -> tuple[HeldOut | None, str | None]:
-    """Fit without the largest budget and predict each of its runs and its best loss.
+    """Fit without the largest budgets and predict each of their runs and their best losses.
+
+    `options.held_out` says how many; the test of the largest holds those of the nearer ones.
 
     Without a `form` it is chosen anew from the other budgets; `predicted` and its interval are then
     as the choice tells them (`forecast/told.py`), `predicted_frontier` is the form's.
@@ -98,24 +105,48 @@ def hold_out(
 
     Returns the test, or None and the reason.
     """
-    if len(budgets) == 1:
-        return None, "the runs form one compute budget, and at least 2 are needed"
-    split = _split(runs, budgets)
-    choice = None
+    left = len(budgets) - options.held_out
+    if budgets and left < 1:
+        few = "one compute budget" if len(budgets) == 1 else f"{len(budgets)} compute budgets"
+        return None, f"the runs form {few}, and at least {options.held_out + 1} are needed"
+    splits = _splits(runs, budgets, options.held_out)
+    train, choice = splits[-1].train, None
     try:
         if form is None:
-            choice = choose(split.train, group_budgets(split.train), cost, options)
+            choice = choose(train, group_budgets(train), cost, options)
             form = form_of(choice.form)
-        fit = fit_runs(form, split.train, options)
+        fit = fit_runs(form, train, options)
     except ValueError as error:
-        return None, f"without the largest budget {error}"
+        return None, f"without the largest {_budgets(options)} {error}"
     resampling = (options.resamples, options.level, options.seed)
-    boot = bootstrap_fit(fit, clusters_of(split.train), *resampling)
+    boot = bootstrap_fit(fit, clusters_of(train), *resampling)
     if not len(boot.theta):
-        return None, "no bootstrap resample without the largest budget could be fitted"
+        return (
+            None,
+            f"no bootstrap resample without the largest {_budgets(options)} could be fitted",
+        )
+    best = [(compute, best_loss([runs[i] for i in rows])) for compute, rows in budgets[:left]]
+    found = [_judge(split, fit, boot, cost, options, best, choice) for split in splits]
+    return replace(found[-1], nearer=found[:-1]), None
+
+
+def _budgets(options: FitOptions) -> str:
+    return "budget" if options.held_out == 1 else f"{options.held_out} budgets"
+
+
+def _judge(
+    split: Split,
+    fit: Fit,
+    boot: Bootstrap,
+    cost: FlopsPerToken,
+    options: FitOptions,
+    best: Sequence[tuple[float, float]],
+    choice: Choice | None,
+) -> HeldOut:
+    """Return what a fit foretold of a budget that it has not seen, beside what was measured."""
     draws = _prediction_draws(fit, boot, split.test, split.floor or 0.0, options.seed)
-    best = [(compute, best_loss([runs[i] for i in rows])) for compute, rows in budgets[:-1]]
     line = line_through_budgets(best, split.compute)
+    forms = {} if options.fixed else _other_forms(fit.form, split, options, choice)
     return HeldOut(
         budget=split.compute,
         runs=_runs(fit, split.test, draws, options.level),
@@ -125,9 +156,29 @@ def hold_out(
         line_predicted=line,
         line_relative_error=line / split.actual - 1 if line else None,
         line_skill=_skill(line, split)[0] if line else None,
-        other_forms={} if options.fixed else _other_forms(form, split, options, choice),
+        points=_points(fit, boot, split, options),
+        other_forms=forms,
         **_whole(fit, split, draws, options.level, choice),
-    ), None
+    )
+
+
+def _points(fit: Fit, boot: Bootstrap, split: Split, options: FitOptions) -> list[dict[str, Any]]:
+    """Return the prediction of each size beside the mean over its seeds.
+
+    The interval is that of a run but for the noise, of which a mean over S seeds has 1 / sqrt(S).
+    Its residual is that of one run all the same: a law that is off is off for all seeds alike.
+    """
+    groups = sorted(points_in(split.test), key=lambda rows: split.test[rows[0]].params)
+    first = [split.test[rows[0]] for rows in groups]
+    noise = (split.floor or 0.0) / np.sqrt([len(rows) for rows in groups])
+    draws = _prediction_draws(fit, boot, first, noise, options.seed)
+    predicted = fit.predict(columns_of(first)[0])
+    actual = [float(np.mean([split.test[i].loss for i in rows])) for rows in groups]
+    return [
+        {"params": run.params, "tokens": run.tokens, "seeds": len(rows)}
+        | _judged(float(p), a, percentile_interval(d, options.level))
+        for run, rows, p, a, d in zip(first, groups, predicted, actual, draws.T, strict=True)
+    ]
 
 
 def _runs(fit: Fit, test: Sequence[Run], draws: Array, level: float) -> list[dict[str, Any]]:
@@ -193,27 +244,33 @@ def line_through_budgets(best: Sequence[tuple[float, float]], compute: float) ->
     return float(np.exp(offset + slope * (np.log(compute) - x.mean())))
 
 
-def _split(runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]]) -> Split:
-    """Part the runs into those that are fitted and the largest, which are predicted."""
+def _splits(runs: Sequence[Run], budgets: Sequence[tuple[float, Rows]], count: int) -> list[Split]:
+    """Part the runs into those that are fitted and the largest, by budget, which are predicted."""
     if budgets:
-        compute, rows = budgets[-1]
-        held = {int(i) for i in rows}
-        last = best_loss([runs[i] for i in budgets[-2][1]])
+        held = budgets[len(budgets) - count :]
+        last = best_loss([runs[i] for i in budgets[-count - 1][1]])
     else:
         order = np.argsort([r.flops for r in runs], kind="stable")
         rows = order[-max(1, len(runs) // 10) :]
-        compute, held = runs[order[-1]].flops, {int(i) for i in rows}
+        held = [(runs[order[-1]].flops, rows)]
         last = best_loss([runs[i] for i in order[: len(runs) - len(rows)]])
-    test = [runs[int(i)] for i in rows]
-    least = min(run.flops for run in test)
-    train = [run for i, run in enumerate(runs) if i not in held and run.flops < least]
-    return Split(compute, train, test, best_loss(test), last, noise_floor(runs))
+    unseen = {int(i) for _, rows in held for i in rows}
+    least = min(runs[i].flops for i in unseen)
+    train = [run for i, run in enumerate(runs) if i not in unseen and run.flops < least]
+    floor, splits = noise_floor(runs), []
+    for compute, rows in held:
+        test = [runs[int(i)] for i in rows]
+        splits.append(Split(compute, train, test, best_loss(test), last, floor))
+    return splits
 
 
 def _prediction_draws(
-    fit: Fit, boot: Bootstrap, test: Sequence[Run], floor: float, seed: int
+    fit: Fit, boot: Bootstrap, test: Sequence[Run], floor: float | Array, seed: int
 ) -> Array:
-    """Return draws of the test runs' losses, `(K, R)`, as `hold_out` describes."""
+    """Return draws of the test runs' losses, `(K, R)`, as `hold_out` describes.
+
+    floor: the relative noise of each, or of all.
+    """
     rng = np.random.default_rng((seed, 1))
     law = prediction_draws(fit, boot, columns_of(test)[0])
     count = len(fit.residuals)

@@ -294,6 +294,7 @@ def _asked(
         "sizes": list(options.sizes), "drop_highest": drop_highest, "mean": options.mean,
         "noise": options.noise, "one_sided": options.one_sided, "within": options.within,
         "y_axis": y_axis and y_axis.values,
+        "held_out": None if options.held_out == 1 else options.held_out,
     }  # fmt: skip
     unusual = {key: value for key, value in every.items() if value not in ({}, [], 0, None)}
     return {"asked": unusual} if unusual else {}

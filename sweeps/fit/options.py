@@ -21,6 +21,7 @@ class FitOptions:
     one_sided: give rows whose loss is above the law a ninth of the weight of those below it: where
         runs are undertuned their losses are upper bounds, and the law is of the best of them.
     noise: of a repeat in the loss's unit, for the minima; None takes the table's loss_noise.
+    held_out: how many of the largest budgets the held-out test leaves out and predicts.
     within: only runs whose loss is at most this share above their budget's best are fitted.
 
     Raises ValueError for a value out of range.
@@ -38,6 +39,7 @@ class FitOptions:
     one_sided: bool = False
     noise: float | None = None
     within: float | None = None
+    held_out: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
@@ -54,6 +56,8 @@ class FitOptions:
             raise ValueError(f"residual={self.residual}: is not known. Use log or linear.")
         if self.noise is not None and not (math.isfinite(self.noise) and self.noise >= 0):
             raise ValueError(f"noise={self.noise}: must be finite and not negative. Use 0.002.")
+        if self.held_out < 1:
+            raise ValueError(f"held_out={self.held_out}: must be at least 1. Use 1 or 2.")
         if self.within is not None and not 0 < self.within < math.inf:
             raise ValueError(f"within={self.within}: must be above 0. Use 0.02 for 2 %.")
         for key, values, example in (

@@ -127,7 +127,7 @@ def noise_floor(runs: Sequence[Run]) -> float | None:
 
 def seed_spread(runs: Sequence[Run]) -> float | None:
     """Return the pooled standard deviation of log loss over seeds; None where none is repeated."""
-    repeats = [np.log([runs[i].loss for i in rows]) for rows in _seeds(runs)]
+    repeats = [np.log([runs[i].loss for i in rows]) for rows in points_in(runs)]
     repeats = [v for v in repeats if np.ptp(v) > 0]  # equal ones are one run, entered twice
     if not repeats:
         return None
@@ -147,7 +147,7 @@ def best_loss(runs: Sequence[Run]) -> float:
 
     The least of single runs would be the lower the more seeds there are.
     """
-    return min(float(np.mean([runs[i].loss for i in rows])) for rows in _seeds(runs))
+    return min(float(np.mean([runs[i].loss for i in rows])) for rows in points_in(runs))
 
 
 def clusters_of(runs: Sequence[Run]) -> list[Any]:
@@ -156,7 +156,7 @@ def clusters_of(runs: Sequence[Run]) -> list[Any]:
     return [r.cluster if r.cluster is not None else p for r, p in zip(runs, points, strict=True)]
 
 
-def _seeds(runs: Sequence[Run]) -> list[list[int]]:
+def points_in(runs: Sequence[Run]) -> list[list[int]]:
     """Return the rows of each point: of a cluster, unless it holds the checkpoints of one run."""
     groups: dict[Any, list[int]] = {}
     for i, cluster in enumerate(clusters_of(runs)):

@@ -103,7 +103,7 @@ class StudyConfig:
     kind: ClassVar[str] = "isoflop"
     tabulates_strata: ClassVar[bool] = True
     free: ClassVar[tuple[str, ...]] = (
-        "form", "level", "resamples", "samples", "replicates", "up_to",
+        "form", "level", "resamples", "samples", "replicates", "up_to", "held_out",
     )  # fmt: skip
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "study"
@@ -115,10 +115,18 @@ class StudyConfig:
     budgets: Annotated[
         list[Positive],
         Doc(
-            "Training FLOPs in rising order, at least two; the largest is held out of the "
+            "Training FLOPs in rising order, at least two; the largest are held out of the "
             "test fit and predicted."
         ),
     ] = field(default_factory=list)
+    held_out: Annotated[
+        int,
+        Ge(1),
+        Doc(
+            "How many of the largest budgets the held-out test predicts; one in a sitting that "
+            "leaves some out."
+        ),
+    ] = 1
     up_to: Annotated[
         float,
         Ge(0),
@@ -168,6 +176,11 @@ class StudyConfig:
             raise ValueError(
                 f"up_to={self.up_to:g}: must leave at least two of budgets={shown(self.budgets)}. "
                 f"Use up_to={self.budgets[1]:g}, or 0 for all."
+            )
+        if self.held_out >= len(self.budgets):
+            raise ValueError(
+                f"held_out={self.held_out}: must leave one of budgets={shown(self.budgets)} to "
+                "fit. Use held_out=1."
             )
         _ = self.y_axis.axis  # raises
         if self.grid.heads not in (0, 1, 2, 4):

@@ -133,7 +133,9 @@ class IsoflopRunner(StudyRunner):
         """Fit runs.csv as it lies on disk, so that anyone can refit it, and write law.json."""
         table = self.study.folder / "runs.csv"
         form, axis = self.study.form.value, self.study.y_axis.axis
-        options = FitOptions(level=self.study.level, resamples=self.study.resamples)
+        study = self.study
+        held_out = study.held_out if study.sitting == study.budgets else 1
+        options = FitOptions(level=study.level, resamples=study.resamples, held_out=held_out)
         try:
             with doing(f"fitting the law of {self.study.name}"):
                 law = fit_table(table, form, options, y_axis=None if axis.plain else axis)

@@ -119,6 +119,7 @@ def study_tables(inputs: Inputs) -> dict[str, tables.Table | None]:
     twin_rows = [(str(k).replace("_", " "), tables.show_value(v)) for k, v in twin.items()]
     return {
         "held_out": tables.held_out_table(inputs),
+        "held_out_sizes": tables.held_out_sizes_table(inputs),
         "held_out_runs": tables.held_out_runs_table(inputs),
         "coefficients": tables.coefficient_table(inputs),
         "isoflop": tables.isoflop_table(inputs),

@@ -183,6 +183,7 @@ def _tables(inputs: Inputs, source: Source) -> dict[str, Table | None]:
         "forms": forms_table(inputs),
         "exponents": exponent_table(inputs),
         "held_out": tables.held_out_table(inputs),
+        "held_out_sizes": tables.held_out_sizes_table(inputs),
         "held_out_runs": tables.held_out_runs_table(inputs),
         "coefficients": tables.coefficient_table(inputs),
         "residuals": tables.residual_table(inputs),

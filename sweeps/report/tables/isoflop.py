@@ -108,6 +108,11 @@ def held_out_table(inputs: Inputs) -> Table | None:
         ),
         ("Skill against “nothing improves”", skill_text),
     ]  # fmt: skip
+    for near in records(held_out.get("nearer")):
+        budget = to_number(near.get("budget"))
+        off = format_signed_percent(to_number(near.get("relative_error")))
+        text = f"{off}, {'inside' if near.get('inside') else 'outside'} its interval"
+        pairs.append((f"By the same fit at {format_flops(budget)} FLOPs, left out, too", text))
     line = get.get("line_predicted", math.nan)
     if math.isfinite(line):
         off = format_signed_percent(get.get("line_relative_error", math.nan))
@@ -119,6 +124,34 @@ def held_out_table(inputs: Inputs) -> Table | None:
         text = f"{format_value(other.get('predicted', math.nan), 5)} ({off})"
         pairs.append((f"By the form {form}, from the same runs", text))
     return pairs_table("Held-out test", pairs)
+
+
+def held_out_sizes_table(inputs: Inputs) -> Table | None:
+    """Return each held-out size's mean over seeds beside its prediction; None without seeds."""
+    held_out = mapping(inputs.law.get("held_out"))
+    rows, seeds = [], 0
+    for test in (*records(held_out.get("nearer")), held_out):
+        budget = format_flops(to_number(test.get("budget")))
+        for point in records(test.get("points")):
+            get = {key: to_number(value) for key, value in point.items()}
+            seeds = max(seeds, int(get["seeds"]))
+            rows.append(
+                (
+                    Cell(budget),
+                    number_cell(get["params"], format_count(get["params"])),
+                    number_cell(get["seeds"], str(int(get["seeds"]))),
+                    number_cell(get["predicted"]),
+                    number_cell(get["actual"]),
+                    number_cell(
+                        get["relative_error"], format_signed_percent(get["relative_error"])
+                    ),
+                    Cell(show_value(point.get("inside"))),
+                )
+            )
+    columns = ("budget", "params", "seeds", "predicted", "mean measured", "error", "inside")
+    return (
+        make_table("Each held-out size, mean over its seeds", columns, rows) if seeds > 1 else None
+    )
 
 
 def held_out_runs_table(inputs: Inputs) -> Table | None:

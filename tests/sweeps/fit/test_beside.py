@@ -65,6 +65,14 @@ def test_another_table_in_a_study_is_fitted_as_asked(study):
     assert parse([f"table={study / 'mine.csv'}"]).form == "auto"
 
 
+def test_budgets_are_held_out_as_the_study_says_once_they_have_run(study):
+    text = "form: kaplan\nbudgets: [1.0e11, 2.0e11, 4.0e11]\nheld_out: 2\n"
+    (study / "study.yaml").write_text(text)
+    assert parse([table(study)]).options.held_out == 2
+    (study / "study.yaml").write_text(f"{text}up_to: 2.0e11\n")
+    assert parse([table(study)]).options.held_out == 1
+
+
 def test_a_law_says_what_it_was_asked_for_and_its_words_give_it_again(study):
     options = FitOptions(level=0.8, resamples=7, seed=3, delta=1e-2, fixed={"alpha": 0.3})
     columns = {"loss": "loss_t1"}

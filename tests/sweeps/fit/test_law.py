@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,33 @@ def test_held_out_budget_is_predicted_without_being_seen(law):
     assert other.line_predicted == pytest.approx(held.line_predicted, rel=1e-9)
     assert held.line_relative_error == pytest.approx(held.line_predicted / held.actual - 1)
     assert 0.9 < held.line_skill < 1
+
+
+@pytest.mark.heavy
+def test_several_budgets_are_predicted_by_one_fit_that_saw_none_of_them(law):
+    seeds = [
+        Run(f"{r.name}-again", r.params, r.tokens, r.flops, r.loss * 1.01, r.loss_noise)
+        for r in some_runs()
+        if r.flops > 2e12
+    ]
+    runs, options = some_runs() + seeds, FitOptions(resamples=100, held_out=2)
+    held = fit_law(runs, "chinchilla", options).held_out
+    (near,) = held.nearer
+    assert (held.extrapolation_factor, near.extrapolation_factor) == pytest.approx((9, 3))
+    spoiled = [r if r.flops < 2e12 else replace(r, loss=1.2 * r.loss) for r in runs]
+    other = fit_law(spoiled, "chinchilla", options).held_out
+    for test, again in ((held, other), (near, other.nearer[0])):
+        assert abs(test.relative_error) < 0.02
+        assert again.predicted == pytest.approx(test.predicted, rel=1e-9)
+        assert [point["seeds"] for point in test.points] == [2] * 5
+        for point, run in zip(test.points, test.runs[:5], strict=True):
+            assert point["predicted"] == pytest.approx(run["predicted"], rel=1e-12)
+            assert point["actual"] == pytest.approx(1.005 * run["actual"], rel=1e-9)
+    assert held.points[0]["interval"][0] > held.runs[0]["interval"][0]  # a mean is quieter
+    with pytest.raises(ValueError, match=r"^held_out=0: must be at least 1"):
+        FitOptions(held_out=0)
+    few = fit_law(some_runs(budgets=2), "chinchilla", options)
+    assert few.held_out_reason == ("the runs form 2 compute budgets, and at least 3 are needed")
 
 
 def test_a_line_through_budgets_is_exact_on_a_power_and_needs_three():

@@ -80,6 +80,28 @@ def test_every_study_composes_and_so_does_its_base_run(name: str) -> None:
             assert kinds.compose_any([*study.base, *no_length(kind), some, *arm]).kind is kind
 
 
+def test_a_sitting_trains_the_smaller_budgets_of_one_and_the_same_study(
+    plan: StudyPlan, tmp_path: Path
+) -> None:
+    study = plan.study
+    study.root, study.replicates.budgets = str(tmp_path), study.budgets
+    whole = {spec.name for spec in plan.grid(1e5)}
+    study.up_to = study.budgets[-2]
+    sitting = plan.grid(1e5)
+    assert {spec.budget for spec in sitting} == set(study.budgets[:-1])
+    assert {spec.name for spec in sitting} < whole  # the same runs, which the next one finds
+    freeze_study(study)
+    study.up_to, study.held_out = 0, 2
+    study.check()
+    freeze_study(study)  # goes on
+    study.up_to = study.budgets[0]
+    with pytest.raises(ValueError, match=r"^up_to=.* must leave at least two of budgets="):
+        study.check()
+    study.up_to, study.held_out = 0, len(study.budgets)
+    with pytest.raises(ValueError, match=r"^held_out=.* must leave one of budgets="):
+        study.check()
+
+
 def test_a_base_with_a_length_of_its_own_gives_way_to_the_point(root: Path) -> None:
     base = f'base=["experiment=cpu_smoke","data.root={root}","horizon.tokens=5"]'
     plan = StudyPlan(compose_study(["study=smoke", base]))
@@ -203,7 +225,7 @@ def test_a_job_is_frozen_and_marked_done_by_its_result(plan: StudyPlan) -> None:
     [
         (
             "budgetz=1",
-            r"^budgetz: unknown key\. .*Allowed: base, budgets, .*twin, y_axis\.$",
+            r"^budgetz: unknown key\. .*Allowed: base, budgets, .*twin, up_to, y_axis\.$",
         ),
         ("+extra=1", r"^extra: unknown key\. .*Allowed: base, budgets, "),
         (
