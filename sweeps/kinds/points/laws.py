@@ -138,17 +138,33 @@ def recipes(rows: Sequence[Row], table: Path, options: FitOptions) -> Finding:
     if answers:
         text = "; ".join(answers)
         finding.answer = text[0].upper() + text[1:] + "."
-    curves = []
-    by_curve: dict[tuple[Any, ...], list[Row]] = {}
+    points: dict[tuple[Any, ...], list[Row]] = {}
     for row in kept:
-        by_curve.setdefault((row["params"], row["length"], row["batch_tokens"]), []).append(row)
-    for number, members in enumerate(by_curve.values()):
+        points.setdefault((row["params"], row["length"]), []).append(row)
+    for (params, length), members in sorted(points.items()):
+        title = f"{params:.3g} params, length {length:.3g}"
+        best = min(members, key=lambda r: r["loss"])
+        finding.said.append(
+            f"{title}: a rate of {best['lr']:.3g} and a batch of {best['batch_tokens']:,} tokens "
+            f"are best of {len(members)}."
+        )
+        finding.panels.append(
+            Panel(title, "learning rate", "validation loss", _curves_over_rate(members))
+        )
+    return finding
+
+
+def _curves_over_rate(rows: Sequence[Row]) -> list[Series]:
+    """Return loss over rate at each batch, as points and what joins them."""
+    curves = []
+    for number, (batch, members) in enumerate(sorted(grouped(rows, "batch_tokens").items())):
         group = sorted(members, key=lambda r: r["lr"])
         x, y = [r["lr"] for r in group], [r["loss"] for r in group]
-        label = f"{group[0]['params']:.3g} params, batch {group[0]['batch_tokens']}"
-        curves.append(Series(label, x, y, colour=number))
-    finding.panels = [Panel("Loss against rate", "learning rate", "validation loss", curves)]
-    return finding
+        curves += [
+            Series("", x, y, colour=number, line=True),
+            Series(f"batch {batch:,}", x, y, colour=number),
+        ]
+    return curves
 
 
 def _bare(equation: str) -> str:

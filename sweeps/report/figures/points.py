@@ -28,6 +28,7 @@ _COLUMNS = 2
 _LONGEST = 44  # characters of a title or label
 _CROWDED = 60  # characters of names that an axis holds side by side
 _MANY = 8  # panels and colours; more of them would not be told apart
+_INSIDE = 6  # names of a legend that lies inside its panel
 
 
 def draw_points(inputs: PointsInputs) -> dict[str, Drawing]:
@@ -118,7 +119,10 @@ def _plot(axes: Axes, panel: Json, palette: list[str]) -> None:
         tilt: dict[str, Any] = {"rotation": 25, "ha": "right"} if crowded else {}
         axes.set_xticks(range(len(ticks)), ticks, **tilt)
         axes.set_xlim(-0.6, len(ticks) - 0.4)
-    if axes.get_legend_handles_labels()[0]:
+    names = axes.get_legend_handles_labels()[1]
+    if len(names) > _INSIDE:  # so many would cover what they name
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.4)
+    elif names:
         axes.legend(loc="best", handlelength=1.4)
 
 
