@@ -83,6 +83,29 @@ class TransformerEncoder:
         return sum(len(ids) > self.config.max_tokens for ids in whole)
 
 
+class CaptionMemory:
+    """An encoder that asks another one once for a caption that comes again; the latest are kept.
+
+    Captions of simulated worlds come again and again: those of the tiny ones by the hundred.
+    """
+
+    def __init__(self, encoder: TextEncoder, most: int) -> None:
+        self._encoder, self._most = encoder, most
+        self._held: dict[str, Tensor] = {}
+
+    def encode(self, captions: list[str]) -> list[Tensor]:
+        """Encode those that are not held; the others are as they were."""
+        held = self._held
+        asked = list(dict.fromkeys(text for text in captions if text not in held))
+        held = held | dict(zip(asked, self._encoder.encode(asked), strict=True))
+        self._held = dict(list(held.items())[-self._most :])
+        return [held[text] for text in captions]
+
+    def num_cut(self, captions: list[str]) -> int:
+        """Count as the other one does."""
+        return self._encoder.num_cut(captions)
+
+
 def build_text_encoder(config: TextConfig) -> TextEncoder:
     """Build the encoder a config names; weights come from a local folder or a package."""
     if config.kind is TextKind.bytes:

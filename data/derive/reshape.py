@@ -24,7 +24,7 @@ from data.dataset.shards import LOCATIONS, read_index, read_payload
 from data.decode.decoders import decode_by_first
 from data.engine.parts import Notes, Sample, Source, build_dataset
 from data.loading.mixture import limited
-from data.media.h264 import encode_h264
+from data.media.h264 import encode_exact, encode_h264
 from data.media.probe import Reject
 from data.shell import command
 from data.show.progress import Progress
@@ -115,7 +115,14 @@ class ReshapePart:
         meta["shots"] = [frame for frame in info.shots if frame < count]
         scale = self.scale * info.original.get("scale", 1.0)
         meta["original"] = info.original | {"reshaped_from": list(shape), "scale": scale}
-        return Sample(meta, encode_h264(kept, info.fps, config.crf, config.preset), "mp4", None)
+        return Sample(meta, stored(kept, info.fps, config), "mp4", None)
+
+
+def stored(frames: np.ndarray, fps: float, config: IngestConfig) -> bytes:
+    """Encode frames; without loss, colours of every pixel included, where the rate factor is 0."""
+    if config.crf == 0:
+        return encode_exact(frames, fps)
+    return encode_h264(frames, fps, config.crf, config.preset)
 
 
 def scaled(frames: np.ndarray, scale: float) -> np.ndarray:

@@ -50,10 +50,11 @@ from data.notices import doing
 from data.shell import command
 from data.show.progress import Progress
 from data.words import counted
-from models.text import build_text_encoder
+from models.text import CaptionMemory, build_text_encoder
 from trainer.codec.build import load_codec
 from trainer.codec.files import fingerprint
 from trainer.config import RunConfig, compose_run
+from trainer.diffusion.collate import CAPTIONS
 from trainer.encode.batches import PARTS, Batch, assemble, encode_batch
 
 log = logging.getLogger("trainer")
@@ -139,7 +140,8 @@ def _encode_missing(run: RunConfig, batches: list[Batch]) -> None:
     if done:
         console.print(f"encode: {done} of {total} samples are there already", highlight=False)
     with doing("loading codec and text encoder"):
-        codec, text = load_codec(run.codec), build_text_encoder(run.text)
+        codec = load_codec(run.codec)
+        text = CaptionMemory(build_text_encoder(run.text), CAPTIONS)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one batch a core: more than two threads in one batch
     try:
