@@ -1,6 +1,6 @@
 """From requests to clips: many of any shape in packs of one budget, each with its own settings."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,10 +105,18 @@ class Sampler:
         self._counted, self._expected = 0, 0  # tokens moved one evaluation on
 
     def draw(
-        self, requests: list[Request], told: Told = _silent
+        self,
+        requests: list[Request],
+        told: Told = _silent,
+        beginnings: Sequence[Beginning | None] | None = None,
     ) -> Iterator[tuple[int, Float[Tensor, "C f h w"]]]:
-        """Yield (number, latent) of each request as it arrives."""
-        starts = [self._start(request) for request in requests]
+        """Yield (number, latent) of each request as it arrives.
+
+        beginnings: what each one begins with, where its latents are known already; else it is read
+        from the files that the request names.
+        """
+        begun = beginnings or [self._read(request) for request in requests]
+        starts = [self._start(*each) for each in zip(requests, begun, strict=True)]
         self._prototypes(requests, starts)
         self._counted, self._expected = 0, 0
         self._windows(requests, starts, told)
@@ -172,16 +180,20 @@ class Sampler:
             n = numbers[number]
             yield n, unpatchify(rows, *starts[n].noise.shape[1:])
 
+    def prototypes(self, requests: list[Request]) -> list[Float[Tensor, "C f h w"]]:
+        """Return the small clips that these requests are drawn from, which all have one."""
+        noises = [self._shrunk(each, self._start(each, None).noise) for each in requests]
+        small = [request.small for request in requests]
+        drawn = self._together(small, [Start(noise, None) for noise in noises], _silent)
+        return [latent for _, latent in sorted(drawn, key=lambda found: found[0])]
+
     def _prototypes(self, requests: list[Request], starts: list[Start]) -> None:
         """Draw what is asked for small first, and let the full clip begin from that."""
         numbers = [n for n, request in enumerate(requests) if request.prototype > 1]
-        small = [requests[n].small for n in numbers]
-        noises = [self._shrunk(requests[n], starts[n].noise) for n in numbers]
-        drawn = self._together(small, [Start(noise, None) for noise in noises], _silent)
-        for number, latent in drawn:
-            times = requests[numbers[number]].prototype
-            large = interpolate(latent, scale_factor=times, mode="nearest")
-            starts[numbers[number]] = replace(starts[numbers[number]], beginning=Beginning(large))
+        found = self.prototypes([requests[n] for n in numbers])
+        for n, latent in zip(numbers, found, strict=True):
+            large = interpolate(latent, scale_factor=requests[n].prototype, mode="nearest")
+            starts[n] = replace(starts[n], beginning=Beginning(large))
 
     def _shrunk(self, request: Request, noise: Float[Tensor, "C f h w"]) -> Tensor:
         """Return a prototype's noise, which is the full clip's."""
@@ -194,12 +206,14 @@ class Sampler:
             )
         return shrunk(noise, times)
 
-    def _start(self, request: Request) -> Start:
+    def _read(self, request: Request) -> Beginning | None:
+        return beginning_of(request, self.collator.codec) if request.begins else None
+
+    def _start(self, request: Request, beginning: Beginning | None) -> Start:
         """Return a request's noise, which depends on (seed, prompt, shape) alone."""
         item = self._blank(request)
         name = f"{request.prompt}/{item.size}"
         noise = normal(tuple(item.tokens.shape), request.seed, "generate", name, 0)
-        beginning = beginning_of(request, self.collator.codec) if request.begins else None
         return Start(unpatchify(noise, *item.size), beginning)
 
     def _order(self, request: Request, start: Start) -> Order:
