@@ -99,6 +99,16 @@ law: $(STAMP) ## The CPU law: render, encode, train, fit (three to four hours on
 	@$(BIN)/kinescale run study=cpu_lr_transfer
 	@$(BIN)/kinescale run study=cpu_seeds
 
+tasks: $(STAMP) ## One run of all tasks on tiny worlds, and its page docs/studies/tasks (half an hour of a core; resumable)
+	@$(BIN)/kinescale worlds root=datasets/tasks preset=tiny num_train_clips=12000 num_val_clips=192 \
+	  tiny.strip=1 tiny.rotor=1 tiny.rotor_damped=1 tiny.uniform=0 tiny.collision=0 tiny.parabola=0 \
+	  tiny.panorama=0 tiny.turntable=0 tiny.canvas=0 tiny.tiles=0 tiny.brittle=0
+	@$(BIN)/kinescale encode experiment=tiny_tasks data.root=datasets/tasks/video out=datasets/tasks/latents
+	@$(BIN)/kinescale reshape root=datasets/tasks/video out=datasets/tasks/half scale=0.5 crf=0 limit=0.1
+	@$(BIN)/kinescale encode experiment=tiny_tasks data.root=datasets/tasks/half out=datasets/tasks/half_latents
+	@told="$$($(BIN)/kinescale train experiment=tiny_tasks horizon.flops=6e12 $(ARGS))" && \
+	  $(BIN)/kinescale tasks run="$$(echo "$$told" | sed -n 's/^run folder: //p')" out=docs/studies/tasks
+
 test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)
 	@$(PYTEST) -m "not slow" $(ARGS)
 

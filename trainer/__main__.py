@@ -37,6 +37,12 @@ COMMANDS = (
         "ask a run whether it finds broken laws less likely, by crossed pairs",
         schema="trainer.probes.likelihood.config:LikelihoodConfig",
     ),
+    Row(
+        "tasks",
+        "trainer.probes.tasks.probe",
+        "measure image to video, extensions, loops, edits ... on worlds with truth",
+        schema="trainer.probes.tasks.config:TasksConfig",
+    ),
     Row("score", "trainer.probes.score", "measure a run's loss again, on other clips or captions"),
     Row(
         "attributes",
