@@ -24,7 +24,7 @@ SYSTEM_PACKAGES := chromium ffmpeg slurm-wlm munge iproute2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help torch-choice setup setup-system demo report studies law test test-fast test-dist \
+.PHONY: help torch-choice setup setup-system demo report studies law tasks test test-fast test-dist \
   test-slurm gpu-check bench bench-data bench-models bench-fit bench-runs plan check format clean clean-venv clean-data
 
 help: ## List the targets
@@ -99,14 +99,15 @@ law: $(STAMP) ## The CPU law: render, encode, train, fit (three to four hours on
 	@$(BIN)/kinescale run study=cpu_lr_transfer
 	@$(BIN)/kinescale run study=cpu_seeds
 
+TASK_WORLDS := tiny.strip=1 tiny.rotor=1 tiny.rotor_damped=1 tiny.uniform=0 tiny.collision=0 tiny.parabola=0 \
+  tiny.panorama=0 tiny.turntable=0 tiny.canvas=0 tiny.tiles=0 tiny.brittle=0
 tasks: $(STAMP) ## One run of all tasks on tiny worlds, and its page docs/studies/tasks (half an hour of a core; resumable)
-	@$(BIN)/kinescale worlds root=datasets/tasks preset=tiny num_train_clips=12000 num_val_clips=192 \
-	  tiny.strip=1 tiny.rotor=1 tiny.rotor_damped=1 tiny.uniform=0 tiny.collision=0 tiny.parabola=0 \
-	  tiny.panorama=0 tiny.turntable=0 tiny.canvas=0 tiny.tiles=0 tiny.brittle=0
+	@$(BIN)/kinescale worlds root=datasets/tasks preset=tiny num_train_clips=12000 num_val_clips=192 $(TASK_WORLDS)
 	@$(BIN)/kinescale encode experiment=tiny_tasks data.root=datasets/tasks/video out=datasets/tasks/latents
-	@$(BIN)/kinescale reshape root=datasets/tasks/video out=datasets/tasks/half scale=0.5 crf=0 limit=0.1
-	@$(BIN)/kinescale encode experiment=tiny_tasks data.root=datasets/tasks/half out=datasets/tasks/half_latents
-	@told="$$($(BIN)/kinescale train experiment=tiny_tasks horizon.flops=6e12 $(ARGS))" && \
+	@$(BIN)/kinescale worlds root=datasets/tasks_half preset=tiny num_train_clips=1200 num_val_clips=48 seed=1 $(TASK_WORLDS)
+	@$(BIN)/kinescale reshape root=datasets/tasks_half/video out=datasets/tasks_half/half scale=0.5 crf=0
+	@$(BIN)/kinescale encode experiment=tiny_tasks data.root=datasets/tasks_half/half out=datasets/tasks_half/latents
+	@told="$$($(BIN)/kinescale train experiment=tiny_tasks horizon.flops=4e12 $(ARGS))" && \
 	  $(BIN)/kinescale tasks run="$$(echo "$$told" | sed -n 's/^run folder: //p')" out=docs/studies/tasks
 
 test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)

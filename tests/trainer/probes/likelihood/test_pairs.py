@@ -21,7 +21,8 @@ from trainer.probes.likelihood.pairs import (
     seen_worlds,
 )
 
-from .conftest import strip_config, write_strips
+from ...tiny_runs import write_tiny
+from .conftest import strip_config
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,9 @@ def test_tokens_that_do_not_divide_a_world_are_refused(config) -> None:
 
 
 def test_a_mixture_shows_its_worlds_and_their_laws(tmp_path: Path) -> None:
-    lawful, twin = write_strips(tmp_path / "a"), write_strips(tmp_path / "b", "all")
+    codec = strip_config(tmp_path).codec
+    lawful = write_tiny(tmp_path / "a", codec)
+    twin = write_tiny(tmp_path / "b", codec, lawless="all")
     data = strip_config(lawful).data
     assert seen_worlds(data).worlds == {"strip": {""}}
     both = replace(data, mixture=[MemberConfig(), MemberConfig(root=str(twin))])
