@@ -34,6 +34,7 @@ WORDS = {
     "export": "run={none} out=out.safetensors",
     "score": "run={none} out=out.json",
     "probe": "run={none}",
+    "tasks": "run={none} out={below}",
     "attributes": "run={none} clips={none} root={none} out=out.json",
     "framing": "run={none} clips={none} root={none} out=out.json",
     "codec-statistics": "codec.path={none} codec.kind=diffusers",

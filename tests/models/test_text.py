@@ -5,7 +5,7 @@ import torch
 from transformers.utils.logging import enable_progress_bar
 
 from models.config import TextConfig, TextKind
-from models.text import TextEncoder, build_text_encoder
+from models.text import CaptionMemory, TextEncoder, build_text_encoder
 
 CAPTIONS = ["a red cube turns on a green floor", "", "rain"]
 
@@ -84,3 +84,33 @@ def test_a_folder_without_weights_is_refused(tmp_path) -> None:
 def test_bytes_have_the_normal_embeddings_of_seed_0(letters: TextEncoder) -> None:
     table = torch.randn(256, 16, generator=torch.Generator().manual_seed(0))
     assert torch.equal(letters.encode(["é!"])[0], table[[0xC3, 0xA9, ord("!")]])
+
+
+class Counting:
+    """The byte-level encoder, which writes down what it is asked."""
+
+    def __init__(self, letters: TextEncoder) -> None:
+        self.asked: list[list[str]] = []
+        self._letters = letters
+
+    def encode(self, captions: list[str]) -> list[torch.Tensor]:
+        self.asked.append(captions)
+        return self._letters.encode(captions)
+
+    def num_cut(self, captions: list[str]) -> int:
+        return self._letters.num_cut(captions)
+
+
+def test_a_caption_that_comes_again_is_encoded_once_and_the_latest_are_kept(
+    letters: TextEncoder,
+) -> None:
+    inner = Counting(letters)
+    memory = CaptionMemory(inner, 2)
+    first = memory.encode(["rain", "", "rain"])
+    again = memory.encode(["", "snow", "rain"])
+    assert inner.asked == [["rain", ""], ["snow"]]
+    for text, states in zip(["rain", "", "rain", "", "snow", "rain"], first + again, strict=True):
+        assert torch.equal(states, letters.encode([text])[0])
+    memory.encode(["rain"])  # two are kept: the oldest is asked for again
+    assert inner.asked[2:] == [["rain"]]
+    assert memory.num_cut(CAPTIONS) == letters.num_cut(CAPTIONS) == 1

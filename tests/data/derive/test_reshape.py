@@ -9,7 +9,7 @@ from rich.console import Console
 from data.dataset.shards import ShardWriter, read_index, read_payload
 from data.decode.decoders import decode
 from data.derive.reshape import ReshapeConfig, main, reshape_dataset, scaled
-from data.media.h264 import encode_h264
+from data.media.h264 import encode_exact, encode_h264
 from tests.data.conftest import meta
 
 
@@ -45,6 +45,19 @@ def test_clips_keep_their_scenes_and_words_at_half_the_size_and_length(root: Pat
         old = decode(read_payload(root, "train", before), "video", "pyav")
         new = decode(read_payload(out, "train", info), "video", "pyav")
         assert np.abs(new.astype(int) - scaled(old[:5], 0.5)).mean() < 1.5
+
+
+@pytest.mark.heavy
+def test_a_rate_factor_of_zero_keeps_the_colour_of_every_pixel(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    with ShardWriter(tmp_path / "native", "train", 1_000_000) as writer:
+        writer.write(meta("a", "video", (5, 16, 16)), encode_exact(frames, 12.0), "mp4")
+    out = tmp_path / "small"
+    config = ReshapeConfig(str(tmp_path / "native"), str(out), scale=0.5, crf=0)
+    reshape_dataset(config, Console(quiet=True))
+    (info,) = read_index(out, "train")
+    found = decode(read_payload(out, "train", info), "video", "pyav")
+    assert np.array_equal(found, scaled(frames, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from PIL import Image
 from data.media.h264 import encode_exact
 from models.network import Network
 from models.pack import TokenPack
+from models.spans import frame_mask
 from trainer.config import RunConfig
 from trainer.generate.arguments import parse
 from trainer.generate.generate import load_model, main, warnings_of
 from trainer.generate.request import Request, Task
 from trainer.generate.sampler import Sampler, decoded, shrunk
-from trainer.generate.tasks import fitted, read_video, trimmed
+from trainer.generate.tasks import Beginning, fitted, read_video, trimmed
 
 SHAPE = {"height": 32, "width": 48, "steps": 2}
 
@@ -173,6 +174,24 @@ def test_a_prototype_is_what_the_full_clip_begins_from(
     latent = latent_of(loaded, request)
     squares = latent.unflatten(3, (4, 2)).unflatten(2, (4, 2))
     assert (squares - squares.mean((3, 5), keepdim=True)).abs().max() < 0.1 * latent.std()
+    # The prototype can be had by itself: what the full clip hardly leaves at such a strength.
+    (small,) = Sampler(*loaded).prototypes([request])
+    assert small.shape[2:] == (4, 4)
+    assert (small - squares.mean((3, 5))).abs().max() < 0.1 * latent.std()
+
+
+def test_latents_that_are_handed_in_take_the_place_of_files(
+    loaded: tuple[RunConfig, Network], films: Path
+) -> None:
+    asked = Request("x.mp4", task=Task.extend_forwards, num_frames=17, **SHAPE)
+    named = replace(asked, video=str(films / "a.mp4"))
+    known = encoded(loaded, films / "a.mp4")
+    held = torch.cat([known, torch.zeros(known.shape[0], 2, *known.shape[2:])], 1)
+    begun = Beginning(held, frame_mask(tuple(held.shape[1:]), range(3)))  # type: ignore[arg-type]
+    plain = Request("x.mp4", num_frames=17, **SHAPE)
+    drawn = dict(Sampler(*loaded).draw([asked, plain], beginnings=[begun, None]))
+    torch.testing.assert_close(drawn[0], latent_of(loaded, named), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(drawn[1], latent_of(loaded, plain), atol=1e-4, rtol=1e-4)
 
 
 def test_a_long_clip_goes_from_window_to_window_in_latents(

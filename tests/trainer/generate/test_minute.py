@@ -1,0 +1,58 @@
+"""A clip of sixty seconds, window by window: what is held does not grow with it."""
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.pack import TokenPack
+from trainer.generate.generate import load_model
+from trainer.generate.request import Request
+from trainer.generate.sampler import Sampler, decoded
+
+FPS, WINDOW = 12, 33
+FRAMES = 60 * FPS + 1
+
+
+def held_bytes() -> int:
+    """Return the bytes of all tensors that are alive."""
+    alive = [one.untyped_storage() for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in alive}.values())
+
+
+@pytest.mark.heavy
+def test_sixty_seconds_hold_no_more_in_the_last_window_than_in_the_second(
+    trained: Path, summary_table
+) -> None:
+    run, model = load_model(trained)
+    looks: list[int] = []
+    held: dict[int, int] = {}
+
+    def watched(pack: TokenPack, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        looks.append(len(x))
+        if len(looks) in watch:
+            held[len(looks)] = held_bytes()
+        return model(pack, x, t)
+
+    request = Request(
+        "x.mp4", num_frames=FRAMES, window=WINDOW, height=32, width=48, fps=FPS,
+        steps=2, guidance=1.0,
+    )  # fmt: skip
+    latents, size = 1 + (FRAMES - 1) // 4, 1 + (WINDOW - 1) // 4
+    windows = 1 + -(-(latents - size) // (size - size // 2))
+    watch = {3, 4 * (windows // 4), 2 * windows - 1}  # two looks a window
+    ((_, latent),) = Sampler(run, watched).draw([request])  # type: ignore[arg-type]
+    frame = 2 * 3  # tokens of 32 x 48 pixels
+    assert len(looks) == 2 * windows
+    assert max(looks) == size * frame
+    assert latent.shape[1] == latents
+    second, *later = [held[look] for look in sorted(held)]
+    assert max(later) <= second
+    frames = decoded(Sampler(run, model).collator.codec, request, latent)
+    assert frames.shape == (FRAMES, 32, 48, 3)
+    # What drifts in an untrained network is no model's drift: docs/studies/tasks has that of one.
+    row = summary_table(
+        "Sixty seconds by windows", ("windows", "held in the second", "in the last")
+    )
+    row(windows, f"{second:,} B", f"{later[-1]:,} B")
