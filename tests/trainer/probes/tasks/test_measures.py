@@ -38,6 +38,7 @@ from trainer.probes.tasks.measures import (
     keeps_identity,
     motion_ratio,
     moves,
+    path_length,
     period_of,
     quantile,
     rim_and_interior,
@@ -95,6 +96,13 @@ def test_a_velocity_is_a_slope_over_the_frames_seen() -> None:
     assert velocity(line(1, nan, nan), np.ones(3, bool)) == pytest.approx([0, 0])
     found, true = line(0, 1, 2), line(0, 3, 6)
     assert velocity_error(found, true, np.ones(3, bool)) == pytest.approx(2)
+
+
+def test_a_path_is_the_sum_of_its_steps_and_bridges_what_is_hidden() -> None:
+    hidden = float("nan")
+    assert path_length(line(0, 3, hidden, 1)) == pytest.approx(5)
+    assert path_length(line(hidden, 3)) == 0
+    assert motion_ratio(line(0, 1, 2), line(0, 2, 4)) == pytest.approx(0.5)
 
 
 def test_a_true_clip_reads_the_ceiling_and_a_frozen_one_fails_velocity_and_motion() -> None:
