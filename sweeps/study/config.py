@@ -1,6 +1,6 @@
 """What all studies share: the values that any study has, and the parts of their schemas."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, ClassVar, Protocol
@@ -38,6 +38,36 @@ class Study(Protocol):
 
     def check(self) -> None:
         """Raise ValueError on a study that cannot answer its question."""
+
+
+@dataclass
+class SizesConfig:
+    """Sizes from the ladder; empty leaves the shape to the base, the arms and the axes.
+
+    A run of length X gets the shape closest to params * (X / at) ** exponent.
+    """
+
+    params: Annotated[list[Positive], Doc("Parameters of the sizes at length at.")] = field(
+        default_factory=list
+    )
+    at: Annotated[
+        float,
+        Ge(0),
+        Doc(
+            "Length at which params are stated, in the unit of lengths; needed where "
+            "exponent is not 0."
+        ),
+    ] = 0.0
+    exponent: Annotated[
+        float,
+        Ge(0),
+        Le(4),
+        Doc("Power of the length by which sizes grow; with 0 all lengths have the same sizes."),
+    ] = 0.0
+
+    def scaled(self, params: float, length: float) -> float:
+        """Return what a size that is stated at ``at`` is asked to have at another length."""
+        return params * ((length / self.at) ** self.exponent if self.at else 1.0)
 
 
 class RecipePreset(StrEnum):

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from sweeps.fit.options import FitOptions
 from sweeps.kinds.points import laws
-from sweeps.kinds.points.answer import Finding, Row
 from sweeps.kinds.points.config import Analysis, PointsConfig
 from sweeps.kinds.points.noise import Spread, noise_floor
 from sweeps.kinds.points.resolution import resolution
 from sweeps.kinds.points.settings import settings
 from sweeps.kinds.points.transfer import transfer
+from sweeps.study.answer import Finding, Row
 from sweeps.study.results import FREE_EPOCHS
 
 

@@ -6,11 +6,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 from typing_extensions import Doc
 
 from launch.config import ClusterConfig
-from sweeps.study.config import Positive, RecipeConfig, SampleConfig
+from sweeps.study.config import Positive, RecipeConfig, SampleConfig, SizesConfig
 from sweeps.study.y_axis import YAxisConfig
 from trainer.config import Seed
 
@@ -40,32 +40,6 @@ class Analysis(StrEnum):
     schedule = "schedule"
     settings = "settings"
     samples = "samples"
-
-
-@dataclass
-class SizesConfig:
-    """Sizes from the ladder; empty leaves the shape to the base, the arms and the axes.
-
-    A run of length X gets the shape closest to params * (X / at) ** exponent.
-    """
-
-    params: Annotated[list[Positive], Doc("Parameters of the sizes at length at.")] = field(
-        default_factory=list
-    )
-    at: Annotated[
-        float,
-        Ge(0),
-        Doc(
-            "Length at which params are stated, in the unit of lengths; needed where "
-            "exponent is not 0."
-        ),
-    ] = 0.0
-    exponent: Annotated[
-        float,
-        Ge(0),
-        Le(4),
-        Doc("Power of the length by which sizes grow; with 0 all lengths have the same sizes."),
-    ] = 0.0
 
 
 @dataclass

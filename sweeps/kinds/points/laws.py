@@ -11,8 +11,8 @@ from typing import Any
 
 from sweeps.fit.law import fit_table
 from sweeps.fit.options import FitOptions
-from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.kinds.points.config import Analysis
+from sweeps.study.answer import Finding, Panel, Row, Series, grouped, included
 
 WANTED = {"lr": "learning rate", "batch": "batch in tokens"}
 

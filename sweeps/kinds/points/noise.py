@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
+from sweeps.study.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.study.results import SeedNoise
 
 RESOLVED = 2.77  # 1.96 sqrt(2): two runs that differ by so many deviations differ at 95 %

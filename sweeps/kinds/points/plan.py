@@ -155,8 +155,7 @@ class PointsPlan:
         run, sizes = self._composed(tuple(own)), self.study.sizes
         if not size or not isinstance(run, RunConfig):  # others have no ladder, and are refused
             return run, []
-        scale = (length / sizes.at) ** sizes.exponent if sizes.at else 1.0
-        rung = self._shape(size * scale, json.dumps(asdict(run.model)))
+        rung = self._shape(sizes.scaled(size, length), json.dumps(asdict(run.model)))
         keys = ("width", "depth", "head_dim")
         model = replace(run.model, **{key: getattr(rung, key) for key in keys})
         return replace(run, model=model), [f"model.{key}={getattr(rung, key)}" for key in keys]

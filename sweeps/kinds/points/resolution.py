@@ -13,8 +13,8 @@ import numpy as np
 
 from sweeps.fit.minima.isoflop import IsoflopMinimum, isoflop_minima, slope_of
 from sweeps.fit.trust.bootstrap import percentile_interval
-from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.kinds.points.noise import Spread
+from sweeps.study.answer import Finding, Panel, Row, Series, grouped, included
 
 MIN_BUDGETS = 3  # two minima make a line that nothing can contradict
 

@@ -12,7 +12,6 @@ from data.dataset.shards import read_index
 from data.files import write_json
 from launch.local.process import Job
 from sweeps.kinds.points.analyse import analyse
-from sweeps.kinds.points.answer import Finding, Row, grouped
 from sweeps.kinds.points.branches import as_trunk, branches_of
 from sweeps.kinds.points.config import Analysis, PointsConfig
 from sweeps.kinds.points.laws import best_of_lengths
@@ -21,6 +20,7 @@ from sweeps.kinds.points.plan import Point, PointsPlan
 from sweeps.kinds.points.stop_early import cannot_matter, waves
 from sweeps.kinds.points.table import rows_of, write_rows
 from sweeps.study import recipe as recipes
+from sweeps.study.answer import Finding, Row, grouped
 from sweeps.study.results import COLUMNS, read_result
 from sweeps.study.runner import StudyRunner, Work
 from sweeps.study.samples import draw_samples

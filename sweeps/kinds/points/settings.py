@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.kinds.points.noise import Spread
 from sweeps.kinds.points.table import EXTRA
 from sweeps.kinds.points.worth import Worth, worth_sentences, worths
+from sweeps.study.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.study.results import COLUMNS
 
 UNITS = {"flops": "FLOPs", "tokens_per_param": "tokens a parameter"}

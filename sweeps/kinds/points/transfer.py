@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.fit.trust.bootstrap import percentile_interval
-from sweeps.kinds.points.answer import Finding, Panel, Row, Series, grouped, included
 from sweeps.kinds.points.noise import Spread
+from sweeps.study.answer import Finding, Panel, Row, Series, grouped, included
 
 MIN_FACTOR = 8.0  # of widths, over which transfer is asked for
 DEFAULT_NOISE = 0.005  # of a loss, where no two seeds tell: seeds at 67 steps differ by .5 %

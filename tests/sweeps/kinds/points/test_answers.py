@@ -10,7 +10,6 @@ import pytest
 from scipy.stats import tukey_hsd
 
 from sweeps.fit.options import FitOptions
-from sweeps.kinds.points.answer import Finding, Row
 from sweeps.kinds.points.branches import branch_steps
 from sweeps.kinds.points.laws import data_constrained, power, recipes, samples, schedule
 from sweeps.kinds.points.noise import components, noise_floor, seed_noise_of, spread_of
@@ -18,6 +17,7 @@ from sweeps.kinds.points.resolution import resolution
 from sweeps.kinds.points.settings import settings
 from sweeps.kinds.points.table import EXTRA, write_rows
 from sweeps.kinds.points.transfer import transfer, vertex
+from sweeps.study.answer import Finding, Row
 from sweeps.study.results import COLUMNS
 
 RNG = np.random.default_rng(7)
