@@ -26,11 +26,12 @@ _BEYOND = 0.5  # of the range, by which a middle may lie outside of it
 class Rise:
     """A rise of y over x.
 
-    extent: of x, from a tenth to nine tenths; low, high: its 95 % interval. chi_square: of the best
-    curve with ``freedom`` degrees of freedom. step: least chi^2 of a step. further: coefficients of
-    further columns, with their standard errors.
+    middle: of the best curve, in x. extent: of x, from a tenth to nine tenths; low, high: its 95 %
+    interval. chi_square: of the best curve with ``freedom`` degrees of freedom. step: least chi^2
+    of a step. further: coefficients of further columns, with their standard errors.
     """
 
+    middle: float
     extent: float
     low: float
     high: float
@@ -60,7 +61,8 @@ def fit_rise(x: Array, y: Array, errors: Array, further: Array | None = None) ->
     squares = _squares(shapes, y, errors, columns)
     profile = squares.min(1)
     number = int(profile.argmin())
-    shape = shapes[number, int(squares[number].argmin())]
+    place = int(squares[number].argmin())
+    shape = shapes[number, place]
     design = np.column_stack([columns, shape])
     found = np.linalg.lstsq(design / errors[:, None], y / errors, rcond=1e-10)[0]
     freedom = max(len(x) - 3 - columns.shape[1], 0)
@@ -69,6 +71,7 @@ def fit_rise(x: Array, y: Array, errors: Array, further: Array | None = None) ->
     weighted = design / errors[:, None]
     spread = np.sqrt(np.diag(np.linalg.pinv(weighted.T @ weighted)) * scale)
     return Rise(
+        middle=float(middles[place]),
         extent=float(widths[number] * TEN_TO_NINETY),
         low=0.0 if within[0] else float(widths[within].min() * TEN_TO_NINETY),
         high=float(widths[within].max() * TEN_TO_NINETY),

@@ -1,12 +1,23 @@
 """What a likelihood probe is told."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from typing_extensions import Doc
 
 from trainer.config import Seed
+
+
+class Look(StrEnum):
+    """How a pair is looked at.
+
+    joint: a whole clip stands at one time. given: the frames before the splice stand clean.
+    """
+
+    joint = "joint"
+    given = "given"
 
 
 @dataclass
@@ -23,6 +34,9 @@ class LikelihoodConfig:
     properties: Annotated[
         list[str], Doc("What pairs differ in; empty asks about all properties of each world.")
     ] = field(default_factory=list)
+    looks: Annotated[
+        list[Look], MinLen(1), Doc("Ways in which every pair is looked at, each a column.")
+    ] = field(default_factory=lambda: [Look.joint, Look.given])
     pairs: Annotated[int, Ge(8), Doc("Crossed pairs of each property.")] = 128
     seed: Annotated[Seed, Doc("Decides pairs, noise, and the lawful clips.")] = 0
     clips: Annotated[

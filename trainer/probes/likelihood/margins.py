@@ -33,7 +33,9 @@ class PairErrors:
         kept, broken = self.kept[:, chosen].sum(1), self.broken[:, chosen].sum(1)
         gaps = broken - kept
         value = float(gaps.sum() / kept.sum())
-        return Margin(value, (gaps - value * kept) / kept.mean(), float((gaps > 0).mean()))
+        pulls = (gaps - value * kept) / kept.mean()
+        effect = float(gaps.mean() / gaps.std(ddof=1)) if gaps.std() > 0 else 0.0
+        return Margin(value, pulls, float((gaps > 0).mean()), effect)
 
     @property
     def strata(self) -> int:
@@ -47,11 +49,13 @@ class Margin:
 
     value: a share of L(AA) + L(BB). pulls: (pairs,) how far each pair pulls it, which sum to zero.
     accuracy: share of pairs whose broken clips are the less likely; nan for a difference.
+    effect: mean over standard deviation of the pairs' gaps, likewise.
     """
 
     value: float
     pulls: Array
     accuracy: float = float("nan")
+    effect: float = float("nan")
 
     @property
     def error(self) -> float:
@@ -74,10 +78,12 @@ class Margin:
         return Margin(self.value - other.value, self.pulls - other.pulls)
 
     def to_json(self) -> dict[str, Any]:
-        """Return value, interval, accuracy and z."""
+        """Return value, standard error, interval and z; of a run's own also accuracy and effect."""
         low, high = self.interval
-        found = {"value": self.value, "low": low, "high": high, "z": self.z}
-        return found | ({} if np.isnan(self.accuracy) else {"accuracy": self.accuracy})
+        found = {"value": self.value, "error": self.error, "low": low, "high": high, "z": self.z}
+        if np.isnan(self.accuracy):
+            return found
+        return found | {"accuracy": self.accuracy, "effect": self.effect}
 
 
 def described(errors: PairErrors, other: PairErrors | None = None) -> dict[str, Any]:

@@ -4,16 +4,17 @@ usage: kinescale probe run=FOLDER [twin=FOLDER] [key=value ...]
 
 example:
   kinescale probe run=runs/law-1e12 twin=runs/twin-1e12 worlds=[strip] pairs=256
-keys: worlds=[] (all that the run saw) properties=[] (all) pairs=128 seed=0 clips=2048 out=
+keys: worlds=[] (all that the run saw) properties=[] (all) looks=[joint,given] pairs=128 seed=0
+  clips=2048 out=
 A and B are two lawful clips that differ in one property alone; AB and BA have their endings
 exchanged. The margin is how much larger the errors of AB + BA are than those of AA + BB, as a share
 of the latter, under the same noise and times, with a 95 % interval over pairs (docs/emergence.md).
 Beside it stand an untrained network, the best denoiser that knows means and covariances alone,
 the exact one of a finite world, the pairs played backwards, a property that no law binds, and the
 twin: the same model trained on clips without the law. A law counts as learned where run minus twin
-excludes zero. Every pair is measured twice: jointly, at one time, and with the frames before the
-splice given clean, where the others alone are asked for. The file is RUN/probes.json unless out=
-names another.
+excludes zero. Every pair is measured in the ways of looks=: jointly, at one time, and with the
+frames before the splice given clean, where the others alone are asked for. The file is
+RUN/probes.json unless out= names another.
 """
 
 from pathlib import Path

@@ -24,8 +24,7 @@ def summarise(
     """
     law = prop in world.laws
     row: dict[str, Any] = {"world": world.name, "property": prop, "law": law}
-    for mode in MODES:
-        own = errors[mode]
+    for mode, own in errors.items():
         found = {
             "margins": {name: described(of) for name, of in own.items()},
             "differences": {
@@ -75,23 +74,25 @@ def table(result: dict[str, Any]) -> str:
     for row in result["properties"]:
         kind = "law" if row["law"] else "no law"
         lines += ["", f"{row['world']} {row['property']} ({kind})"]
-        lines += [f"  {mode}: {row[mode]['verdict']}" for mode in MODES]
-        lines += _columns([row[mode]["margins"] | row[mode]["differences"] for mode in MODES])
-        for mode in MODES:
-            found = row[mode]["margins"] | row[mode]["differences"]
+        modes = {mode: row[mode] for mode in MODES if mode in row}
+        lines += [f"  {mode}: {of['verdict']}" for mode, of in modes.items()]
+        modes = {mode: of["margins"] | of["differences"] for mode, of in modes.items()}
+        lines += _columns(modes)
+        for mode, found in modes.items():
             best = "learned" if "learned" in found else "run"
             strata = " ".join(f"{100 * part['value']:+.2f}" for part in found[best]["by_time"])
             lines.append(f"  {_HEADS.get(best, best)} from noise to data, {mode}: {strata}")
     return "\n".join(lines)
 
 
-def _columns(modes: list[dict[str, Any]]) -> list[str]:
+def _columns(looks: dict[str, dict[str, Any]]) -> list[str]:
     """Lay margins out, a column for each way of looking."""
+    modes = list(looks.values())
 
     def line(head: str, cells: list[str]) -> str:
         return f"  {head:<15} " + " ".join(f"{cell:<30}" for cell in cells).rstrip()
 
-    lines = [line("", list(MODES))]
+    lines = [line("", list(looks))]
     for name in COLUMNS:
         if name in modes[0]:
             lines.append(line(_HEADS.get(name, name), [_percent(found[name]) for found in modes]))

@@ -35,6 +35,15 @@ from trainer.probes.likelihood.pairs import (
 )
 from trainer.probes.likelihood.report import summarise
 
+ASKED = (
+    "worlds",
+    "properties",
+    "looks",
+    "pairs",
+    "seed",
+    "clips",
+)  # the keys that decide what is measured
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -82,10 +91,15 @@ def probe(config: LikelihoodConfig) -> dict[str, Any]:
         "twin": Path(config.twin).name if config.twin else None,
         "pairs": config.pairs,
         "seed": config.seed,
+        "asked": {key: _plain(getattr(config, key)) for key in ASKED},
         "strata": STRATA,
         "taught": taught(run),
         "properties": [row for name in worlds for row in ask(config, subject, tiny_world(name))],
     }
+
+
+def _plain(value: Any) -> Any:
+    return [str(item) for item in value] if isinstance(value, list) else value
 
 
 def untrained(run: RunConfig) -> Predict:
@@ -151,7 +165,8 @@ def ask(config: LikelihoodConfig, subject: Subject, world: World[Any]) -> list[d
         world.check(prop)
     clips = lawful_clips(run, codec, world, config.clips, config.seed)
     stride = run.codec.stride[0]
-    looks = looks_at(config.seed, stride)
+    every = looks_at(config.seed, stride)
+    looks = {look.value: every[look] for look in config.looks}
     predicts = {
         mode: subject.networks | closed_forms(subject, world, clips, look)
         for mode, look in looks.items()
