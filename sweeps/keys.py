@@ -34,6 +34,7 @@ def schemas() -> tuple[Schema, ...]:
     from launch.planner.config import PlanConfig, SearchConfig
     from launch.planner.machine import MachineConfig
     from sweeps.kinds.arms.config import ArmsConfig
+    from sweeps.kinds.emergence.config import EmergenceConfig
     from sweeps.kinds.isoflop.config import StudyConfig
     from sweeps.kinds.points.config import PointsConfig
     from sweeps.ladder.table import TableConfig
@@ -66,6 +67,7 @@ def schemas() -> tuple[Schema, ...]:
         Schema("An isoFLOP study", StudyConfig, "run study=demo"),
         Schema("A study of arms", ArmsConfig, "run study=captions"),
         Schema("A study of points", PointsConfig, "run study=cpu_seeds"),
+        Schema("A study of emergence", EmergenceConfig, "run study=cpu_emergence"),
         Schema("Foreign files into a data set", IngestConfig, "ingest"),
         Schema("The demo's data", DemoConfig, "demo-data"),
         Schema("Filmed worlds", WorldsConfig, "worlds"),

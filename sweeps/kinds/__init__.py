@@ -1,1 +1,1 @@
-"""The kinds of study: laws, arms, points."""
+"""The kinds of study: laws, arms, points, emergence."""

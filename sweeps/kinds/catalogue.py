@@ -7,6 +7,9 @@ from typing import Any
 from sweeps.kinds.arms import expected as arms
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.run import ArmsRunner
+from sweeps.kinds.emergence import expected as emergence
+from sweeps.kinds.emergence.config import EmergenceConfig
+from sweeps.kinds.emergence.run import EmergenceRunner
 from sweeps.kinds.isoflop import expected as isoflop
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.run import IsoflopRunner
@@ -36,6 +39,9 @@ class Kind:
 KINDS = {
     "isoflop": Kind(StudyConfig, "fits a law", isoflop.expect, IsoflopRunner),
     "arms": Kind(ArmsConfig, "compares arms", arms.expect, ArmsRunner),
+    "emergence": Kind(
+        EmergenceConfig, "asks when abilities begin", emergence.expect, EmergenceRunner
+    ),
     "points": Kind(PointsConfig, "is one of points", points.expect, PointsRunner),
 }
 OLD_NAMES = {"grid": "points"}  # what YAMLs of before 2026-11-30 say

@@ -11,7 +11,7 @@ An archive holds the study's own small files, its shown videos and one picture, 
 
   runs.csv         a row a run, with its loss by stratum of time (loss_t1 is the noisiest) and by
                    world, so that another axis of the law is a refit and not a rerun
-  runs.jsonl.gz    config.yaml and result.json of each run, as they were
+  runs.jsonl.gz    config.yaml, result.json and, where it was asked, probes.json of each run
   curves.csv.gz    the curves of all runs; training losses to six digits
 
 A restored study goes on where it ended: its runs count as trained. Generated pages are not kept:
@@ -31,6 +31,7 @@ from typing import Any
 from data.files import write_bytes, write_csv, write_text
 from data.shell import command
 from sweeps.fit.rows.y_axis import STRATUM, TRAINED
+from trainer.probes.likelihood.config import FILE as PROBES
 
 RUNS, CURVES = "runs.jsonl.gz", "curves.csv.gz"
 KEPT = ("*.yaml", "*.json", "*.csv", "*.txt", "README.md", "samples/**/*.mp4", "samples/*.json")
@@ -77,11 +78,14 @@ def _keep(path: Path, kept: Path) -> None:
 def _runs_of(study_dir: Path) -> Iterator[Json]:
     for folder in sorted((study_dir / "runs").glob("*/")):
         if (folder / "result.json").is_file():
-            yield {
+            run = {
                 "name": folder.name,
                 "config": (folder / "config.yaml").read_text(encoding="utf-8"),
                 "result": json.loads((folder / "result.json").read_text(encoding="utf-8")),
             }
+            probes = folder / PROBES
+            asked = probes.is_file()
+            yield run | ({"probes": json.loads(probes.read_text("utf-8"))} if asked else {})
 
 
 def _write_table(path: Path, table: Path, results: dict[str, Json]) -> None:
@@ -201,7 +205,8 @@ def _archived(study_dir: Path) -> list[Json]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             runs = [json.loads(line) for line in stream]
-        return [{key: run[key] for key in ("name", "config", "result")} for run in runs]
+        needed = ("name", "config", "result")
+        return [{key: run[key] for key in needed} | {"probes": run.get("probes")} for run in runs]
     except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is damaged ({error}). Restore it.") from error
 
@@ -232,6 +237,8 @@ def restore(archived: Path, out: Path) -> None:
         write_text(folder / "config.yaml", run["config"])
         if name in texts:
             write_text(folder / "curve.csv", texts[name].getvalue())
+        if run["probes"]:
+            write_text(folder / PROBES, json.dumps(run["probes"], indent=1) + "\n")
         # Last: it marks the run as finished.
         write_text(folder / "result.json", json.dumps(run["result"], indent=1) + "\n")
 

@@ -27,13 +27,13 @@ _HEIGHT = 300  # CSS pixels of a row of panels
 _COLUMNS = 2
 _LONGEST = 44  # characters of a title or label
 _CROWDED = 60  # characters of names that an axis holds side by side
-_MANY = 8  # panels and colours; more of them would not be told apart
 _INSIDE = 6  # names of a legend that lies inside its panel
+_PANELS = 24  # of a figure; two stand in a row
 
 
 def draw_points(inputs: PointsInputs) -> dict[str, Drawing]:
     """Return the figure, if there are panels to draw."""
-    panels = records(inputs.finding.get("panels"))[:_MANY]
+    panels = records(inputs.finding.get("panels"))[:_PANELS]
     panels = [panel for panel in panels if any(_points(s)[0] for s in _series(panel))]
     if not panels:
         return {}

@@ -16,7 +16,12 @@ from sweeps.report.pages.isoflop import build_report
 from sweeps.report.pages.points import build_points_report, points_finding
 from sweeps.study.archive import read_configs
 
-PAGES = {"isoflop": build_report, "arms": build_arms_report, "points": build_points_report}
+PAGES = {
+    "isoflop": build_report,
+    "arms": build_arms_report,
+    "points": build_points_report,
+    "emergence": build_points_report,  # its answer is of the same form
+}
 _AGAIN = "Move it away, then: kinescale fit table={0}/runs.csv out={0}/law.json."
 OLD_NAMES = {"": "isoflop", "grid": "points"}  # what study.json of before 2026-11-30 says
 
@@ -47,7 +52,7 @@ def finding_of(study_dir: Path) -> str:
     kind = kind_of(study_dir)
     if kind == "arms":
         return arms_finding(read_arms_inputs(study_dir))
-    if kind == "points":
+    if kind in ("points", "emergence"):
         return points_finding(read_points_inputs(study_dir))
     return wording.finding(read_inputs(study_dir))
 

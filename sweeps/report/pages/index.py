@@ -25,7 +25,12 @@ from sweeps.report.tables.isoflop import Cell, Table, make_table, number_cell
 from sweeps.study.archive import PICTURE, PICTURES
 
 DEPTH = 3  # folders below the one that is named
-_KINDS = {"isoflop": "scaling law", "arms": "comparison of arms", "points": "study of points"}
+_KINDS = {
+    "isoflop": "scaling law",
+    "arms": "comparison of arms",
+    "points": "study of points",
+    "emergence": "study of emergence",
+}
 _LARGEST_PICTURE = 50_000_000  # pixels: nothing that a study drew
 _PICTURE_WIDTH = 480  # pixels of a small picture
 

@@ -68,6 +68,7 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any], peak: float) -> str:
             peak=peak,
         ),
         samples_at="#videos",
+        kind="emergence" if study.get("kind") == "emergence" else "points",
         title=str(study.get("name") or inputs.study_dir.resolve().name),
         question=str(study.get("question") or ""),
         finding=points_finding(inputs),

@@ -9,6 +9,8 @@ from typing_extensions import Doc
 
 from trainer.config import Seed
 
+FILE = "probes.json"  # in the folder of the run that was asked
+
 
 class Look(StrEnum):
     """How a pair is looked at.

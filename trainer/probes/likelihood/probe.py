@@ -22,9 +22,7 @@ from pathlib import Path
 from data.command_line import parse
 from data.files import write_json
 from data.shell import command
-from trainer.probes.likelihood.config import LikelihoodConfig
-
-FILE = "probes.json"
+from trainer.probes.likelihood.config import FILE, LikelihoodConfig
 
 
 @command(__doc__, keys=LikelihoodConfig, doing="measuring crossed pairs")

@@ -1,0 +1,1 @@
+"""Studies of emergence: abilities against compute, each beside a lawless twin."""

@@ -1,0 +1,126 @@
+"""Curves, errors over seeds, onsets and verdicts of rows whose answer is known."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from sweeps.emergence.onset import Onset
+from sweeps.kinds.emergence.answer import answer, jump_rows, knee_of
+from sweeps.kinds.emergence.curves import REACH, curve_of, curves_of
+from sweeps.kinds.emergence.forecast import compare, forecast, judge, onset_of
+
+BUDGETS = [1e10 * 2**k for k in range(8)]
+
+
+def row_of(budget: float, gap: float, error: float, prop: str = "lane", **more: Any) -> dict:
+    row = {"world": "strip", "property": prop, "law": 1, "look": "given", "budget": budget,
+           "flops": budget, "params": 100_000, "seed": 0, "best": 1,
+           "loss": (1e11 / budget) ** 0.1,
+           "learned": gap, "learned_error": error, "learned_low": gap - 2 * error,
+           "learned_high": gap + 2 * error, "run": gap, "twin": 0.0, "untrained": 0.0,
+           "reversed": 0.0, "gaussian": 1.0, "effect": 0.0,
+           "accuracy": 0.5, "pairs": 64}  # fmt: skip
+    return row | more
+
+
+def ladder(height: float, middle: float, prop: str = "lane", **more: Any) -> list[dict]:
+    """Return a smooth rise to ``height``, half of it at ``middle``."""
+    gaps = [height / (1 + (middle / budget) ** 1.5) for budget in BUDGETS]
+    return [row_of(b, g, 0.001, prop, **more) for b, g in zip(BUDGETS, gaps, strict=True)]
+
+
+def test_more_seeds_narrow_their_own_part_of_an_error_and_not_that_of_the_pairs() -> None:
+    gaps = {b: [0.10, 0.12, 0.11, 0.13] for b in BUDGETS[:3]}
+    rows = [row_of(b, g, 0.01, seed=s) for b, of in gaps.items() for s, g in enumerate(of)]
+    curve = curve_of(rows)
+    size = np.mean(gaps[BUDGETS[0]]) ** 2 + 0.01**2
+    spread = math.sqrt(np.var(gaps[BUDGETS[0]], ddof=1) / size)
+    assert curve.spread == pytest.approx(spread)
+    assert curve.freedom == 9
+    wider = student.ppf(0.975, 9) / REACH
+    for point in curve.points:
+        assert point.error**2 == pytest.approx(0.01**2 + (wider * spread) ** 2 * size / 4)
+        assert point.seeds == 4
+
+
+def test_one_seed_leaves_the_error_of_pairs_and_is_warned_of() -> None:
+    curves = curves_of(ladder(0.05, 1e11), "given")
+    assert curves[0].column("error") == [0.001] * 8
+    said = answer(curves, {}, "given").warnings
+    assert any("one seed" in warning for warning in said)
+
+
+def test_only_the_best_size_makes_the_curve_and_every_size_the_curve_of_loss() -> None:
+    other = [row | {"best": 0, "params": 300_000, "learned": 9.0} for row in ladder(0.05, 1e11)]
+    curve = curve_of(ladder(0.05, 1e11) + other)
+    assert max(curve.column("value")) < 0.05
+    assert len(curve.every) == 16
+
+
+def test_each_jump_test_answers_in_words_or_says_why_it_does_not() -> None:
+    rows = {row["test"]: row for row in jump_rows(curve_of(ladder(0.05, 6e10)))}
+    assert rows["continuous measure"]["verdict"].startswith("the measure rises smoothly")
+    assert rows["composite"]["verdict"].startswith("not asked: ")
+    assert "must be at least 8" in rows["seeds"]["verdict"]
+    assert "two sizes" in rows["loss"]["verdict"]
+    step = [row_of(b, 0.05 * (b > 1e11), 0.001) for b in BUDGETS]
+    (jump,) = [r for r in jump_rows(curve_of(step)) if r["test"] == "continuous measure"]
+    assert jump["verdict"].startswith("the measure jumps, too")
+
+
+def test_the_knee_is_the_middle_of_the_rise_and_none_outside_of_the_budgets() -> None:
+    assert float(knee_of(curve_of(ladder(0.05, 6e10)))) == pytest.approx(6e10, rel=0.1)
+    assert knee_of(curve_of(ladder(0.05, 1e14))) == "not inside the budgets"
+
+
+def test_the_answer_names_the_laws_that_are_learned_and_the_control() -> None:
+    free = [row_of(b, 0.0, 0.001, "lamp", law=0) for b in BUDGETS]
+    never = [row_of(b, 0.0, 0.001, "speed") for b in BUDGETS]
+    found = answer(curves_of(free + ladder(0.05, 6e10) + never, "given"), {}, "given")
+    assert found.answer.startswith("1 of 2 laws exceed their lawless twin up to 1.28e+12 FLOPs")
+    assert "strip lane" in found.answer
+    assert any("lamp, which no law binds, holds zero" in said for said in found.said)
+    assert found.numbers["reached"] == ["strip lane"]
+    wrong = [row_of(b, 0.01, 0.001, "lamp", law=0) for b in BUDGETS]
+    told = answer(curves_of(wrong + ladder(0.05, 6e10), "given"), {}, "given").said
+    assert any("does NOT hold zero" in said for said in told)
+
+
+def test_a_forecast_from_the_foot_of_a_rise_meets_its_onset() -> None:
+    rows = ladder(0.5, 1.2e12)
+    for row in rows:
+        row["learned_error"] = 0.01
+    whole = curve_of(rows)
+    early = [row for row in rows if row["learned"] < 1.9 * 0.01][:5]
+    made = json.loads(json.dumps(forecast(curves_of(early, "given"), 1e11, 0)))
+    assert made["registered"]
+    (said,) = compare(made, [whole])
+    assert said["verdict"].startswith("within a factor of 2")
+    assert not forecast(curves_of(early, "given"), 1e11, 3)["registered"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "found", "largest", "verdict"),
+    [
+        (1e12, Onset(1.6e12, 8e11, 1.6e12, True, ""), 2e12, "within a factor of 2 (off by 1)"),
+        (1e12, Onset(8e12, 4e12, 8e12, True, ""), 8e12, "not within a factor of 2 (off by 4)"),
+        (8e12, Onset(1e12, 5e11, 1e12, True, ""), 8e12, "not within a factor of 2 (off by 8)"),
+        (1e12, Onset(math.nan, 4e12, math.inf, False, ""), 4e12, "too early"),
+        (1e12, Onset(math.nan, 1.5e12, math.inf, False, ""), 1.5e12, "cannot be judged yet"),
+        (None, Onset(1e12, 5e11, 1e12, True, ""), 1e12, "forecast none, and it was reached"),
+    ],
+)
+def test_a_forecast_is_judged_by_the_budgets_between_which_the_onset_lies(
+    budget: float | None, found: Onset, largest: float, verdict: str
+) -> None:
+    assert judge({"seen": False, "budget": budget}, found, largest) == verdict
+
+
+def test_an_onset_is_the_first_budget_from_which_all_exceed_the_twin() -> None:
+    gaps = [0.0, 0.01, 0.0, 0.0, 0.01, 0.02, 0.03, 0.04]
+    curve = curve_of([row_of(b, g, 0.001) for b, g in zip(BUDGETS, gaps, strict=True)])
+    assert onset_of(curve).budget == BUDGETS[4]

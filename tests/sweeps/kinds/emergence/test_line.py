@@ -1,0 +1,64 @@
+"""A study of emergence from its YAML to its page, with real runs of seconds, and again."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeps.kinds.compose import compose_any
+from sweeps.kinds.emergence.config import EmergenceConfig
+from sweeps.run import run_study
+from tests.trainer.probes.likelihood.conftest import write_strips
+
+pytestmark = pytest.mark.heavy
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("clips")
+    write_strips(root / "lawful")
+    write_strips(root / "lawless", "all")
+    return root
+
+
+def compose(clips: Path, runs: Path, *more: str) -> EmergenceConfig:
+    study = compose_any(
+        ["study=emergence_smoke", f"root={runs}", f'law=["data.root={clips}/lawful"]',
+         f'twin=["data.root={clips}/lawless"]', *more]
+    )  # fmt: skip
+    assert isinstance(study, EmergenceConfig)
+    return study
+
+
+def test_smoke_goes_from_its_runs_to_its_page_and_a_second_time_starts_nothing(
+    clips: Path, tmp_path: Path
+) -> None:
+    study = compose(clips, tmp_path)
+    assert run_study(study, ["study=emergence_smoke"]) == 0
+    made = sorted(study.folder.glob("runs/*/result.json"))
+    assert len(made) == 8  # four budgets, law and twin
+    probes = sorted(study.folder.glob("runs/law-*/probes.json"))
+    assert len(probes) == 4
+    forecast = (study.folder / "forecast.json").read_text()
+    assert json.loads(forecast)["registered"]
+    stamps = [path.stat().st_mtime_ns for path in (*made, *probes)]
+    one = json.loads(probes[-1].read_text())
+
+    probes[-1].unlink()  # what is missing is done again, and nothing else
+    assert run_study(study, ["study=emergence_smoke"]) == 0
+    assert json.loads(probes[-1].read_text())["properties"] == one["properties"]
+    assert [path.stat().st_mtime_ns for path in (*made, *probes[:-1])] == stamps[:-1]
+    assert (study.folder / "forecast.json").read_text() == forecast
+
+    rows = list(csv.DictReader((study.folder / "abilities.csv").read_text().splitlines()))
+    assert len(rows) == 4 * 2 * 2  # budgets x properties x looks
+    (row,) = [r for r in rows if r["name"] == one["run"] and r["look"] == "given"
+              and r["property"] == "lane"]  # fmt: skip
+    (prop,) = [p for p in one["properties"] if p["property"] == "lane"]
+    learned = prop["given"]["differences"]["learned"]["value"]
+    assert float(row["learned"]) == pytest.approx(learned, rel=1e-4)
+    assert float(row["run"]) - float(row["twin"]) == pytest.approx(learned, abs=1e-6)
+    page = (study.folder / "report/index.html").read_text()
+    assert "Study of emergence" in page
+    assert "Is the jump real" in page
