@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset.shards import read_index
+from data.files import write_json
 from launch.local.process import Job
 from sweeps.kinds.emergence.config import EmergenceConfig
 from sweeps.ladder.shapes import Rung, shape_for
@@ -27,6 +28,7 @@ from trainer.kinds import folder_of
 from trainer.probes.likelihood.config import FILE as PROBES
 
 LAW, TWIN = "law", "twin"
+TOGETHER = 8  # couples that one process asks
 
 
 @dataclass(frozen=True)
@@ -118,17 +120,30 @@ class EmergencePlan:
         """Freeze a spec's run and return the job that trains it."""
         return train_job(self.compose(spec), spec.name, spec.budget)
 
-    def probing(self, couple: Couple) -> Job:
-        """Return the job that asks a run beside its twin; its file lies in the run's folder."""
-        run, twin = self.folder(couple.law), self.folder(couple.twin)
-        asked, out = self.asked(), run / PROBES
-        if out.exists() and not answers(out, asked):
-            out.unlink()
-        argv = [sys.executable, "-m", "trainer.probes.likelihood.probe", f"run={run}"]
-        argv += [f"twin={twin}", f"out={out}", *(f"{k}={_word(v)}" for k, v in asked.items())]
-        cost = couple.budget + 1e11  # small runs are asked as much as large ones
-        work = self.study.folder / "probes" / run.name
-        return Job(f"probe-{couple.law.name}", work, argv, 1, cost, out)
+    def probing(self, couples: Sequence[Couple]) -> list[Job]:
+        """Return the jobs that ask runs beside their twins; the files lie in the runs' folders.
+
+        A few couples share a job, which loads and measures what they have in common once.
+        """
+        asked = self.asked()
+        missing = [c for c in couples if not answers(self.folder(c.law) / PROBES, asked)]
+        few = [missing[i : i + TOGETHER] for i in range(0, len(missing), TOGETHER)]
+        return [self._probing(some, asked) for some in few]
+
+    def _probing(self, couples: Sequence[Couple], asked: dict[str, Any]) -> Job:
+        listed = []
+        for couple in couples:
+            run, twin = self.folder(couple.law), self.folder(couple.twin)
+            (run / PROBES).unlink(missing_ok=True)  # it answered another question
+            listed.append({"run": str(run), "twin": str(twin), "out": str(run / PROBES)})
+        name = f"probe-{couples[0].law.name}"
+        work = self.study.folder / "probes" / name
+        work.mkdir(parents=True, exist_ok=True)
+        write_json(work / "couples.json", listed)
+        argv = [sys.executable, "-m", "trainer.probes.likelihood.probe"]
+        argv += [f"couples={work / 'couples.json'}", *(f"{k}={_word(v)}" for k, v in asked.items())]
+        cost = sum(couple.budget + 1e11 for couple in couples)  # small ones are asked as much
+        return Job(name, work, argv, 1, cost, Path(listed[-1]["out"]))
 
     def asked(self) -> dict[str, Any]:
         """Return what every run is asked, as the probe's own file says it."""
@@ -144,7 +159,9 @@ class EmergencePlan:
 
 
 def answers(path: Path, asked: dict[str, Any]) -> bool:
-    """Say whether a probe's file answers what is asked."""
+    """Say whether a probe's file is there and answers what is asked."""
+    if not path.exists():
+        return False
     found = json.loads(path.read_text(encoding="utf-8"))
     return all(found.get("asked", {}).get(key) == value for key, value in asked.items())
 

@@ -72,12 +72,8 @@ class EmergenceRunner(StudyRunner):
         yield self._train(f"train, {words}", couples)
         more = self._again(couples)
         yield self._train(f"best sizes again, {words}", more)
-        jobs = [
-            self.plan.probing(couple)
-            for couple in [*couples, *more]
-            if self._asked(couple) is not None
-        ]
-        yield Work(f"ask, {words}", jobs=jobs)
+        trained = [couple for couple in [*couples, *more] if self._asked(couple)]
+        yield Work(f"ask, {words}", jobs=self.plan.probing(trained))
 
     def _train(self, title: str, couples: Sequence[Couple]) -> Work:
         """Note couples as asked for and return the work that trains them."""

@@ -45,8 +45,16 @@ class LikelihoodConfig:
         int, Ge(64), Doc("Lawful clips from which means and covariances are estimated.")
     ] = 2048
     out: Annotated[str, Doc("JSON file to write; empty is RUN/probes.json.")] = ""
+    couples: Annotated[
+        str,
+        Doc(
+            "JSON list of {run, twin, out} to ask in turn; those whose out is there are kept."
+        ),
+    ] = ""
 
     def check(self) -> None:
         """Raise ValueError on values that are missing."""
-        if not self.run:
-            raise ValueError("run=: must be given. See --help.")
+        if bool(self.run) == bool(self.couples):
+            raise ValueError("run=: must be given, or couples=FILE, not both. See --help.")
+        if self.couples and (self.twin or self.out):
+            raise ValueError("couples=: names twins and files itself. Leave out twin= and out=.")

@@ -1,6 +1,8 @@
 """The run that is asked, its twin, the controls beside it, and what all of them say."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,7 +66,24 @@ class Subject:
         return measure_pairs(predict, self.objective, self.collator, pairs, look)
 
 
-def probe(config: LikelihoodConfig) -> dict[str, Any]:
+@dataclass
+class Memo:
+    """Errors that no training changes, for runs that are asked one after the other.
+
+    The same pairs under the same noise have the same errors by a closed form and, for runs of one
+    shape and seed, by an untrained network.
+    """
+
+    found: dict[tuple[Any, ...], PairErrors] = field(default_factory=dict)
+
+    def of(self, key: tuple[Any, ...], measure: Callable[[], PairErrors]) -> PairErrors:
+        """Return what was measured under a key, or measure it."""
+        if key not in self.found:
+            self.found[key] = measure()
+        return self.found[key]
+
+
+def probe(config: LikelihoodConfig, memo: Memo) -> dict[str, Any]:
     """Measure all properties of all worlds asked for. Raises ValueError on what cannot be asked."""
     folder = Path(config.run)
     run, model = load_model(folder)
@@ -94,7 +113,9 @@ def probe(config: LikelihoodConfig) -> dict[str, Any]:
         "asked": {key: _plain(getattr(config, key)) for key in ASKED},
         "strata": STRATA,
         "taught": taught(run),
-        "properties": [row for name in worlds for row in ask(config, subject, tiny_world(name))],
+        "properties": [
+            row for name in worlds for row in ask(config, subject, tiny_world(name), memo)
+        ],
     }
 
 
@@ -156,28 +177,46 @@ def backwards(look: Look, stride: int) -> Look:
     return replace(look, frames=frames) if look.frames else look
 
 
-def ask(config: LikelihoodConfig, subject: Subject, world: World[Any]) -> list[dict[str, Any]]:
+def ask(
+    config: LikelihoodConfig, subject: Subject, world: World[Any], memo: Memo
+) -> list[dict[str, Any]]:
     """Measure the properties of one world, each pair in all ways of looking."""
     run, codec = subject.run, subject.codec
     check_tokens(run, world)
     chosen = config.properties or [*world.laws, *world.free]
     for prop in chosen:
         world.check(prop)
-    clips = lawful_clips(run, codec, world, config.clips, config.seed)
     stride = run.codec.stride[0]
     every = looks_at(config.seed, stride)
     looks = {look.value: every[look] for look in config.looks}
-    predicts = {
-        mode: subject.networks | closed_forms(subject, world, clips, look)
-        for mode, look in looks.items()
-    }
+    asked = (world.name, config.pairs, config.seed, repr(run.codec), repr(run.objective))
+
+    @cache
+    def closed(mode: str) -> dict[str, Predict]:
+        clips = lawful_clips(run, codec, world, config.clips, config.seed)
+        return closed_forms(subject, world, clips, looks[mode])
+
+    # What no training changes, each with all that it depends on beside the pairs.
+    fixed = {"untrained": (repr(run.model), run.seed), "gaussian": (config.clips,)}
+    fixed |= {"exact": ()} if world.finite else {}
     rows = []
     for prop in chosen:
         pairs = draw_pairs(run, codec, world, prop, config.pairs, config.seed)
         turned = reversed_pairs(pairs, codec, run.text.width)
         errors = {}
         for mode, look in looks.items():
-            found = {name: subject.errors(p, pairs, look) for name, p in predicts[mode].items()}
+            found = {
+                name: subject.errors(network, pairs, look)
+                for name, network in subject.networks.items()
+                if name not in fixed
+            }
+            for name, depends in fixed.items():
+
+                def measure(name: str = name, mode: str = mode, look: Look = look) -> PairErrors:
+                    predict = subject.networks.get(name) or closed(mode)[name]
+                    return subject.errors(predict, pairs, look)  # noqa: B023
+
+                found[name] = memo.of((*asked, prop, mode, name, *depends), measure)
             last = subject.errors(subject.networks["run"], turned, backwards(look, stride))
             errors[mode] = found | {"reversed": last}
         rows.append(summarise(world, prop, errors, taught(run)))

@@ -60,6 +60,35 @@ def test_a_run_is_asked_beside_its_twin_and_its_controls(
     assert (strips / "again.json").read_text() == before
 
 
+def test_couples_are_asked_in_turn_and_each_as_if_alone(
+    strips: Path, lawless_strips: Path, tmp_path: Path, capsys
+) -> None:
+    asked = ["properties=[colour]", "looks=[given]", *FEW]
+    assert main([f"run={strips}", f"twin={lawless_strips}", f"out={tmp_path}/alone", *asked]) == 0
+    names = ("first", "second", "kept")
+    (tmp_path / "kept").write_text("as it was")
+    couples = [
+        {"run": str(strips), "twin": str(lawless_strips), "out": str(tmp_path / name)}
+        for name in names
+    ]
+    broken = {"run": str(tmp_path / "none"), "twin": "", "out": str(tmp_path / "never")}
+    (tmp_path / "couples.json").write_text(json.dumps([broken, *couples]))
+    assert main([f"couples={tmp_path}/couples.json", *asked]) == 2
+    assert "1 not asked" in capsys.readouterr().err
+    alone = (tmp_path / "alone").read_text()
+    (row,) = json.loads(alone)["properties"]
+    assert set(row) == {"world", "property", "law", "given"}
+    # What no training changes was measured once, for the first; the second has it all the same.
+    assert [(tmp_path / name).read_text() for name in names] == [alone, alone, "as it was"]
+
+
+@pytest.mark.parametrize("text", ["{", '[{"run": "a"}]', '[{"run": 1, "twin": "", "out": ""}]'])
+def test_a_list_of_couples_that_is_none_is_refused(text: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "couples.json").write_text(text)
+    assert main([f"couples={tmp_path}/couples.json"]) == 2
+    assert capsys.readouterr().err.startswith("error: couples=")
+
+
 class FewStrips(FiniteStrip):
     """A strip of 100 clips."""
 
