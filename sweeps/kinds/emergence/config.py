@@ -97,6 +97,9 @@ class EmergenceConfig:
     ] = 0.0
     sizes: SizesConfig = field(default_factory=SizesConfig)
     min_depth: Annotated[int, Ge(1), Doc("Least blocks of a size; one has no second hop.")] = 2
+    min_params: Annotated[
+        float, Ge(0), Doc("Least parameters of a size: small budgets would ask for fewer.")
+    ] = 0.0
     more_sizes: MoreSizesConfig = field(default_factory=MoreSizesConfig)
     seeds: Annotated[list[Seed], MinLen(1), Doc("Seeds of every point.")] = field(
         default_factory=lambda: [0]

@@ -81,7 +81,8 @@ class EmergencePlan:
     def rungs(self, budget: float) -> list[Rung]:
         """Return the shapes of a budget."""
         study, more = self.study, self.study.more_sizes
-        sizes = [study.sizes.scaled(params, budget) for params in study.sizes.params]
+        asked = (study.sizes.scaled(params, budget) for params in study.sizes.params)
+        sizes = [max(params, study.min_params) for params in asked]
         sizes += more.params if budget in more.budgets else []
         return [shape_for(params, self.base.model, min_depth=study.min_depth) for params in sizes]
 
