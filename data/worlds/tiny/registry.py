@@ -8,6 +8,7 @@ from data.worlds.tiny.canvas import Canvas
 from data.worlds.tiny.panorama import Panorama
 from data.worlds.tiny.rotor import DampedRotor, Rotor
 from data.worlds.tiny.strip import FiniteStrip, Strip
+from data.worlds.tiny.switch import Switch
 from data.worlds.tiny.tiles import Tiles
 from data.worlds.tiny.turntable import Turntable
 from data.worlds.tiny.world import World
@@ -15,6 +16,7 @@ from data.worlds.tiny.world import World
 _ALL: tuple[World[Any], ...] = (
     Strip(),
     FiniteStrip(),
+    Switch(),
     *(Balls(law) for law in LAWS),
     Panorama(),
     Turntable(),

@@ -7,6 +7,7 @@ import pytest
 
 from data.worlds.tiny.balls import CELLS, NO_COLOUR_SIZE, RADII, SPEEDS, unseen_pairs
 from data.worlds.tiny.film import film
+from data.worlds.tiny.paint import WHITE
 from data.worlds.tiny.panorama import unseen_frames
 from data.worlds.tiny.registry import TINY_WORLDS, tiny_world
 from data.worlds.tiny.state import COLOUR, SEEN, THERE, WIDTH, X, Y, compare, splice
@@ -23,7 +24,7 @@ PAIRS = [
 # Largest error of each reader on wholly visible bodies, in pixels: of places, of sizes.
 READERS = {
     **dict.fromkeys(("panorama", "canvas", "tiles"), (0.0, 0.0)),
-    "strip": (0.06, 0.1),
+    **dict.fromkeys(("strip", "switch"), (0.06, 0.1)),
     "strip_finite": (0.01, 0.01),
     "turntable": (0.2, 0.2),
     **dict.fromkeys(("uniform", "collision", "parabola"), (0.08, 0.1)),
@@ -55,7 +56,7 @@ def test_a_clip_is_its_seed_and_its_index_in_any_order(name):
 def test_an_endless_world_shows_no_clip_twice(name):
     world = tiny_world(name)
     states = drawn(name, 300)
-    if name == "strip":  # without a ball there are a few hundred pictures
+    if name in ("strip", "switch"):  # without a ball there are a few hundred pictures
         states = [state for state in states if state.of("ball")[0, 0, THERE]]
     clips = {world.render(state).tobytes() for state in states}
     assert len(clips) == len(states)
@@ -123,6 +124,34 @@ def test_a_pair_of_the_strip_looks_alike_behind_the_wall():
         pair = world.crossed(generator("strip", 2, 0, 1), prop)
         assert np.array_equal(pair.frames["aa"][4], pair.frames["bb"][4])
         assert not np.array_equal(pair.frames["aa"][0], pair.frames["bb"][0])
+
+
+def lane_lamp_end(state):
+    """Return the lane before, whether the first lamp is white, and the lane after."""
+    ball, lamp = state.of("ball")[:, 0], state.of("lamp")[:, 0]
+    return int(ball[0, Y] > 4), int(lamp[0, COLOUR] == WHITE), int(ball[-1, Y] > 4)
+
+
+def test_a_switch_is_a_law_of_three_of_which_any_two_are_independent():
+    found = [lane_lamp_end(s) for s in drawn("switch", 2000) if s.of("ball")[0, 0, THERE]]
+    lane, lamp, end = np.array(found).T
+    assert np.array_equal(end, lane ^ (1 - lamp))
+    assert np.abs(np.corrcoef(np.array(found).T)[np.triu_indices(3, 1)]).max() < 0.08
+    for law in ("lane", "switch"):
+        twins = [lane_lamp_end(s) for s in drawn("switch", 400, law) if s.of("ball")[0, 0, THERE]]
+        assert 0.4 < np.mean([e == (a ^ (1 - b)) for a, b, e in twins]) < 0.6
+
+
+@pytest.mark.parametrize("prop", ["lane", "switch", "lamp"])
+def test_pairs_of_a_switch_break_it_but_for_the_lamp_that_takes_the_lane_along(prop):
+    world = tiny_world("switch")
+    for index in range(8):
+        pair = world.crossed(generator("switch", 2, index, 1), prop)
+        for way, state in pair.states.items():
+            lane, lamp, end = lane_lamp_end(state)
+            keeps = end == lane ^ (1 - lamp)
+            there = bool(state.of("ball")[0, 0, THERE])
+            assert keeps == (prop == "lamp" or way in ("aa", "bb")) or not there
 
 
 def test_a_pair_of_the_street_looks_alike_where_the_window_turns():

@@ -13,9 +13,15 @@ from data.worlds.tiny.strip import FiniteStrip
 from models.objective import build_objective
 from trainer.config import CaptionUse
 from trainer.diffusion.collate import Collator
-from trainer.probes.likelihood.closed_form import ExactDenoiser, Places
+from trainer.probes.likelihood.closed_form import ExactDenoiser, GaussianDenoiser, Places
 from trainer.probes.likelihood.measure import STRATA, Look, measure_pairs
-from trainer.probes.likelihood.pairs import draw_pairs, first_tokens, lawful_clips, reversed_pairs
+from trainer.probes.likelihood.pairs import (
+    draw_pairs,
+    first_tokens,
+    lawful_clips,
+    reversed_pairs,
+    stacked,
+)
 from trainer.probes.likelihood.probe import main
 from trainer.probes.likelihood.report import UNSEEN, table, verdict
 from trainer.probes.likelihood.subject import Subject, backwards, closed_forms, looks_at, taught
@@ -117,6 +123,24 @@ def test_the_exact_denoiser_of_a_finite_world_knows_its_law(mode: str) -> None:
     assert near_noise.value > 0
     # The lamps' halves are independent, so that all four clips of a pair err alike near noise.
     assert margins["lamp"][1].value == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.heavy
+def test_a_switch_has_no_margin_by_covariance_and_a_lane_that_is_kept_has() -> None:
+    run = strip_config(Path("none"))
+    collator = Collator(run.codec, run.text)
+    found = {}
+    for name in ("strip", "switch"):
+        clips = lawful_clips(run, collator.codec, tiny_world(name), 512, 0)
+        linear = GaussianDenoiser.fit(
+            stacked(clips), Places.of(collator.pack(clips[:1], [CaptionUse.dropped]).valid, 0)
+        )
+        pairs = draw_pairs(run, collator.codec, tiny_world(name), "lane", 32, 0)
+        objective = build_objective(run.objective)
+        found[name] = measure_pairs(linear, objective, collator, pairs, Look(0)).margin()
+    low, high = found["switch"].interval
+    assert low < 0 < high
+    assert found["strip"].value > 20 * abs(found["switch"].value)
 
 
 def test_four_clips_of_a_pair_share_noise_and_times() -> None:
