@@ -46,6 +46,7 @@ def schemas() -> tuple[Schema, ...]:
     from trainer.generate.request import Request
     from trainer.probes.common import ProbeConfig
     from trainer.probes.likelihood.config import LikelihoodConfig
+    from trainer.probes.samples.config import SamplesConfig
     from trainer.probes.score import ScoreConfig
     from trainer.probes.tasks.config import TasksConfig
     from trainer.vae.config import PerceptualRun, VaeRun
@@ -79,6 +80,7 @@ def schemas() -> tuple[Schema, ...]:
         Schema("A drawn clip", Request, "generate"),
         Schema("Crossed pairs", LikelihoodConfig, "probe"),
         Schema("The numbers of all tasks", TasksConfig, "tasks"),
+        Schema("Continuations", SamplesConfig, "continuations"),
         Schema("A loss measured again", ScoreConfig, "score"),
         Schema("A probe of drawn clips", ProbeConfig, "attributes`, `kinescale framing"),
         Schema("Statistics of latents", StatisticsConfig, "codec-statistics"),

@@ -43,6 +43,12 @@ COMMANDS = (
         "measure image to video, extensions, loops, edits ... on worlds with truth",
         schema="trainer.probes.tasks.config:TasksConfig",
     ),
+    Row(
+        "continuations",
+        "trainer.probes.samples.probe",
+        "let a run go on from clips of tiny worlds, and count what it breaks",
+        schema="trainer.probes.samples.config:SamplesConfig",
+    ),
     Row("score", "trainer.probes.score", "measure a run's loss again, on other clips or captions"),
     Row(
         "attributes",

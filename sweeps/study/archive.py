@@ -11,7 +11,7 @@ An archive holds the study's own small files, its shown videos and one picture, 
 
   runs.csv         a row a run, with its loss by stratum of time (loss_t1 is the noisiest) and by
                    world, so that another axis of the law is a refit and not a rerun
-  runs.jsonl.gz    config.yaml, result.json and, where it was asked, probes.json of each run
+  runs.jsonl.gz    config.yaml, result.json and what it answered (probes, samples) of each run
   curves.csv.gz    the curves of all runs; training losses to six digits
 
 A restored study goes on where it ended: its runs count as trained. Generated pages are not kept:
@@ -32,9 +32,11 @@ from data.files import write_bytes, write_csv, write_text
 from data.shell import command
 from sweeps.fit.rows.y_axis import STRATUM, TRAINED
 from trainer.probes.likelihood.config import FILE as PROBES
+from trainer.probes.samples.config import FILE as SAMPLES
 
 RUNS, CURVES = "runs.jsonl.gz", "curves.csv.gz"
 KEPT = ("*.yaml", "*.json", "*.csv", "*.txt", "README.md", "samples/**/*.mp4", "samples/*.json")
+ANSWERS = {"probes": PROBES, "samples": SAMPLES}  # files of a run that was asked
 PICTURES = ("law.png", "answer.png", "differences.png")
 PICTURE = "picture.png"
 CURVE_COLUMNS = ("run", "step", "tokens", "flops", "loss", "train_loss")
@@ -83,9 +85,12 @@ def _runs_of(study_dir: Path) -> Iterator[Json]:
                 "config": (folder / "config.yaml").read_text(encoding="utf-8"),
                 "result": json.loads((folder / "result.json").read_text(encoding="utf-8")),
             }
-            probes = folder / PROBES
-            asked = probes.is_file()
-            yield run | ({"probes": json.loads(probes.read_text("utf-8"))} if asked else {})
+            found = {key: folder / name for key, name in ANSWERS.items()}
+            yield run | {
+                key: json.loads(path.read_text(encoding="utf-8"))
+                for key, path in found.items()
+                if path.is_file()
+            }
 
 
 def _write_table(path: Path, table: Path, results: dict[str, Json]) -> None:
@@ -206,7 +211,10 @@ def _archived(study_dir: Path) -> list[Json]:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             runs = [json.loads(line) for line in stream]
         needed = ("name", "config", "result")
-        return [{key: run[key] for key in needed} | {"probes": run.get("probes")} for run in runs]
+        return [
+            {key: run[key] for key in needed} | {key: run.get(key) for key in ANSWERS}
+            for run in runs
+        ]
     except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: is damaged ({error}). Restore it.") from error
 
@@ -237,8 +245,9 @@ def restore(archived: Path, out: Path) -> None:
         write_text(folder / "config.yaml", run["config"])
         if name in texts:
             write_text(folder / "curve.csv", texts[name].getvalue())
-        if run["probes"]:
-            write_text(folder / PROBES, json.dumps(run["probes"], indent=1) + "\n")
+        for key, file in ANSWERS.items():
+            if run[key]:
+                write_text(folder / file, json.dumps(run[key], indent=1) + "\n")
         # Last: it marks the run as finished.
         write_text(folder / "result.json", json.dumps(run["result"], indent=1) + "\n")
 

@@ -75,7 +75,7 @@ class Strip(World[Scene]):
 
     name = "strip"
     size = (8, 32)
-    laws = ("existence", "colour", "lane", "direction", "speed")
+    laws: tuple[str, ...] = ("existence", "colour", "lane", "direction", "speed")
     free = ("lamp",)
 
     def draw_property(self, rng: np.random.Generator, prop: str) -> object:

@@ -19,6 +19,7 @@ from sweeps.kinds.emergence.curves import Curve
 from sweeps.kinds.emergence.forecast import compare, onset_of
 from sweeps.study.answer import Finding, Panel, Row, Series
 
+JUMPS = "Is the jump real"
 COMPUTE, GAP = "training FLOPs", "% of lawful error"
 
 
@@ -39,7 +40,7 @@ def answer(curves: Sequence[Curve], registered: dict[str, Any], look: str) -> Fi
             else "NOT registered: larger budgets had begun"
         )
         finding.tables[f"Onsets, forecast up to {registered['largest']:.3g} FLOPs ({about})"] = rows
-    finding.tables["Is the jump real"] = [row for curve in laws for row in jump_rows(curve)]
+    finding.tables[JUMPS] = [row for curve in laws for row in jump_rows(curve)]
     finding.tables["Every budget (% of lawful error)"] = [
         row for curve in curves for row in _budgets(curve)
     ]
@@ -126,7 +127,10 @@ def knee_of(curve: Curve) -> str:
 
 
 def jump_rows(curve: Curve) -> list[Row]:
-    """Return what each of the five tests says of an ability; one that cannot ask says why."""
+    """Return what the tests of one ability say; one that cannot ask says why.
+
+    The fifth, of a composite, is asked of drawn clips (drawn.py).
+    """
     firsts = [point.rows[0] for point in curve.points]
     most = max(curve.points, key=lambda point: point.seeds)
     tests: list[tuple[str, Callable[[], Tested]]] = [
@@ -135,7 +139,6 @@ def jump_rows(curve: Curve) -> list[Row]:
         ("accuracy", lambda: accuracy_is_a_threshold(
             [row["accuracy"] for row in firsts], [row["effect"] for row in firsts],
             [1.0] * len(firsts), int(firsts[0]["pairs"]))),
-        ("composite", _no_composite),
         ("seeds", lambda: seeds_are_bimodal([row["learned"] for row in most.rows])),
         ("loss", lambda: one_curve_of_loss(
             [row["loss"] for row in curve.every], [row["learned"] for row in curve.every],
@@ -144,20 +147,19 @@ def jump_rows(curve: Curve) -> list[Row]:
     ]  # fmt: skip
     rows: list[Row] = []
     for name, test in tests:
-        row: Row = {"ability": curve.name, "test": name}
-        try:
-            found = test()
-        except ValueError as error:
-            rows.append(row | {"verdict": f"not asked: {error}"})
-            continue
-        numbers = {"value": found.value, "low": found.low, "high": found.high, "p": found.p}
-        rows.append(row | {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-                    | {"unit": found.unit, "verdict": found.verdict})  # fmt: skip
+        rows.append({"ability": curve.name, "test": name} | told(test))
     return rows
 
 
-def _no_composite() -> Tested:
-    raise ValueError("a composite is of drawn clips, and none were drawn")
+def told(test: Callable[[], Tested]) -> Row:
+    """Return a test's numbers and verdict, or why it cannot be asked."""
+    try:
+        found = test()
+    except ValueError as error:
+        return {"verdict": f"not asked: {error}"}
+    numbers = {"value": found.value, "low": found.low, "high": found.high, "p": found.p}
+    row: Row = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
+    return row | {"unit": found.unit, "verdict": found.verdict}
 
 
 def _budgets(curve: Curve) -> list[Row]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from typing_extensions import Doc
 
 from launch.config import ClusterConfig
@@ -31,6 +31,17 @@ class PairsConfig:
         MinLen(1),
         Doc("Ways to look at a pair; tests and forecasts are made of the first."),
     ] = field(default_factory=lambda: [Look.given])
+
+
+@dataclass
+class DrawsConfig:
+    """What every run and its twin draw (``kinescale continuations``)."""
+
+    clips: Annotated[
+        int, Ge(0), Doc("Clips of each world that are gone on from, at least 8; 0 draws none.")
+    ] = 64
+    seed: Annotated[Seed, Doc("Decides clips and noise, the same for all runs.")] = 0
+    steps: Annotated[int, Ge(1), Le(1000), Doc("Steps of the sampler.")] = 24
 
 
 @dataclass
@@ -62,7 +73,7 @@ class EmergenceConfig:
     kind: ClassVar[str] = "emergence"
     tabulates_strata: ClassVar[bool] = True
     free: ClassVar[tuple[str, ...]] = (
-        "cost", "expected", "budgets", "until", "seeds", "more_sizes", "again", "knees",
+        "cost", "expected", "budgets", "until", "seeds", "more_sizes", "again", "knees", "draws",
     )  # fmt: skip
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "emergence"
@@ -108,6 +119,7 @@ class EmergenceConfig:
     knees: AgainConfig = field(default_factory=AgainConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
+    draws: DrawsConfig = field(default_factory=DrawsConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     @property
@@ -137,6 +149,8 @@ class EmergenceConfig:
              "twin=['data.root=LAWLESS']"),
             ("seeds", len(set(seeds)) == len(seeds),
              "be distinct, those of again and knees with them", "seeds=[0]"),
+            ("draws.clips", self.draws.clips == 0 or self.draws.clips >= 8,
+             "be none or at least 8", "draws.clips=64"),
             ("more_sizes.budgets", set(self.more_sizes.budgets) <= set(budgets),
              "be among budgets", some),
             ("again.budgets", set(self.again.budgets) <= set(budgets), "be among budgets", some),

@@ -26,9 +26,23 @@ from trainer.config import RunConfig, compose_run
 from trainer.diffusion.horizon import Clip, flops_per_token, some_of
 from trainer.kinds import folder_of
 from trainer.probes.likelihood.config import FILE as PROBES
+from trainer.probes.samples.config import FILE as SAMPLES
 
 LAW, TWIN = "law", "twin"
 TOGETHER = 8  # couples that one process asks
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What asks runs, and the file of its answer in a run's folder."""
+
+    name: str
+    module: str
+    file: str
+
+
+PAIRS = Probe("pairs", "trainer.probes.likelihood.probe", PROBES)
+DRAWS = Probe("draws", "trainer.probes.samples.probe", SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -121,35 +135,13 @@ class EmergencePlan:
         """Freeze a spec's run and return the job that trains it."""
         return train_job(self.compose(spec), spec.name, spec.budget)
 
-    def probing(self, couples: Sequence[Couple]) -> list[Job]:
+    def asking(self, couples: Sequence[Couple]) -> list[Job]:
         """Return the jobs that ask runs beside their twins; the files lie in the runs' folders.
 
         A few couples share a job, which loads and measures what they have in common once.
         """
-        asked = self.asked()
-        missing = [c for c in couples if not answers(self.folder(c.law) / PROBES, asked)]
-        few = [missing[i : i + TOGETHER] for i in range(0, len(missing), TOGETHER)]
-        return [self._probing(some, asked) for some in few]
-
-    def _probing(self, couples: Sequence[Couple], asked: dict[str, Any]) -> Job:
-        listed = []
-        for couple in couples:
-            run, twin = self.folder(couple.law), self.folder(couple.twin)
-            (run / PROBES).unlink(missing_ok=True)  # it answered another question
-            listed.append({"run": str(run), "twin": str(twin), "out": str(run / PROBES)})
-        name = f"probe-{couples[0].law.name}"
-        work = self.study.folder / "probes" / name
-        work.mkdir(parents=True, exist_ok=True)
-        write_json(work / "couples.json", listed)
-        argv = [sys.executable, "-m", "trainer.probes.likelihood.probe"]
-        argv += [f"couples={work / 'couples.json'}", *(f"{k}={_word(v)}" for k, v in asked.items())]
-        cost = sum(couple.budget + 1e11 for couple in couples)  # small ones are asked as much
-        return Job(name, work, argv, 1, cost, Path(listed[-1]["out"]))
-
-    def asked(self) -> dict[str, Any]:
-        """Return what every run is asked, as the probe's own file says it."""
-        pairs = self.study.pairs
-        return {
+        pairs, draws = self.study.pairs, self.study.draws
+        asked = {
             "worlds": pairs.worlds,
             "properties": pairs.properties,
             "looks": [look.value for look in pairs.looks],
@@ -157,6 +149,33 @@ class EmergencePlan:
             "seed": pairs.seed,
             "clips": pairs.clips,
         }
+        jobs = self._of(PAIRS, couples, asked)
+        if draws.clips:
+            drawn = {"worlds": pairs.worlds, "clips": draws.clips, "seed": draws.seed}
+            jobs += self._of(DRAWS, couples, drawn | {"steps": draws.steps})
+        return jobs
+
+    def _of(self, probe: Probe, couples: Sequence[Couple], asked: dict[str, Any]) -> list[Job]:
+        missing = [c for c in couples if not answers(self.folder(c.law) / probe.file, asked)]
+        return [
+            self._job_of(probe, missing[first : first + TOGETHER], asked)
+            for first in range(0, len(missing), TOGETHER)
+        ]
+
+    def _job_of(self, probe: Probe, couples: Sequence[Couple], asked: dict[str, Any]) -> Job:
+        listed = []
+        for couple in couples:
+            run, twin = self.folder(couple.law), self.folder(couple.twin)
+            (run / probe.file).unlink(missing_ok=True)  # it answered another question
+            listed.append({"run": str(run), "twin": str(twin), "out": str(run / probe.file)})
+        name = f"{probe.name}-{couples[0].law.name}"
+        work = self.study.folder / "asked" / name
+        work.mkdir(parents=True, exist_ok=True)
+        write_json(work / "couples.json", listed)
+        argv = [sys.executable, "-m", probe.module, f"couples={work / 'couples.json'}"]
+        argv += [f"{key}={_word(value)}" for key, value in asked.items()]
+        cost = sum(couple.budget + 1e11 for couple in couples)  # small ones are asked as much
+        return Job(name, work, argv, 1, cost, Path(listed[-1]["out"]))
 
 
 def answers(path: Path, asked: dict[str, Any]) -> bool:

@@ -12,14 +12,17 @@ from data.files import write_csv, write_json
 from sweeps.kinds.emergence.answer import answer
 from sweeps.kinds.emergence.config import EmergenceConfig
 from sweeps.kinds.emergence.curves import curves_of
+from sweeps.kinds.emergence.drawn import add_samples
 from sweeps.kinds.emergence.forecast import FILE, forecast
 from sweeps.kinds.emergence.plan import Couple, EmergencePlan
 from sweeps.kinds.emergence.table import (
     COLUMNS,
+    SAMPLE_COLUMNS,
     Asked,
     ability_rows,
     best_params,
     read_asked,
+    sample_rows,
 )
 from sweeps.study import recipe as recipes
 from sweeps.study.answer import Row
@@ -73,7 +76,7 @@ class EmergenceRunner(StudyRunner):
         more = self._again(couples)
         yield self._train(f"best sizes again, {words}", more)
         trained = [couple for couple in [*couples, *more] if self._asked(couple)]
-        yield Work(f"ask, {words}", jobs=self.plan.probing(trained))
+        yield Work(f"ask, {words}", jobs=self.plan.asking(trained))
 
     def _train(self, title: str, couples: Sequence[Couple]) -> Work:
         """Note couples as asked for and return the work that trains them."""
@@ -131,6 +134,11 @@ class EmergenceRunner(StudyRunner):
         write_csv(folder / "abilities.csv", COLUMNS, rows)
         look = self.study.pairs.looks[0].value
         found = answer(curves_of(rows, look), self._forecast, look)
+        asked = [found for found in map(self._asked, self.couples) if found]
+        drawn = sample_rows(asked, self.study.seeds)
+        if drawn:
+            write_csv(folder / "samples.csv", SAMPLE_COLUMNS, drawn)
+            add_samples(found, drawn)
         found.warnings += [
             f"{failure['job']} failed in “{failure['phase']}”: {failure['reason']}"
             for failure in self.failures

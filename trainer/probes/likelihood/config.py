@@ -8,6 +8,7 @@ from annotated_types import Ge, MinLen
 from typing_extensions import Doc
 
 from trainer.config import Seed
+from trainer.probes.couples import check_asked
 
 FILE = "probes.json"  # in the folder of the run that was asked
 
@@ -47,14 +48,9 @@ class LikelihoodConfig:
     out: Annotated[str, Doc("JSON file to write; empty is RUN/probes.json.")] = ""
     couples: Annotated[
         str,
-        Doc(
-            "JSON list of {run, twin, out} to ask in turn; those whose out is there are kept."
-        ),
+        Doc("JSON list of {run, twin, out} to ask in turn; those whose out is there are kept."),
     ] = ""
 
     def check(self) -> None:
         """Raise ValueError on values that are missing."""
-        if bool(self.run) == bool(self.couples):
-            raise ValueError("run=: must be given, or couples=FILE, not both. See --help.")
-        if self.couples and (self.twin or self.out):
-            raise ValueError("couples=: names twins and files itself. Leave out twin= and out=.")
+        check_asked(self)

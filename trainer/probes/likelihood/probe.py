@@ -18,14 +18,12 @@ RUN/probes.json unless out= names another. couples=FILE.json asks many in turn: 
 twin, out}, of which those whose out is there are kept.
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from data.command_line import parse
 from data.files import write_json
 from data.shell import command
+from trainer.probes.couples import in_turn
 from trainer.probes.likelihood.config import FILE, LikelihoodConfig
 
 
@@ -37,41 +35,16 @@ def main(argv: list[str]) -> int:
 
     config = parse(LikelihoodConfig, argv)
     config.check()
-    memo, failed = Memo(), []
-    for one in each(config):
-        try:
-            result = probe(one, memo)
-        except ValueError as error:  # the others are asked all the same
-            if not config.couples:
-                raise
-            failed.append(str(error))
-            continue
-        out = Path(one.out) if one.out else Path(one.run) / FILE
-        out.parent.mkdir(parents=True, exist_ok=True)
+    memo = Memo()
+
+    def ask(one: LikelihoodConfig, out: Path) -> None:
+        result = probe(one, memo)
         write_json(out, result)
         print(table(result))
         print(f"written: {out}")
-    if failed:
-        raise ValueError(f"couples={config.couples}: {len(failed)} not asked. {' '.join(failed)}")
+
+    in_turn(config, FILE, ask)
     return 0
-
-
-def each(config: LikelihoodConfig) -> Iterator[LikelihoodConfig]:
-    """Yield what is asked of each couple whose file is not there yet, or the one question."""
-    if not config.couples:
-        yield config
-        return
-    path, keys = Path(config.couples), {"run", "twin", "out"}
-    try:
-        couples = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"couples={path}: cannot be read ({error}). Name a JSON file.") from None
-    for couple in couples if isinstance(couples, list) else [couples]:
-        words = isinstance(couple, dict) and all(isinstance(v, str) for v in couple.values())
-        if not words or set(couple) != keys:
-            raise ValueError(f"couples={path}: must list run, twin and out, as text. Add them.")
-        if not Path(couple["out"]).exists():
-            yield replace(config, couples="", **couple)
 
 
 if __name__ == "__main__":
