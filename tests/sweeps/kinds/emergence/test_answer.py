@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from sweeps.emergence.onset import Onset
 from sweeps.kinds.emergence.answer import answer, jump_rows, knee_of
 from sweeps.kinds.emergence.curves import REACH, curve_of, curves_of
+from sweeps.kinds.emergence.drawn import add_samples
 from sweeps.kinds.emergence.forecast import compare, forecast, judge, onset_of
 
 BUDGETS = [1e10 * 2**k for k in range(8)]
@@ -64,7 +65,6 @@ def test_only_the_best_size_makes_the_curve_and_every_size_the_curve_of_loss() -
 def test_each_jump_test_answers_in_words_or_says_why_it_does_not() -> None:
     rows = {row["test"]: row for row in jump_rows(curve_of(ladder(0.05, 6e10)))}
     assert rows["continuous measure"]["verdict"].startswith("the measure rises smoothly")
-    assert rows["composite"]["verdict"].startswith("not asked: ")
     assert "must be at least 8" in rows["seeds"]["verdict"]
     assert "two sizes" in rows["loss"]["verdict"]
     step = [row_of(b, 0.05 * (b > 1e11), 0.001) for b in BUDGETS]
@@ -88,6 +88,40 @@ def test_the_answer_names_the_laws_that_are_learned_and_the_control() -> None:
     wrong = [row_of(b, 0.01, 0.001, "lamp", law=0) for b in BUDGETS]
     told = answer(curves_of(wrong + ladder(0.05, 6e10), "given"), {}, "given").said
     assert any("does NOT hold zero" in said for said in told)
+
+
+def samples(budget: float, right: float, parts: float) -> list[dict]:
+    halves = {"all": right, "parts": {"there": parts, "colour": parts, "place": parts}}
+    shared = {"world": "strip", "budget": budget, "best": 1, "clips": 400, "vanish": 0.0,
+              "appear": 0.0, "colour": 0.0, "place": 0.0, "size": 0.0}  # fmt: skip
+    broken = {
+        "true": 0.0,
+        "run": 100 * (1 - parts),
+        "static": 60.0,
+        "shuffled": 50.0,
+        "wrong": 90.0,
+    }
+    return [
+        shared | {"source": source, "breaks": of, "right_all": 1 - of / 100, "halves": halves}
+        | {f"away_{n}": of / 10 for n in range(1, 5)}
+        for source, of in broken.items()
+    ]  # fmt: skip
+
+
+def test_drawn_clips_add_their_breaks_and_the_test_of_a_composite() -> None:
+    shares = {1e10: 0.2, 1e11: 0.5, 1e12: 0.9}
+    for power, verdict in ((3, "is the product of its parts"), (1, "is more than the product")):
+        found = answer(curves_of(ladder(0.05, 6e10), "given"), {}, "given")
+        drawn = [row for b, p in shares.items() for row in samples(b, p**power, p)]
+        add_samples(found, drawn)
+        (row,) = [r for r in found.tables["Is the jump real"] if r["test"] == "composite"]
+        assert verdict in row["verdict"]
+        told = next(said for said in found.said if "continuations at 1e+12" in said)
+        assert "a run breaks 10.0 rules in 100 frames" in told
+        assert "is below the best floor, 50.0" in told
+        assert any(panel.ylabel == "rules broken in 100 frames" for panel in found.panels)
+    add_samples(found, samples(1e10, 0.1, 0.2))
+    assert any("that is not below the best floor" in said for said in found.said)
 
 
 def test_a_forecast_from_the_foot_of_a_rise_meets_its_onset() -> None:

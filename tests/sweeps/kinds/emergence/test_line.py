@@ -40,6 +40,10 @@ def test_smoke_goes_from_its_runs_to_its_page_and_a_second_time_starts_nothing(
     assert len(made) == 8  # four budgets, law and twin
     probes = sorted(study.folder.glob("runs/law-*/probes.json"))
     assert len(probes) == 4
+    drawn = json.loads(probes[0].with_name("samples.json").read_text())
+    assert set(drawn["worlds"][0]["sources"]) >= {"run", "twin", "true", "static"}
+    table = list(csv.DictReader((study.folder / "samples.csv").read_text().splitlines()))
+    assert len(table) == 4 * 6  # budgets x sources
     forecast = (study.folder / "forecast.json").read_text()
     assert json.loads(forecast)["registered"]
     stamps = [path.stat().st_mtime_ns for path in (*made, *probes)]
