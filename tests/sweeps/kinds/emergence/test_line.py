@@ -9,6 +9,7 @@ import pytest
 from sweeps.kinds.compose import compose_any
 from sweeps.kinds.emergence.config import EmergenceConfig
 from sweeps.run import run_study
+from sweeps.study.archive import archive, restore
 from tests.trainer.probes.likelihood.conftest import write_strips
 
 pytestmark = pytest.mark.heavy
@@ -66,3 +67,9 @@ def test_smoke_goes_from_its_runs_to_its_page_and_a_second_time_starts_nothing(
     page = (study.folder / "report/index.html").read_text()
     assert "Study of emergence" in page
     assert "Is the jump real" in page
+
+    archive(study.folder, tmp_path / "kept")
+    restore(tmp_path / "kept", tmp_path / "again")
+    for name in ("probes.json", "samples.json"):
+        again = tmp_path / "again" / probes[0].relative_to(study.folder).with_name(name)
+        assert json.loads(again.read_text()) == json.loads(probes[0].with_name(name).read_text())
