@@ -73,7 +73,8 @@ class EmergenceConfig:
     kind: ClassVar[str] = "emergence"
     tabulates_strata: ClassVar[bool] = True
     free: ClassVar[tuple[str, ...]] = (
-        "cost", "expected", "budgets", "until", "seeds", "more_sizes", "again", "knees", "draws",
+        "cost", "expected", "budgets", "until", "seeds", "more_sizes", "again", "knees", "pairs",
+        "draws",
     )  # fmt: skip
 
     name: Annotated[str, Doc("What it is called; its folder is root/name.")] = "emergence"

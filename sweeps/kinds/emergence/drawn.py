@@ -1,9 +1,11 @@
 """What drawn clips add to the answer: broken rules, errors of state, the test of a composite."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
+from sweeps.emergence.finding import Finding as Tested
 from sweeps.emergence.jump import composite_is_a_product
 from sweeps.kinds.emergence.answer import COMPUTE, JUMPS, told
 from sweeps.study.answer import Finding, Panel, Row, Series, grouped
@@ -27,15 +29,17 @@ def add_samples(finding: Finding, rows: Sequence[Row]) -> None:
         finding.panels += _panels(world, by_source, budgets)
         runs = [by_source["run"][budget] for budget in budgets]
         finding.tables[JUMPS].append(
-            {"ability": f"{world} continued", "test": "composite"}
-            | told(
-                lambda runs=runs: composite_is_a_product(
-                    [_half(some, "all") for some in runs],
-                    [[_half(some, part) for part in PARTS] for some in runs],
-                    int(sum(row["clips"] for row in runs[0]) // 2),
-                )
-            )
+            {"ability": f"{world} continued", "test": "composite"} | told(partial(_composite, runs))
         )
+
+
+def _composite(runs: Sequence[Sequence[Row]]) -> Tested:
+    """Test whether all being right is the product of parts; runs: seeds of each budget."""
+    return composite_is_a_product(
+        [_half(some, "all") for some in runs],
+        [[_half(some, part) for part in PARTS] for some in runs],
+        int(sum(row["clips"] for row in runs[0]) // 2),
+    )
 
 
 def mean(rows: Sequence[Row], column: str) -> float | None:

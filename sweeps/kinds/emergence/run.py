@@ -117,8 +117,10 @@ class EmergenceRunner(StudyRunner):
         larger = [b for b in self.study.budgets if b > self.study.forecast_from]
         folders = [self.plan.folder(s) for c in self.plan.couples(larger) for s in c.specs]
         begun = sum((folder / "metrics.jsonl").exists() for folder in folders)
-        curves = curves_of(rows, self.study.pairs.looks[0].value)
+        look = self.study.pairs.looks[0]
+        curves = curves_of(rows, look.value)
         made = forecast(curves, self.study.forecast_from, begun)
+        made |= {"look": look.value, "pairs": self.study.pairs.count}
         if made["onsets"]:
             write_json(path, made)
             self._forecast = json.loads(path.read_text(encoding="utf-8"))

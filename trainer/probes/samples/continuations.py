@@ -131,6 +131,7 @@ def continued(
         )  # fmt: skip
         latent = codec.encode(torch.from_numpy(np.ascontiguousarray(clip))).float()
         latent[:, given:] = 0
-        beginnings.append(Beginning(latent, frame_mask(latent.shape[1:], range(given))))
+        _, f, h, w = latent.shape
+        beginnings.append(Beginning(latent, frame_mask((f, h, w), range(given))))
     latents = dict(sampler.draw(requests, beginnings=beginnings))
     return [codec.decode(latents[n], height, width).numpy() for n in range(len(clips))]
