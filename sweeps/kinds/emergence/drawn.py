@@ -28,7 +28,7 @@ def add_samples(finding: Finding, rows: Sequence[Row]) -> None:
         finding.said.append(_said(world, by_source, budgets[-1]))
         finding.panels += _panels(world, by_source, budgets)
         runs = [by_source["run"][budget] for budget in budgets]
-        finding.tables[JUMPS].append(
+        finding.tables.setdefault(JUMPS, []).append(
             {"ability": f"{world} continued", "test": "composite"} | told(partial(_composite, runs))
         )
 

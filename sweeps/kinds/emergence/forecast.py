@@ -36,6 +36,12 @@ def forecast(curves: Sequence[Curve], largest: float, begun: int) -> dict[str, A
     }
 
 
+def unanswered(curves: Sequence[Curve], budgets: Sequence[float]) -> list[float]:
+    """Return the budgets at which an ability has no point yet; all of them without any ability."""
+    known = [{point.budget for point in curve.points} for curve in curves]
+    return [budget for budget in budgets if not known or any(budget not in of for of in known)]
+
+
 def onset_of(curve: Curve) -> Onset:
     """Return the onset among all budgets that were measured."""
     return find_onset(*_columns(curve))

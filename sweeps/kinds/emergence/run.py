@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data.files import write_csv, write_json
+from data.files import finite, write_csv, write_json
 from sweeps.kinds.emergence.answer import answer
 from sweeps.kinds.emergence.config import EmergenceConfig
 from sweeps.kinds.emergence.curves import curves_of
 from sweeps.kinds.emergence.drawn import add_samples
-from sweeps.kinds.emergence.forecast import FILE, forecast
+from sweeps.kinds.emergence.forecast import FILE, forecast, unanswered
 from sweeps.kinds.emergence.plan import Couple, EmergencePlan
 from sweeps.kinds.emergence.table import (
     COLUMNS,
@@ -111,19 +111,18 @@ class EmergenceRunner(StudyRunner):
         if path.exists():
             self._forecast = json.loads(path.read_text(encoding="utf-8"))
             return
-        rows = self._rows()
-        if not rows:
-            return
         larger = [b for b in self.study.budgets if b > self.study.forecast_from]
+        smaller = [b for b in self.study.budgets if b <= self.study.forecast_from]
         folders = [self.plan.folder(s) for c in self.plan.couples(larger) for s in c.specs]
         begun = sum((folder / "metrics.jsonl").exists() for folder in folders)
         look = self.study.pairs.looks[0]
-        curves = curves_of(rows, look.value)
+        curves = curves_of(self._rows(), look.value)
+        if unanswered(curves, smaller):  # a sitting that ended below, or a run that failed
+            return
         made = forecast(curves, self.study.forecast_from, begun)
         made |= {"look": look.value, "pairs": self.study.pairs.count}
-        if made["onsets"]:
-            write_json(path, made)
-            self._forecast = json.loads(path.read_text(encoding="utf-8"))
+        self._forecast = finite(made)
+        write_json(path, self._forecast)
 
     def _write(self) -> None:
         """Write runs.csv, abilities.csv and analysis.json; print the answer."""

@@ -1,6 +1,5 @@
 """Curves, errors over seeds, onsets and verdicts of rows whose answer is known."""
 
-import json
 import math
 from typing import Any
 
@@ -8,11 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from data.files import finite
 from sweeps.emergence.onset import Onset
 from sweeps.kinds.emergence.answer import answer, jump_rows, knee_of
 from sweeps.kinds.emergence.curves import REACH, curve_of, curves_of
 from sweeps.kinds.emergence.drawn import add_samples
-from sweeps.kinds.emergence.forecast import compare, forecast, judge, onset_of
+from sweeps.kinds.emergence.forecast import compare, forecast, judge, onset_of, unanswered
 
 BUDGETS = [1e10 * 2**k for k in range(8)]
 
@@ -130,11 +130,19 @@ def test_a_forecast_from_the_foot_of_a_rise_meets_its_onset() -> None:
         row["learned_error"] = 0.01
     whole = curve_of(rows)
     early = [row for row in rows if row["learned"] < 1.9 * 0.01][:5]
-    made = json.loads(json.dumps(forecast(curves_of(early, "given"), 1e11, 0)))
+    made = finite(forecast(curves_of(early, "given"), 1e11, 0))
     assert made["registered"]
     (said,) = compare(made, [whole])
     assert said["verdict"].startswith("within a factor of 2")
     assert not forecast(curves_of(early, "given"), 1e11, 3)["registered"]
+
+
+def test_a_forecast_waits_for_every_smaller_budget_of_every_ability() -> None:
+    rows = ladder(0.5, 1.2e12)[:5] + ladder(0.5, 1.2e12, "speed")[:4]
+    curves = curves_of(rows, "given")
+    assert unanswered(curves, BUDGETS[:4]) == []
+    assert unanswered(curves, BUDGETS[:6]) == BUDGETS[4:6]
+    assert unanswered([], BUDGETS[:2]) == BUDGETS[:2]
 
 
 @pytest.mark.parametrize(
