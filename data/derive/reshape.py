@@ -56,7 +56,9 @@ class ReshapeConfig:
         bool, Doc("Replace a finished dataset that was made from other inputs or settings.")
     ] = False
     num_workers: Annotated[Count, Doc("Child processes.")] = 2
-    crf: Annotated[Rate, Doc("H.264 constant rate factor; 0 is lossless, every pixel's colour too.")] = 12
+    crf: Annotated[
+        Rate, Doc("H.264 constant rate factor; 0 is lossless, every pixel's colour too.")
+    ] = 12
     preset: Annotated[str, Doc("Preset of x264.")] = "superfast"
 
     def check(self) -> None:
