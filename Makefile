@@ -90,12 +90,12 @@ report: $(STAMP) ## Write the report of runs/demo again
 studies: $(STAMP) ## Two comparisons on simulated worlds: framing, captions (an hour and a half; resumable)
 	@$(BIN)/kinescale studies framing captions $(ARGS)
 
-law: $(STAMP) ## The CPU law: render, encode, train, fit (three to four hours on two cores; resumable)
-	@$(BIN)/kinescale worlds root=datasets/law num_train_clips=14000 num_val_clips=192 seed=7 \
+law: $(STAMP) ## The CPU law: render, encode, train, fit (hours on two cores, in sittings: ARGS=up_to=1.7e12; resumable)
+	@$(BIN)/kinescale worlds root=datasets/law num_train_clips=14000 num_val_clips=400 seed=7 \
 	  worlds.rooms=0.8 worlds.physics=0.2 worlds.craft=0 worlds.doom=0
 	@$(BIN)/kinescale encode data.root=datasets/law/video out=datasets/law/latents \
 	  experiment=cpu_demo text.max_tokens=48
-	@$(BIN)/kinescale run study=cpu_isoflop $(ARGS)
+	@$(BIN)/kinescale run study=cpu_law $(ARGS)
 	@$(BIN)/kinescale run study=cpu_lr_transfer
 	@$(BIN)/kinescale run study=cpu_seeds
 
