@@ -49,7 +49,7 @@ def printed_command(name):
 
 
 def test_every_table_with_a_law_is_fitted_here():
-    assert committed() == ["cpu_isoflop", "demo"]
+    assert committed() == ["cpu_isoflop", "cpu_law", "demo"]
 
 
 @pytest.mark.heavy
