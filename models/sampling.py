@@ -227,55 +227,23 @@ def draw(
         live = [one for one in live if not one.arrived]
 
 
-@dataclass(frozen=True)
-class _Look:
-    """One of the two ways in which an order on its way is looked at.
-
-    away: whether what guides it away is asked for.
-    """
-
-    one: _Live
-    away: bool
-
-    @property
-    def pack(self) -> TokenPack:
-        """The order's segments, under its caption or under what guides it away."""
-        order = self.one.order
-        if not self.away:
-            return order.pack
-        assert order.against is not None
-        return order.against
-
-
-def _looks(live: list[_Live]) -> list[_Look]:
-    """Return all looks of a forward, those of equal size beside each other.
-
-    Equal neighbours share one call of attention (models/attention.py), with a caption and without.
-    """
-    looks = [_Look(one, away) for away in (False, True) for one in live if one.guided or not away]
-    return sorted(looks, key=lambda look: (look.pack.num_tokens, len(look.pack.caption)))
-
-
 def _together(live: list[_Live]) -> TokenPack:
-    """Return one pack of all looks."""
-    return join([look.pack for look in _looks(live)])
+    """Return one pack of all captioned segments, then those that guide them away."""
+    away = [one.order.against for one in live if one.guided]
+    return join([one.order.pack for one in live] + [pack for pack in away if pack is not None])
 
 
 def _advance(network: Predict, pack: TokenPack, live: list[_Live]) -> None:
     """Evaluate once, and send every walk its velocity."""
-    looks = _looks(live)
-    x = torch.cat([look.one.x for look in looks])
-    t = torch.tensor([look.one.t for look in looks for _ in look.pack.lengths], device=x.device)
+    guided = [one for one in live if one.guided]
+    seen = [*live, *guided]
+    x = torch.cat([one.x for one in seen])
+    t = torch.tensor([one.t for one in seen for _ in one.order.pack.lengths], device=x.device)
     moved = network(pack, x, pack.times(pack.of_spans(t)))
-    found = dict(
-        zip(
-            ((look.one.number, look.away) for look in looks),
-            torch.split(moved, [len(look.one.x) for look in looks]),
-            strict=True,
-        )
-    )
-    for one in live:
-        velocity, away = found[one.number, False], found.get((one.number, True))
-        if away is not None:
-            velocity = one.order.guidance.apply(velocity, away, one.order.pack.valid)
+    velocities = torch.split(moved, [len(one.x) for one in seen])
+    away = dict(zip((one.number for one in guided), velocities[len(live) :], strict=True))
+    for one, velocity in zip(live, velocities[: len(live)], strict=True):
+        if one.number in away:
+            order = one.order
+            velocity = order.guidance.apply(velocity, away[one.number], order.pack.valid)
         one.advance(velocity)

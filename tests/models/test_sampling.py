@@ -240,17 +240,3 @@ def test_a_loop_is_seen_from_another_frame_at_each_look() -> None:
     plain, _ = follow(METHODS[Method.heun](start, [0.0, 0.3, 1.0]), lambda x, t: x * t)
     turned, _ = follow(turning(METHODS[Method.heun](start, [0.0, 0.3, 1.0]), 2), lambda x, t: x * t)
     torch.testing.assert_close(turned, plain)
-
-
-def test_equal_shapes_are_neighbours_with_a_caption_and_without() -> None:
-    network, lengths = Counting(), []
-
-    def watched(pack: TokenPack, x: Tensor, t: Tensor) -> Tensor:
-        lengths.append(pack.lengths)
-        return network(pack, x, t)
-
-    orders = [order(rows, 1, guidance=Guidance(2.0)) for rows in (4, 2, 4, 2)]
-    drawn = dict(draw(watched, orders, 100))
-    assert lengths == [[2] * 4 + [4] * 4]
-    for number, rows in enumerate((4, 2, 4, 2)):
-        torch.testing.assert_close(drawn[number], torch.full((rows, 4), 6.0))
