@@ -146,6 +146,7 @@ def test_a_joint_of_a_true_clip_is_unseen_and_of_all_floors_seen() -> None:
         both = [across(joined, joint, 2) for joint in (3, 6)]
         assert not unseen(np.concatenate(both), reference)
     for clip in STRIPS:
+        assert typical(clip, 1).min() > 5  # behind its wall a ball would change nothing
         frames = np.concatenate([clip.frames[:1], STRIPS[5].frames[1:]])
         assert unseen(across(frames, 1, 1), typical(clip, 1)) == (clip is STRIPS[5])
 
@@ -173,6 +174,9 @@ def test_a_true_loop_wraps_unseen_and_no_false_one_does() -> None:
             assert len(false) == LOOP
             assert not unseen(wrapped(false, 2), reference)
             assert not is_loop(angles(read_path(false), MIDDLE["rotor"]))
+        assert (ping_pong(clip) == clip.frames[[0, 1, 2, 3, 4, 3, 2, 1]]).all()
+        first, last = hitching(clip)[[0, -1]].astype(int)
+        assert np.abs(first - last).max() <= 1
         period = round(2 * np.pi / clip.scene.turn)
         assert period_of(angles(clip.path, MIDDLE["rotor"]), (4, 6, 8, 12)) == period
     assert not is_loop(np.array([0.0, np.nan, 3.0, 4.5]))  # a dot that is gone in a frame
