@@ -58,21 +58,10 @@ class Step:
     packs: list[Pack]
 
     def lost(self) -> list[bool]:
-        """Tell of each planned sample, pack by pack, whether this rank should hold it and does not.
-
-        Ranks that share a pack may differ: a store can fail one of them alone.
-        """
+        """Tell of each planned sample, pack by pack, whether this rank failed to read it."""
         lost = [[False] * len(pack) for pack in self.plan]
         for pack in self.packs:
             read = {(sample.info.key, sample.visit) for sample in pack.samples}
             planned = self.plan[pack.number]
             lost[pack.number] = [(info.key, visit) not in read for info, visit in planned]
         return [sample for pack in lost for sample in pack]
-
-    def leave_out(self, lost: list[bool]) -> list[str]:
-        """Drop samples that any rank lost, in the order of :meth:`lost`; return their keys."""
-        visits = [(info.key, visit) for pack in self.plan for info, visit in pack]
-        gone = {visit for visit, is_lost in zip(visits, lost, strict=True) if is_lost}
-        for pack in self.packs:
-            pack.samples = [s for s in pack.samples if (s.info.key, s.visit) not in gone]
-        return [key for key, visit in visits if (key, visit) in gone]

@@ -14,7 +14,8 @@ from data.dataset.tokens import Cell
 from data.decode.pool import DecodeError
 from data.loading.accounting import Accounting
 from data.loading.batch import Pack, Sample, Step
-from data.loading.mixture import planner_of, read_mixture, read_split
+from data.loading.mixture import Dataset, planner_of, read_mixture, read_split
+from data.loading.peers import Peers, hand_over
 from data.loading.pieces import cut_long, pieces_of
 from data.loading.planner import deal, pack_cost
 from data.loading.reader import SampleReader
@@ -39,14 +40,21 @@ class Loader:
 
     ``rank`` of ``world`` data-parallel ranks decodes its share of each step's packs. The state
     ignores rank, world and workers, so any layout continues any other. A background thread prepares
-    one step ahead.
+    one step ahead. Of ``peers`` that hold parts of one model one reads, for all of them.
 
     Raises ValueError for a split without index, samples larger than a pack, numbers of packs that
     the ranks cannot share, and members that share a key.
     """
 
     def __init__(
-        self, config: DataConfig, split: str, cell: Cell, seed: int, rank: int, world: int
+        self,
+        config: DataConfig,
+        split: str,
+        cell: Cell,
+        seed: int,
+        rank: int,
+        world: int,
+        peers: Peers | None = None,
     ) -> None:
         assert 0 <= rank < world
         check_divisible(config.packs_per_step, world)
@@ -58,7 +66,10 @@ class Loader:
         self.infos = self.dataset.infos
         self._digest = index_digest(self.infos)
         self._planner = planner_of(config, self.infos, self.dataset.spans, cell, seed)
-        self._reader = SampleReader(config, split, self.infos, self.dataset.members[0])
+        self._peers = peers
+        home = self.dataset.members[0]
+        reads = peers is None or peers.reads
+        self._reader = SampleReader(config, split, self.infos, home) if reads else None
         self._accounting = self._fresh_accounting()
         self._next_index = 0
         self._planner_state = self._planner.state_dict()
@@ -73,7 +84,7 @@ class Loader:
         return account
 
     def next_step(self) -> Step:
-        """Return the next step; the one after it is prepared meanwhile.
+        """Return the next step; the one after it is prepared meanwhile. Collective over peers.
 
         Raises DecodeError for an unreadable sample if data.on_bad_sample is ``error``, and
         FetchError; the state then still points at this step, which a later call tries again.
@@ -81,7 +92,7 @@ class Loader:
         if self._ahead is None:
             self._ahead = self._thread.submit(self._prepare, self._next_index)
         try:
-            ready = self._ahead.result()
+            ready = self._share(self._ahead)
         except (DecodeError, FetchError):
             self._ahead = None
             self._planner.load_state_dict(self._planner_state)
@@ -91,6 +102,18 @@ class Loader:
         self._count(ready)
         self._ahead = self._thread.submit(self._prepare, self._next_index)
         return ready.step
+
+    def _share(self, ahead: "Future[_Ready]") -> _Ready:
+        """Return the prepared step, with the packs that one of the peers has read."""
+        try:
+            ready = ahead.result()
+        except (DecodeError, FetchError) as error:
+            if self._peers is not None:
+                hand_over(self._peers, [], [], error)
+            raise
+        if self._peers is not None:
+            ready.step.packs = hand_over(self._peers, ready.step.plan, ready.step.packs)
+        return ready
 
     def _prepare(self, index: int) -> _Ready:
         packs = self._planner.next_step()
@@ -102,6 +125,8 @@ class Loader:
         return _Ready(Step(index, plan, self._read_packs(packs, mine)), packs, state)
 
     def _read_packs(self, planned: list[list[Planned]], mine: list[int]) -> list[Pack]:
+        if self._reader is None:  # a peer reads them
+            return []
         # All packs are handed over at once, so that the decoders never wait between two packs.
         packs = [planned[number] for number in mine]
         flat = [(self.infos[p.index], p.visit) for pack in packs for p in pack]
@@ -190,7 +215,8 @@ class Loader:
     def close(self) -> None:
         """Stop the prefetch thread and the decoder processes."""
         self._thread.shutdown(cancel_futures=True)
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()
 
 
 def check_divisible(packs_per_step: int, world: int) -> None:
@@ -213,15 +239,19 @@ def index_digest(infos: list[SampleInfo]) -> str:
 
 
 def load_fixed(
-    config: DataConfig, split: str, limit: int, cell: Cell | None = None
+    config: DataConfig,
+    split: str,
+    limit: int,
+    cell: Cell | None = None,
+    peers: Peers | None = None,
 ) -> list[Sample]:
     """Return the first ``limit`` samples of a fixed, stratified order (0: all), for validation.
 
     Each stratum (source, still or moving, orientation) is ordered by the SHA-256 of its keys and
     spread evenly over the whole order, so that every prefix has about the split's mixture, and a
     larger limit only adds samples. Clips above data.pack_tokens are cut in time where a cell is
-    given. Raises DecodeError for an unreadable sample under either policy: a validation set that
-    shrinks would move the loss.
+    given. Of ``peers`` one reads, for all of them. Raises DecodeError for an unreadable sample
+    under either policy: a validation set that shrinks would move the loss.
     """
     if limit < 0:
         raise ValueError(f"limit={limit}: must be at least 0. Use 0 for all samples.")
@@ -230,6 +260,23 @@ def load_fixed(
     infos = infos[:limit] if limit else infos
     if cell is not None:
         infos = [part for info in infos for part in pieces_of(info, cell, config.pack_tokens)]
+    if peers is None:
+        return _read_fixed(config, split, infos, dataset)
+    packs: list[Pack] = []
+    failure: DecodeError | FetchError | None = None
+    if peers.reads:
+        try:
+            read = _read_fixed(config, split, infos, dataset)
+            packs = [Pack([sample], 0, [], number) for number, sample in enumerate(read)]
+        except (DecodeError, FetchError) as error:
+            failure = error
+    handed = hand_over(peers, [[(info, 0)] for info in infos], packs, failure)
+    return [pack.samples[0] for pack in handed]
+
+
+def _read_fixed(
+    config: DataConfig, split: str, infos: list[SampleInfo], dataset: Dataset
+) -> list[Sample]:
     reader = SampleReader(config, split, infos, dataset.members[0])
     try:
         samples: list[Sample] = []

@@ -49,8 +49,8 @@ def train_run(run: RunConfig, folder: Path, should_stop: Callable[[], bool]) -> 
             last.callback(Followers(folder, list(tasks_of(run.log)), session.attempt).finish)
         if mesh.is_main and mesh.world > 1:
             log.info("%s", mesh.layout.table())
-        place, size = mesh.place, mesh.layout
-        loader = Loader(run.data, run.data.train_split, run.cell, run.seed, place.dp, size.dp)
+        place, size, data = mesh.place, mesh.layout, run.data
+        loader = Loader(data, data.train_split, run.cell, run.seed, place.dp, size.dp, mesh.peers)
         stack.callback(loader.close)
         horizon = plan_horizon(run, loader.infos, loader.dataset.spans)
         if mesh.is_main:

@@ -108,7 +108,7 @@ class Validator:
         self._task = task
         self._run, self._mesh, self._times = run, mesh, run.validation.times
         self._objective = build_objective(run.objective)
-        stored = load_fixed(run.data, split, samples, run.cell)
+        stored = load_fixed(run.data, split, samples, run.cell, mesh.peers)
         if not stored:
             raise ValueError(
                 f"validation.splits={split}: holds no clips. Remove it or ingest some."

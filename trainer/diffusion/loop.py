@@ -164,7 +164,7 @@ class Training:
         self._heartbeat.advance(step, "forward and backward")
         values, flops, stop, save, lost = self._agree(batches, should_stop(), sum(planned.lost()))
         if lost:
-            batches, values, flops = self._leave_out(planned)
+            self._note_lost(planned)
         lr = learning_rate(self.run_config.optim, step, self.horizon.steps)
         if not values:  # nobody read anything: the step is counted, and no weight moves
             self.recorder.note_samples(step, planned)
@@ -199,18 +199,12 @@ class Training:
         counted = batches if self.mesh.leads_replica else []  # its peers hold the same packs
         return float(sum(b.values for b in counted)), float(sum(b.flops for b in counted))
 
-    def _leave_out(self, planned: Step) -> tuple[list[MicroBatch], float, float]:
-        """Leave out, on all ranks, what any could not read; return the batches and their counts.
-
-        Ranks that share a pack would else train on different samples, and not notice.
-        """
+    def _note_lost(self, planned: Step) -> None:
+        """Name what no rank trains on, since its replica's reader could not read it."""
         lost = self.mesh.sum(*map(float, planned.lost()))
-        keys = planned.leave_out([count > 0 for count in lost])
+        keys = [key for key, count in zip(_keys(planned), lost, strict=True) if count]
         reason = "a rank could not read them, so no rank trains on them"
         self.recorder.note_event(self.progress, "dropped", reason, keys)
-        batches = self._prepare(planned)
-        values, flops = self.mesh.sum(*self._totals(batches))
-        return batches, values, flops
 
     def _update(self, loss: float, lr: float) -> tuple[Verdict, float]:
         """Update the weights unless the guard objects; the verdict is the same on all ranks."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from trainer.layout.config import ParallelConfig
@@ -54,6 +55,12 @@ class Mesh:
         return place.tp == place.cp == place.pp == 0
 
     @property
+    def peers(self) -> "ReplicaPeers | None":
+        """This rank's tp, cp and pp peers, who train on the same packs; None where it is alone."""
+        group = self.groups.get("peers")
+        return None if group is None else ReplicaPeers(self.leads_replica, self.device, group)
+
+    @property
     def is_first_stage(self) -> bool:
         """Whether this rank holds the embeddings."""
         return self.place.pp == 0
@@ -81,14 +88,35 @@ class Mesh:
 
 
 # Group name -> axes. ``replicas`` is DeepSpeed's data-parallel group, ``model`` its model-parallel
-# group; it needs both even where they hold one rank.
+# group; it needs both even where they hold one rank. ``peers`` share packs: a group of its own even
+# where another has the same ranks, so that packs may travel beside the collectives of a step.
 _GROUPS = {
     "replicas": ("cp", "dp"),
     "model": ("tp", "pp"),
     "tp": ("tp",),
     "cp": ("cp",),
     "pp": ("pp",),
+    "peers": ("tp", "cp", "pp"),
 }
+
+
+@dataclass(frozen=True)
+class ReplicaPeers:
+    """The ranks that hold one copy of the model together, of which the first reads for all.
+
+    See ``data.loading.peers``.
+    """
+
+    reads: bool
+    device: torch.device
+    group: Group
+
+    def spread(self, buffer: Tensor) -> None:
+        """Overwrite a buffer on the host with that of the rank that reads. Collective."""
+        sent = buffer.to(self.device)
+        dist.broadcast(sent, group=self.group, group_src=0)
+        if not self.reads:
+            buffer.copy_(sent)
 
 
 def alone(device: str = "cpu") -> Mesh:

@@ -211,7 +211,8 @@ def _train(case: Case, latents: Path, folder: Path) -> None:
     mesh = start_mesh(run.parallel)
     if case.mistake == "noise-by-rank":
         trainer.diffusion.micro_batch.normal = _shifted(mesh.rank)  # type: ignore[attr-defined]
-    loader = Loader(run.data, "train", run.cell, 0, mesh.place.dp, mesh.layout.dp)
+    place = mesh.place
+    loader = Loader(run.data, "train", run.cell, 0, place.dp, mesh.layout.dp, mesh.peers)
     collator = Collator(run.codec, run.text)
     objective, values = build_objective(run.objective), partial(start_values, run)
     predicts = objective.coefficients
