@@ -266,9 +266,9 @@ def test_the_network_calls_the_kernel_and_not_the_loop(
 
 @pytest.mark.parametrize("rank", [0, 1, 2, 3])
 def test_the_queries_of_a_context_rank_trace(rank: int) -> None:
-    from trainer.parallel.context import _own_queries
+    from trainer.parallel.context import _own_part_of, _own_queries
 
-    attend = _own_queries(attend_varlen, rank)
+    attend = _own_queries(attend_varlen, _own_part_of(rank))
     with FakeTensorMode():
         # 20 tokens on 4 ranks of 7 rows: the third has padding, the last has nothing else.
         q = torch.empty(7, HEADS, SIZE, dtype=torch.bfloat16, requires_grad=True)

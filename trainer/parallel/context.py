@@ -8,7 +8,9 @@ own queries (Llama 3, Dubey et al. 2024, section 3.3.2). Segments of any length 
 no further care.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -34,17 +36,18 @@ def spread_attention(
     place: among all context ranks. heads, keys: groups that trade heads and that gather keys, see
     ``trainer.parallel.mesh.split_context``.
     """
-    modules = dict(model.named_modules())
+    modules, own_captions = dict(model.named_modules()), _own_part_of(place)
+    own_keys = None if keys is None else _own_part_of(keys.rank())
     for number in range(facts.depth):
         for attention in facts.block.attentions:
             module: Any = modules.get(f"blocks.{number}.{attention.module}")
             if module is None:
                 continue
             if attention.keys is not Reads.rows:  # captions, which every rank holds
-                module.attend = _own_queries(module.attend, place)
+                module.attend = _own_queries(module.attend, own_captions)
                 continue
-            if keys is not None:
-                module.attend = _gathered(module.attend, keys)
+            if keys is not None and own_keys is not None:
+                module.attend = _gathered(module.attend, own_keys, keys)
             if heads is not None:
                 module.attend = _ulysses(module.attend, heads)
 
@@ -57,9 +60,9 @@ def _ulysses(attend: Attend, group: "ProcessGroup") -> Attend:
     return over_ranks
 
 
-def _gathered(attend: Attend, group: "ProcessGroup") -> Attend:
+def _gathered(attend: Attend, part: "OwnPart", group: "ProcessGroup") -> Attend:
     """Attend with own queries to the keys and values of all rows, gathered in their order."""
-    own = _own_queries(attend, group.rank())
+    own = _own_queries(attend, part)
 
     def over_ranks(q: Tensor, k: Tensor, v: Tensor, q_rows: Ragged, k_rows: Ragged) -> Tensor:
         k, v = gather_rows(torch.stack([k, v], dim=1), group).unbind(1)
@@ -80,11 +83,33 @@ def _heads_to_rows(x: Tensor, group: "ProcessGroup") -> Tensor:
     return heads.movedim(0, 1).flatten(1, 2)
 
 
-def _own_queries(attend: Attend, place: int) -> Attend:
-    """Attend with this rank's queries, the place-th part of all rows, to keys of all segments."""
+# (query segments, key segments, own rows) -> their queries and keys, and where the keys lie
+OwnPart = Callable[[Ragged, Ragged, int], tuple[Ragged, Ragged, slice] | None]
+
+
+def _own_part_of(place: int) -> OwnPart:
+    """Return what tells the place-th part of all rows, computed once a pack.
+
+    All blocks ask, and again where they are recomputed: each answer would copy offsets to a device.
+    """
+    known: dict[tuple[int, int], tuple[Any, Any]] = {}
+
+    def own_part(q_rows: Ragged, k_rows: Ragged, rows: int) -> Any:
+        name = (id(q_rows), id(k_rows))
+        if name not in known:
+            # Forgotten with the pack, whose ids another may then have.
+            alive = [ref(x, lambda _: known.pop(name, None)) for x in (q_rows, k_rows)]
+            known[name] = alive, _own_part(q_rows, k_rows, place * rows, rows)
+        return known[name][1]
+
+    return own_part
+
+
+def _own_queries(attend: Attend, own_part: OwnPart) -> Attend:
+    """Attend with this rank's queries, its part of all rows, to keys of all segments."""
 
     def on_own_rows(q: Tensor, k: Tensor, v: Tensor, q_rows: Ragged, k_rows: Ragged) -> Tensor:
-        own = _own_part(q_rows, k_rows, place * len(q), len(q))
+        own = own_part(q_rows, k_rows, len(q))
         if own is None:  # all padding: no output, but gradients (of zeros) for every parameter
             return torch.zeros_like(q) + q[:0].sum() + k[:0].sum() + v[:0].sum()
         queries, keys, where = own
