@@ -12,7 +12,6 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data.files import replacing, sync, write_text
+from trainer.checkpoint.pieces import (
+    Entry,
+    Piece,
+    compact,
+    list_pieces,
+    refuse_overlaps,
+    tensor_key,
+    tensors_name,
+)
 
 log = logging.getLogger(__name__)
-FORMAT = 3
+FORMAT = 4
+FORMATS = (3, FORMAT)  # that are read
 INDEX = "index.json"
 LATEST = "latest"
 _STEP = re.compile(r"(\.replaced-)?step-(\d+)")
 _SAVE = re.compile(r"\.(unfinished|failed)-step-\d+(?:-attempt-(\d+)-save-\d+)?")
-
-Entry = dict[str, Any]  # of one stored piece: name, kind, part, parts, start, length
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be trusted, with the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,6 @@ def find_steps(root: Path) -> list[tuple[int, bool]]:
     return sorted(((int(m[2]), bool(m[1])) for m in found), key=lambda s: (-s[0], s[1]))
 
 
-def tensor_key(entry: Entry) -> str:
-    """Return the key of a piece in its rank's safetensors file."""
-    return f"{entry['kind']}:{entry['name']}:{entry['part']}:{entry['start']}"
-
-
-def tensors_name(rank: int) -> str:
-    """Return the name of a rank's file of tensors."""
-    return f"rank-{rank:05d}.safetensors"
-
-
 def listing_name(rank: int) -> str:
     """Return the name of a rank's list of pieces; its presence says that the rank is done."""
     return f"rank-{rank:05d}.json"
@@ -109,19 +102,19 @@ def write_rank(folder: Path, rank: int, pieces: list[tuple[Entry, Tensor]]) -> N
     except SafetensorError as error:  # it wraps I/O errors too
         raise OSError(str(error)) from error
     sync(path)
-    listing = {"entries": [entry for entry, _ in pieces], "file": sha256_file(path)}
+    listing = {"pieces": list_pieces([e for e, _ in pieces], rank), "file": sha256_file(path)}
     write_text(folder / listing_name(rank), seal(listing))
     sync(folder)
 
 
 def merge_listings(folder: Path, world: int) -> dict[str, Any]:
-    """Return the ``files`` (name -> sha256) and ``fragments`` of all ranks for the index.
+    """Return the ``files`` (name -> sha256) and ``pieces`` of all ranks for the index.
 
     Raise OSError for a list that cannot be read, CheckpointError when two pieces overlap: then the
     layout is wrong and nobody could load what was saved.
     """
     files: dict[str, str] = {}
-    entries: list[Entry] = []
+    pieces: list[Piece] = []
     for rank in range(world):
         path = folder / listing_name(rank)
         try:
@@ -129,22 +122,9 @@ def merge_listings(folder: Path, world: int) -> dict[str, Any]:
         except ValueError as error:
             raise OSError(f"{path}: {error}") from error
         files[tensors_name(rank)] = listing["file"]
-        entries += [entry | {"file": tensors_name(rank)} for entry in listing["entries"]]
-    _refuse_overlaps(entries)
-    return {"files": files, "fragments": entries}
-
-
-def _refuse_overlaps(entries: list[Entry]) -> None:
-    def part_of(entry: Entry) -> tuple:
-        return entry["kind"], entry["name"], entry["part"]
-
-    ordered = sorted(entries, key=lambda e: (*part_of(e), e["start"]))
-    for (kind, name, _), pieces in groupby(ordered, key=part_of):
-        stop = 0
-        for piece in pieces:
-            if piece["start"] < stop:
-                raise CheckpointError(f"{kind} of {name}: two ranks save element {piece['start']}.")
-            stop = piece["start"] + piece["length"]
+        pieces += listing["pieces"]
+    refuse_overlaps(pieces)
+    return {"files": files, "pieces": compact(pieces)}
 
 
 def publish(

@@ -21,15 +21,14 @@ from torch import Tensor
 from models.architecture import Split
 from trainer.checkpoint.files import (
     FORMAT,
+    FORMATS,
     INDEX,
-    CheckpointError,
-    Entry,
     find_steps,
     sha256_file,
     step_folder,
-    tensor_key,
     unseal,
 )
+from trainer.checkpoint.pieces import CheckpointError, Contents, Entry, tensor_key
 from trainer.parallel.mesh import Mesh, alone
 
 log = logging.getLogger(__name__)
@@ -57,8 +56,8 @@ class Loaded:
         Read only what belongs to it. Raise CheckpointError when the stored pieces do not make up
         exactly a parameter of this shape.
         """
-        entries = self._entries.get((kind, name))
-        if entries is None:
+        entries = self.contents.entries(kind, name)
+        if not entries:
             raise CheckpointError(f"{self.folder}: {kind} of {name} is incomplete.")
         parts = entries[0]["parts"]
         if any(entry["parts"] != parts or entry["part"] >= parts for entry in entries):
@@ -79,7 +78,7 @@ class Loaded:
         self, of: "Stored", index: int, count: int, start: int, length: int
     ) -> Tensor | None:
         """Read some elements of a parameter stored in ``count`` parts; None if it is in others."""
-        entries = self._entries.get((of.kind, of.name), [])
+        entries = self.contents.entries(of.kind, of.name)
         if not entries or any(entry["parts"] != count for entry in entries):
             return None
         whole = of.split is None or count == 1
@@ -98,19 +97,14 @@ class Loaded:
 
     def refuse_others(self, kind: str, names: Container[str]) -> None:
         """Raise CheckpointError for a stored parameter of a kind that is not among ``names``."""
-        for stored_kind, name in self._entries:
+        for stored_kind, name in self.contents.names:
             if stored_kind == kind and name not in names:
                 raise self._misfit(name)
 
     @cached_property
-    def _entries(self) -> dict[tuple[str, str], list[Entry]]:
-        """(kind, name) -> pieces, in the order of part and start."""
-        found: dict[tuple[str, str], list[Entry]] = {}
-        for entry in self.index["fragments"]:
-            found.setdefault((entry["kind"], entry["name"]), []).append(entry)
-        for entries in found.values():
-            entries.sort(key=lambda e: (e["part"], e["start"]))
-        return found
+    def contents(self) -> Contents:
+        """What is stored, and where."""
+        return Contents(self.index)
 
     @cached_property
     def _files(self) -> "_OpenFiles":
@@ -249,8 +243,8 @@ def verify(checkpoint: Path, rank: int = 0, world: int = 1) -> Loaded:
         form, files = index["format"], index["files"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{checkpoint}/{INDEX}: cannot be read ({error}).") from error
-    if form != FORMAT:
-        raise CheckpointError(f"{checkpoint}: format={form}: must be {FORMAT}.")
+    if form not in FORMATS:
+        raise CheckpointError(f"{checkpoint}: format={form}: must be {FORMAT} (or 3, of before).")
     for name in sorted(files)[rank::world]:
         _verify_file(checkpoint, name, files[name])
     return Loaded(checkpoint, index)

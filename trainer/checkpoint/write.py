@@ -23,8 +23,6 @@ from torch import Tensor
 from data.files import write_text
 from trainer.checkpoint.files import (
     FORMAT,
-    CheckpointError,
-    Entry,
     SaveFolders,
     failure_name,
     give_up,
@@ -36,6 +34,7 @@ from trainer.checkpoint.files import (
     remove_leftovers,
     write_rank,
 )
+from trainer.checkpoint.pieces import CheckpointError, Entry
 from trainer.checkpoint.read import Loaded, load_latest, verify
 from trainer.config import CheckpointConfig
 from trainer.layout.plan import Fragment

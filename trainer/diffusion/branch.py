@@ -10,7 +10,8 @@ as its own.
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint.files import CheckpointError, find_steps, step_folder
+from trainer.checkpoint.files import find_steps, step_folder
+from trainer.checkpoint.pieces import CheckpointError
 from trainer.checkpoint.read import Loaded, load_latest, verify
 from trainer.config import RunConfig, load_run
 from trainer.identity import identity

@@ -1,5 +1,6 @@
 """Tensor parts of any layout reassemble bitwise; an index that lies is refused."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from trainer.checkpoint.files import seal, unseal
+from trainer.checkpoint.pieces import Contents, compact, list_pieces, refuse_overlaps
 from trainer.checkpoint.write import CheckpointError, load_latest
 from trainer.layout.plan import Fragment
 
@@ -89,11 +91,16 @@ def test_parts_of_another_shape_are_refused_by_name(tmp_path: Path, wrong: str) 
 
 
 def rewrite_index(checkpoint: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Change the list of fragments of a checkpoint, with a right checksum."""
+    """Change what the index of a checkpoint says of its pieces, with a right checksum."""
     path = checkpoint / "index.json"
     index = unseal(path.read_text())
-    change(index["fragments"])
-    path.write_text(seal(index))
+    contents = Contents(index)
+    names_of = sorted(contents.names, reverse=True)  # param before ema
+    entries = [e for kind, name in names_of for e in contents.entries(kind, name)]
+    change(entries)
+    places = {name: rank for rank, name in enumerate(index["files"])}
+    pieces = [piece for e in entries for piece in list_pieces([e], places[e["file"]])]
+    path.write_text(seal(index | {"pieces": compact(pieces)}))
 
 
 def last_cut(entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -138,3 +145,60 @@ def test_a_piece_that_is_saved_twice_stops_the_save(tmp_path: Path, where: str) 
         made[0].wait()
     assert [writer.wait() for writer in made[1:]] == [None] * (len(ranks) - 1)
     assert load_latest(tmp_path) is None
+
+
+def test_a_thousand_ranks_that_cut_a_parameter_are_one_run_of_the_index(tmp_path: Path) -> None:
+    # ZeRO 3: four pipeline stages of 256 replicas and two tensor parts; the last piece is shorter.
+    kinds = ["ema", "exp_avg", "exp_avg_sq", "param"]
+    pieces = [
+        ["w", kinds, part, 2, 100 * r, 100 if r < 255 else 41, 512 + 2 * r + part]
+        for r in range(256)
+        for part in range(2)
+    ]
+    refuse_overlaps(pieces)
+    runs = compact(pieces)
+    assert [run[3:] for run in runs["w"]] == [
+        [0, 100, 512, 255, 2],
+        [25500, 41, 1022, 1, 0],
+        [0, 100, 513, 255, 2],
+        [25500, 41, 1023, 1, 0],
+    ]
+    files = {f"rank-{rank:05d}.safetensors": "" for rank in range(1024)}
+    contents = Contents({"files": files, "pieces": runs})
+    assert contents.names == {(kind, "w") for kind in kinds}
+    told = [
+        [e["name"], e["part"], e["parts"], e["start"], e["length"], e["file"]]
+        for e in contents.entries("exp_avg", "w")
+    ]
+    assert told == sorted(
+        [[n, p, ps, start, length, f"rank-{rank:05d}.safetensors"]
+         for n, _, p, ps, start, length, rank in pieces],
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="more pieces than files"):
+        Contents({"files": {}, "pieces": runs}).entries("ema", "w")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_tell_any_pieces_of_any_ranks(seed: int) -> None:
+    draw = random.Random(seed)
+    pieces = []
+    for name in ("a", "b"):
+        start, rank = 0, draw.randrange(4)
+        for _ in range(draw.randrange(1, 12)):
+            length = draw.choice([1, 2, 2, 2, 5])
+            kinds = draw.choice([["ema", "param"], ["ema", "param"], ["param"]])
+            pieces.append([name, kinds, 0, 1, start, length, rank])
+            start, rank = start + length, max(0, rank + draw.choice([-1, 0, 1, 1, 1, 2]))
+    draw.shuffle(pieces)
+    contents = Contents({"files": dict.fromkeys(range(99)), "pieces": compact(pieces)})
+    for kind in ("ema", "param"):
+        found = [
+            (e["name"], e["start"], e["length"], e["file"])
+            for name in ("a", "b")
+            for e in contents.entries(kind, name)
+        ]
+        assert found == sorted(
+            (name, start, length, f"rank-{rank:05d}.safetensors")
+            for name, kinds, _, _, start, length, rank in pieces
+            if kind in kinds
+        )

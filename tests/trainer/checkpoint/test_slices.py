@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models.architecture import Split
-from trainer.checkpoint.files import CheckpointError, Entry, tensors_name, write_rank
+from trainer.checkpoint.files import write_rank
+from trainer.checkpoint.pieces import CheckpointError, Entry, tensors_name
 from trainer.checkpoint.read import Loaded, Stored
 
 SHAPE, SPLIT = (12, 10), Split(0, 3)

@@ -170,7 +170,7 @@ def test_a_run_goes_on_bitwise_and_under_another_layout(tmp_path: Path) -> None:
     train_jobs([(OTHER, "moved", False)], tmp_path)
     kept = [loaded_of(tmp_path / name) for name in ("alone", "cut", "moved")]
     facts = specification_of(compose(ALONE, tmp_path / "latents").model)
-    named = {(e["kind"], e["name"]) for e in kept[0].index["fragments"]}
+    named = kept[0].contents.names
     assert ("exp_avg_sq", "patch_in.weight") in named
     assert ("exp_avg_sq", "blocks.0.mlp.0.weight") not in named
     for kind, name in sorted(named):
