@@ -30,7 +30,11 @@ COMMANDS = (
         "expand short prompts into dense ones",
         schema="trainer.generate.expand:ExpandJob",
     ),
-    Row("export", "trainer.diffusion.export", "write a run's weights as one safetensors file"),
+    Row(
+        "export",
+        "trainer.diffusion.export",
+        "write a run's weights as safetensors, in one file or several",
+    ),
     Row(
         "probe",
         "trainer.probes.likelihood.probe",

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +97,7 @@ def test_the_file_alone_makes_the_model(run: Path, tmp_path: Path) -> None:
     config = json.loads(about["config"])
     assert config == asdict(model_of(run))
     assert about.pop("config_sha256") == hashlib.sha256(about.pop("config").encode()).hexdigest()
-    assert about == {"step": "70", "run": run.name, "kind": "ema", "dtype": "fp32"}
+    assert about == {"step": "70", "run": run.name, "kind": "ema", "dtype": "fp32", "format": "pt"}
     DiT(ModelConfig(**config)).load_state_dict(load_file(out))
 
 
@@ -125,7 +127,11 @@ BAD = {
     "kind=best": "kind=best: must be ema or param",
     "dtype=fp8": "dtype=fp8: must be fp32 or bf16",
     "force=1": "force=1: must be false or true",
-    "colour=red": "colour=red: is not a key. Keys: run, out, kind, dtype, force",
+    "colour=red": "colour=red: is not a key. Keys: run, out, kind, dtype, format, force, shard_gb",
+    "format=onnx": "format=onnx: must be plain or diffusers",
+    "shard_gb=0": "shard_gb=0: must be a number above 0",
+    "shard_gb=nan": "shard_gb=nan: must be a number above 0",
+    "shard_gb=5G": "shard_gb=5G: must be a number above 0",
     "out=": "out=: must name a file",
     "out=.": "out=.: must be a file, and is a folder",
     "run=": "run=: must name a run folder",
@@ -179,3 +185,72 @@ def test_help_and_wrong_arguments_need_no_torch(arguments: list[str]) -> None:
     assert done.returncode == (0 if arguments == ["--help"] else 2), done.stderr
     said = done.stdout + done.stderr
     assert "usage: kinescale export run=FOLDER out=FILE" in said or "out=: must" in said
+
+
+@pytest.mark.parametrize("form", ["plain", "diffusers"])
+def test_files_hold_at_most_what_was_asked_and_the_index_finds_every_tensor(
+    run: Path, tmp_path: Path, form: str
+) -> None:
+    out = tmp_path / "weights"
+    assert main([f"run={run}", f"out={out}", "shard_gb=3e-5", f"format={form}"]) == 0
+    inner = out / "transformer" if form == "diffusers" else out
+    stem = "diffusion_pytorch_model" if form == "diffusers" else "model"
+    index = json.loads((inner / f"{stem}.safetensors.index.json").read_text())
+    full, places = weights(model_of(run)), index["weight_map"]
+    assert list(places) == list(full)
+    files = sorted(set(places.values()))
+    assert files == sorted(path.name for path in inner.glob("*.safetensors"))
+    assert len(files) > 3
+    for number, file in enumerate(files, 1):
+        assert file == f"{stem}-{number:05d}-of-{len(files):05d}.safetensors"
+        found = load_file(inner / file)
+        assert found.keys() == {name for name, place in places.items() if place == file}
+        assert all(torch.equal(found[name], full[name]) for name in found)
+        assert len(found) == 1 or sum(t.nbytes for t in found.values()) <= 30_000
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in full.values())
+    assert [p.name for p in tmp_path.iterdir()] == ["weights"]
+    about = json.loads((out / "config.json").read_text())
+    assert ModelConfig(**about["model"]) == model_of(run)
+    assert {"codec", "text", "objective", "step", "config_sha256"} <= about.keys()
+
+
+@pytest.mark.parametrize("form", ["shard_gb=1e-4", "format=diffusers"])
+def test_what_the_readme_of_an_export_says_makes_the_model(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    assert main([f"run={run}", f"out={tmp_path / 'weights'}", form]) == 0
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (tmp_path / "weights/README.md").read_text(), flags=re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    found = scope["model"].state_dict()
+    assert all(torch.equal(found[n], w) for n, w in weights(model_of(run)).items())
+
+
+def test_a_sharded_folder_loads_by_the_hub(run: Path, tmp_path: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    assert main([f"run={run}", f"out={tmp_path / 'weights'}", "shard_gb=1e-4"]) == 0
+    model = DiT(model_of(run))
+    hub.load_torch_model(model, tmp_path / "weights", strict=True)
+    found = model.state_dict()
+    assert all(torch.equal(found[n], w) for n, w in weights(model_of(run)).items())
+
+
+def test_a_folder_is_replaced_by_force_and_only_where_export_made_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "weights"
+    arguments = [f"run={run}", f"out={out}", "shard_gb=1e-4"]
+    assert main(arguments) == 0
+    before = {path.name for path in out.iterdir()}
+    assert main(arguments) == 2
+    assert f"out={out}: exists. Choose another name or set force=true" in capsys.readouterr().err
+    assert main([*arguments[:2], "shard_gb=1", "force=true"]) == 0
+    assert len(before - {path.name for path in out.iterdir()}) > 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("precious")
+    assert main([f"run={run}", f"out={tmp_path / 'mine'}", "shard_gb=1", "force=true"]) == 2
+    assert "must be a new folder, or one that export made" in capsys.readouterr().err
+    assert (tmp_path / "mine/thesis.tex").read_text() == "precious"
