@@ -4,9 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float, UInt8
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from data.bounds import check_bounds
 from data.files import replacing
@@ -15,11 +17,35 @@ from models.codec.pixels import PixelCodec
 from models.codec.vae import Vae
 from models.codec.wavelet import WaveletCodec
 from models.config import CodecConfig, CodecKind, VaeConfig
+from trainer.codec.diffusers import DiffusersCodec, load_diffusers
 from trainer.codec.files import WEIGHTS, digest_of, read_card, resolve
 
 
-def load_codec(config: CodecConfig) -> Codec:
-    """Build a codec; weights come from its folder.
+class OnDevice:
+    """A codec whose network computes on a device; clips and latents stay on the host."""
+
+    def __init__(self, codec: VaeCodec | DiffusersCodec, device: torch.device) -> None:
+        self.config, self._codec, self._device = codec.config, codec, device
+        network: torch.nn.Module = codec.vae if isinstance(codec, VaeCodec) else codec.network
+        network.to(device)
+
+    def encode(self, frames: UInt8[Tensor, "F H W 3"]) -> Float[Tensor, "C f h w"]:
+        """Encode as the codec does."""
+        return self._codec.encode(frames.to(self._device)).cpu()
+
+    def decode(
+        self, latent: Float[Tensor, "C f h w"], height: int, width: int
+    ) -> UInt8[Tensor, "F H W 3"]:
+        """Decode as the codec does."""
+        return self._codec.decode(latent.to(self._device), height, width).cpu()
+
+    def valid(self, num_frames: int, height: int, width: int) -> Bool[Tensor, "C f h w"]:
+        """Mark the latent values that see more than edge padding."""
+        return self._codec.valid(num_frames, height, width)
+
+
+def load_codec(config: CodecConfig, device: torch.device | None = None) -> Codec:
+    """Build a codec; weights come from its folder, networks compute on ``device`` (CPU).
 
     Raises ValueError where the folder is missing or damaged, or its weights are not those that the
     config was composed with.
@@ -30,10 +56,10 @@ def load_codec(config: CodecConfig) -> Codec:
         return PixelCodec(config)
     folder = resolve(config.path)
     if config.kind is CodecKind.diffusers:
-        from trainer.codec.diffusers import load_diffusers
-
-        return load_diffusers(config, folder)
-    return VaeCodec(config, load_vae(folder, config.digest))
+        codec: VaeCodec | DiffusersCodec = load_diffusers(config, folder)
+    else:
+        codec = VaeCodec(config, load_vae(folder, config.digest))
+    return codec if device is None or device.type == "cpu" else OnDevice(codec, device)
 
 
 def load_vae(folder: Path, digest: str = "") -> Vae:

@@ -43,14 +43,14 @@ class DiffusersCodec:
         _, h, w = self.config.latent_shape(num_frames, height, width)
         pixels = pad_edges(to_pixels(frames), h * self.config.stride[1], w * self.config.stride[2])
         raw = self.network.encode(pixels.permute(3, 0, 1, 2)[None]).latent_dist.mode()[0]
-        return (raw - self._mean) / self.config.scale
+        return (raw - self._mean.to(raw)) / self.config.scale
 
     @torch.no_grad()
     def decode(
         self, latent: Float[Tensor, "C f h w"], height: int, width: int
     ) -> UInt8[Tensor, "F H W 3"]:
         """Decode latents, trimmed to ``height`` x ``width`` pixels."""
-        raw = latent.to(torch.float32) * self.config.scale + self._mean
+        raw = latent.to(torch.float32) * self.config.scale + self._mean.to(latent.device)
         num_frames = 1 + (raw.shape[1] - 1) * self.config.stride[0]
         if self._wants_odd and raw.shape[1] % 2 == 0:
             raw = torch.cat([raw, raw[:, -1:]], dim=1)  # time is causal: the copy is trimmed again

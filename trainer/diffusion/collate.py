@@ -53,11 +53,14 @@ class PackItem:
 class Collator:
     """Encode samples (latents pass through) and lay them side by side in a pack.
 
-    caption: encodes a caption into states (L, D); the latest are kept.
+    caption: encodes a caption into states (L, D); the latest are kept. device: where the codec's
+    network computes, by default the CPU.
     """
 
-    def __init__(self, codec: CodecConfig, text: TextConfig) -> None:
-        self._codec, self._text = codec, text
+    def __init__(
+        self, codec: CodecConfig, text: TextConfig, device: torch.device | None = None
+    ) -> None:
+        self._codec, self._text, self._device = codec, text, device
         self._encoder: TextEncoder | None = None
         self.caption = lru_cache(maxsize=CAPTIONS)(self._encode_caption)
         self._geometry = lru_cache(maxsize=512)(self._geometry_of)
@@ -65,7 +68,7 @@ class Collator:
     @cached_property
     def codec(self) -> Codec:
         """The codec; its weights are loaded when pixels are first met, latents need none."""
-        return load_codec(self._codec)
+        return load_codec(self._codec, self._device)
 
     def encode(self, sample: Sample) -> PackItem:
         """Turn one stored sample into tokens and caption states."""

@@ -104,8 +104,9 @@ class Validator:
         mesh: Mesh,
         samples: int,
         task: Task = Task.text_to_video,
+        even: bool = True,
     ) -> None:
-        self._task = task
+        self._task, self._even = task, even
         self._run, self._mesh, self._times = run, mesh, run.validation.times
         self._objective = build_objective(run.objective)
         stored = load_fixed(run.data, split, samples, run.cell, mesh.peers)
@@ -138,14 +139,16 @@ class Validator:
     def _shares(self) -> Iterator[tuple[int, int, bool]]:
         """Yield (clip, micro-batches of a draw, whether it counts) of this data rank.
 
-        A clip at all strata is cut into micro-batches that no pack of the training exceeds. All
-        ranks get equally many: ZeRO 3 gathers weights in every forward pass.
+        A clip at all strata is cut into micro-batches that no pack of the training exceeds. Where
+        it must be ``even`` all ranks get equally many: ZeRO 3 gathers weights in every forward
+        pass. Else a clip's cut depends on nothing beside it.
         """
         clips, world, rank = self.num_clips, self._mesh.layout.dp, self._mesh.place.dp
         most = [max(1, self._run.data.pack_tokens // n) for n in self._tokens]  # strata at once
         for first in range(0, clips, world):
             turn = [i if i < clips else 0 for i in range(first, first + world)]
-            parts = max(-(-self._times // most[i]) for i in turn)
+            met = turn if self._even else turn[rank : rank + 1]
+            parts = max(-(-self._times // most[i]) for i in met)
             yield turn[rank], min(parts, self._times), first + rank < clips
 
     def _item(

@@ -13,6 +13,7 @@ interrupted command goes on where it was: finished batches wait in OUT/.parts un
 A large data set is encoded by N tasks at once, on a file system they share: share=I/N (from 0) does
 every N-th batch, and the command without it, when they are through, the rest and the shards:
 
+  torchrun --standalone --nproc_per_node 8 -m trainer.encode ...    # the GPUs of a node
   sbatch --array=0-7 --wrap='kinescale encode ... share=$SLURM_ARRAY_TASK_ID/8'
 """
 
@@ -56,6 +57,8 @@ from trainer.codec.files import fingerprint
 from trainer.config import RunConfig, compose_run
 from trainer.diffusion.collate import CAPTIONS
 from trainer.encode.batches import PARTS, Batch, assemble, encode_batch
+from trainer.parallel.mesh import Mesh, alone, stop_mesh
+from trainer.parallel.workers import join_workers, own_share
 
 log = logging.getLogger("trainer")
 _BATCH = 64  # samples read and captioned together
@@ -65,11 +68,12 @@ R = TypeVar("R")
 
 
 def encode_dataset(
-    run: RunConfig, out: Path, share: tuple[int, int] | None = None
+    run: RunConfig, out: Path, share: tuple[int, int] | None = None, mesh: Mesh | None = None
 ) -> dict[str, Any]:
     """Encode every split of ``run.data.root`` into ``out``; return its manifest.
 
-    share: (i, n) encodes every n-th batch from the i-th on, writes no shards and returns {}.
+    share: (i, n) encodes every n-th batch from the i-th on, writes no shards and returns {}. Ranks
+    of a mesh share the batches; the main one writes the shards, the others return {}.
     Raises ValueError without a source, or if ``out`` holds something else.
     """
     local_folder("out", out)
@@ -86,11 +90,16 @@ def encode_dataset(
     digest = _digest(run, infos)
     if (out / MANIFEST_NAME).exists() and read_manifest(out).get("encoded") == digest:
         return read_manifest(out)
-    batches = _batches(infos, _prepare(out, digest))
+    batches, mesh = _batches(infos, _prepare(out, digest)), mesh or alone()
     if share is not None:
-        _encode_missing(run, batches[share[0] :: share[1]])
+        _encode_missing(run, own_share(batches[share[0] :: share[1]], mesh), mesh)
         return {}
-    _encode_missing(run, batches)
+    if mesh.world > 1:
+        _encode_missing(run, own_share(batches, mesh), mesh)
+        mesh.barrier()
+        if not mesh.is_main:
+            return {}
+    _encode_missing(run, batches, mesh)
     with doing(f"writing the shards of {out}"):
         found = assemble(out, batches, run.data.train_split)
     kept = {k: v for k, v in manifest.items() if k not in ("shards",)}
@@ -131,7 +140,7 @@ def _batches(infos: dict[str, list[SampleInfo]], parts: Path) -> list[Batch]:
     ]
 
 
-def _encode_missing(run: RunConfig, batches: list[Batch]) -> None:
+def _encode_missing(run: RunConfig, batches: list[Batch], mesh: Mesh) -> None:
     """Encode the batches that are not there yet, in threads; torch computes without the GIL."""
     missing = [batch for batch in batches if not batch.is_whole()]
     total = sum(len(batch.infos) for batch in batches)
@@ -140,7 +149,7 @@ def _encode_missing(run: RunConfig, batches: list[Batch]) -> None:
     if done:
         console.print(f"encode: {done} of {total} samples are there already", highlight=False)
     with doing("loading codec and text encoder"):
-        codec = load_codec(run.codec)
+        codec = load_codec(run.codec, mesh.device)
         text = CaptionMemory(build_text_encoder(run.text), CAPTIONS)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one batch a core: more than two threads in one batch
@@ -226,7 +235,12 @@ def main(argv: list[str]) -> int:
     share = _share(shares[-1]) if shares else None
     overrides = [arg for arg in argv if not arg.startswith(("out=", "share="))]
     run = compose_run(["horizon.steps=1", *overrides])
-    manifest = encode_dataset(run, Path(outs[0]), share)
+    mesh = join_workers(run.parallel.device)
+    manifest = encode_dataset(run, Path(outs[0]), share, mesh)
+    if mesh.world > 1:
+        stop_mesh(mesh)
+    if not manifest and share is None:  # not the main worker
+        return 0
     if not manifest:
         print(f"share {shares[-1]} is there; the command without share= puts all together")
         return 0

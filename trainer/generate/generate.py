@@ -15,10 +15,12 @@ is written: .mp4, .gif, or .png, which is a contact sheet of a clip. Its prompt,
 and the hashes of the run's config and weights, stand in the file's comment and in OUT.json.
 
 A file of requests is a list of such settings, each with its own ``out``; what it leaves out is
-taken from the command line. All are drawn together, as many at once as pack_tokens= holds (0: four
-times the run's pack), whatever their shapes, steps and guidance. The noise depends on (seed,
-prompt, shape) alone, so a request draws the same clip in any company, and two runs start from the
-same noise.
+taken from the command line. As many are drawn at once as pack_tokens= holds (0: four times the
+run's pack), whatever their shapes, steps and guidance. The noise depends on (seed, prompt, shape)
+alone, so a request draws the same clip in any company, and two runs start from the same noise.
+
+All is computed on the run's device. Several processes share a file of requests, and write the same
+files: torchrun --standalone --nproc_per_node 8 -m trainer.generate run=RUN requests=many.json
 
 task=image_to_video image=, extend_forwards video=, extend_backwards video=, connect video=
 next_video=, edit video= mask= strength=, flow_edit video= source_prompt=, loop: docs/generate.md
@@ -41,6 +43,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from data.dataset.shards import read_index
@@ -61,9 +64,12 @@ from trainer.diffusion.collate import Collator
 from trainer.generate.arguments import parse
 from trainer.generate.files import write_clip
 from trainer.generate.request import Request, Task
-from trainer.generate.sampler import draw_clips
+from trainer.generate.sampler import draw_clips, parties_of
 from trainer.generate.tasks import trimmed
 from trainer.identity import identity, run_name
+from trainer.layout.config import Precision
+from trainer.parallel.mesh import stop_mesh
+from trainer.parallel.workers import join_workers, own_share
 
 # Under which task of training a task's given tokens are met.
 LEARNED = {
@@ -73,11 +79,16 @@ LEARNED = {
     Task.connect: Learned.connect,
     Task.edit: Learned.masked_region,
 }
+_DTYPES = {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16}
 INDEX_BYTES = 64e6  # of a data set's index that is read for a warning
 
 
-def load_model(folder: Path) -> tuple[RunConfig, Network]:
-    """Load a run's config and its averaged weights from its newest good checkpoint."""
+def load_model(folder: Path, device: torch.device | None = None) -> tuple[RunConfig, Network]:
+    """Load a run's config and its averaged weights from its newest good checkpoint.
+
+    device: where the network computes, in the precision that the run trained in; by default on the
+    CPU, where a network in bf16 would be slower.
+    """
     run = load_run(folder)
     loaded = load_latest(folder / "checkpoints")
     if loaded is None:
@@ -85,7 +96,11 @@ def load_model(folder: Path) -> tuple[RunConfig, Network]:
     predicts, facts = build_objective(run.objective).coefficients, specification_of(run.model)
     model = build_network(run.model, precondition=predicts).requires_grad_(False)
     model.load_state_dict(loaded.tensors("ema", facts.shapes, facts.cuts))
-    return run, cast(Network, model)
+    network = cast(Network, model)
+    if device is not None and device.type != "cpu":
+        model.to(device, _DTYPES[run.parallel.precision])
+        network.restore_buffers(device)
+    return run, network
 
 
 def write_reference(run: RunConfig, request: Request) -> np.ndarray:
@@ -120,7 +135,7 @@ def facts_of(run: RunConfig, model: Network) -> dict[str, str]:
     weights = hashlib.sha256()
     for name, value in sorted(model.named_parameters()):
         weights.update(name.encode())
-        weights.update(value.detach().cpu().contiguous().numpy().tobytes())
+        weights.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     hashes = {"config": hashlib.sha256(config).hexdigest(), "weights": weights.hexdigest()}
     return {"run": run_name(run), **hashes}
 
@@ -154,23 +169,32 @@ def warnings_of(run: RunConfig, requests: list[Request]) -> Iterator[str]:
 def main(argv: list[str]) -> int:
     """Parse the command line, draw and write; print each file when it is there."""
     folder, requests, pack_tokens = parse(argv)
+    mesh = join_workers(load_run(folder).parallel.device)
     with doing(f"loading {folder}"):
-        run, model = load_model(folder)
+        run, model = load_model(folder, mesh.device)
         facts: dict[str, Any] = {**facts_of(run, model)}
         requests = [trimmed(request, run.codec.stride[0]) for request in requests]
-        for warning in warnings_of(run, requests):
+        for warning in warnings_of(run, requests) if mesh.is_main else ():
             print(f"warning: {warning}", file=sys.stderr)
-    wanted = [r for r in requests if not r.reference]
-    with Progress(f"draw {counted(len(wanted), 'clip')}", Console(stderr=True)) as progress:
-        drawn = draw_clips(
-            run, model, wanted, pack_tokens, lambda done, total: progress.update(done, total, "")
-        )
-        for request in requests:
-            frames = write_reference(run, request) if request.reference else next(drawn)
-            told = {k: v for k, v in asdict(request).items() if k not in ("out", "also")}
-            write_clip(request.files, frames, request.fps, {**told, **facts})
-            for path in request.files:
-                print(path, flush=True)
+    wanted = sum(not r.reference for r in requests)
+    parties = own_share(parties_of(run, requests, pack_tokens), mesh)
+    with Progress(f"draw {counted(wanted, 'clip')}", Console(stderr=True)) as progress:
+        for number, party in enumerate(parties):
+
+            def told(done: float, total: float, number: int = number) -> None:
+                progress.update(number + done / total, len(parties), "")
+
+            asked = [r for r in party if not r.reference]
+            drawn = draw_clips(run, model, asked, pack_tokens, told, mesh.device)
+            for request in party:
+                frames = write_reference(run, request) if request.reference else next(drawn)
+                said = {k: v for k, v in asdict(request).items() if k not in ("out", "also")}
+                write_clip(request.files, frames, request.fps, {**said, **facts})
+                for path in request.files:
+                    print(path, flush=True)
+    if mesh.world > 1:
+        mesh.barrier()
+        stop_mesh(mesh)
     return 0
 
 

@@ -44,13 +44,14 @@ def draw_clips(
     requests: list[Request],
     pack_tokens: int = 0,
     told: Told = _silent,
+    device: torch.device | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield uint8 frames (F, H, W, 3) in the order of the requests, each when it is there.
 
     pack_tokens: rows of a forward; 0 takes four times those of training. told: called with the
-    evaluations done and all of them, weighed by their tokens.
+    evaluations done and all of them, weighed by their tokens. device: where the network lies.
     """
-    sampler = Sampler(run, model, pack_tokens)
+    sampler = Sampler(run, model, pack_tokens, device)
     held: dict[int, Tensor] = {}
     latents = sampler.draw(requests, told)
     for number, request in enumerate(requests):
@@ -58,6 +59,27 @@ def draw_clips(
             other, latent = next(latents)
             held[other] = latent
         yield decoded(sampler.collator.codec, request, held.pop(number))
+
+
+def parties_of(
+    run: RunConfig, requests: list[Request], pack_tokens: int = 0
+) -> list[list[Request]]:
+    """Return the requests in parties that a pack holds, in their order.
+
+    What is drawn in one pack changes the rounding of what lies beside it, so parties, and not
+    clips, are what several processes share.
+    """
+    room, most = 0, pack_tokens or PACKS * run.data.pack_tokens
+    parties: list[list[Request]] = []
+    for request in requests:
+        f, h, w = run.codec.latent_shape(request.num_frames, request.height, request.width)
+        tokens = f * (h // 2) * (w // 2) * (2 if request.is_guided else 1)
+        if not parties or tokens > room:
+            parties.append([])
+            room = most
+        parties[-1].append(request)
+        room -= tokens
+    return parties
 
 
 def decoded(codec: Codec, request: Request, latent: Float[Tensor, "C f h w"]) -> np.ndarray:
@@ -95,10 +117,17 @@ class Start:
 
 
 class Sampler:
-    """Draws requests of one run."""
+    """Draws requests of one run. device: where its network lies, by default the CPU."""
 
-    def __init__(self, run: RunConfig, model: Network, pack_tokens: int = 0) -> None:
-        self.collator = Collator(run.codec, run.text)
+    def __init__(
+        self,
+        run: RunConfig,
+        model: Network,
+        pack_tokens: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
+        self._device = device or torch.device("cpu")
+        self.collator = Collator(run.codec, run.text, device)
         self._run, self._model = run, model
         self._objective: Objective = build_objective(run.objective)
         self._pack_tokens = pack_tokens or PACKS * run.data.pack_tokens
@@ -178,7 +207,7 @@ class Sampler:
                 yield n, start.beginning.latent
         for number, rows in draw(self._model, orders, self._pack_tokens, count):
             n = numbers[number]
-            yield n, unpatchify(rows, *starts[n].noise.shape[1:])
+            yield n, unpatchify(rows.cpu(), *starts[n].noise.shape[1:])
 
     def prototypes(self, requests: list[Request]) -> list[Float[Tensor, "C f h w"]]:
         """Return the small clips that these requests are drawn from, which all have one."""
@@ -218,7 +247,7 @@ class Sampler:
 
     def _order(self, request: Request, start: Start) -> Order:
         """Return a request as the sampler sees it."""
-        noise, tokens = patchify(start.noise), None
+        noise, tokens = patchify(start.noise).to(self._device), None
         item = self._item(request, start)
         if start.beginning is not None:
             tokens = patchify(start.beginning.latent)
@@ -231,19 +260,22 @@ class Sampler:
             toward, away = [request.source_prompt, request.prompt], ["", request.negative]
             seen = (request.steps * len(noise), noise.shape[1])
             noises = normal(seen, request.seed, "generate-edit", request.prompt, 0)
-            walk = self._objective.walk(noises, len(noise), request.route, tokens)
+            clean = None if tokens is None else tokens.to(self._device)
+            walk = self._objective.walk(noises.to(self._device), len(noise), request.route, clean)
         else:
             if tokens is not None:
-                noise = torch.lerp(noise, tokens, request.route.start)
+                noise = torch.lerp(noise, tokens.to(self._device), request.route.start)
             walk = self._objective.walk(noise, len(noise), request.route)
         if request.task is Task.loop:
             walk = turning(walk, len(noise) // item.size[0])
         follows = request.task is Task.loop or start.first > 0
-        packs = [self._alone(request, item, text, follows) for text in toward]
-        against = [self._alone(request, item, text, follows) for text in away]
+        pack, against = (
+            join([self._alone(request, item, text, follows) for text in texts]).to(self._device)
+            for texts in (toward, away)
+        )
         low, high = request.guidance_range
         guidance = Guidance(request.guidance, low, high, request.cfg_zero)
-        return Order(walk, join(packs), join(against) if request.is_guided else None, guidance)
+        return Order(walk, pack, against if request.is_guided else None, guidance)
 
     def _blank(self, request: Request) -> PackItem:
         frames, stride = request.num_frames, self._run.codec.stride[0]

@@ -124,6 +124,13 @@ def alone(device: str = "cpu") -> Mesh:
     return Mesh(Layout(), 0, torch.device(device))
 
 
+def device_of(name: str) -> torch.device:
+    """Return the device that ``parallel.device`` means to this process of its node."""
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
 def start_mesh(config: ParallelConfig) -> Mesh:
     """Join the process group that the environment describes (torchrun's, or one process alone).
 
@@ -138,17 +145,15 @@ def start_mesh(config: ParallelConfig) -> Mesh:
         )
     for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
         os.environ.setdefault(key, value)
-    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    local = int(os.environ["LOCAL_RANK"])
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    if cuda:
+    device = device_of(config.device)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(_RECORDED))
     owns = not dist.is_initialized()
     timeout = timedelta(seconds=max(config.timeout_seconds, config.start_timeout_seconds))
     if owns:
-        backend = "nccl" if cuda else "gloo"
+        backend = "nccl" if device.type == "cuda" else "gloo"
         if world == 1:  # it meets nobody, so it needs no port, which another run could take first
             store = dist.HashStore()
             dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)

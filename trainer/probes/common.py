@@ -29,6 +29,7 @@ from data.words import counted
 from models.codec.codec import Codec
 from trainer.codec.build import load_codec
 from trainer.config import RunConfig, load_run
+from trainer.parallel.mesh import device_of
 
 Frames = UInt8[np.ndarray, "F H W 3"]
 _BATCH = 32
@@ -77,7 +78,7 @@ class ClipSource:
 
     def __init__(self, run: RunConfig) -> None:
         self._run = run
-        self._codec: Codec = load_codec(run.codec)
+        self._codec: Codec = load_codec(run.codec, device_of(run.parallel.device))
 
     def through_codec(self, frames: Frames) -> Frames:
         """Return frames as the codec gives them back."""

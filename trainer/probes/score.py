@@ -8,9 +8,11 @@ keys: root= (empty: the run's own data) split=val_worlds samples=64 captions=[de
 Noise and times are those of the run's validation, the same for every run that shares
 validation.noise_seed: losses of two runs on a clip are paired. The file lists, for each kind of
 caption, every clip's key, world and loss, with the standard error over noise draws beside them, and
-the loss on the same clips under other noise for every one of noise_seeds.
+the loss on the same clips under other noise for every one of noise_seeds. Several processes share
+the clips, on the run's device: torchrun --standalone --nproc_per_node 8 -m trainer.probes.score ...
 """
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +26,7 @@ from data.bounds import check_bounds
 from data.dataset.sample import world_of
 from data.files import write_json
 from data.shell import command
-from trainer.config import CaptionUse, Seed
+from trainer.config import CaptionUse, Seed, load_run
 
 
 @dataclass
@@ -53,20 +55,22 @@ class ScoreConfig:
 
 
 def score(config: ScoreConfig) -> dict[str, Any]:
-    """Measure a run with its averaged weights, alone in this process."""
+    """Measure a run with its averaged weights; workers share the clips, all get the result."""
     from trainer.diffusion.collate import Collator
     from trainer.diffusion.evaluate import Validator
     from trainer.generate.generate import load_model
-    from trainer.parallel.mesh import alone
+    from trainer.parallel.mesh import stop_mesh
+    from trainer.parallel.workers import join_workers
 
-    run, model = load_model(Path(config.run))
+    mesh = join_workers(load_run(Path(config.run)).parallel.device)
+    run, model = load_model(Path(config.run), mesh.device)
     if config.root:
         run = replace(run, data=replace(run.data, root=config.root))
-    collator = Collator(run.codec, run.text)
+    collator = Collator(run.codec, run.text, mesh.device)
     found: dict[str, Any] = {}
     for use in config.captions:
         given = replace(run, validation=replace(run.validation, captions=use))
-        validator = Validator(given, config.split, collator, alone(), config.samples)
+        validator = Validator(given, config.split, collator, mesh, config.samples, even=False)
         if use is CaptionUse.short and not any(i.short_caption for i in validator.infos):
             raise ValueError(
                 f"captions=[short]: {run.data.root}/{config.split} holds none. Use [dense]."
@@ -79,10 +83,12 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         by_noise = {}
         for seed in config.noise_seeds:
             other = replace(given, validation=replace(given.validation, noise_seed=seed))
-            again = Validator(other, config.split, collator, alone(), config.samples)
+            again = Validator(other, config.split, collator, mesh, config.samples, even=False)
             by_noise[str(seed)] = again.measure(model).loss
         found[use.value] = {"loss": total.loss, "noise": total.noise, "clips": clips}
         found[use.value] |= {"by_noise_seed": by_noise} if by_noise else {}
+    if mesh.world > 1:
+        stop_mesh(mesh)
     return {"run": Path(config.run).name, "root": run.data.root, "split": config.split} | {
         "captions": found
     }
@@ -108,6 +114,8 @@ def main(argv: list[str]) -> int:
     """Parse the command line, measure and write."""
     config = parse(argv)
     result = score(config)
+    if int(os.environ.get("RANK", "0")):
+        return 0
     Path(config.out).parent.mkdir(parents=True, exist_ok=True)
     write_json(Path(config.out), result)
     for use, value in result["captions"].items():
