@@ -9,7 +9,7 @@ Seconds of a rank for one micro-batch of its stage, with L' blocks, peak P and s
 
 A step is ``micros`` of them, and (pp - 1) / (interleave micros) of that as the bubble (Narayanan et
 al. 2021, section 2.2), the gradients' and parameters' way over data-parallel ranks, and the
-optimizer, which is bound by memory. What a ring over n ranks sends: trainer/layout/cost.py.
+optimizer, which is bound by memory. What a ring over n ranks sends: trainer/layout/traffic.py.
 """
 
 from dataclasses import dataclass

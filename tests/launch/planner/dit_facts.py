@@ -26,10 +26,11 @@ from models.dit.model import DiT
 from models.network import initial_values
 from models.roles import role_groups
 from trainer.layout.config import ParallelConfig, Precision, Recompute
-from trainer.layout.cost import Work, checkpoint_bytes, rank_bytes, step_traffic
+from trainer.layout.cost import Work, checkpoint_bytes, rank_bytes
 from trainer.layout.layout import Coordinates
 from trainer.layout.shapes import rank_params, rank_shapes
 from trainer.layout.stages import cut_chunks, part_costs
+from trainer.layout.traffic import step_traffic
 
 TINY = ModelConfig(width=32, depth=2, head_dim=8, text_width=16)
 ODD = ModelConfig(

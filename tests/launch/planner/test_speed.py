@@ -23,8 +23,9 @@ from launch.planner.speed import (
 from models.config import ModelConfig
 from models.count import count_flops, count_params
 from trainer.layout.config import ParallelConfig, Precision, Recompute
-from trainer.layout.cost import Work, step_traffic
+from trainer.layout.cost import Work
 from trainer.layout.layout import Coordinates
+from trainer.layout.traffic import step_traffic
 
 MODEL = ModelConfig(width=1024, depth=8, head_dim=64)
 ROWS = read_rows()

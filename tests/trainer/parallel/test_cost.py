@@ -20,17 +20,10 @@ from models.count import count_params
 from models.dit.model import DiT
 from trainer.layout import cost
 from trainer.layout.config import ParallelConfig
-from trainer.layout.cost import (
-    Traffic,
-    Work,
-    checkpoint_bytes,
-    gradient_bytes,
-    rank_bytes,
-    reduce_bucket,
-    step_traffic,
-)
+from trainer.layout.cost import Work, checkpoint_bytes, gradient_bytes, rank_bytes, reduce_bucket
 from trainer.layout.layout import Coordinates, Layout
 from trainer.layout.shapes import rank_params, rank_shapes
+from trainer.layout.traffic import Traffic, step_traffic
 from trainer.parallel import engine
 
 from .engines import Setting, measure_setting

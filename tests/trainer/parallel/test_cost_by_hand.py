@@ -7,11 +7,12 @@ import pytest
 
 from models.config import ModelConfig
 from trainer.layout.config import ParallelConfig, Precision, Recompute
-from trainer.layout.cost import Work, checkpoint_bytes, rank_bytes, step_traffic
+from trainer.layout.cost import Work, checkpoint_bytes, rank_bytes
 from trainer.layout.layout import Coordinates, Layout
 from trainer.layout.messages import schedule
 from trainer.layout.shapes import rank_params, rank_shapes
 from trainer.layout.stages import chunks_of, cut_chunks, part_costs
+from trainer.layout.traffic import step_traffic
 
 MODEL = ModelConfig(width=48, depth=5, head_dim=12, text_width=20, time_features=10)
 EMBEDDINGS = ("patch_in.", "place_in.", "condition.0.", "caption_in.")

@@ -2,7 +2,7 @@
 
 torch's fake process group stands for the other ranks. What a rank builds is on the meta device;
 what it computes and sends is on fake tensors; and a narrow model goes through DeepSpeed with real
-tensors in the same layouts. The closed forms of ``trainer.layout.cost`` must say the same.
+tensors in the same layouts. ``trainer.layout.cost`` and ``traffic`` must say the same.
 """
 
 import random
@@ -16,17 +16,10 @@ from models.architecture import specification_of
 from models.config import ModelConfig
 from models.count import count_flops, count_params
 from trainer.config import compose_run
-from trainer.layout.cost import (
-    RankBytes,
-    Traffic,
-    Work,
-    checkpoint_bytes,
-    message_values,
-    rank_bytes,
-    step_traffic,
-)
+from trainer.layout.cost import RankBytes, Work, checkpoint_bytes, rank_bytes
 from trainer.layout.layout import AXES, Layout
 from trainer.layout.shapes import rank_params, rank_shapes
+from trainer.layout.traffic import Traffic, message_values, step_traffic
 from trainer.parallel.rows import padded_rows
 
 from .engines import Setting
