@@ -21,7 +21,6 @@ from trainer.config import RunConfig
 from trainer.diffusion.times_drawn import starved_times
 from trainer.identity import run_name
 from trainer.layout.config import ParallelConfig, Precision, Recompute
-from trainer.layout.optimizer import OptimizerKind
 
 FREE_EPOCHS = 4  # up to here repeated data is worth about as much as new (Muennighoff et al. 2023)
 GIB = 2.0**30
@@ -118,9 +117,8 @@ def estimate(run: RunConfig, machine: MachineConfig, plan: PlanConfig) -> Estima
     online = online_bytes(run, workload.clips.longest) if plan.online else 0.0
     memory = plan_memory(run.model, parallel, pack, micros, machine, online, run.optim.kind)
     batch = batch_of(workload.clips, run.data.pack_tokens, micros)
-    time = step_time(
-        Network.of(run.model), machine, Execution.of(parallel, run.model.num_heads), batch
-    )
+    how = Execution.of(parallel, run.model, run.optim.kind)
+    time = step_time(Network.of(run.model), machine, how, batch)
     wall = workload.steps * time.total / plan.goodput
     nodes = ceil(parallel.layout.world / machine.devices_per_node)
     disk = run_disk(run, workload.steps, wall)
@@ -255,8 +253,6 @@ def _notes(found: Estimate, plan: PlanConfig) -> Iterator[str]:
             f"data: {run.data.root} has no index here; clips of {found.workload.clips.mean:.0f} "
             "tokens are assumed (plan.clip_tokens, plan.caption_tokens, plan.fill)."
         )
-    if run.optim.kind is OptimizerKind.muon:
-        yield "optim.kind=muon: its bytes are counted, the seconds of its own products are not."
     if _free_bytes(run, plan) is None:
         yield (
             f"disk: there is no folder {run.run_root} here, so that nobody knows what is free "

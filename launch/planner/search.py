@@ -106,7 +106,7 @@ def search(
             excess.append(Candidate(parallel, pack_tokens, micros, memory, _NO_TIME))
             continue
         batch = batch_of(clips, pack_tokens, micros)
-        time = step_time(network, machine, Execution.of(parallel, model.num_heads), batch)
+        time = step_time(network, machine, Execution.of(parallel, model), batch)
         fitting.append(Candidate(parallel, pack_tokens, micros, memory, time))
     fitting.sort(key=lambda c: c.time.total)
     best = list(_exact(model, machine, clips, fitting, settings.top))

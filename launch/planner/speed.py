@@ -12,13 +12,15 @@ al. 2021, section 2.2), the gradients' and parameters' way over data-parallel ra
 optimizer, which is bound by memory. What a ring over n ranks sends: trainer/layout/traffic.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 from launch.planner.machine import MachineConfig
 from launch.planner.network import Network
+from models.config import ModelConfig
 from trainer.layout.config import ParallelConfig, Recompute
 from trainer.layout.cost import LIVE_PARAMS, element_bytes, gradient_bytes
+from trainer.layout.optimizer import OptimizerKind, UpdateWork, update_works
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Execution:
     traffic of data ranks and a context *ring* hides behind compute. key_ranks: context ranks that
     gather each other's keys, see ``ParallelConfig.context_split``. Ours all-reduces, exchanges and
     waits (trainer/parallel/engine.py, context.py). fused: attention by a vendor's kernels
-    (Transformer Engine, cuDNN); ours are PyTorch's.
+    (Transformer Engine, cuDNN); ours are PyTorch's. update: what Muon does beside AdamW.
     """
 
     tp: int = 1
@@ -65,15 +67,21 @@ class Execution:
     precision: str = "bf16"
     tuned: bool = False
     fused: bool = False
+    update: UpdateWork = field(default_factory=UpdateWork)
 
     @classmethod
-    def of(cls, parallel: ParallelConfig, num_heads: int) -> "Execution":
-        """Return how this stack carries out a layout of a model with so many heads."""
+    def of(
+        cls,
+        parallel: ParallelConfig,
+        model: ModelConfig,
+        optimizer: OptimizerKind = OptimizerKind.adamw,
+    ) -> "Execution":
+        """Return how this stack carries out a layout of a model, on its busiest rank."""
         e = element_bytes(parallel)
         return cls(
             tp=parallel.tp,
             cp=parallel.cp,
-            key_ranks=parallel.context_split(num_heads)[1],
+            key_ranks=parallel.context_split(model.num_heads)[1],
             pp=parallel.pp,
             dp=parallel.layout.dp,
             interleave=parallel.interleave,
@@ -84,6 +92,7 @@ class Execution:
             element_bytes=e,
             gradient_bytes=gradient_bytes(parallel),
             precision=parallel.precision.value,
+            update=_most_work(model, parallel, optimizer),
         )
 
     @property
@@ -143,7 +152,7 @@ def step_time(network: Network, machine: MachineConfig, how: Execution, batch: B
         pipeline=m * pipeline,
         data=_data(machine, how, m, params, micro, network.layers),
         bubble=(how.pp - 1) / how.interleave * (micro + pipeline),
-        optimizer=_optimizer(machine, how, params),
+        optimizer=_optimizer(machine, how, params) + _orthogonal(network, machine, how),
     )
 
 
@@ -311,3 +320,24 @@ def _optimizer(machine: MachineConfig, how: Execution, params: float) -> float:
     if how.offload:
         return moved / machine.host_bytes_per_second
     return moved / (machine.efficiency.memory * machine.memory_bytes_per_second)
+
+
+def _most_work(model: ModelConfig, parallel: ParallelConfig, kind: OptimizerKind) -> UpdateWork:
+    """Return the work of orthogonal updates on the rank that has most: all wait for it."""
+    if kind is OptimizerKind.adamw:
+        return UpdateWork()
+    stages = range(parallel.pp)
+    works = [work for stage in stages for work in update_works(model, parallel, stage, kind)]
+    return max(works, key=lambda work: work.flops)
+
+
+def _orthogonal(network: Network, machine: MachineConfig, how: Execution) -> float:
+    """Return seconds of orthogonal updates: products, and momenta gathered for them, which wait."""
+    work, replicas = how.update, how.dp * how.cp
+    products = machine.matmul_share(network.width) * machine.peak(how.precision)
+    seconds = work.flops / products
+    if work.gathered:
+        seconds += (replicas - 1) * work.gathered / bandwidth(machine, replicas, how.tp)
+    if work.joined:
+        seconds += (how.tp - 1) * work.joined / bandwidth(machine, how.tp, 1)
+    return seconds

@@ -104,7 +104,9 @@ def test_a_plan_under_muon_has_one_moment_less_of_the_matrices_of_blocks(large):
     saved = one.memory.optimizer - two.memory.optimizer
     assert saved == pytest.approx(4 * matrices / replicas, rel=1e-4)
     assert two.memory.working >= one.memory.working
-    assert any("optim.kind=muon" in note for note in two.notes)
+    # 57 TFLOPs of its products on a rank that shares the matrices with 31 others.
+    assert two.time.optimizer > 1.5 * one.time.optimizer
+    assert two.notes == one.notes
 
 
 def test_a_plan_prints_energy_in_whole_kilowatt_hours(capsys):

@@ -4,16 +4,20 @@ An optimizer is a line of this file and a class behind one gate (trainer/paralle
 what its state is called, how large it is, and which layouts it takes follow from here.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
-from math import prod
+from itertools import accumulate
+from math import ceil, prod
 
 from models.architecture import Role, Weight, specification_of
 from models.config import ModelConfig
 from trainer.layout.config import ParallelConfig
 from trainer.layout.layout import Coordinates
-from trainer.layout.shapes import rank_weights
+from trainer.layout.shapes import part_shape, rank_weights
 
+NEWTON_SCHULZ_STEPS = 5  # Jordan et al. 2024
 MOMENTS = ("exp_avg", "exp_avg_sq")  # kinds of state in checkpoints; Muon's momentum is the first
 
 
@@ -87,6 +91,54 @@ def update_bytes(
             shapes[block] = shapes.get(block, 0) + weight.size
     largest = max((4 * size for size in shapes.values()), default=0)
     return 4 * (2 * sum(shapes.values()) + largest)
+
+
+@dataclass(frozen=True)
+class UpdateWork:
+    """What a rank does once a step to make updates orthogonal.
+
+    flops: of the polynomial's products. gathered: fp32 bytes it hands to the gather of momenta over
+    the ranks that share a replica's state; joined: over tensor ranks, whose parts it completes.
+    """
+
+    flops: int = 0
+    gathered: int = 0
+    joined: int = 0
+
+
+def update_works(
+    model: ModelConfig, parallel: ParallelConfig, stage: int, kind: OptimizerKind
+) -> list[UpdateWork]:
+    """Return the work of orthogonal updates of a pipeline stage (trainer/parallel/muon.py).
+
+    One entry a rank that shares a replica's state, in their order. Under ZeRO 0 each works on all
+    matrices of the stage; under ZeRO 1 and 2 on those that reach into its partition, whole. A
+    matrix of R x C, R <= C, takes five steps of three products: 4 R^2 C + 2 R^3 each.
+    """
+    layout, apart = parallel.layout, orthogonal_names(model, kind)
+    held = rank_weights(model, layout, parallel.interleave, Coordinates(pp=stage))
+    matrices = [weight for name, weight in held.items() if name in apart]
+    sizes = [prod(part_shape(weight, layout.tp)) for weight in matrices]
+    flops = [_orthogonal_flops(weight) for weight in matrices]
+    cut = [
+        size if weight.cut is not None and layout.tp > 1 else 0
+        for size, weight in zip(sizes, matrices, strict=True)
+    ]
+    if not parallel.zero_stage:
+        return [UpdateWork(sum(flops), 0, 4 * sum(cut))] * layout.replicas
+    partition = ceil(sum(sizes) / (2 * layout.replicas)) * 2  # padded as DeepSpeed pads it
+    ends, found = list(accumulate(sizes)), []
+    for low in range(0, layout.replicas * partition, max(partition, 1)):
+        mine = slice(bisect_right(ends, low), bisect_left(ends, low + partition) + 1)
+        gathered = 4 * partition if layout.replicas > 1 else 0
+        found.append(UpdateWork(sum(flops[mine]), gathered, 4 * sum(cut[mine])))
+    return found
+
+
+def _orthogonal_flops(weight: Weight) -> int:
+    groups = weight.cut.groups if weight.cut is not None else 1
+    rows, columns = sorted((weight.shape[0] // groups, weight.shape[1]))
+    return groups * NEWTON_SCHULZ_STEPS * (4 * rows**2 * columns + 2 * rows**3)
 
 
 def check_optimizer(kind: OptimizerKind, model: ModelConfig, parallel: ParallelConfig) -> None:

@@ -17,11 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from models.architecture import Shape, Split
+from trainer.layout.optimizer import NEWTON_SCHULZ_STEPS
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.optimizer import HeldAdamW
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at zero: Jordan et al. 2024
-STEPS = 5
 ADAMW_RMS = 0.2  # of an element's update under AdamW at rate 1 (Liu et al. 2025, section 2.2)
 
 
@@ -183,7 +183,7 @@ def newton_schulz(matrices: Tensor) -> Tensor:
     a, b, c = QUINTIC
     norm = matrices.flatten(1).norm(dim=1).view(-1, 1, 1)
     x = matrices / norm.clamp(min=torch.finfo(matrices.dtype).tiny)
-    for _ in range(STEPS):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x

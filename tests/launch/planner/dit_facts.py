@@ -143,7 +143,7 @@ def layouts(model: ModelConfig) -> dict[str, Any]:
 
 def _times(model: ModelConfig, parallel: ParallelConfig) -> list[Any]:
     network, batch = Network.of(model), Batch(8192, 4096, 2, 64, 4)
-    how, machine = Execution.of(parallel, model.num_heads), load_machine("h100")
+    how, machine = Execution.of(parallel, model), load_machine("h100")
     rate = machine.flops_per_second(model, 4096, "bf16")
     seconds = asdict(step_time(network, machine, how, batch))
     return [seconds, training_flops(network, 8192, 4096, 64), rate]

@@ -31,7 +31,7 @@ def test_the_best_is_the_fastest_of_all_that_fit():
         pack = pack_shape(CLIPS, pack_tokens)
         if plan_memory(MODEL, parallel, pack, micros, machine).excess <= 0:
             batch = batch_of(CLIPS, pack_tokens, micros)
-            how = Execution.of(parallel, MODEL.num_heads)
+            how = Execution.of(parallel, MODEL)
             times.append(step_time(Network.of(MODEL), machine, how, batch).total)
     assert found.best[0].time.total == min(times)
     best = [candidate.time.total for candidate in found.best]

@@ -25,6 +25,7 @@ from models.count import count_flops, count_params
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.layout.cost import Work
 from trainer.layout.layout import Coordinates
+from trainer.layout.optimizer import OptimizerKind
 from trainer.layout.traffic import step_traffic
 
 MODEL = ModelConfig(width=1024, depth=8, head_dim=64)
@@ -51,7 +52,7 @@ def test_bytes_of_tensor_and_context_ranks_are_the_trainers(tp, cp, mode):
     parallel = ParallelConfig(processes=tp * cp, tp=tp, cp=cp, zero_stage=1, recompute=mode)
     batch, network = Batch(8192, 4096, 2, 64), Network.of(MODEL)
     traffic = step_traffic(MODEL, parallel, Coordinates(), Work(8192, 2, 128))
-    how, machine = Execution.of(parallel, MODEL.num_heads), byte_a_second()
+    how, machine = Execution.of(parallel, MODEL), byte_a_second()
     mine = _tensor(network, machine, how, batch, MODEL.depth)
     theirs = traffic.tp_gather.wire + traffic.tp_reduce_scatter.wire
     assert mine == pytest.approx(theirs, rel=0.01)
@@ -65,7 +66,7 @@ def test_bytes_of_ranks_that_gather_keys_are_the_trainers(cp, head_ranks, mode):
     parallel = ParallelConfig(processes=cp, cp=cp, head_ranks=head_ranks, recompute=mode)
     batch, network = Batch(8192, 4096, 2, 64), Network.of(MODEL)
     traffic = step_traffic(MODEL, parallel, Coordinates(), Work(8192, 2, 128))
-    how, machine = Execution.of(parallel, MODEL.num_heads), byte_a_second()
+    how, machine = Execution.of(parallel, MODEL), byte_a_second()
     machine.devices_per_node = cp
     mine = _context(network, machine, how, batch, MODEL.depth, attention=0.0)
     theirs = (traffic.cp_all_to_all, traffic.cp_gather, traffic.cp_reduce_scatter)
@@ -77,7 +78,7 @@ def test_bytes_of_zero_are_the_trainers(stage):
     parallel = ParallelConfig(processes=8, zero_stage=stage)
     traffic = step_traffic(MODEL, parallel, Coordinates(), Work(1024, 1, 32, micros=3))
     params = count_params(MODEL).total
-    how = Execution.of(parallel, MODEL.num_heads)
+    how = Execution.of(parallel, MODEL)
     mine = _data(byte_a_second(), how, 3, params, 1.0, MODEL.depth)
     assert mine == pytest.approx(traffic.wire, rel=0.01)
 
@@ -123,7 +124,7 @@ def test_pytorchs_attention_is_slower_than_a_vendors_and_slower_still_where_caus
 def test_more_packs_shrink_the_bubble_and_nothing_is_lost():
     network, machine = Network.of(MODEL), load_machine("h100")
     parallel = ParallelConfig(processes=8, pp=4, zero_stage=1, precision=Precision.bf16)
-    how = Execution.of(parallel, MODEL.num_heads)
+    how = Execution.of(parallel, MODEL)
     shares = []
     for micros in (1, 4, 16):
         time = step_time(network, machine, how, Batch(8192, 8192, micros=micros))
@@ -181,3 +182,31 @@ def test_a_stack_that_was_left_out_is_predicted_within_15_percent_on_four_rows_o
     assert sum(error <= 0.15 for error in errors) >= 0.8 * len(rows)
     share = plan_stacks.attention_share([row for row in rows if not row.how.fused])
     assert load_machine("h100").efficiency.attention == pytest.approx(share, abs=0.005)
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+@pytest.mark.parametrize("tp", [1, 2])
+def test_seconds_of_muon_are_its_products_and_the_momenta_it_waits_for(zero, tp):
+    parallel = ParallelConfig(processes=4 * tp, tp=tp, zero_stage=zero, precision=Precision.fp32)
+    network, batch = Network.of(MODEL), Batch(8192, 4096, 2, 64)
+    machine = load_machine("h100")
+    plain, muon = (
+        step_time(network, machine, Execution.of(parallel, MODEL, kind), batch)
+        for kind in OptimizerKind
+    )
+    # A block: queries, keys, values and outputs of both attentions, eight matrices of D x D (keys
+    # and values of captions among them), and two of D x 4 D.
+    d = MODEL.width
+    square, wide = 5 * (4 * d**3 + 2 * d**3), 5 * (16 * d**3 + 2 * d**3)
+    flops = MODEL.depth * (8 * square + 2 * wide)
+    whole = 4 * MODEL.depth * (8 + 2 * 4) * d * d  # fp32 bytes of all matrices
+    share = machine.matmul_share(d) * machine.peak("fp32")
+    products = flops / share
+    seconds = muon.optimizer - plain.optimizer
+    joined = (tp - 1) * whole / tp / bandwidth(machine, 2, 1)
+    if zero == 0:
+        assert seconds == pytest.approx(products + joined, rel=1e-6)
+    else:  # a rank of four works on a quarter, and on what reaches over its edges
+        seconds -= 3 * whole / tp / 4 / bandwidth(machine, 4, tp)
+        assert (products + joined) / 4 * (1 - 1e-9) <= seconds < (products + joined) / 2
+    assert replace(muon, optimizer=0.0) == replace(plain, optimizer=0.0)

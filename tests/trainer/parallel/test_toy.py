@@ -84,7 +84,7 @@ def test_the_planner_sees_a_toy_with_more_hidden_units_as_larger_and_slower() ->
     memory = [plan_memory(m, parallel, pack, 1, machine) for m in (small, large)]
     assert memory[0].activations < memory[1].activations
     assert memory[0].params < memory[1].params
-    how = Execution.of(parallel, MODEL.num_heads)
+    how = Execution.of(parallel, MODEL)
     times = [step_time(Network.of(m), machine, how, batch).matmul for m in (small, large)]
     assert times[0] < times[1]
 
