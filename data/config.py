@@ -5,7 +5,7 @@ Every field carries its bounds and its sentence; ``bounds.py`` checks them.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Len
 from typing_extensions import Doc
@@ -174,8 +174,11 @@ class IngestConfig:
     token_cap: Annotated[
         int,
         Ge(8),
-        Doc("A clip over this many tokens is scaled down, keeping its aspect ratio."),
-    ] = 512
+        Doc(
+            "A clip over this many tokens is scaled down, keeping its aspect ratio; 65536 hold 29 "
+            "frames of 1920x1080, 69 of 1280x720."
+        ),
+    ] = 65_536
     max_edge_padding: Annotated[
         Share,
         Doc(
@@ -183,11 +186,20 @@ class IngestConfig:
             "otherwise hold more than this share of padding."
         ),
     ] = 0.05
-    max_frames: Annotated[Count, Doc("Longest clip, must be 1 + k * cell[0].")] = 17
+    max_frames: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "Longest clip, must be 1 + k * cell[0]; 0 lets a clip run as long as its shot, up to "
+            "what token_cap holds at the film's own size, from 17 to 1025 frames."
+        ),
+    ] = 0
     clip_frames: Annotated[
         list[Count], Doc("Clip lengths to cut in turn; empty means always max_frames.")
     ] = field(default_factory=list)
-    max_clips_per_source: Annotated[Count, Doc("Long videos are sampled evenly beyond this.")] = 64
+    max_clips_per_source: Annotated[
+        int, Ge(0), Doc("Long videos are sampled evenly beyond this; 0 keeps all of their clips.")
+    ] = 0
     shots: Annotated[
         Shots,
         Doc(
@@ -242,6 +254,12 @@ class IngestConfig:
         Doc("H.264 constant rate factor of the normalised clips; 0 is lossless."),
     ] = 18
     preset: Annotated[str, Doc("Preset of x264.")] = "superfast"
+
+
+def small_clips(**values: Any) -> IngestConfig:
+    """Return how clips are ingested that a model of a few cores can hold in a pack."""
+    small = {"token_cap": 512, "max_frames": 17, "max_clips_per_source": 64}
+    return IngestConfig(**(small | values))
 
 
 class WorldPreset(StrEnum):
@@ -314,7 +332,7 @@ class WorldsConfig:
         ),
     ] = 0
     ingest: Annotated[IngestConfig, Doc("How clips are encoded.")] = field(
-        default_factory=IngestConfig
+        default_factory=small_clips
     )
 
 
@@ -347,13 +365,14 @@ class DemoConfig:
         120.0
     )
     ingest: Annotated[IngestConfig, Doc("How the files are cut, scaled and encoded.")] = field(
-        default_factory=lambda: IngestConfig(clip_frames=[17, 13, 17, 9, 17, 5])
+        default_factory=lambda: small_clips(clip_frames=[17, 13, 17, 9, 17, 5])
     )
 
 
 def check(config: IngestConfig) -> None:
     """Raise ValueError where values of an ingest config contradict each other."""
-    step, longest = config.cell[0], [config.max_frames, *config.clip_frames]
+    step, bound = config.cell[0], config.max_frames
+    longest = [n for n in (bound, *config.clip_frames) if n]
     rules: list[tuple[str, bool, str]] = [
         (
             "max_frames",
@@ -362,7 +381,7 @@ def check(config: IngestConfig) -> None:
         ),
         (
             "clip_frames",
-            all(n <= config.max_frames for n in longest),
+            all(n <= bound or not bound for n in config.clip_frames),
             f"must not exceed max_frames={config.max_frames}. Raise max_frames",
         ),
         (

@@ -150,8 +150,10 @@ def finish_dead_part(part: Part, death: str) -> int:
             used = sum(line["meta"]["num_frames"] for line in lines)
             expected = max(meta["original"]["num_frames"], used)
             dropped = Counter({NOT_READ: expected - used})
+            pixels = meta["original"]["height"] * meta["original"]["width"]
             account = Account(
-                part.source.name, meta["licence"], meta["fps"], expected, used, dropped=dropped
+                *(part.source.name, meta["licence"], meta["fps"], pixels, expected, used),
+                dropped=dropped,
             )
             notes.films.append(account.to_json())
     found.write_bytes(b"".join(map(as_line, [*lines, notes.to_json()])))

@@ -2,7 +2,8 @@
 
 Input is a folder, a ``.txt`` list of paths, a ``.tar`` or one file; a folder or list may hold tars
 (read in place, nothing is ever unpacked). Films are cut where shots end into clips of 1 + 4k frames
-at their own size.
+at their own size, as long as token_cap holds them. The last line says what share of all pixels is
+kept. A model of a few cores wants small clips: token_cap=512 max_frames=17.
 
 Beside FILM.mp4, in the same folder or tar:
     FILM.txt     its caption
@@ -39,7 +40,7 @@ from data.ingest.where import check_columns, conditions_of
 from data.media.reject import Reject
 from data.shell import command
 from data.show.progress import Progress
-from data.show.report import print_report
+from data.show.report import pixel_line, print_report
 from data.show.sheet import write_sheet
 
 
@@ -157,5 +158,11 @@ def main(arguments: list[str]) -> int:
     manifest = ingest(config, console)
     page = write_sheet(Path(config.output))
     print_report(manifest, console)
+    largest = max(split["tokens_largest"] for split in manifest["splits"].values())
+    for line in (
+        pixel_line(manifest),
+        f"largest clip: {largest:,} tokens; data.pack_tokens must hold it where latents train",
+    ):
+        console.print(line, highlight=False)
     console.print(f"dataset: {config.output}, to look at: {page}", highlight=False)
     return 0

@@ -16,7 +16,16 @@ from jaxtyping import UInt8
 from data.config import IngestConfig
 from data.dataset.tokens import shape_name
 from data.engine.source import Notes, Sample
-from data.media.film import Account, Shown, Tick, clips_of, read_ticks, reject_short, stored_size
+from data.media.film import (
+    Account,
+    Shown,
+    Tick,
+    clips_of,
+    read_ticks,
+    reject_short,
+    stored_size,
+    with_own_length,
+)
 from data.media.filters import check_scores, clip_scores, picture_scores
 from data.media.fingerprint import fingerprint
 from data.media.h264 import Scaler, encode_pictures, encode_png, turned
@@ -95,7 +104,8 @@ class MediaFile:
             facts = probe_video(stream, config, self.turn)
             file = replace(self, span=span_in(self, facts, notes))
             stream.seek(0)
-            account = Account(self.name, self.licence, facts.fps)
+            config = with_own_length(config, facts)
+            account = Account(self.name, self.licence, facts.fps, facts.height * facts.width)
             with rejecting("opening"):
                 container = open_video(stream)
             try:

@@ -14,6 +14,7 @@ from typing import Any
 import av
 
 from data.config import IngestConfig, Shots
+from data.dataset.tokens import cell_of, tokens
 from data.media.h264 import Scaler
 from data.media.probe import Facts, decoded, fit_size
 from data.media.reject import Reject, rejecting
@@ -22,12 +23,16 @@ from data.media.shots import LOOK_SIDE, Look, ShotFinder
 # Why frames of a film are in no clip; filters add their own names.
 SHOT_END, TOO_MANY, DAMAGE = "end_of_shot", "max_clips_per_source", "before_damage"
 TIME_TOLERANCE_SECONDS = 1e-6
+# Bounds, in groups of cell[0] frames, of clips that run as long as token_cap allows: a larger film
+# is scaled down before its clips are shorter, and of a tiny one no clip fills the memory.
+FEWEST_GROUPS, MOST_GROUPS = 4, 256
 
 
 @dataclass
 class Account:
     """What became of a film's frames (counted at its constant rate).
 
+    pixels: of each of the film's frames, at its own size.
     dropped: frames by the reason for which they are in no clip.
     shots: the first frame of every shot; scenes: each shot's scene.
     """
@@ -35,6 +40,7 @@ class Account:
     file: str
     licence: str = "unknown"
     fps: float = 0.0
+    pixels: int = 0
     num_frames: int = 0
     used: int = 0
     remuxed_clips: int = 0
@@ -82,6 +88,7 @@ class ClipPlanner:
     Lengths follow ``clip_frames`` in turn; the last clip of a shot takes the longest
     1 + k * cell[0] that is left (two latent frames at least). At most ``most`` clips are taken,
     spread evenly over ``num_frames``: by frame ``s``, 1 + floor(most * s / num_frames) of them.
+    With ``most=0`` all are taken.
     """
 
     def __init__(self, config: IngestConfig, num_frames: int, most: int) -> None:
@@ -106,7 +113,8 @@ class ClipPlanner:
                 self.dropped[SHOT_END] += left
                 self.start = end
                 break
-            if self.taken < min(self.most, 1 + self.most * self.start // self.num_frames):
+            due = min(self.most, 1 + self.most * self.start // self.num_frames)
+            if not self.most or self.taken < due:
                 clips.append((self.start, length))
                 self.taken += 1
             else:
@@ -129,6 +137,19 @@ def reject_short(num_frames: int, config: IngestConfig) -> list[tuple[int, int]]
     """Raise the Reject of a film without a clip."""
     least = 1 + config.cell[0]
     raise Reject(f"too few frames: {num_frames}", f"A clip needs {least} frames of one shot.")
+
+
+def with_own_length(config: IngestConfig, facts: Facts) -> IngestConfig:
+    """Return the settings for one film: with ``max_frames=0`` its clips fill ``token_cap``.
+
+    They have as many frames as fit at the film's own size, in the bounds above.
+    """
+    if config.max_frames or config.clip_frames:
+        return config
+    height, width = (max(2, round(side / 2) * 2) for side in (facts.height, facts.width))
+    groups = config.token_cap // tokens(1, height, width, cell_of(config)) - 1
+    groups = min(max(groups, FEWEST_GROUPS), MOST_GROUPS)
+    return replace(config, max_frames=1 + groups * config.cell[0])
 
 
 def stored_size(num_frames: int, facts: Facts, config: IngestConfig) -> tuple[int, int]:

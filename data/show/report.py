@@ -16,10 +16,11 @@ from data.media.filters import FILTERS
 RATIO_EDGES = (("portrait", 0.0), ("square", 0.9), ("landscape", 1.12), ("wide", 1.9))
 MAX_NOTES = 4
 MAX_REJECTS = 40
-TOKEN_EDGES = (64, 128, 192, 256, 320, 384, 448, 512)
+TOKEN_EDGES = (64, 128, 192, 256, 320, 384, 448, 512, *(2**power for power in range(10, 21)))
 SIDE_EDGES = (64, 96, 128, 180, 240, 360, 480, 720, 1080, 2160)  # pixels of the shorter side
 SECOND_EDGES = (0.25, 0.5, 1, 2, 5, 10, 20, 60)
 SCORE_BINS = 24
+PIXEL_COUNTS = ("read", "in_clips", "kept")
 
 
 def ratio_name(height: int, width: int) -> str:
@@ -32,9 +33,9 @@ def histogram(values: Iterable[Any]) -> dict[str, int]:
     return {str(value): count for value, count in sorted(Counter(values).items())}
 
 
-def token_bin(value: int) -> str:
+def token_bin(value: int) -> int:
     """Return the upper edge of a token count's bin."""
-    return f"<={next((edge for edge in TOKEN_EDGES if value <= edge), value):04d}"
+    return next((edge for edge in TOKEN_EDGES if value <= edge), value)
 
 
 def binned(values: list[float], edges: tuple[float, ...]) -> dict[str, int]:
@@ -94,7 +95,7 @@ def summarise_split(metas: list[dict[str, Any]], config: IngestConfig) -> dict[s
             "num_frames": histogram(m["num_frames"] for m in metas),
             "duration_seconds": histogram(round(m["duration_seconds"], 1) for m in metas),
             "aspect_ratio": histogram(ratio_name(m["height"], m["width"]) for m in metas),
-            "tokens": histogram(token_bin(count) for count in counts),
+            "tokens": {f"<={int(k):04d}": n for k, n in histogram(map(token_bin, counts)).items()},
             "shorter_side": binned([min(m["height"], m["width"]) for m in metas], SIDE_EDGES),
             "seconds": binned([m["duration_seconds"] for m in metas], SECOND_EDGES),
         },
@@ -111,12 +112,14 @@ def summarise(
     films: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the manifest's account of all splits, what was left out, and the settings."""
+    splits = {name: summarise_split(metas, config) for name, metas in samples.items()}
     return {
         "cell": list(config.cell),
         "token_cap": config.token_cap,
         "max_frames": config.max_frames,
-        "splits": {name: summarise_split(metas, config) for name, metas in samples.items()},
+        "splits": splits,
         "frames": summarise_films(films),
+        "pixels": summarise_pixels(splits, films),
         "filters": summarise_filters(samples, rejects, config),
         "rejects": rejects,
         "warnings": warnings,
@@ -137,6 +140,33 @@ def summarise_films(films: list[dict[str, Any]]) -> dict[str, Any]:
         "dropped": dict(sorted(dropped.items())),
         "remuxed_clips": sum(film["remuxed_clips"] for film in films),
     }
+
+
+def summarise_pixels(
+    splits: dict[str, dict[str, Any]], films: list[dict[str, Any]]
+) -> dict[str, int]:
+    """Count source pixels: all that were read, those of frames in clips, and those kept of them.
+
+    Pictures that were left out count as not read: nothing is known of their sizes.
+    """
+    scaled = [split["downscale"] for split in splits.values()]
+    in_clips = sum(down["source_pixels"] for down in scaled)
+    lost = sum((film["num_frames"] - film["used"]) * film["pixels"] for film in films)
+    kept = sum(down["kept_pixels"] for down in scaled)
+    return dict(zip(PIXEL_COUNTS, (in_clips + lost, in_clips, kept), strict=True))
+
+
+def pixel_line(manifest: dict[str, Any]) -> str:
+    """Say what share of the pixels that were read a dataset keeps, and why not the others."""
+    pixels = manifest.get("pixels")  # manifests of before 2026-12-01 have none
+    if pixels is None:
+        return "pixels kept: not counted when this dataset was made"
+    read, in_clips, kept = (pixels[name] / max(pixels["read"], 1) for name in PIXEL_COUNTS)
+    return (
+        f"pixels kept: {kept:.1%} of those read ({read - in_clips:.1%} are in frames that no clip "
+        f"holds, {max(0.0, in_clips - kept):.1%} were scaled away by "
+        f"token_cap={manifest['token_cap']})"
+    )
 
 
 def summarise_filters(

@@ -1,12 +1,16 @@
 """The commands of docs/data.md, as typed, take each layout of that page to a trained step."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -15,7 +19,7 @@ from data.dataset.shards import read_index, read_manifest
 from data.derive import index
 from data.ingest import ingest
 from data.ingest.ingest import split_of
-from tests.data.conftest import add, encode
+from tests.data.conftest import add, encode, paint, png
 from trainer.config import compose_run
 from trainer.diffusion.attempt import train_run
 from trainer.encode import encode as encoding
@@ -27,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 QUICK = ["text.kind=bytes", "text.width=32", "model.text_width=32"]  # MiniLM takes seconds to load
 PATIENT = ["num_workers=1", "timeout_seconds=900"]  # of a machine that others keep busy
 CHOSEN = IngestConfig(split="by_source")
+WORDS = " ".join(f"red ball number {number} rolls over a green floor," for number in range(40))
 
 
 def typed(page: str, heading: str = "") -> dict[str, list[str]]:
@@ -44,10 +49,10 @@ def here(words: list[str], folder: Path, out: Path) -> list[str]:
     return [pattern.sub(lambda found: places[found[0]], word) for word in words]
 
 
-def film(num_frames: int, seed: int) -> bytes:
+def film(num_frames: int, seed: int, side: int = 8) -> bytes:
     """Return a film of coloured blocks that drift; films of other seeds are no near-duplicates."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 6, 3)).astype(np.uint8)
-    frame = blocks.repeat(8, 0).repeat(8, 1)
+    frame = blocks.repeat(side, 0).repeat(side, 1)
     return encode(np.stack([np.roll(frame, 2 * i, 1) for i in range(num_frames)]))
 
 
@@ -190,3 +195,40 @@ def test_the_readme_trains_with_the_words_with_which_it_encodes():
     assert [page[name] for name in said if name != "generate"] == [
         said[name] for name in said if name != "generate"
     ]
+
+
+@pytest.mark.heavy
+def test_the_readme_brings_data_as_typed_from_top_to_bottom(tmp_path: Path):
+    """In a fresh folder, on films with captions longer than the encoder reads, and a picture."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```\n(.*?)```", text[text.index("## Bring your data") :], re.DOTALL)[1]
+    folder = tmp_path / "FOLDER"
+    names = films("film{}.mp4".format)
+    write(folder, [], **{name.replace(".mp4", ".txt"): f"{name}: {WORDS}" for name in names})
+    for seed, name in enumerate(names):
+        (folder / name).write_bytes(film(34, seed, 24))
+    (folder / "still.png").write_bytes(png(paint(1, 90, 160)))
+    said = []
+    for line in block.splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[0] == "kinescale"
+        runs = list((tmp_path / "runs").glob("*"))
+        words = [
+            word.replace("runs/NAME", f"runs/{runs[0].name}") if runs else word for word in words
+        ]
+        ended = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "WANDB_MODE": "disabled"},
+            capture_output=True,
+            text=True,
+            timeout=1500,
+        )
+        assert ended.returncode == 0, f"{line}\n{ended.stdout}\n{ended.stderr}"
+        said.append(ended.stdout)
+    assert len(said) == 4
+    assert "of those read" in said[0]
+    assert "captions: of 6 of 7 only the first text.max_tokens=96 tokens were kept" in said[1]
+    (result,) = (tmp_path / "runs").glob("*/result.json")
+    assert read_json(result)["accounting"]["samples_in_split"] == 5
+    assert av.open(str(tmp_path / "ball.mp4")).streams.video[0].frames > 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from data.config import IngestConfig
+from data.config import small_clips
 from data.dataset.shards import read_index
 from data.engine.source import Notes
 from data.ingest.ingest import find_sources, ingest
@@ -38,7 +38,7 @@ def put(root, name, text):
 def sources(root, **values):
     """Return what each film is told, by its name in the input, and reasons by file."""
     notes = Notes()
-    found = find_sources(IngestConfig(input=str(root), **values), notes)
+    found = find_sources(small_clips(input=str(root), **values), notes)
     return {f.name: f for f in found}, {r["file"]: r["reason"] for r in notes.rejects}
 
 
@@ -272,7 +272,7 @@ def test_a_film_is_cut_at_the_stamps_of_its_row(tmp_path):
     write_video(root / "film.mp4", num_frames=48, fps=24.0)
     put(root, "panda.csv", PANDA)
     out = {"output": str(tmp_path / "out"), "duplicate_bits": -1, "repeat_bits": -1}
-    config = IngestConfig(input=str(root), clip_frames=[17, 5], num_workers=1, shots="none", **out)
+    config = small_clips(input=str(root), clip_frames=[17, 5], num_workers=1, shots="none", **out)
     manifest = ingest(config, Console(file=io.StringIO()))
     infos = read_index(tmp_path / "out", "train")
     told = [(i.caption, i.original["start_frame"], i.num_frames) for i in infos]
@@ -302,7 +302,7 @@ def test_stamps_of_a_clip_that_is_cut_already_cut_it_no_more(tmp_path):
     rows = ["cut,\"['0:00:05.000', '0:00:06.000']\",x", "late,\"['0:00:05.000', '0:00:09.000']\",y"]
     put(root, "koala.csv", "\n".join(["videoID,timestamp,caption", *rows]))
     out = {"output": str(tmp_path / "out"), "duplicate_bits": -1, "repeat_bits": -1}
-    config = IngestConfig(input=str(root), num_workers=1, **out)
+    config = small_clips(input=str(root), num_workers=1, **out)
     manifest = ingest(config, Console(file=io.StringIO()))
     infos = read_index(tmp_path / "out", "train")
     assert [(i.caption, i.original["start_frame"]) for i in infos] == [("x", 0), ("x", 17)]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from data.config import IngestConfig
+from data.config import small_clips
 from data.dataset.shards import read_index, read_payload
 from data.engine.parts import Part, build_dataset, build_part, read_part
 from data.engine.source import Notes
@@ -60,7 +60,7 @@ def foreign(path, seed, codec, pix_fmt, height=64, width=96, times=None, sound=F
 
 
 def run(source, out, **values):
-    config = IngestConfig(input=str(source), output=str(out), **values)
+    config = small_clips(input=str(source), output=str(out), **values)
     return ingest(config, Console(file=io.StringIO()))
 
 
@@ -190,7 +190,7 @@ def test_clips_before_damage_are_kept_and_said_to_be(tmp_path):
     path = tmp_path / "film.mp4"
     path.write_bytes(film(8, num_frames=51))
     source = Damaged("film.mp4", "train", path, nbytes=path.stat().st_size)
-    part = Part(tmp_path, source, IngestConfig())
+    part = Part(tmp_path, source, small_clips())
     assert build_part(part) == 2
     notes, lines = read_part(part)
     assert [line["meta"]["original"]["start_frame"] for line in lines] == [0, 17]
@@ -237,7 +237,7 @@ def test_a_film_over_its_time_keeps_the_clips_it_had(tmp_path):
     path = tmp_path / "film.mp4"
     path.write_bytes(film(8, num_frames=85))
     source = Sticking("film.mp4", "train", path, nbytes=path.stat().st_size)
-    config = IngestConfig(num_workers=1, timeout_seconds=8, **KEEP_COPIES)
+    config = small_clips(num_workers=1, timeout_seconds=8, **KEEP_COPIES)
     manifest = build_dataset(tmp_path / "out", [source], config, Notes())
     infos = read_index(tmp_path / "out", "train")
     assert [i.original["start_frame"] for i in infos] == [0, 17]

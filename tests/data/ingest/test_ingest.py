@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from data.command_line import parse
-from data.config import IngestConfig
+from data.config import IngestConfig, small_clips
 from data.dataset.shards import read_index, read_manifest, read_payload
 from data.dataset.tokens import tokens
 from data.engine.children import ChildError, run_in_children
@@ -42,7 +42,7 @@ def write_video(path, num_frames=21, height=64, width=96, fps=25.0):
 
 def run(tmp_path, source, **values):
     values = {"input": str(source), "output": str(tmp_path / "out")} | KEEP_COPIES | values
-    config = IngestConfig(**values)
+    config = small_clips(**values)
     return ingest(config, Console(file=io.StringIO()))
 
 
@@ -226,7 +226,7 @@ def test_a_variable_frame_rate_becomes_constant_by_timestamps():
 
 
 def test_over_the_cap_the_largest_size_of_the_same_shape_is_kept():
-    config = IngestConfig()
+    config = small_clips()
     for num_frames, height, width in [
         (17, 720, 1280),
         (17, 1080, 608),
@@ -242,7 +242,7 @@ def test_over_the_cap_the_largest_size_of_the_same_shape_is_kept():
 
 
 def test_long_films_are_sampled_evenly_and_lengths_alternate():
-    config = IngestConfig(clip_frames=[17, 9])
+    config = small_clips(clip_frames=[17, 9])
     assert cut(31, config, 9) == [(0, 17), (17, 9), (26, 5)]
     spans = cut(10_000, config, 5)
     gaps = np.diff([start for start, _ in spans])
@@ -255,11 +255,11 @@ def test_long_films_are_sampled_evenly_and_lengths_alternate():
 
 def test_the_film_is_read_frame_by_frame_in_order():
     stream = io.BytesIO(encode_h264(picture(30, 32, 32), 25))
-    facts = probe_video(stream, IngestConfig())
+    facts = probe_video(stream, small_clips())
     assert facts.num_frames == 30
     stream.seek(0)
     with open_video(stream) as container:
-        ticks = list(read_ticks(container, facts, IngestConfig(), Scaler()))
+        ticks = list(read_ticks(container, facts, small_clips(), Scaler()))
     levels = [int(tick.frame.to_ndarray(format="rgb24")[8:-8, 4].mean()) for tick in ticks]
     assert levels == pytest.approx([40 + 4 * i for i in range(30)], abs=4)
 
@@ -291,7 +291,7 @@ def test_an_interrupted_ingest_keeps_finished_parts(tmp_path):
     from data.ingest import ingest as module
 
     folders = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
-    config = IngestConfig(num_workers=1, **folders, **KEEP_COPIES)
+    config = small_clips(num_workers=1, **folders, **KEEP_COPIES)
     notes = Notes()
     sources = module.find_sources(config, notes)
 
@@ -381,7 +381,7 @@ def test_wrong_keys_and_values_say_what_is_allowed(tmp_path, capsys):
     assert main(["input=/nowhere"]) == 2
     assert "input=/nowhere: does not exist" in capsys.readouterr().err
     assert main(["--help"]) == 0
-    assert "token_cap=512" in capsys.readouterr().out
+    assert "token_cap=65536" in capsys.readouterr().out
 
 
 def test_a_list_file_names_what_is_missing(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from data.config import IngestConfig
+from data.config import small_clips
 from data.dataset.shards import read_index
 from data.engine.duplicates import Candidate, distance, near_duplicates
 from data.ingest.ingest import ingest, main
@@ -77,9 +77,9 @@ def test_each_threshold_rejects_with_score_and_remedy(key, value, name):
     frames = np.repeat(sliding(0)[:9], 2, 0)[:17]
     frames[:, :20] = 0
     scores = clip_scores(frames, written(4), 17 / 25)
-    check_scores(scores, IngestConfig())
+    check_scores(scores, small_clips())
     with pytest.raises(Reject) as caught:
-        check_scores(scores, IngestConfig(**{key: value}))
+        check_scores(scores, small_clips(**{key: value}))
     said = caught.value.to_json()
     assert (said["filter"], said["threshold"]) == (name, value)
     assert said["score"] == scores[name]
@@ -156,7 +156,7 @@ def filtered(tmp_path_factory):
     write("dark", np.full((17, 72, 128), 2, np.uint8))
     write("third", sliding(3))
     out = tmp_path_factory.mktemp("filtered") / "out"
-    config = IngestConfig(input=str(folder), output=str(out), max_static=0.9)
+    config = small_clips(input=str(folder), output=str(out), max_static=0.9)
     return ingest(config, Console(file=io.StringIO())), out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from data.config import IngestConfig, Shots
+from data.config import Shots, small_clips
 from data.dataset.shards import read_index, read_manifest, read_payload
 from data.ingest.ingest import ingest
 from data.media.h264 import encode_h264
@@ -39,7 +39,7 @@ def frames_of(data):
 
 
 def run(tmp_path, source, **values):
-    config = IngestConfig(input=str(source), output=str(tmp_path / "out"), **values)
+    config = small_clips(input=str(source), output=str(tmp_path / "out"), **values)
     ingest(config, Console(file=io.StringIO()))
     root = tmp_path / "out"
     infos = read_index(root, "train")

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.config import IngestConfig, Shots
+from data.config import Shots, small_clips
 from data.media.film import Account, ClipPlanner, Tick, clips_of
 from data.media.shots import ShotFinder, colours_of, group_scenes
 
@@ -72,7 +72,7 @@ def test_split_clips_hold_no_cut_and_kept_ones_list_theirs():
     clips, account = {}, {}
     for way in (Shots.split, Shots.keep, Shots.none):
         account[way] = Account("film")
-        config = IngestConfig(shots=way)
+        config = small_clips(shots=way)
         clips[way] = list(clips_of(film(looks), config, len(looks), 64, account[way]))
     spans = [(c.start, len(c.ticks), c.shot) for c in clips[Shots.split]]
     assert spans == [(0, 17, 0), (20, 17, 1), (37, 13, 1), (53, 9, 2)]
@@ -93,7 +93,7 @@ def test_split_clips_hold_no_cut_and_kept_ones_list_theirs():
 def test_every_frame_is_in_a_clip_or_dropped_for_a_reason():
     rng = np.random.default_rng(0)
     for most in (3, 64):
-        planner = ClipPlanner(IngestConfig(clip_frames=[17, 9]), 700, most)
+        planner = ClipPlanner(small_clips(clip_frames=[17, 9]), 700, most)
         end, used = 0, 0
         while end < 700:
             end = min(700, end + int(rng.integers(1, 60)))
@@ -106,7 +106,7 @@ def test_every_frame_is_in_a_clip_or_dropped_for_a_reason():
 
 
 def test_too_many_clips_are_thinned_evenly_over_the_film():
-    planner = ClipPlanner(IngestConfig(), 10_000, 10)
+    planner = ClipPlanner(small_clips(), 10_000, 10)
     starts = [start for start, _ in planner.advance(10_000, shot_ends=True)]
     assert len(starts) == 10
     assert max(abs(start - 1000 * i) for i, start in enumerate(starts)) < 17
