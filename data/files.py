@@ -37,6 +37,17 @@ def replacing(path: Path, synced: bool = True) -> Iterator[Path]:
             temporary.unlink()
 
 
+class OpenFile:
+    """A file held open for positional reads; closed when nobody holds it any more."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
 def local_folder(key: str, folder: str | Path) -> Path:
     """Return a folder to write to.
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from netrc import NetrcParseError, netrc
@@ -20,9 +19,9 @@ from data.checks import Check, Verdict, judge, of_error, refuse_bad, shown_bytes
 from data.config import DataConfig
 from data.dataset.remote import is_url, open_root
 from data.dataset.shards import INDEX_NAME, read_index
-from data.dataset.tokens import tokens
+from data.dataset.table import lengths_of, tally
 from data.loading.mixture import read_mixture
-from data.loading.pieces import Piece, cut_long
+from data.loading.pieces import cut_long, num_pieces
 from data.notices import doing
 from data.secrets import masked, refuse_secrets, texts_in
 from data.words import counted, shown_times
@@ -142,7 +141,7 @@ def _data(run: AnyRun) -> Iterator[Check]:
         return
     whole = len(training.infos)
     training = cut_long(training, run.cell, run.data.pack_tokens)
-    if pieces := sum(isinstance(info, Piece) for info in training.infos):
+    if pieces := num_pieces(training.infos):
         long = pieces - (len(training.infos) - whole)
         yield Check(
             "data",
@@ -156,7 +155,7 @@ def _data(run: AnyRun) -> Iterator[Check]:
     except ValueError as error:
         yield of_error("data", error)
         return
-    lengths = Counter(tokens(i.num_frames, i.height, i.width, run.cell) for i in training.infos)
+    lengths = tally(lengths_of(training.infos, run.cell))
     once = sum(length * clips for length, clips in lengths.items())
     if starved := starved_times(run, lengths):
         remedy = "Set objective.most_shift, raise shift_tokens, or choose objective.density."

@@ -73,14 +73,14 @@ def serve() -> Order:
 
 def _read_index(folder: Path) -> None:
     """Parse the index of a run's clips, which is kept, for all runs that train on them."""
-    from data.dataset.shards import read_index
+    from data.dataset.opening import open_index
     from trainer.config import load_run
 
     with suppress(ValueError, OSError):  # the run itself says what is wrong
         run = load_run(folder)
         if not run.data.mixture:
             for split in (run.data.train_split, *run.validation.splits):
-                read_index(run.data.root, split)
+                open_index(run.data.root, split)
 
 
 def _noticed(number: int, frame: object) -> None:

@@ -11,22 +11,26 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from data.dataset.columns import COLUMNS_NAME, ColumnBuilder
 from data.dataset.sample import SampleInfo, is_file_name, is_key
-from data.files import publish, replacing, write_text
+from data.files import OpenFile, publish, replacing, write_text
 
 INDEX_NAME = "index.jsonl"
 MANIFEST_NAME = "manifest.json"
 # Marks a split whose writer has not closed: its shards may be overwritten by the next attempt.
 WRITING_NAME = ".writing"
 TAR_BLOCK_BYTES = 512
+MOST_OPEN = 256  # shards held open for reading, of the 1024 files that many systems allow
 # Bytes of an index that is kept parsed, of 30,000 clips: all runs of a process read the same one.
-_MOST_KEPT = 1 << 24
+# A larger one is read in columns.
+MOST_KEPT = 1 << 24
 # What a tar of other tools can make tarfile raise, which trusts its numbers and chains of headers.
 TAR_FAILURES = (
     *(tarfile.TarError, OSError, ValueError, EOFError, ArithmeticError, LookupError),
@@ -180,15 +184,19 @@ class ShardWriter:
             self.abort()
 
 
-def write_index(folder: Path, infos: list[SampleInfo]) -> None:
-    """Write ``index.jsonl`` of a split's folder atomically, one sample a line."""
+def write_index(folder: Path, infos: Sequence[SampleInfo]) -> None:
+    """Write ``index.jsonl`` of a split's folder atomically, one sample a line.
 
-    with (
-        replacing(folder / INDEX_NAME) as temporary,
-        temporary.open("w", encoding="utf-8") as stream,
-    ):
+    That of a large split gets its columns (data/dataset/columns.py).
+    """
+    (folder / COLUMNS_NAME).unlink(missing_ok=True)  # first: they are of the index before
+    columns, place = ColumnBuilder(), 0
+    with replacing(folder / INDEX_NAME) as temporary, temporary.open("wb") as stream:
         for info in infos:
-            stream.write(json.dumps(info.to_json(), ensure_ascii=False) + "\n")
+            columns.add(info, place)
+            place += stream.write(json.dumps(info.to_json(), ensure_ascii=False).encode() + b"\n")
+    if place > MOST_KEPT:
+        columns.write(folder)
 
 
 def read_index(root: Path | str, split: str) -> list[SampleInfo]:
@@ -196,16 +204,22 @@ def read_index(root: Path | str, split: str) -> list[SampleInfo]:
 
     Raises ValueError naming the line where the index is missing, damaged, empty or repeats a key.
     """
+    path, remedy = index_of(root, split)
+    about = path.stat()
+    parse = _parse_index if about.st_size <= MOST_KEPT else _parse_index.__wrapped__
+    version = (about.st_ino, about.st_mtime_ns, about.st_size)
+    return list(parse(path, remedy, version))
+
+
+def index_of(root: Path | str, split: str) -> tuple[Path, str]:
+    """Return the path of an index and how to mend it. Raises ValueError where it is missing."""
     path = Path(root) / split / INDEX_NAME
     if not path.is_file():
         raise ValueError(
             f"split={split}: {path} is missing. Ingest the dataset, or index foreign webdataset "
             f"shards with: kinescale index {root} {split}"
         )
-    about = path.stat()
-    parse = _parse_index if about.st_size <= _MOST_KEPT else _parse_index.__wrapped__
-    version = (about.st_ino, about.st_mtime_ns, about.st_size)
-    return list(parse(path, f"Rebuild it with: kinescale index {root} {split}", version))
+    return path, f"Rebuild it with: kinescale index {root} {split}"
 
 
 @lru_cache(maxsize=4)
@@ -213,34 +227,35 @@ def _parse_index(path: Path, remedy: str, version: tuple[int, ...]) -> tuple[Sam
     """Parse an index. ``version`` tells a rewritten file from the one that was parsed before."""
     infos: list[SampleInfo] = []
     keys: set[str] = set()
-    with open(path, encoding="utf-8") as stream:
+    for number, (info, _) in enumerate(lines_of(path, remedy), 1):
+        if info.key in keys:
+            raise ValueError(f"{path}:{number}: key={info.key!r}: must be unique. {remedy}")
+        keys.add(info.key)
+        infos.append(info)
+    return tuple(infos)
+
+
+def lines_of(path: Path, remedy: str) -> Iterator[tuple[SampleInfo, int]]:
+    """Yield the samples of an index, each with the place of its line.
+
+    Raises ValueError at a line that is none, and where there is no line.
+    """
+    place = 0
+    with open(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 info = SampleInfo.from_json(json.loads(line))
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: {error} {remedy}") from error
-            if info.key in keys:
-                raise ValueError(f"{path}:{number}: key={info.key!r}: must be unique. {remedy}")
-            keys.add(info.key)
-            infos.append(info)
-    if not infos:
+            yield info, place
+            place += len(line)
+    if not place:
         raise ValueError(f"split={path.parent.name}: {path} lists no samples. {remedy}")
-    return tuple(infos)
 
 
-@lru_cache(maxsize=64)
-def _open_shard(path: str, inode: int, nbytes: int) -> "OpenShard":
-    return OpenShard(path)
-
-
-class OpenShard:
-    """A shard held open for positional reads; closed when the cache lets go of it."""
-
-    def __init__(self, path: str) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+@lru_cache(maxsize=MOST_OPEN)
+def _open_shard(root: Path | str, split: str, name: str) -> OpenFile:
+    return OpenFile(os.path.join(root, split, name))
 
 
 def read_payload(root: Path | str, split: str, info: SampleInfo, verify: bool = True) -> bytes:
@@ -249,8 +264,16 @@ def read_payload(root: Path | str, split: str, info: SampleInfo, verify: bool = 
     Raises ValueError if the shard is missing or shorter than the index says, or, with ``verify``,
     if the bytes are not those that were indexed (damaged files often decode without an error).
     """
+    if verify:
+        # A shard that is open is not looked up again: its bytes are told by their digest.
+        with suppress(OSError):
+            shard = _open_shard(root, split, info.shard)
+            payload = os.pread(shard.descriptor, info.nbytes, info.offset)
+            if hashlib.sha256(payload).hexdigest() == info.sha256:
+                return payload
     payload = _read_bytes(root, split, info, info.offset, info.nbytes)
     if verify:
+        _open_shard.cache_clear()  # another file has its name since
         check_payload(root, split, info, payload)
     return payload
 
@@ -289,15 +312,13 @@ def _remedy(root: Path | str, split: str, info: SampleInfo) -> str:
 
 
 def _read_bytes(root: Path | str, split: str, info: SampleInfo, offset: int, nbytes: int) -> bytes:
-    path = os.path.join(root, split, info.shard)
     try:
-        status = os.stat(path)
-        shard = _open_shard(path, status.st_ino, status.st_size)
+        with open(os.path.join(root, split, info.shard), "rb", buffering=0) as stream:
+            content = os.pread(stream.fileno(), nbytes, offset)
     except FileNotFoundError as error:
         raise ValueError(
             f"shard={info.shard}: holds {info.key!r} but is missing. {_remedy(root, split, info)}"
         ) from error
-    content = os.pread(shard.descriptor, nbytes, offset)
     if len(content) != nbytes:
         raise ValueError(
             f"shard={info.shard}: ends inside {info.key!r} ({len(content)} of {nbytes} "

@@ -146,7 +146,7 @@ def reshape_dataset(config: ReshapeConfig, console: Console) -> dict[str, Any]:
     for split in splits:
         infos = read_index(config.root, split)
         infos = [i for i in infos if i.media == "video" and i.num_frames >= least]
-        infos = limited(infos, config.limit) if split == "train" else infos
+        infos = list(limited(infos, config.limit)) if split == "train" else infos
         parts += [
             ReshapePart(
                 config.root, split, start, tuple(infos[start : start + CLIPS_PER_PART]),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from data.config import BadSamplePolicy, DataConfig
 from data.dataset.remote import FetchError
 from data.dataset.sample import SampleInfo
+from data.dataset.table import index_digest
 from data.dataset.tokens import Cell
 from data.decode.pool import DecodeError
 from data.loading.accounting import Accounting
@@ -230,14 +232,6 @@ def check_divisible(packs_per_step: int, world: int) -> None:
         )
 
 
-def index_digest(infos: list[SampleInfo]) -> str:
-    """Return a SHA-256 over what a plan depends on: keys, payload digests, sizes, order."""
-    digest = hashlib.sha256()
-    for i in infos:
-        digest.update(f"{i.key} {i.sha256} {i.num_frames} {i.height} {i.width}\n".encode())
-    return digest.hexdigest()
-
-
 def load_fixed(
     config: DataConfig,
     split: str,
@@ -289,7 +283,7 @@ def _read_fixed(
         reader.close()
 
 
-def fixed_order(infos: list[SampleInfo]) -> list[SampleInfo]:
+def fixed_order(infos: Sequence[SampleInfo]) -> list[SampleInfo]:
     """Order samples so that every prefix is a stratified sample; see :func:`load_fixed`."""
     strata: dict[str, list[tuple[str, SampleInfo]]] = {}
     for info in infos:

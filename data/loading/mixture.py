@@ -2,15 +2,19 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
+
 from data.config import DataConfig
+from data.dataset.opening import open_index
 from data.dataset.remote import ShardCache, open_root
 from data.dataset.sample import SampleInfo
-from data.dataset.shards import read_index, read_payload
+from data.dataset.shards import read_payload
+from data.dataset.table import Chosen, Stored, Table, joined
 from data.dataset.tokens import Cell
 from data.loading.planner import PackPlanner
 from data.loading.stream import Span
@@ -40,7 +44,7 @@ class Member:
 class Dataset:
     """The index entries of all members, one member after another."""
 
-    infos: list[SampleInfo]
+    infos: Sequence[SampleInfo]
     members: list[Member]
 
     @property
@@ -62,7 +66,7 @@ class Dataset:
 def read_split(config: DataConfig, split: str) -> Dataset:
     """Read a split of data.root, whatever data.mixture says."""
     folder, cache = open_root(config, config.root)
-    infos = read_index(folder, split)
+    infos = open_index(folder, split)
     span = Span(0, len(infos), 1.0)
     return Dataset(infos, [Member(config.root, folder, split, span, cache)])
 
@@ -79,7 +83,8 @@ def read_mixture(config: DataConfig, split: str) -> Dataset:
         infos = limited(whole.infos, config.limit)
         home = replace(whole.members[0], span=Span(0, len(infos), 1.0))
         return Dataset(infos, [home])
-    infos = []
+    parts: list[Sequence[SampleInfo]] = []
+    start = 0
     members: list[Member] = []
     roots: dict[str, tuple[Path, ShardCache | None]] = {}
     for number, member in enumerate(config.mixture):
@@ -87,23 +92,31 @@ def read_mixture(config: DataConfig, split: str) -> Dataset:
         if root not in roots:
             roots[root] = open_root(config, root)
         folder, cache = roots[root]
-        found = [i for i in read_index(folder, chosen) if fnmatchcase(i.source, member.source)]
-        if not found:
+        found = from_sources(open_index(folder, chosen), member.source)
+        if not len(found):
             raise ValueError(
                 f"data.mixture[{number}].source={member.source!r}: matches no sample of {root} "
                 f"{chosen}. Use a shell pattern such as '*'."
             )
         found = limited(found, config.limit)
         pattern = "" if member.source == "*" else f" {member.source}"
-        span = Span(len(infos), len(infos) + len(found), member.weight)
+        span = Span(start, start + len(found), member.weight)
         members.append(Member(f"{root} {chosen}{pattern}", folder, chosen, span, cache))
-        infos += found
-    dataset = Dataset(infos, members)
+        parts.append(found)
+        start = span.stop
+    dataset = Dataset(joined(parts), members)
     _check_keys(dataset)
     return dataset
 
 
-def limited(infos: list[SampleInfo], limit: float) -> list[SampleInfo]:
+def from_sources(infos: Sequence[SampleInfo], pattern: str) -> Sequence[SampleInfo]:
+    """Return the samples whose source matches a shell pattern."""
+    if isinstance(infos, Stored):
+        return infos.from_sources(pattern)
+    return [info for info in infos if fnmatchcase(info.source, pattern)]
+
+
+def limited(infos: Sequence[SampleInfo], limit: float) -> Sequence[SampleInfo]:
     """Return the samples that a limit lets pass, in the order of the index.
 
     They are those whose keys have the smallest SHA-256: a choice that knows nothing of worlds,
@@ -118,15 +131,17 @@ def limited(infos: list[SampleInfo], limit: float) -> list[SampleInfo]:
             f"data.limit={limit:g}: must be 0, a share below 1 or a whole number of at most the "
             f"{len(infos)} samples there are. Use for example 0.5."
         )
+    if isinstance(infos, Table):
+        rows = np.argsort(infos.column("key"), kind="stable")[: int(count)]
+        return Chosen(infos, np.sort(rows))
     order = sorted(range(len(infos)), key=lambda i: hashlib.sha256(infos[i].key.encode()).digest())
     return [infos[i] for i in sorted(order[: int(count)])]
 
 
 def _check_keys(dataset: Dataset) -> None:
-    seen: dict[str, int] = {}
-    for index, info in enumerate(dataset.infos):
-        other = seen.setdefault(info.key, index)
-        if other != index:
+    for other, index in _alike(dataset.infos):
+        info = dataset.infos[index]
+        if dataset.infos[other].key == info.key:
             names = [dataset.members[dataset.member_of(i)].name for i in (other, index)]
             raise ValueError(
                 f"key={info.key!r}: must be in one member of data.mixture only, but is in "
@@ -135,8 +150,23 @@ def _check_keys(dataset: Dataset) -> None:
             )
 
 
+def _alike(infos: Sequence[SampleInfo]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of places with equal keys; of columns with keys that are equal nearly surely."""
+    if isinstance(infos, Table):
+        keys = infos.column("key")
+        order = np.argsort(keys, kind="stable")
+        for place in np.flatnonzero(keys[order[1:]] == keys[order[:-1]]):
+            yield int(order[place]), int(order[place + 1])
+        return
+    seen: dict[str, int] = {}
+    for index, info in enumerate(infos):
+        other = seen.setdefault(info.key, index)
+        if other != index:
+            yield other, index
+
+
 def planner_of(
-    config: DataConfig, infos: list[SampleInfo], spans: Sequence[Span], cell: Cell, seed: int
+    config: DataConfig, infos: Sequence[SampleInfo], spans: Sequence[Span], cell: Cell, seed: int
 ) -> PackPlanner:
     """Return the planner of a dataset under a config; a run and its forecast share it."""
     return PackPlanner(

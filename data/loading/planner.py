@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.dataset.sample import SampleInfo
-from data.dataset.tokens import Cell, tokens
+from data.dataset.table import Table, lengths_of, tally
+from data.dataset.tokens import Cell
 from data.loading.stream import Planned, Span, Stream
 
 # A transformer block costs about 24 D^2 FLOPs a token plus 4 D s for attention over s tokens; both
@@ -85,7 +86,7 @@ class PackPlanner:
 
     def __init__(
         self,
-        infos: list[SampleInfo],
+        infos: Sequence[SampleInfo],
         cell: Cell,
         pack_tokens: int,
         packs_per_step: int,
@@ -108,7 +109,7 @@ class PackPlanner:
                 raise ValueError(f"data.{name}={value}: must be at least {least}. Use {least}.")
         if not 0 <= in_order <= 1:
             raise ValueError(f"data.in_order={in_order}: must be a share from 0 to 1. Use 0.5.")
-        self.lengths = [tokens(i.num_frames, i.height, i.width, cell) for i in infos]
+        self.lengths = lengths_of(infos, cell)
         self._check_fit(infos, pack_tokens)
         self.pack_tokens = pack_tokens
         self.packs_per_step = packs_per_step
@@ -124,19 +125,20 @@ class PackPlanner:
         self._by_length: list[tuple[int, int]] = []  # (length, -arrival), ascending
         self._by_age: dict[int, tuple[int, Planned]] = {}  # arrival -> place in the stream, sample
 
-    def _check_fit(self, infos: list[SampleInfo], pack_tokens: int) -> None:
-        if not infos:
+    def _check_fit(self, infos: Sequence[SampleInfo], pack_tokens: int) -> None:
+        if not len(infos):
             raise ValueError("infos=[]: must hold at least one sample. Choose another split.")
-        largest = max(range(len(infos)), key=lambda i: self.lengths[i])
-        if self.lengths[largest] > pack_tokens:
-            count = sum(length > pack_tokens for length in self.lengths)
-            info = infos[largest]
+        counts = tally(self.lengths)
+        largest = max(counts)
+        if largest > pack_tokens:
+            count = sum(n for length, n in counts.items() if length > pack_tokens)
+            info = infos[self.lengths.index(largest)]
             raise ValueError(
                 f"data.pack_tokens={pack_tokens}: must hold the largest sample, but {count} are "
                 f"larger; {info.key!r} ({info.num_frames}x{info.height}x{info.width}) has "
-                f"{self.lengths[largest]} tokens. Clips are cut in time where a pack holds two of "
+                f"{largest} tokens. Clips are cut in time where a pack holds two of "
                 "their latent frames; stills and encoded latents are not. Use at least "
-                f"{self.lengths[largest]}, or ingest with a lower ingest.token_cap."
+                f"{largest}, or ingest with a lower ingest.token_cap."
             )
 
     def next_step(self) -> list[list[Planned]]:
@@ -203,6 +205,8 @@ class PackPlanner:
         # Left out where they have no effect, so that states of earlier versions still resume.
         if self.in_order:
             known["in_order"] = self.in_order
+        if self._stream.scatters:
+            known["order"] = "scattered"
         if self.shuffle_shards:
             known["shuffle_shards"] = self.shuffle_shards
         if len(self.spans) > 1:
@@ -232,6 +236,9 @@ class PackPlanner:
 
 def shard_numbers(infos: Sequence[SampleInfo]) -> NDArray[np.int64]:
     """Number the shards in the order of the index; a change of shard begins another one."""
+    if isinstance(infos, Table):
+        numbers = np.asarray(infos.column("shard"))
+        return np.cumsum(np.diff(numbers, prepend=numbers[:1]) != 0, dtype=np.int64)
     names = [info.shard for info in infos]
     changes = [place > 0 and name != names[place - 1] for place, name in enumerate(names)]
     return np.cumsum(np.array(changes, np.int64), dtype=np.int64)

@@ -10,6 +10,7 @@ from safetensors.torch import load
 from data.config import DataConfig
 from data.dataset.remote import FetchError
 from data.dataset.sample import SampleInfo
+from data.dataset.table import media_of
 from data.decode.pool import Decoded, DecodeError, DecoderPool
 from data.loading.batch import Sample
 from data.loading.mixture import Member, read_split
@@ -26,9 +27,13 @@ class SampleReader:
     """
 
     def __init__(
-        self, config: DataConfig, split: str, infos: list[SampleInfo], home: Member | None = None
+        self,
+        config: DataConfig,
+        split: str,
+        infos: Sequence[SampleInfo],
+        home: Member | None = None,
     ) -> None:
-        has_pixels = any(info.media != "latent" for info in infos)
+        has_pixels = media_of(infos) != {"latent"}
         if has_pixels and config.decode_workers < 1:
             raise ValueError(
                 f"data.decode_workers={config.decode_workers}: must be at least 1 where the split "

@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Of a larger source each place of a pass is worked out alone: an array of all would cost each rank
+# memory, and each start time, in proportion to the source.
+SCATTERED_FROM = 2**17
+ROUNDS = 6
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -35,7 +40,8 @@ class Stream:
 
     shards: the shard number of every sample, with ``window`` > 0: shards begin in a new order each
         pass, and a shard's samples are spread over the time in which ``window`` shards begin, so
-        that a reader needs ``window + 1`` shards at once. Otherwise all samples are mixed.
+        that a reader needs ``window + 1`` shards at once. Otherwise all samples are mixed; those of
+        a source above ``SCATTERED_FROM`` by :func:`scattered`.
     """
 
     def __init__(
@@ -55,7 +61,16 @@ class Stream:
         total = sum(span.weight for span in spans)
         self._shares = [span.weight / total for span in spans]
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
+        self._keys: dict[tuple[int, int], list[int]] = {}
         self._start([[0, 0] for _ in spans])
+
+    @property
+    def scatters(self) -> bool:
+        """Whether the order of a source is that of :func:`scattered`."""
+        return any(map(self._is_scattered, self.spans))
+
+    def _is_scattered(self, span: Span) -> bool:
+        return not self.window and span.stop - span.start > SCATTERED_FROM
 
     def _start(self, drawn: list[list[int]]) -> None:
         self._drawn = drawn  # of each source: samples and tokens drawn so far
@@ -94,6 +109,12 @@ class Stream:
     def _at(self, source: int, position: int) -> Planned:
         span = self.spans[source]
         number, place = divmod(position, span.stop - span.start)
+        if self._is_scattered(span):
+            if (source, number) not in self._keys:
+                words = self._generator(source, number).random_raw(ROUNDS)
+                self._keys[source, number] = [int(word) for word in words]
+            keys = self._keys[source, number]
+            return Planned(span.start + scattered(place, span.stop - span.start, keys), number)
         held = self._orders.get(source)
         if held is None or held[0] != number:
             held = self._orders[source] = (number, self._order(source, number))
@@ -104,10 +125,7 @@ class Stream:
         span = self.spans[source]
         count = span.stop - span.start
         # Ranking raw Philox words: numpy promises its bit streams for ever, but not permutation().
-        generator = np.random.Philox(
-            key=np.array([self.seed, number], np.uint64),
-            counter=np.array([0, 0, 0, source], np.uint64),
-        )
+        generator = self._generator(source, number)
         words = generator.random_raw(count)
         if not self.window:
             return np.argsort(words, kind="stable")
@@ -116,6 +134,13 @@ class Stream:
         places = np.argsort(np.argsort(generator.random_raw(len(found)), kind="stable"))
         # Words become the same floats in [0, 1] on every machine: a division by a power of two.
         return np.argsort(places[numbers] + self.window * (words / 2.0**64), kind="stable")
+
+    def _generator(self, source: int, number: int) -> np.random.Philox:
+        """Return the random words of a source in one of its passes."""
+        return np.random.Philox(
+            key=np.array([self.seed, number], np.uint64),
+            counter=np.array([0, 0, 0, source], np.uint64),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the JSON-serialisable state: samples and tokens drawn from each source."""
@@ -130,3 +155,24 @@ class Stream:
         drawn = state.get("sources", [[state["position"], 0]])
         assert len(drawn) == len(self.spans)
         self._start([[int(position), int(count)] for position, count in drawn])
+
+
+def scattered(place: int, count: int, keys: Sequence[int]) -> int:
+    """Return where a keyed permutation of ``range(count)`` sends a place, by arithmetic alone.
+
+    A Feistel network permutes the next power of four; places that it sends beyond ``count`` are
+    sent again, until they are not (Black and Rogaway 2002, doi:10.1007/3-540-45760-7_9).
+    """
+    half = (max(2, (count - 1).bit_length()) + 1) // 2
+    mask, whole = (1 << half) - 1, (1 << 64) - 1
+    while True:
+        left, right = place >> half, place & mask
+        for key in keys:
+            # The finisher of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195).
+            word = (right + key) & whole
+            word = ((word ^ word >> 30) * 0xBF58476D1CE4E5B9) & whole
+            word = ((word ^ word >> 27) * 0x94D049BB133111EB) & whole
+            left, right = right, left ^ (word ^ word >> 31) & mask
+        place = left << half | right
+        if place < count:
+            return place

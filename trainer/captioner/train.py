@@ -9,7 +9,7 @@ The weights are in RUN/weights.
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def choose_hints(captions: list[list[int]], most: int) -> dict[Phrase, int]:
 class CaptionTask:
     """What the small loop needs to know of captioning: batches, their loss, and the end."""
 
-    def __init__(self, run: CaptionerRun, folder: Path, infos: list[SampleInfo]) -> None:
+    def __init__(self, run: CaptionerRun, folder: Path, infos: Sequence[SampleInfo]) -> None:
         self.run, self.folder, self.infos = run, folder, infos
         self.vocabulary = build_vocabulary(run, self.infos)
         self.hints = choose_hints([self.vocabulary.encode(i.caption) for i in infos], run.hints)
@@ -144,7 +144,7 @@ def view_of(sample: Sample, config: CaptionerConfig) -> View:
     return fit_view(sample.frames, sample.info.fps, config)
 
 
-def describe_run(run: CaptionerRun, infos: list[SampleInfo]) -> dict[str, Any]:
+def describe_run(run: CaptionerRun, infos: Sequence[SampleInfo]) -> dict[str, Any]:
     """Return what the weights' file tells of their making."""
     return {
         "settings": captioner_identity(run),
@@ -154,7 +154,7 @@ def describe_run(run: CaptionerRun, infos: list[SampleInfo]) -> dict[str, Any]:
     }
 
 
-def build_vocabulary(run: CaptionerRun, infos: list[SampleInfo]) -> Vocabulary:
+def build_vocabulary(run: CaptionerRun, infos: Sequence[SampleInfo]) -> Vocabulary:
     """Collect the words of the training captions, dense and short."""
     texts = [text for i in infos for text in (i.caption, i.short_caption) if text]
     texts += [mirror_words(text) for text in texts] if run.mirror else []

@@ -1,11 +1,12 @@
 """How many optimizer steps a horizon is, from the index of the data set alone; no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, TypeVar
 
 from data.dataset.sample import SampleInfo
+from data.dataset.table import Table
 from data.dataset.tokens import tokens
 from data.loading.mixture import planner_of
 from data.loading.stream import Span
@@ -55,7 +56,7 @@ def plan_horizon(
     passes of its members, whose ``spans`` have their weights' shares of the tokens; how full packs
     get is learned by planning some steps ahead. The run counts what it really did.
     """
-    planner = planner_of(run.data, list(infos), spans, run.cell, run.seed)
+    planner = planner_of(run.data, infos, spans, run.cell, run.seed)
     planned = sum(
         planner.lengths[item.index]
         for _ in range(_LOOK_AHEAD_STEPS)
@@ -88,6 +89,13 @@ def some_of(clips: Sequence[ClipT]) -> Sequence[ClipT]:
     return clips[::CLIP_STEP] if len(clips) > MANY_CLIPS else clips
 
 
+def kinds_of(infos: Sequence[Clip]) -> Iterable[tuple[Clip, int]]:
+    """Return clips with how many there are of each; of columns by what their FLOPs depend on."""
+    if isinstance(infos, Table):
+        return infos.kinds()
+    return ((info, 1) for info in infos)
+
+
 def flops_per_token(run: RunConfig, infos: Sequence[Clip]) -> float:
     """Return mean training FLOPs a video token over one epoch, by the shares of captions seen."""
     objective = run.objective
@@ -100,15 +108,15 @@ def flops_per_token(run: RunConfig, infos: Sequence[Clip]) -> float:
     flops, total = 0.0, 0
     condition = count_flops(run.model, [], [], spans=1).total
     one = cache(lambda length, caption: count_flops(run.model, [length], [caption]).total)
-    for info in infos:
+    for info, count in kinds_of(infos):
         length = tokens(info.num_frames, info.height, info.width, run.cell)
         dense = max(1, info.caption_tokens)
         short = max(1, info.short_caption_tokens) if info.short_caption else dense
         for share, caption in zip(shares, (dense, short, 1), strict=True):
             if share:
-                flops += share * one(length, caption)
+                flops += count * share * one(length, caption)
         if objective.tasks:
             size = run.codec.latent_shape(info.num_frames, info.height, info.width)
-            flops += (expected_spans(objective.tasks, size) - 1) * condition
-        total += length
+            flops += count * (expected_spans(objective.tasks, size) - 1) * condition
+        total += count * length
     return flops / total

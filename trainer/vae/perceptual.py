@@ -7,7 +7,7 @@ same command resumes a run, a finished one is not repeated. The encoder is in RU
 with loss.perceptual_path=RUN/encoder. Keys: trainer/vae/config.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ Batch = list[tuple[Tensor, Tensor]]
 class PerceptualTask:
     """What the small loop needs to know: frames with their labels, the loss, and the end."""
 
-    def __init__(self, run: PerceptualRun, folder: Path, mesh: Mesh, infos: list[SampleInfo]):
+    def __init__(self, run: PerceptualRun, folder: Path, mesh: Mesh, infos: Sequence[SampleInfo]):
         self.run, self.folder, self.mesh, self._infos = run, folder, mesh, infos
         known = [info for info in infos if info.truth_nbytes]
         if not known:
