@@ -1,12 +1,13 @@
 """How long a run takes to know a million clips, in what memory, and how fast single ones are read.
 
-usage: python -m benchmarks.index [--samples 1000000] [--ranks 4] [--folder FOLDER] [--list]
+usage: python -m benchmarks.index [--samples N] [--ranks 4] [--folder FOLDER] [--list | --hollow]
 
 Writes an index of made-up clips (1,000 shapes, 200 films) with its columns, then opens it in ranks
 that are processes, as on a node: seconds until it is open, until a first step is planned, and of a
 resume in the middle of a pass; what the memory of all ranks grew by (proportional set size: a page
 that ranks share counts once); lines that a rank reads and parses in a second. ``--list``
-measures the index as a list beside it, as it was read before it had columns.
+measures the index as a list beside it, as it was read before it had columns. ``--hollow`` writes
+the columns of an index whose lines are a hole in the file, in seconds, and reads no line.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import time
 from array import array
 from collections import Counter
+from math import nan
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -32,11 +34,12 @@ from data.loading.mixture import Dataset, planner_of, read_split
 from data.loading.stream import Span
 
 CELL = (4, 16, 16)
+HOLLOW_BYTES = 700  # of a line that is not written
 SHAPES = [(1 + 4 * (i % 20), 256 + 16 * (i % 10), 256 + 16 * (i // 20)) for i in range(1000)]
 CAPTION = "A red ball rolls slowly over a green floor towards a wall, seen from above. " * 3
 
 
-def write_split(root: Path, count: int) -> None:
+def write_split(root: Path, count: int, hollow: bool) -> None:
     """Write the index of a split ``train`` and its columns, as a writer of shards would.
 
     Columns are filled with arrays: ``ColumnBuilder.add`` takes 6 microseconds a sample.
@@ -70,7 +73,11 @@ def write_split(root: Path, count: int) -> None:
     columns.kinds = Counter({(i, 40 + i % 50, 4): -(-(count - i) // sizes) for i in range(sizes)})
     lines, keys, digest = columns.rows["line"], columns.rows["key"], columns.digest
     with open(folder / INDEX_NAME, "wb") as stream:
-        for i in range(count):
+        if hollow:
+            lines.frombytes((numbers.astype("u8") * HOLLOW_BYTES).tobytes())
+            keys.frombytes(np.random.default_rng(0).bytes(8 * count))
+            stream.truncate(HOLLOW_BYTES * count)
+        for i in range(0 if hollow else count):
             shape = SHAPES[i % sizes]
             words = (i, *shape, 40 + i % 50, i % 200, i, 512 * i, i // 1000)
             lines.append(place)
@@ -80,7 +87,7 @@ def write_split(root: Path, count: int) -> None:
     columns.write(folder)
 
 
-def rank(root: Path, as_list: bool, all_here: Barrier, pipe: Connection) -> None:
+def rank(root: Path, as_list: bool, hollow: bool, all_here: Barrier, pipe: Connection) -> None:
     """Open the index as a rank does; send what it took."""
     before = psutil.Process().memory_full_info().pss
     config = DataConfig(root=str(root), pack_tokens=65_536, packs_per_step=8)
@@ -108,22 +115,23 @@ def rank(root: Path, as_list: bool, all_here: Barrier, pipe: Connection) -> None
     while len(places) < 3000:
         places += [p.index for pack in again.next_step() for p in pack]
     start = time.process_time()
-    for place in places:
+    for place in [] if hollow else places:
         dataset.infos[place]
-    lines = len(places) / (time.process_time() - start)
+    lines = nan if hollow else len(places) / (time.process_time() - start)
     all_here.wait()  # pages are shared while all hold them
     memory = psutil.Process().memory_full_info().pss - before
     all_here.wait()
     pipe.send([opened, planned, resumed, lines, memory / 1e6])
 
 
-def measure(root: Path, ranks: int, as_list: bool) -> list[list[float]]:
+def measure(root: Path, ranks: int, as_list: bool, hollow: bool) -> list[list[float]]:
     """Return what each rank of a node measured."""
     context = multiprocessing.get_context("spawn")
     all_here = context.Barrier(ranks)
     pipes = [context.Pipe(duplex=False) for _ in range(ranks)]
     started = [
-        context.Process(target=rank, args=(root, as_list, all_here, theirs)) for _, theirs in pipes
+        context.Process(target=rank, args=(root, as_list, hollow, all_here, theirs))
+        for _, theirs in pipes
     ]
     for process in started:
         process.start()
@@ -151,6 +159,7 @@ def parse_arguments() -> Any:
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="is kept; a temporary one is not")
     parser.add_argument("--list", action="store_true", help="measure the list, too")
+    parser.add_argument("--hollow", action="store_true", help="write columns alone")
     return parser.parse_args()
 
 
@@ -161,7 +170,7 @@ def main() -> None:
         root = (arguments.folder or Path(temporary)) / str(arguments.samples)
         if not root.exists():
             start = time.perf_counter()
-            write_split(root, arguments.samples)
+            write_split(root, arguments.samples, arguments.hollow)
             print(f"written in {time.perf_counter() - start:.0f} s")
         sizes = [path.stat().st_size / 1e6 for path in sorted((root / "train").iterdir())]
         print(
@@ -169,9 +178,9 @@ def main() -> None:
         )
         print(f"{'':<8} {'opened, s':>10} {'and planned':>12} {'resumed, s':>10} {'lines/s':>12}"
               f" {'MB, all ranks':>12}")  # fmt: skip
-        print(row_of("columns", measure(root, arguments.ranks, False)))
+        print(row_of("columns", measure(root, arguments.ranks, False, arguments.hollow)))
         if arguments.list:
-            print(row_of("list", measure(root, arguments.ranks, True)))
+            print(row_of("list", measure(root, arguments.ranks, True, False)))
 
 
 if __name__ == "__main__":
