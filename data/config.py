@@ -123,6 +123,13 @@ class Shots(StrEnum):
     keep = "keep"  # clips may hold several shots and list where each begins
 
 
+class Engine(StrEnum):
+    """Who builds the parts of a dataset."""
+
+    local = "local"
+    ray = "ray"
+
+
 @dataclass
 class IngestConfig:
     """How foreign files become shards."""
@@ -166,6 +173,19 @@ class IngestConfig:
     num_workers: Annotated[
         Count, Doc("Child processes; each handles one input file at a time.")
     ] = 2
+    engine: Annotated[
+        Engine, Doc("Who builds: local children, or the nodes of a Ray cluster (the extra ray).")
+    ] = Engine.local
+    address: Annotated[
+        str, Doc("The cluster of engine=ray, as HOST:PORT; empty starts one on this machine.")
+    ] = ""
+    share: Annotated[
+        str,
+        Doc(
+            "I/N builds every N-th input from the I-th on (from 0) and no shards, as a task of an "
+            "array; the command without it builds what is missing, and the shards."
+        ),
+    ] = ""
     cell: Annotated[
         list[Count],
         Len(3, 3),
@@ -367,34 +387,3 @@ class DemoConfig:
     ingest: Annotated[IngestConfig, Doc("How the files are cut, scaled and encoded.")] = field(
         default_factory=lambda: small_clips(clip_frames=[17, 13, 17, 9, 17, 5])
     )
-
-
-def check(config: IngestConfig) -> None:
-    """Raise ValueError where values of an ingest config contradict each other."""
-    step, bound = config.cell[0], config.max_frames
-    longest = [n for n in (bound, *config.clip_frames) if n]
-    rules: list[tuple[str, bool, str]] = [
-        (
-            "max_frames",
-            all(n >= 1 + step and n % step == 1 % step for n in longest),
-            f"clip lengths must be 1 + k * {step}. Use 17",
-        ),
-        (
-            "clip_frames",
-            all(n <= bound or not bound for n in config.clip_frames),
-            f"must not exceed max_frames={config.max_frames}. Raise max_frames",
-        ),
-        (
-            "split",
-            config.split.replace("_", "").isalnum(),
-            "must be a name. Use train or by_source",
-        ),
-        (
-            "captions",
-            not (config.captions == "none" and (config.caption_column or config.path_column)),
-            "reads no table, so that caption_column and path_column name nothing. Leave them out",
-        ),
-    ]
-    for name, holds, rule in rules:
-        if not holds:
-            raise ValueError(f"{name}={getattr(config, name)}: {rule}.")

@@ -17,15 +17,16 @@ from PIL import Image
 from rich.console import Console
 
 from data.command_line import parse
-from data.config import DemoConfig, check
+from data.config import DemoConfig
 from data.dataset.shards import read_manifest
 from data.demo.packages import TABLE, fetch_all
 from data.engine.parts import Notes, Source, build_dataset, digest_of
+from data.engine.settings import check
 from data.ingest.media_file import MediaFile
 from data.media.h264 import encode_h264
 from data.shell import command
 from data.show.progress import Progress
-from data.show.report import print_report
+from data.show.report import print_report, print_share
 from data.show.sheet import write_sheet
 from data.worlds.plan import plan_worlds
 from data.worlds.sources import RECIPE
@@ -84,6 +85,8 @@ def build(config: DemoConfig, console: Console) -> dict[str, Any]:
     worlds = plan_worlds(config.seed, config.worlds, *counts)
     root = Path(config.root) / "video"
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k != "root"}
+    for name in ("engine", "address", "share"):  # demos of before 2026-12-01 had none
+        del settings["ingest"][name]
     settings["table"] = TABLE.read_text(encoding="utf-8")
     settings["recipe"] = RECIPE
     settings["libraries"] = [av.__version__, np.__version__]
@@ -123,6 +126,8 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     config = parse(DemoConfig, arguments)
     manifest = build(config, console)
+    if not manifest:
+        return print_share(config.ingest, console)
     print_report(manifest, console)
     seconds = time.monotonic() - started
     root = Path(config.root) / "video"

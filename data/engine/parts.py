@@ -23,8 +23,9 @@ import cv2
 
 from data.config import IngestConfig
 from data.dataset.shards import ShardWriter, read_manifest, write_manifest
-from data.engine.children import Outcome, run_in_children
 from data.engine.duplicates import drop_duplicates
+from data.engine.engines import Work, build_all
+from data.engine.settings import BUILDERS, share_of
 from data.engine.source import Notes, Sample, Source
 from data.files import local_folder, publish, sync
 from data.media.film import Account
@@ -37,16 +38,16 @@ PARTS = ".parts"
 ASSEMBLING = "assembling.json"
 NOT_READ = "not_read"  # why frames after the last clip of a killed child are in no clip
 PULSE_SECONDS = 1.0
-CHILD_MEMORY_BYTES = 6_000_000_000  # address space, most of it never touched; stops bombs
 
 
 @dataclass(frozen=True)
 class Part:
-    """One source to be built into a folder."""
+    """One source to be built into a folder; ``attempt`` parts those who build it at once."""
 
     folder: Path
     source: Source
     config: IngestConfig
+    attempt: str = ""
 
     @property
     def stem(self) -> Path:
@@ -54,15 +55,22 @@ class Part:
         digest = hashlib.sha256(self.source.name.encode()).hexdigest()[:24]
         return self.folder / digest
 
+    @property
+    def growing(self) -> Path:
+        """Path of the files while they are written, without suffix."""
+        return (
+            self.stem.with_name(f"{self.stem.name}-{self.attempt}") if self.attempt else self.stem
+        )
+
 
 def build_part(part: Part) -> int:
     """Write one part; return its number of samples. Runs in a child process."""
     cv2.setNumThreads(1)  # the children share the cores already
-    notes = Notes(on_frame=Pulse(part.stem.with_suffix(".tmp")))
+    notes = Notes(on_frame=Pulse(part.growing.with_suffix(".tmp")))
     count = 0
     with (
-        open(part.stem.with_suffix(".bin"), "wb") as payloads,
-        open(part.stem.with_suffix(".tmp"), "wb") as lines,
+        open(part.growing.with_suffix(".bin"), "wb") as payloads,
+        open(part.growing.with_suffix(".tmp"), "wb") as lines,
     ):
         try:
             for sample in part.source.samples(part.config, notes):
@@ -99,17 +107,19 @@ class Pulse:
 def last_pulse(part: Part) -> float:
     """Return when a part's child last showed that it is at work, in seconds of the epoch."""
     try:
-        return part.stem.with_suffix(".tmp").stat().st_mtime
+        return part.growing.with_suffix(".tmp").stat().st_mtime
     except OSError:
         return 0.0
 
 
 def finish(part: Part) -> None:
     """Name a part's lines, once they and the payloads that they speak of outlast a power cut."""
-    payloads = part.stem.with_suffix(".bin")
+    payloads = part.growing.with_suffix(".bin")
     payloads.touch()  # a child may have died before it had any
     sync(payloads)
-    publish(part.stem.with_suffix(".tmp"), part.stem.with_suffix(".jsonl"))
+    if part.attempt:
+        os.replace(payloads, part.stem.with_suffix(".bin"))
+    publish(part.growing.with_suffix(".tmp"), part.stem.with_suffix(".jsonl"))
 
 
 def line_of(sample: Sample, offset: int) -> dict[str, Any]:
@@ -138,7 +148,7 @@ def finish_dead_part(part: Part, death: str) -> int:
     """
     notes = Notes()
     notes.reject(part.source.name, Reject(death, "Raise timeout_seconds, or re-encode the file."))
-    found = part.stem.with_suffix(".tmp")
+    found = part.growing.with_suffix(".tmp")
     whole = found.read_bytes().split(b"\n")[:-1] if found.exists() else []
     lines = [
         line for line in map(json.loads, whole) if "meta" in line
@@ -259,17 +269,21 @@ def build_dataset(
 
     ``notes`` carries what was already left out; ``extra`` goes into the manifest;
     ``on_progress(done, total, text)`` is called at least twice a second. Parts of an interrupted
-    build with the same digest are kept. Raises ValueError if no source gave a sample.
+    build with the same digest are kept. With a ``share`` its parts are built and {} is returned.
+    Raises ValueError if no source gave a sample.
     """
     local_folder("dataset", root)
     names = [source.name for source in sources]
     if len(set(names)) != len(names):
         raise ValueError("source=(repeated): names must be unique. Rename one of the inputs.")
-    cut = {k: v for k, v in asdict(config).items() if k not in ("num_workers", "overwrite")}
+    cut = {k: v for k, v in asdict(config).items() if k not in BUILDERS}
     digest = digest_of([cut, [repr(source) for source in sources], notes.to_json()])
     if not prepare_root(root, digest, config.overwrite):
         return read_manifest(root)
-    parts = [Part(root / PARTS / digest, source, config) for source in sources]
+    parts = [Part(root.absolute() / PARTS / digest, source, config) for source in sources]
+    if share := share_of(config.share):
+        run_parts(parts[share[0] :: share[1]], config, on_progress)
+        return {}
     run_parts(parts, config, on_progress)
     samples = assemble(root, parts, config, notes)
     if not samples:
@@ -335,7 +349,7 @@ def reasons(notes: Notes, most: int = 3) -> str:
 def run_parts(
     parts: list[Part], config: IngestConfig, on_progress: Callable[[float, float, str], None]
 ) -> None:
-    """Build the parts that are not there yet or not whole, each in a killable child."""
+    """Build the parts that are not there yet or not whole, by the engine of the settings."""
     total = sum(part.source.weight for part in parts)
     done, clips = 0.0, 0
 
@@ -349,17 +363,10 @@ def run_parts(
         else:
             missing.append(part)
         report()
-    outcomes: Iterator[Outcome[Part]] = run_in_children(
-        build_part,
-        missing,
-        num_workers=config.num_workers,
-        timeout_seconds=config.timeout_seconds,
-        memory_bytes=CHILD_MEMORY_BYTES,
-        on_wait=report,
-        last_pulse=last_pulse,
-    )
-    for outcome in outcomes:
-        dead = outcome.death
-        clips += finish_dead_part(outcome.job, dead) if dead else outcome.value
-        done += outcome.job.source.weight
+    if not missing:
+        return
+    work = Work(missing[0].folder, build_part, finish_dead_part, is_whole, last_pulse)
+    for part, count in build_all(work, missing, config, report):
+        clips += count
+        done += part.source.weight
         report()

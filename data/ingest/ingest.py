@@ -16,6 +16,11 @@ Tables of many captions (metadata.csv, prompts.txt with videos.txt, metas/ and o
 are read where their layout is known. Another one is asked about: captions=FILE caption_column=NAME
 path_column=NAME, or captions=none. Whatever else they say of a film is in ``original``.
 
+Many machines share the work where they share the folders: engine=ray address=HOST:PORT, or an array
+of tasks with share=I/N and then the command without it:
+
+    sbatch --array=0-7 --wrap='kinescale ingest ... share=$SLURM_ARRAY_TASK_ID/8'
+
 What cannot be used is listed in ``manifest.json`` under ``rejects`` with its reason, what became of
 every frame under ``films``. ``index.html`` shows the dataset: open it in a browser, offline.
 """
@@ -28,8 +33,9 @@ from typing import Any
 from rich.console import Console
 
 from data.command_line import parse
-from data.config import IngestConfig, check
+from data.config import IngestConfig
 from data.engine.parts import build_dataset, reasons
+from data.engine.settings import check
 from data.engine.source import Notes, Source
 from data.files import local_folder
 from data.ingest.captions import Captions, question, read_captions
@@ -40,7 +46,7 @@ from data.ingest.where import check_columns, conditions_of
 from data.media.reject import Reject
 from data.shell import command
 from data.show.progress import Progress
-from data.show.report import pixel_line, print_report
+from data.show.report import pixel_line, print_report, print_share
 from data.show.sheet import write_sheet
 
 
@@ -156,6 +162,8 @@ def main(arguments: list[str]) -> int:
     if not config.input:
         raise ValueError("input=(missing): say what to read. Use input=FOLDER.")
     manifest = ingest(config, console)
+    if not manifest:
+        return print_share(config, console)
     page = write_sheet(Path(config.output))
     print_report(manifest, console)
     largest = max(split["tokens_largest"] for split in manifest["splits"].values())

@@ -237,6 +237,13 @@ def print_report(manifest: dict[str, Any], console: Console) -> None:
             console.print(f"{more} more under 'rejects' in manifest.json", highlight=False)
 
 
+def print_share(config: IngestConfig, console: Console) -> int:
+    """Say that a share of the parts is built; return the exit status."""
+    said = f"share {config.share} is there; the command without share= puts all together"
+    console.print(said, highlight=False)
+    return 0
+
+
 def printable(text: str, most: int = 160) -> Any:
     """Return text that cannot steer a terminal."""
     from rich.text import Text

@@ -19,11 +19,12 @@ import numpy as np
 from rich.console import Console
 
 from data.command_line import parse
-from data.config import WorldPreset, WorldsConfig, check
+from data.config import WorldPreset, WorldsConfig
 from data.engine.parts import Notes, Source, build_dataset
+from data.engine.settings import check
 from data.shell import command
 from data.show.progress import Progress
-from data.show.report import print_report
+from data.show.report import print_report, print_share
 from data.show.sheet import write_sheet
 from data.worlds.plan import plan_framing, plan_tiny, plan_worlds
 
@@ -63,6 +64,8 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     config = parse(WorldsConfig, arguments)
     manifest = build(config, console)
+    if not manifest:
+        return print_share(config.ingest, console)
     print_report(manifest, console)
     seconds = time.monotonic() - started
     root = Path(config.root) / "video"
