@@ -7,7 +7,7 @@ import numpy as np
 
 from trainer.probes.tasks.known import MIDDLE, Known, still
 from trainer.probes.tasks.measures import state_error
-from trainer.probes.tasks.reading import Array, Frames, Path, read_path
+from trainer.probes.tasks.reading import Array, Frames, Path
 
 Clips = Sequence[Frames]
 
@@ -19,7 +19,7 @@ def each(measure: Callable[..., Any], *columns: Sequence[Any]) -> Array:
 
 def errors(clip: Known, frames: Frames, made: slice) -> Array:
     """Return the state errors of the frames that were made."""
-    found = read_path(frames).part(made)
+    found = clip.sure(frames).part(made)
     return state_error(found, clip.path.part(made), MIDDLE[clip.world.name])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.worlds.tiny.rotor import PERIODS
 from models.dit.embed import patchify
-from trainer.probes.tasks.columns import Clips, each, placed, shifted
+from trainer.probes.tasks.columns import Clips, each, shifted
 from trainer.probes.tasks.draws import Asked, Drawn, made_pixels
 from trainer.probes.tasks.interval import Measured, Row
 from trainer.probes.tasks.known import (
@@ -22,6 +22,7 @@ from trainer.probes.tasks.known import (
     rotor_like,
     still,
     typical,
+    without_lamp,
 )
 from trainer.probes.tasks.measures import (
     angles,
@@ -36,6 +37,7 @@ from trainer.probes.tasks.measures import (
 )
 from trainer.probes.tasks.reading import Array, Frames, Path, light_of, read_path
 
+GONE = 8.0  # pixels: half a side, between two dots of which one is not there
 SMALL_FAINT = 0.5  # pixels of ink: of pictures of half the sides
 
 
@@ -51,21 +53,19 @@ def loop(truth: list[Known], clips: Clips) -> Row:
             return path, None
         ink = int(np.bincount(path.ink[path.seen]).argmax())
         period = period_of(angles(path, MIDDLE["rotor"]), PERIODS)
-        return path, rotor_like(ink, light_of(frames), period)
+        other = rotor_like(ink, light_of(frames), period)
+        return path.sure(ink, other.area), other
 
     def seam(frames: Frames) -> bool:
         _, other = like(frames)
         return other is not None and unseen(wrapped(frames, 2), typical(other, 2))
 
     def motion(frames: Frames) -> bool:
-        _, other = like(frames)
-        if other is None:
-            return False
-        closed = read_path(np.concatenate([frames, frames[:1]]))
-        return moves(path_length(closed) / path_length(other.path))
+        path, other = like(np.concatenate([frames, frames[:1]]))
+        return other is not None and moves(path_length(path) / path_length(other.path))
 
     def round_(frames: Frames) -> bool:
-        return is_loop(angles(read_path(frames), MIDDLE["rotor"]))
+        return is_loop(angles(like(frames)[0], MIDDLE["rotor"]))
 
     def measured(name: str, of: Callable[..., Any], **floors: Clips) -> Measured:
         found = {floor.replace("_", " "): each(of, frames) for floor, frames in floors.items()}
@@ -94,6 +94,7 @@ def edit(truth: list[Known], drawn: Drawn, asked: Asked) -> Row:
     clips, regenerated = drawn.clips["edit"], drawn.clips["regenerated"]
     true, wanted = [clip.frames for clip in truth], [edited(clip) for clip in truth]
     target = [clip.frames for clip in wanted]
+    bare = [without_lamp(frames) for frames in target]
     begun = [asked.without_lamp(clip.frames) for clip in truth]
     made = made_pixels(begun[0], true[0])
 
@@ -124,11 +125,13 @@ def edit(truth: list[Known], drawn: Drawn, asked: Asked) -> Row:
         [
             Measured(
                 "lamp right, share of frames", True, each(right, wanted, clips),
-                each(right, wanted, target), {"unedited": each(right, wanted, true)},
+                each(right, wanted, target),
+                {"unedited": each(right, wanted, true), "chance": np.full(len(truth), 0.5)},
             ),
             Measured(
                 "error where it is made, grey levels", False, each(wrong, wanted, clips),
-                each(wrong, wanted, target), {"unedited": each(wrong, wanted, true)}, rim,
+                each(wrong, wanted, target),
+                {"unedited": each(wrong, wanted, true), "no lamp": each(wrong, wanted, bare)}, rim,
             ),
             Measured(
                 "change elsewhere, grey levels", False, each(changed, truth, clips),
@@ -141,14 +144,11 @@ def edit(truth: list[Known], drawn: Drawn, asked: Asked) -> Row:
 
 def prototype(truth: list[Known], drawn: Drawn) -> Row:
     """Measure how far a full clip's dot is from that of its prototype of half the sides."""
-    middle = MIDDLE["rotor"]
 
-    def small(frames: Frames) -> Path:
-        return read_path(frames, SMALL_FAINT).scaled(2)
-
-    def apart(frames: Frames, low: Frames) -> float:
-        gaps = placed(read_path(frames), middle) - placed(small(low), middle)
-        return float(np.linalg.norm(gaps, axis=1).mean())
+    def apart(clip: Known, frames: Frames, low: Frames) -> float:
+        small = read_path(low, SMALL_FAINT).scaled(2).sure(clip.ink, clip.area)
+        gaps = np.linalg.norm(clip.sure(frames).at - small.at, axis=1)
+        return float(np.where(np.isnan(gaps), GONE, gaps).mean())
 
     def moving(frames: Frames) -> float:
         return path_length(read_path(frames))
@@ -161,9 +161,9 @@ def prototype(truth: list[Known], drawn: Drawn) -> Row:
         "nothing: the full clip begins from its prototype",
         [
             Measured(
-                "distance of the dots, pixels", False, each(apart, full, low),
-                each(apart, true, [halved(frames) for frames in true]),
-                {"other seed": each(apart, drawn.clips["free"], low)},
+                "distance of the dots, pixels", False, each(apart, truth, full, low),
+                each(apart, truth, true, [halved(frames) for frames in true]),
+                {"other seed": each(apart, truth, drawn.clips["free"], low)},
                 {"path of the full clips, pixels": float(each(moving, full).mean())},
             )
         ],

@@ -35,13 +35,13 @@ def image_to_video(truth: list[Known], clips: Clips) -> Row:
 
     def pace(clip: Known, frames: Frames) -> float:
         shown = clip.whole & (np.arange(len(frames)) > 0)
-        return velocity_error(read_path(frames), clip.path, shown)
+        return velocity_error(clip.sure(frames), clip.path, shown)
 
     def identity(clip: Known, frames: Frames) -> bool:
         return keeps_identity(read_path(frames), clip.path)
 
     def motion(clip: Known, frames: Frames) -> bool:
-        return moves(motion_ratio(read_path(frames), clip.path))
+        return moves(motion_ratio(clip.sure(frames), clip.sure(clip.frames)))
 
     def joint(clip: Known, frames: Frames) -> bool:
         return unseen(across(frames, 1, 1), typical(clip, 1))
@@ -105,7 +105,7 @@ def windows(truth: list[Known], clips: Clips, free: Clips) -> Row:
     parts = [slice(a, b) for a, b in pairwise(ends)]
 
     def off(clip: Known, frames: Frames) -> Array:
-        return distances(read_path(frames), later(clip, len(frames)), clip)
+        return distances(clip.sure(frames), later(clip, len(frames)), clip)
 
     def last(clip: Known, frames: Frames) -> float:
         return float(off(clip, frames)[parts[-1]].mean())
@@ -170,7 +170,7 @@ def connect(truth: list[Known], clips: Clips) -> Row:
         return unseen(np.concatenate(both), reference)
 
     def monotone(clip: Known, frames: Frames) -> bool:
-        angle = angles(read_path(frames), MIDDLE["rotor"])[KNOWN - 1 : WINDOW - KNOWN + 1]
+        angle = angles(clip.sure(frames), MIDDLE["rotor"])[KNOWN - 1 : WINDOW - KNOWN + 1]
         return is_monotone(angle, (1, -1)[clip.scene.direction])
 
     def lawful(clip: Known, frames: Frames) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.worlds.tiny.paint import BLACK, WHITE
+from data.worlds.tiny.paint import BLACK, GREY, TABLE, WHITE
 from data.worlds.tiny.registry import tiny_world
 from data.worlds.tiny.rotor import ARM, PERIODS, PHASES, Rotor
 from data.worlds.tiny.rotor import Scene as Dot
@@ -49,6 +49,15 @@ class Known:
         """In which frames its body is wholly in sight (F,)."""
         seen: np.ndarray = self.state.of(BODY[self.world.name])[:, 0, SEEN] >= 0.98
         return seen
+
+    @property
+    def area(self) -> float:
+        """Pixels of its body where most of it shows."""
+        return float(self.path.area.max())
+
+    def sure(self, frames: Frames) -> Path:
+        """Return the path of a clip's body where it is like this one's in colour and area."""
+        return read_path(frames).sure(self.ink, self.area)
 
     @property
     def ink(self) -> int:
@@ -156,6 +165,13 @@ def edited(clip: Known) -> Known:
     """Return a strip with the other lamp lit, before the splice and after it."""
     before, after = clip.scene.lamp
     return known(clip.world, replace(clip.scene, lamp=(not before, not after)))
+
+
+def without_lamp(frames: Frames) -> Frames:
+    """Return a strip with nothing but the wall's grey where its lamp is."""
+    bare = frames.copy()
+    bare[:, :LAMP, int(WALL_X) - 1 : int(WALL_X) + 1] = TABLE[GREY].astype(np.uint8)
+    return bare
 
 
 def lamp_of(frames: Frames) -> np.ndarray:

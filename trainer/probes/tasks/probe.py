@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     out = Path(config.out) if config.out else Path(config.run) / "tasks"
     out.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    picture(subject.worlds, drawn).quantize(64).save(buffer, format="PNG", optimize=True)
+    picture(subject.worlds, drawn).save(buffer, format="PNG", optimize=True)
     write_bytes(out / PICTURE, buffer.getvalue())
     write_json(out / FILE, result)
     write_text(out / PAGE, page(result))

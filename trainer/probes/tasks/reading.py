@@ -44,6 +44,15 @@ class Path:
         """Return some frames of it."""
         return Path(self.at[frames], self.area[frames], self.ink[frames])
 
+    def sure(self, ink: int, area: float) -> "Path":
+        """Return it where it has a colour and half to twice an area, elsewhere as not there.
+
+        The middle of noise moves, too: it must not count as a body.
+        """
+        there = (self.ink == ink) & (self.area >= area / 2) & (self.area <= 2 * area)
+        at = np.where(there[:, None], self.at, np.nan)
+        return Path(at, self.area, np.where(there, self.ink, -1))
+
     def scaled(self, times: float) -> "Path":
         """Return it in the pixels of a picture so many times larger."""
         return Path(self.at * times, self.area * times**2, self.ink)

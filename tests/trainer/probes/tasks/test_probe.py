@@ -133,6 +133,16 @@ def test_truth_reads_the_ceiling_of_every_measure_and_reaches_every_task(folder:
         for measure in row.measures:
             reach = 0.15 if "fourth window" in measure.name else 1e-9
             assert measure.drawn == pytest.approx(measure.ceiling, abs=reach), measure.name
+    # Noise has a middle that moves, and colours: it must reach nothing.
+    rng = np.random.default_rng(0)
+    noisy = truth(subject)
+    for name, clips in noisy.clips.items():
+        noisy.clips[name] = [
+            np.clip(rng.normal(60, 60, clip.shape), 0, 255).astype(np.uint8) for clip in clips
+        ]
+    # But for what is given, which no clip changes.
+    found = rows_of(worlds, noisy, subject.asked, {"rotor": ones / 2, "strip": ones / 2})
+    assert not [row.task for row in found if row.to_json()["reached"]]
     # The floors do not reach anything: a task of which the static clip is drawn is not reached.
     frozen = truth(subject)
     frozen.clips["image"] = [np.repeat(clip.frames[:1], WINDOW, 0) for clip in worlds.strip]
