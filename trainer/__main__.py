@@ -44,7 +44,7 @@ COMMANDS = (
     Row(
         "tasks",
         "trainer.probes.tasks.probe",
-        "measure image to video, extensions, loops, edits ... on worlds with truth",
+        "measure how well a run extends, connects, loops and edits clips",
         schema="trainer.probes.tasks.config:TasksConfig",
     ),
     Row(

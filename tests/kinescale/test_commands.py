@@ -35,6 +35,7 @@ WORDS = {
     "score": "run={none} out=out.json",
     "probe": "run={none}",
     "tasks": "run={none} out={below}",
+    "continuations": "run={none}",
     "attributes": "run={none} clips={none} root={none} out=out.json",
     "framing": "run={none} clips={none} root={none} out=out.json",
     "codec-statistics": "codec.path={none} codec.kind=diffusers",

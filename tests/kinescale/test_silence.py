@@ -65,7 +65,7 @@ SAYS = {
         "composing: 0%, 0 s, ETA unknown",
     ],
     "report --index {tmp}": [IMPORTS, "pages: 0%, 0 s, ETA unknown"],
-    "generate run={tmp} prompt=x out={tmp}/x.mp4": [IMPORTS, "loading {tmp}: 0 s so far"],
+    "generate run={tmp} prompt=x out={tmp}/x.mp4": [IMPORTS],
     "encode data.root={tmp} out={tmp}/out": [IMPORTS],
     "compare {studies}/demo {studies}/demo resamples=20 --json": [
         IMPORTS,

@@ -33,12 +33,14 @@ SHIPPED = {
     "cpu_demo": RunKind.diffusion,
     "cpu_smoke": RunKind.diffusion,
     "gpu_video": RunKind.diffusion,
+    "tiny_tasks": RunKind.diffusion,
     "vae_tiny": RunKind.codec,
     "vae_smoke": RunKind.codec,
     "vae_4x8x8x16": RunKind.codec,
     "perceptual_tiny": RunKind.perceptual,
     "captioner_tiny": RunKind.captioner,
 }
+NO_HORIZON = ("cpu_demo", "gpu_video", "tiny_tasks")
 ONE_OF_EACH = ["cpu_smoke", "vae_smoke", "perceptual_tiny", "captioner_tiny"]
 # Computed before runs had a kind: the folders of these runs lie on people's disks.
 NAMES = {
@@ -72,7 +74,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @cache
 def composed_once(experiment: str, *more: str) -> AnyRun:
     """Compose an experiment; those without a length get one. Nobody may change what it returns."""
-    horizon = ["horizon.steps=1"] if experiment in ("cpu_demo", "gpu_video") else []
+    horizon = ["horizon.steps=1"] if experiment in NO_HORIZON else []
     return compose_any([f"experiment={experiment}", *horizon, *more])
 
 
@@ -214,7 +216,7 @@ def test_a_frozen_config_that_cannot_be_read_is_named(text: str, tmp_path: Path)
 def test_cfg_prints_the_composed_run_of_every_kind(
     experiment: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    horizon = ["horizon.steps=1"] if experiment in ("cpu_demo", "gpu_video") else []
+    horizon = ["horizon.steps=1"] if experiment in NO_HORIZON else []
     assert main(["--cfg", f"experiment={experiment}", *horizon]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"kind: {SHIPPED[experiment]}\n")

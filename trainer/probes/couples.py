@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from data.files import write_json
+
 
 class Asked(Protocol):
     """What a probe is told: one run, its twin and a file, or a file that lists such."""
@@ -37,7 +39,6 @@ def in_turn(config: A, file: str, ask: Callable[[A, Path], None]) -> None:
     failed = []
     for one in each(config):
         out = Path(one.out) if one.out else Path(one.run) / file
-        out.parent.mkdir(parents=True, exist_ok=True)
         try:
             ask(one, out)
         except ValueError as error:
@@ -46,6 +47,12 @@ def in_turn(config: A, file: str, ask: Callable[[A, Path], None]) -> None:
             failed.append(str(error))
     if failed:
         raise ValueError(f"couples={config.couples}: {len(failed)} not asked. {' '.join(failed)}")
+
+
+def write_answer(out: Path, answer: dict[str, Any]) -> None:
+    """Write an answer; its folder is made now, so that a question refused leaves none."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, answer)
 
 
 def each(config: A) -> Iterator[A]:

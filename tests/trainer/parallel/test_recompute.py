@@ -67,7 +67,9 @@ def test_a_compiled_block_is_one_graph_for_all_packs_and_computes_the_same(mode:
 
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore")
-def test_what_the_compiler_makes_of_it_computes_the_same() -> None:
+def test_what_the_compiler_makes_of_it_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It imports setuptools, which refuses to replace a distutils that other tests have imported.
+    monkeypatch.setenv("SETUPTOOLS_USE_DISTUTILS", "stdlib")
     samples = [build_sample(SMALL, clips, seed) for seed, clips in enumerate(PACKS)]
     plain, compiled = build_model(SMALL), build_model(SMALL)
     wrap_blocks(list(compiled.blocks), Recompute.none, compiled=True)

@@ -21,9 +21,8 @@ twin, out}, of which those whose out is there are kept.
 from pathlib import Path
 
 from data.command_line import parse
-from data.files import write_json
 from data.shell import command
-from trainer.probes.couples import in_turn
+from trainer.probes.couples import in_turn, write_answer
 from trainer.probes.likelihood.config import FILE, LikelihoodConfig
 
 
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> int:
 
     def ask(one: LikelihoodConfig, out: Path) -> None:
         result = probe(one, memo)
-        write_json(out, result)
+        write_answer(out, result)
         print(table(result))
         print(f"written: {out}")
 

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from data.command_line import parse
-from data.files import write_json
 from data.shell import command
-from trainer.probes.couples import in_turn
+from trainer.probes.couples import in_turn, write_answer
 from trainer.probes.samples.config import FILE, SamplesConfig
 
 ORDER = ("true", "run", "twin", "static", "shuffled", "wrong")
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> int:
 
     def ask(one: SamplesConfig, out: Path) -> None:
         result = probe(one)
-        write_json(out, result)
+        write_answer(out, result)
         print(table(result))
         print(f"written: {out}")
 

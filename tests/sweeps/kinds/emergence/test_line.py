@@ -10,7 +10,8 @@ from sweeps.kinds.compose import compose_any
 from sweeps.kinds.emergence.config import EmergenceConfig
 from sweeps.run import run_study
 from sweeps.study.archive import archive, restore
-from tests.trainer.probes.likelihood.conftest import write_strips
+from tests.trainer.probes.likelihood.conftest import strip_config
+from tests.trainer.tiny_runs import write_tiny
 
 pytestmark = pytest.mark.heavy
 
@@ -18,8 +19,9 @@ pytestmark = pytest.mark.heavy
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("clips")
-    write_strips(root / "lawful")
-    write_strips(root / "lawless", "all")
+    codec = strip_config(root).codec
+    write_tiny(root / "lawful", codec)
+    write_tiny(root / "lawless", codec, lawless="all")
     return root
 
 

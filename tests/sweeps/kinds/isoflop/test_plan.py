@@ -14,11 +14,13 @@ from sweeps.fit.forms.catalogue import LOSS_FORMS
 from sweeps.kinds.arms.config import ArmsConfig
 from sweeps.kinds.arms.plan import ArmsPlan
 from sweeps.kinds.compose import CONF_DIR, compose_any, compose_study
+from sweeps.kinds.emergence.config import EmergenceConfig
 from sweeps.kinds.isoflop.config import LawForm, StudyConfig
 from sweeps.kinds.isoflop.plan import StudyPlan
 from sweeps.study.freeze import freeze_study
 from sweeps.study.spec import no_length
 from trainer import kinds
+from trainer.config import RunKind
 from trainer.diffusion.horizon import plan_horizon
 
 SIZES = [(17, 64, 112), (9, 120, 80), (5, 96, 96), (1, 128, 96), (13, 72, 112), (17, 112, 64)]
@@ -73,6 +75,11 @@ def test_every_study_composes_and_so_does_its_base_run(name: str) -> None:
         one_of_each = {spec.arm: spec for spec in plan.specs}  # seeds differ in their seed alone
         found = {plan.compose(spec).horizon.flops for spec in one_of_each.values()}
         assert found == {study.flops}
+    elif isinstance(study, EmergenceConfig):
+        assert (
+            kinds.compose_any([*study.base, *no_length(RunKind.diffusion), "horizon.flops=1"]).kind
+            is RunKind.diffusion
+        )
     else:
         for arm in study.arms.values() or [[]]:
             kind = kinds.kind_of([*study.base, *arm])
