@@ -107,7 +107,7 @@ tasks: $(STAMP) ## One run of all tasks on tiny worlds, and its page docs/studie
 	@$(BIN)/kinescale worlds root=datasets/tasks_half preset=tiny num_train_clips=1200 num_val_clips=48 seed=1 $(TASK_WORLDS)
 	@$(BIN)/kinescale reshape root=datasets/tasks_half/video out=datasets/tasks_half/half scale=0.5 crf=0
 	@$(BIN)/kinescale encode experiment=tiny_tasks data.root=datasets/tasks_half/half out=datasets/tasks_half/latents
-	@told="$$($(BIN)/kinescale train experiment=tiny_tasks horizon.flops=4e12 $(ARGS))" && \
+	@told="$$($(BIN)/kinescale train experiment=tiny_tasks horizon.flops=1e13 $(ARGS))" && \
 	  $(BIN)/kinescale tasks run="$$(echo "$$told" | sed -n 's/^run folder: //p')" out=docs/studies/tasks
 
 # The strip alone: worlds that are not named keep their share.
