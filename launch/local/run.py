@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -68,6 +68,8 @@ class Outcome:
     seconds: wall time over all attempts.
     reason: one sentence for ``failed``, else ''.
     log_tail: last lines of its log for ``failed``, else ''.
+    stopped: whether a signal asked the launcher to stop, even where this job was done before that
+        reached it.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Outcome:
     seconds: float = 0.0
     reason: str = ""
     log_tail: str = ""
+    stopped: bool = False
 
 
 @dataclass
@@ -129,8 +132,8 @@ def run_jobs(
             launcher.run(poll_seconds)
         finally:
             launcher.kill()
-    return [entry.outcome or Outcome(entry.job.name, Status.not_started)
-            for entry in launcher.entries]  # fmt: skip
+    outcomes = [e.outcome or Outcome(e.job.name, Status.not_started) for e in launcher.entries]
+    return [replace(outcome, stopped=launcher.stops > 0) for outcome in outcomes]
 
 
 def describe_failures(outcomes: Sequence[Outcome]) -> str:

@@ -32,7 +32,8 @@ def launch_phase(
     with ProgressPrinter(title) as printer:
         outcomes = run_on(cluster, title, jobs, printer, seen)
     stopped = (Status.interrupted, Status.not_started)
-    if any(outcome.status in stopped for outcome in outcomes):
+    # All may have been done when the signal came: the next phase must not begin all the same.
+    if any(outcome.status in stopped or outcome.stopped for outcome in outcomes):
         raise Interrupted
     if text := describe_failures(outcomes):
         print(text, file=sys.stderr)
