@@ -61,8 +61,17 @@ def gather_rows(x: Tensor, group: "ProcessGroup") -> Tensor:
 
 def scatter_sum(x: Tensor, group: "ProcessGroup") -> Tensor:
     """Sum over a group's ranks, each keeps its own rows of the sum."""
-    part = _ops.reduce_scatter_tensor(x.contiguous(), "sum", group.size(), group.group_name)
-    return _ops.wait_tensor(part)
+    return finish(start_scatter(x, group))
+
+
+def start_scatter(x: Tensor, group: "ProcessGroup") -> Tensor:
+    """Begin :func:`scatter_sum`; what comes back must go through :func:`finish` before its use."""
+    return _ops.reduce_scatter_tensor(x.contiguous(), "sum", group.size(), group.group_name)
+
+
+def finish(x: Tensor) -> Tensor:
+    """Wait for a collective that was begun; on CUDA the device waits, not the host."""
+    return _ops.wait_tensor(x)
 
 
 def exchange(x: Tensor, group: "ProcessGroup") -> Tensor:

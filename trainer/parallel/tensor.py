@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.architecture import Reads, Specification, Weight
-from trainer.parallel.rows import gather_rows, scatter_sum, sum_ranks
+from trainer.parallel.rows import finish, gather_rows, scatter_sum, start_scatter, sum_ranks
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it misses CUDA extensions that nothing here uses
@@ -31,8 +31,34 @@ class SplitOutput(ColumnParallelLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map own rows (R, D), or a whole input, to all rows of this rank's features."""
-        rows = gather_rows(x, self.tp_group) if self.reads_own_rows else x
-        return super().forward(rows)[0]
+        if not self.reads_own_rows:
+            out: Tensor = super().forward(x)[0]
+            return out
+        product: Tensor = _GatheredProduct.apply(x, self.weight, self.tp_group)
+        return product if self.bias is None else product + self.bias
+
+
+class _GatheredProduct(torch.autograd.Function):
+    """The rows of all ranks times a part of a weight: all rows (tp R, D) -> (tp R, features / tp).
+
+    Backward, the gradient of the rows is on its way to their ranks while that of the weight is
+    computed, as megatron-core's own layer does (Korthikanti et al. 2022), which allocates on CUDA
+    alone and gathers the rows a second time. The order of sums is that of the steps one by one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, group: "ProcessGroup") -> Tensor:
+        rows = gather_rows(x, group)
+        ctx.save_for_backward(rows, weight)
+        ctx.group = group
+        return rows.matmul(weight.t())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        rows, weight = ctx.saved_tensors
+        sent = start_scatter(gradient.matmul(weight), ctx.group)
+        of_weight = gradient.t().matmul(rows)
+        return finish(sent), of_weight, None
 
 
 class JoinedOutput(ColumnParallelLinear):
