@@ -1,12 +1,10 @@
 """The one seam of attention over packs: parameter-free, segment by segment.
 
-A loop of batched calls for any device and dtype, and two kernels over whole packs for CUDA in half
-precision: torch's own and that of the flash-attn package (Dao 2023). The kernels have been traced
-with fake tensors and never run by the authors; ``make gpu-check`` compares all three on a GPU.
+A loop of batched calls for any device and dtype, and kernels over whole packs for CUDA in half
+precision. Which one a run gets: ``models.kernels``.
 """
 
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from itertools import groupby
 from typing import cast
 
@@ -22,25 +20,6 @@ Attend = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged], Tensor]
 
 # (queries, keys, values, query offsets, key offsets, longest query segment, longest key segment)
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int], Tensor]
-
-_KERNEL_DTYPES = (torch.bfloat16, torch.float16)
-
-
-def choose_attention(device: torch.device) -> Attend:
-    """Return the fastest attention of a device: the loop on CPU; on CUDA flash-attn or torch's.
-
-    The kernels hand over to :func:`attend_segments`, call by call, what they cannot take, see
-    :func:`kernel_takes`: an fp32 model on CUDA runs on the loop. Callers that log may tell by
-    ``choose_attention(device).__name__`` and the model's dtype.
-    """
-    if device.type != "cuda":
-        return attend_segments
-    return build_flash_attention() or attend_varlen  # both need compute capability 8.0
-
-
-def kernel_takes(q: Float[Tensor, "S N E"]) -> bool:
-    """Tell whether the kernels take queries: half precision, E a multiple of 8 up to 256."""
-    return q.dtype in _KERNEL_DTYPES and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
 
 
 def attend_segments(
@@ -106,21 +85,6 @@ def attend_varlen(
     return attend_by_kernel(cast(Kernel, varlen_attn), q, k, v, q_segments, k_segments)
 
 
-def build_flash_attention() -> Attend | None:
-    """Return attention by the flash-attn package's kernel; None where it is not installed."""
-    try:
-        kernel: Kernel = import_module("flash_attn").flash_attn_varlen_func
-    except ImportError:
-        return None
-
-    def attend_flash(
-        q: Tensor, k: Tensor, v: Tensor, q_segments: Ragged, k_segments: Ragged
-    ) -> Tensor:
-        return attend_by_kernel(kernel, q, k, v, q_segments, k_segments)
-
-    return attend_flash
-
-
 def attend_by_kernel(
     kernel: Kernel,
     q: Float[Tensor, "S N E"],
@@ -134,8 +98,6 @@ def attend_by_kernel(
     Kernels leave the rows beyond the last offset as they find them, in outputs and in gradients, so
     they never see those rows: padding comes back as zeros and gets gradients of zeros.
     """
-    if not kernel_takes(q):
-        return attend_segments(q, k, v, q_segments, k_segments)
     rows, keys = q_segments.total, k_segments.total
     if rows == 0 or keys == 0:  # a grid without blocks cannot be launched; gradients are zeros
         return torch.zeros_like(q) + q[:0].sum() + k[:0].sum() + v[:0].sum()

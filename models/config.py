@@ -160,6 +160,29 @@ class TextConfig:
     ] = ""
 
 
+class AttentionKernel(StrEnum):
+    """What computes attention (``models.kernels``).
+
+    auto: the best that runs. loop: torch's, call by call, for any device and precision. varlen:
+    torch's over whole packs (FA2), fa3: the same with the kernel of FA3. flash: of the flash-attn
+    package. te: of Transformer Engine.
+    """
+
+    auto = "auto"
+    loop = "loop"
+    varlen = "varlen"
+    fa3 = "fa3"
+    flash = "flash"
+    te = "te"
+
+
+class NormKernel(StrEnum):
+    """What norms rows before they are modulated: torch, or Transformer Engine."""
+
+    torch = "torch"
+    te = "te"
+
+
 class Draws(StrEnum):
     """How initial weights are drawn: one stream through all parameters, or each by its name."""
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from trainer.codec.files import fingerprint
 from trainer.compose import freeze_as, hashed_name
 from trainer.config import RunConfig, load_run
-from trainer.layout.config import Precision
+from trainer.layout.config import Precision, Products
 
 _SECTIONS = ("model", "text", "objective", "optim", "horizon", "validation", "data")
 _SET = object()  # equals no value of a key
@@ -34,6 +34,8 @@ def identity(run: RunConfig) -> dict[str, Any]:
         chosen["precision"] = run.parallel.precision.value
     if run.parallel.widens_gradients:
         chosen["gradients"] = run.parallel.gradients.value
+    if run.parallel.products is not Products.own:
+        chosen["products"] = run.parallel.products.value
     if run.data.mixture:
         chosen["data"]["mixture"] = [
             asdict(member) | {"root": _data_name(member.root)} for member in run.data.mixture

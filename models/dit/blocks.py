@@ -7,7 +7,7 @@ from torch.nn.functional import layer_norm
 
 from models.attention import Attend
 from models.config import ModelConfig
-from models.dit.modulation import Spans, add_gated, modulate
+from models.dit.modulation import Spans, add_gated, modulate, norm_rows
 from models.dit.rope import rotate
 from models.pack import Ragged
 
@@ -77,6 +77,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, attend: Attend) -> None:
         super().__init__()
         width, hidden = config.width, config.mlp_ratio * config.width
+        self.norm_rows = norm_rows  # a kernel may take its place (models/kernels.py)
         self.share = config.options.get("base_depth", config.depth) / config.depth
         self.offset = nn.Parameter(torch.zeros(6 * width))
         self.self_attention = SelfAttention(config, attend)
@@ -97,8 +98,10 @@ class Block(nn.Module):
         """Map the residual stream through the block."""
         parts = (modulation + self.offset).unflatten(-1, (6, -1)).transpose(0, 1).contiguous()
         shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind()  # (T, D) each
-        attended = self.self_attention(modulate(x, shift1, scale1, spans), rotation, segments)
+        normed = modulate(x, shift1, scale1, spans, self.norm_rows)
+        attended = self.self_attention(normed, rotation, segments)
         x = add_gated(x, self.share * gate1, attended, spans)
         crossed = self.cross_attention(x, caption, segments, caption_segments)
         x = torch.add(x, crossed, alpha=self.share)
-        return add_gated(x, self.share * gate2, self.mlp(modulate(x, shift2, scale2, spans)), spans)
+        changed = self.mlp(modulate(x, shift2, scale2, spans, self.norm_rows))
+        return add_gated(x, self.share * gate2, changed, spans)

@@ -16,7 +16,7 @@ from models.attention import Attend, attend_segments
 from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.blocks import Block
 from models.dit.embed import sinusoids
-from models.dit.modulation import Spans, modulate
+from models.dit.modulation import Spans, modulate, norm_rows
 from models.dit.rope import rope_rotation
 from models.network import initial_values
 from models.pack import Ragged, TokenPack
@@ -65,6 +65,7 @@ class DiT(nn.Module):
         self.caption_in = nn.Linear(config.text_width, width)
         self.null_caption = nn.Parameter(torch.zeros(config.text_width))
         self.blocks = nn.ModuleList(Block(config, attend) for _ in range(config.depth))
+        self.norm_rows = norm_rows
         self.head_modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, config.values_per_token)
         self.register_buffer("sigma", value_spread(config.spread), persistent=False)
@@ -133,7 +134,8 @@ class DiT(nn.Module):
     def read_out(self, pack: TokenPack, stream: Stream) -> Float[Tensor, "S V"]:
         """Turn the residual stream into the network's prediction."""
         shift, scale = self.head_modulation(stream.condition).float().chunk(2, dim=-1)  # (T, D)
-        return self.head(modulate(stream.x, shift, scale, Spans.of(pack))).float()
+        normed = modulate(stream.x, shift, scale, Spans.of(pack), self.norm_rows)
+        return self.head(normed).float()
 
     def _captions(self, pack: TokenPack) -> Float[Tensor, "K D"]:
         """Project caption states; a segment without one gets the learned null caption."""

@@ -7,6 +7,7 @@ goes. On CUDA, where a small operation costs as much as a large one, inside comp
 half precision, whose sums that kernel rounds as it goes, rows are gathered: see :func:`take`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,15 +88,24 @@ def take(
     return taken
 
 
+def norm_rows(x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
+    """Normalise rows without learned parameters; ``models.kernels`` has another that does it."""
+    return layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
 def modulate(
     x: Float[Tensor, "S D"],
     shift: Float[Tensor, "T D"],
     scale: Float[Tensor, "T D"],
     spans: Spans,
+    norm: Callable[[Tensor], Tensor] = norm_rows,
 ) -> Float[Tensor, "S D"]:
-    """Normalise without learned parameters, then shift and scale by the condition (adaLN)."""
+    """Normalise without learned parameters, then shift and scale by the condition (adaLN).
+
+    norm: of rows, where they are gathered.
+    """
     if spans.gathers(x):
-        normed = layer_norm(x, x.shape[-1:], eps=1e-6)
+        normed = norm(x)
         picked = take(1 + scale, spans.rows, x.dtype)
         return torch.addcmul(take(shift, spans.rows, x.dtype), normed, picked)
     parts = zip(spans.split(x), spans.pick(1 + scale), spans.pick(shift), strict=True)

@@ -5,7 +5,6 @@ in plain torch that keeps their contract and spoils the rows they leave alone; a
 tensors, that the true call is well formed: shapes, dtypes and strides, forward and backward.
 """
 
-import importlib.util
 from collections.abc import Iterator
 
 import pytest
@@ -18,9 +17,6 @@ from models.attention import (
     attend_by_kernel,
     attend_segments,
     attend_varlen,
-    build_flash_attention,
-    choose_attention,
-    kernel_takes,
 )
 from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.model import DiT
@@ -132,23 +128,6 @@ def test_rows_of_padding_alone_give_zeros_and_zero_gradients() -> None:
         assert not any(g.any() for g in gradients)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "size"), [(torch.float32, 16), (torch.bfloat16, 12)], ids=["fp32", "odd head"]
-)
-def test_what_the_kernels_cannot_take_goes_through_the_loop(dtype: torch.dtype, size: int) -> None:
-    q, k, v, q_rows, k_rows = inputs([5, 3], [2, 4], 1, dtype)
-    q, k, v = (x[..., :size].contiguous() for x in (q, k, v))
-    expected = attend_segments(q, k, v, q_rows, k_rows)
-    assert torch.equal(attend_varlen(q, k, v, q_rows, k_rows), expected)
-
-
-def test_the_choice_follows_the_device() -> None:
-    assert choose_attention(CPU) is attend_segments
-    installed = importlib.util.find_spec("flash_attn") is not None
-    chosen = choose_attention(torch.device("cuda", 0))
-    assert chosen.__name__ == ("attend_flash" if installed else "attend_varlen")
-
-
 # --- fake tensors ---------------------------------------------------------------------------------
 
 
@@ -159,24 +138,16 @@ def fake() -> Iterator[None]:
         yield
 
 
-def kernels() -> list:
-    """Return the kernels there are; flash-attn is tested only where it is installed."""
-    flash = build_flash_attention()
-    missing = pytest.mark.skipif(flash is None, reason="flash-attn is not installed")
-    return [attend_varlen, pytest.param(flash, marks=missing, id="attend_flash")]
-
-
-@pytest.mark.parametrize("attend", kernels())
 @pytest.mark.parametrize(("q_lengths", "k_lengths"), LENGTHS, ids=str)
-def test_a_kernel_traces_forward_and_backward(
-    fake: None, attend: Attend, q_lengths: list[int], k_lengths: list[int]
+def test_the_kernel_traces_forward_and_backward(
+    fake: None, q_lengths: list[int], k_lengths: list[int]
 ) -> None:
     # Queries and keys as models/dit/blocks.py makes them: slices of one tensor, so strided.
     rows, keys = sum(q_lengths) + 3, sum(k_lengths) + 2
     qkv = torch.empty(rows, 3, HEADS, SIZE, dtype=torch.bfloat16, requires_grad=True)
     kv = torch.empty(keys, 2, HEADS, SIZE, dtype=torch.bfloat16, requires_grad=True)
     segments = Ragged.of(q_lengths, CPU), Ragged.of(k_lengths, CPU)
-    out = attend(qkv[:, 0], kv[:, 0], kv[:, 1], *segments)
+    out = attend_varlen(qkv[:, 0], kv[:, 0], kv[:, 1], *segments)
     assert (out.shape, out.dtype) == ((rows, HEADS, SIZE), torch.bfloat16)
     assert out.is_contiguous()
     gradients = torch.autograd.grad(out.float().sum(), (qkv, kv))
@@ -290,19 +261,3 @@ def test_the_loop_is_softmax_attention_of_each_segment_alone(
     expected = by_offsets(q, k, v, q_rows.offsets, k_rows.offsets).nan_to_num(0.0)
     found = attend_segments(q, k, v, q_rows, k_rows)
     torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "size", "taken"),
-    [
-        (torch.bfloat16, 8, True),
-        (torch.float16, 256, True),
-        (torch.bfloat16, 264, False),
-        (torch.bfloat16, 20, False),
-        (torch.float32, 64, False),
-    ],
-)
-def test_kernels_take_half_precision_and_heads_of_whole_eighths_up_to_256(
-    dtype: torch.dtype, size: int, taken: bool
-) -> None:
-    assert kernel_takes(torch.empty(3, 2, size, dtype=dtype)) == taken

@@ -134,6 +134,8 @@ def test_layout_paths_and_logs_do_not_change_the_experiment() -> None:
             "data.decode_workers=3",
             "parallel.processes=2",
             "parallel.zero_stage=2",
+            "parallel.overlap_comm=true",
+            "parallel.attention=loop",
             "parallel.device=cpu",
             "run_root=/elsewhere",
             "checkpoint.seconds=1",
@@ -143,6 +145,17 @@ def test_layout_paths_and_logs_do_not_change_the_experiment() -> None:
     )
     assert identity(run) == identity(moved)
     assert run_name(run) == run_name(moved)
+
+
+def test_products_in_float8_are_another_experiment_and_scattered_gradients_are_not() -> None:
+    half = ["horizon.steps=5", "parallel.precision=bf16", "parallel.zero_stage=1"]
+    plain, narrow, scattered, kernel = (
+        compose_run([*half, f"parallel.{word}"])
+        for word in ("tp=1", "products=float8", "reduce_scatter=true", "attention=varlen")
+    )
+    assert identity(narrow) == identity(plain) | {"products": "float8"}
+    assert run_name(narrow) != run_name(plain)
+    assert run_name(scattered) == run_name(kernel) == run_name(plain)
 
 
 CHANGES = [

@@ -14,7 +14,6 @@ from torch import Tensor
 from data.loading.batch import Step
 from data.loading.loader import Loader
 from models.architecture import Specification, specification_of
-from models.attention import choose_attention
 from models.config import Draws
 from models.initial import Drawn, drawn_values
 from models.network import initial_values
@@ -33,7 +32,7 @@ from trainer.diffusion.micro_batch import MicroBatch, accumulate, measure, prepa
 from trainer.diffusion.progress import Progress, Recorder, Window
 from trainer.layout.plan import Fragment
 from trainer.optim import learning_rate
-from trainer.parallel.engine import Engine
+from trainer.parallel.engine import Engine, attention_of
 from trainer.parallel.mesh import Mesh
 from trainer.rng import generator
 from trainer.run.heartbeat import Heartbeat
@@ -72,8 +71,10 @@ class Training:
         loaded = load_start(run, folder, horizon.steps, mesh)
         heartbeat.advance(0, "start")
         values = partial(_loaded_values, loaded, self._facts, "param") if loaded else self._fresh
-        attend = choose_attention(mesh.device)
-        predicts = self._objective.coefficients
+        attention = attention_of(run.model, run.parallel, mesh)
+        if mesh.is_main:
+            log.info("%s", attention)
+        predicts, attend = self._objective.coefficients, attention.attend
         self.engine = Engine(run.model, values, run.optim, run.parallel, mesh, attend, predicts)
         self.ema = PowerEma(self.engine, run.optim.ema_sigma)
         if loaded is not None:

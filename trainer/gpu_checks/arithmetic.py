@@ -8,8 +8,9 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from models.attention import Attend, attend_segments, choose_attention
-from models.config import ModelConfig
+from models.attention import Attend, attend_segments
+from models.config import AttentionKernel, ModelConfig
+from models.kernels import Chosen, capability_of, choose_attention
 from models.objectives.flow import flow_errors
 from trainer.gpu_checks.curve import Curve, loss_error, train_curve
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative, within
@@ -29,8 +30,8 @@ def cases(settings: Settings) -> Iterator[Case]:
     """Yield the cases of one device."""
     model = TINY if settings.quick else SMALL
     yield Case("one step fp32 on the device and on CPU", partial(_on_device, settings, model))
-    attend = choose_attention(settings.device).__name__
-    yield Case(f"one step bf16 by {attend} and by the loop", partial(_by_kernel, settings, model))
+    title = "one step bf16 by the best kernel of attention and by the loop"
+    yield Case(title, partial(_by_kernel, settings, model))
     steps = 3 if settings.quick else 20
     yield Case(
         f"losses of {steps} steps in bf16 and in fp32, ZeRO 1",
@@ -43,6 +44,10 @@ def cases(settings: Settings) -> Iterator[Case]:
             yield Case(title.format(mode.value), work)
         title = f"torch.compile of the blocks and eager, {_short(dtype)}"
         yield Case(title, partial(_compile, settings, model, dtype))
+
+
+def _best(model: ModelConfig, device: torch.device, dtype: torch.dtype) -> Chosen:
+    return choose_attention(AttentionKernel.auto, capability_of(device), dtype, model.head_dim)
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -62,7 +67,7 @@ def step_results(
     attend: Attend | None = None,
 ) -> Results:
     """Return the loss of one padded pack and the gradient of every parameter."""
-    network = build_model(model, attend or choose_attention(device)).to(device, dtype)
+    network = build_model(model, attend or _best(model, device, dtype).attend).to(device, dtype)
     network.sigma = network.sigma.float()  # as the engine keeps it
     blocks: list[nn.Module] = list(network.blocks)
     wrap_blocks(blocks, recompute, compiled)

@@ -1,4 +1,4 @@
-"""Do the paths of attention agree: values, every gradient, and padding that stays zero?"""
+"""Do the kernels of attention agree: values, every gradient, and padding that stays zero?"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,50 +7,50 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from models.attention import Attend, attend_segments, attend_varlen, build_flash_attention
+from models.attention import Attend, attend_segments
+from models.config import AttentionKernel
+from models.kernels import build_attention, capability_of, why_not
 from models.pack import Ragged
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative, within
 
 # A bf16 value is rounded by up to 2^-9 = .002 of itself; a score passes through a few roundings.
 BF16, FP32 = 2e-2, 2e-5
 HEADS, PADDING = 4, 37
-# Name, query lengths, key lengths: ragged, caption keys, and the empty overlaps of context ranks.
+# Name, query lengths, key lengths: ragged, caption keys, and what context ranks see: overlaps that
+# are empty, and queries that begin and end inside of their segments.
 SHAPES = {
     "self": ([3, 64, 64, 257, 1, 130], [3, 64, 64, 257, 1, 130]),
     "cross": ([3, 64, 64, 257, 1, 130], [1, 7, 7, 48, 12, 1]),
     "empty segments": ([0, 64, 0, 257, 0], [5, 7, 9, 48, 3]),
+    "parts of segments": ([40, 64, 19], [257, 64, 130]),
 }
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    """Yield a case for each path, shape and head size, then how fast each path is."""
-    paths: dict[str, Attend | None] = {
-        "loop": attend_segments,
-        "torch varlen": attend_varlen,
-        "flash-attn": build_flash_attention(),
-    }
+    """Yield a case for each kernel, shape and head size, then how fast each kernel is."""
+    kernels = [kernel for kernel in AttentionKernel if kernel is not AttentionKernel.auto]
     sizes = (16,) if settings.quick else (16, 64, 128)
-    for name, attend in paths.items():
+    for kernel in kernels:
         for shape in SHAPES:
             for size in sizes:
-                work = partial(_parity, settings, name, attend, shape, size)
-                yield Case(f"{name} bf16 and loop fp32: {shape}, head {size}", work)
+                work = partial(_parity, settings, kernel, shape, size)
+                yield Case(f"{kernel.value} bf16 and loop fp32: {shape}, head {size}", work)
     yield Case("loop fp32 on the device and on CPU", partial(_parity_fp32, settings))
-    for name, attend in paths.items():
-        title = f"{name} bf16: forward and backward, 16 heads of 64"
-        yield Case(title, partial(_speed, settings, name, attend))
+    for kernel in kernels:
+        title = f"{kernel.value} bf16: forward and backward, 16 heads of 64"
+        yield Case(title, partial(_speed, settings, kernel))
 
 
-def _require(settings: Settings, name: str, attend: Attend | None) -> Attend:
-    if attend is None:
-        raise Skip("flash-attn is not installed")
-    if name != "loop" and not settings.on_cuda:
-        raise Skip("the kernel needs CUDA")
-    return attend
+def _require(settings: Settings, kernel: AttentionKernel, size: int) -> Attend:
+    """Return a kernel's attention; built when it is used, since FA3 is torch's for all or none."""
+    reason = why_not(kernel, capability_of(settings.device), torch.bfloat16, size)
+    if reason:
+        raise Skip(reason)
+    return build_attention(kernel)
 
 
-def _parity(settings: Settings, name: str, attend: Attend | None, shape: str, size: int) -> Finding:
-    attend = _require(settings, name, attend)
+def _parity(settings: Settings, kernel: AttentionKernel, shape: str, size: int) -> Finding:
+    attend = _require(settings, kernel, size)
     tensors = _tensors(shape, size)
     expected = _results(attend_segments, tensors, shape, torch.device("cpu"), torch.float32)
     found = _results(attend, tensors, shape, settings.device, torch.bfloat16)
@@ -87,8 +87,8 @@ def _results(
     return [out.detach(), *torch.autograd.grad(out, inputs, weight)]
 
 
-def _speed(settings: Settings, name: str, attend: Attend | None) -> Finding:
-    attend = _require(settings, name, attend)
+def _speed(settings: Settings, kernel: AttentionKernel) -> Finding:
+    attend = _require(settings, kernel, 64)
     lengths = [256] * 8 + [512] * 4 + [2048] * 2 if settings.on_cuda else [32, 48]
     segments = Ragged.of(lengths, settings.device)
     qkv = torch.randn(sum(lengths), 3, 16, 64, device=settings.device, dtype=torch.bfloat16)

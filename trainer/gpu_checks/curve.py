@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from models.attention import choose_attention
 from models.config import ModelConfig
 from models.objectives.flow import Flow
 from trainer.diffusion.micro_batch import accumulate
 from trainer.gpu_checks.samples import build_batch, random_values
 from trainer.layout.config import ParallelConfig
 from trainer.optim_config import OptimConfig
-from trainer.parallel.engine import Engine
+from trainer.parallel.engine import Engine, attention_of
 from trainer.parallel.mesh import Mesh
 
 PACKS = 4  # packs of a step, over all data-parallel ranks
@@ -53,7 +52,7 @@ def train_curve(
         torch.cuda.reset_peak_memory_stats()
     optim = OptimConfig(lr=1e-3, clip=1.0)
     values = random_values(model, mesh.device.type)
-    attend = choose_attention(mesh.device)
+    attend = attention_of(model, parallel, mesh).attend
     with warnings.catch_warnings():
         # torch 2.13 renamed collectives that deepspeed 0.19 still calls by their old names.
         warnings.filterwarnings("ignore", ".*is deprecated. Please use", FutureWarning)

@@ -9,11 +9,12 @@ from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
 from data.bounds import check_bounds
-from models.config import ModelConfig
+from models.config import AttentionKernel, ModelConfig, NormKernel
 from trainer.layout.layout import Layout
 
 Count = Annotated[int, Ge(1)]
 DEVICES = ("auto", "cpu", "cuda")
+FLOAT8_MULTIPLE = 16  # of both dimensions of a weight: cuBLAS's rule for float8
 
 
 class Precision(StrEnum):
@@ -30,6 +31,13 @@ class Gradients(StrEnum):
     fp32 = "fp32"
 
 
+class Products(StrEnum):
+    """Arithmetic of the blocks' products over rows: the precision's own, or float8."""
+
+    own = "own"
+    float8 = "float8"
+
+
 class Recompute(StrEnum):
     """What the backward pass computes again instead of keeping: nothing, all but matrix products
     and attention (selective), or whole blocks (full)."""
@@ -41,7 +49,10 @@ class Recompute(StrEnum):
 
 @dataclass
 class ParallelConfig:
-    """How a run is laid out over processes; only precision and gradients change its numbers."""
+    """How a run is laid out over processes and computed.
+
+    Only precision, gradients and products change its numbers by more than the order of sums.
+    """
 
     processes: Annotated[
         Count, Doc("Ranks of all axes; what tp, cp and pp leave is data parallel.")
@@ -59,6 +70,20 @@ class ParallelConfig:
     pp: Annotated[Count, Doc("Pipeline stages (1F1B).")] = 1
     interleave: Annotated[Count, Doc("Chunks of blocks that each pipeline stage holds.")] = 1
     zero_stage: Annotated[int, Ge(0), Le(3), Doc("Stage of DeepSpeed's ZeRO.")] = 0
+    reduce_scatter: Annotated[
+        bool,
+        Doc(
+            "Under ZeRO 1 and 2 reduce each gradient to the rank that owns it alone: half the "
+            "bytes of the all-reduce that is DeepSpeed's default. ZeRO 3 always does."
+        ),
+    ] = False
+    overlap_comm: Annotated[
+        bool,
+        Doc(
+            "Under ZeRO 2 and 3 reduce gradients in smaller buckets while the backward pass goes "
+            "on, in a stream of their own."
+        ),
+    ] = False
     offload: Annotated[bool, Doc("Keep the optimizer state in host memory.")] = False
     recompute: Annotated[
         Recompute,
@@ -67,6 +92,18 @@ class ParallelConfig:
             "(selective), or whole blocks (full)."
         ),
     ] = Recompute.none
+    attention: Annotated[
+        AttentionKernel,
+        Doc(
+            "Kernel of attention: auto (the best that runs here), loop (any device), varlen "
+            "(torch's, FA2), fa3 (torch's with FA3), flash (the package flash-attn) or te "
+            "(Transformer Engine). One that cannot run is refused."
+        ),
+    ] = AttentionKernel.auto
+    norm: Annotated[
+        NormKernel,
+        Doc("Kernel of the norm before modulation: torch, or te (Transformer Engine, CUDA)."),
+    ] = NormKernel.torch
     compile: Annotated[bool, Doc("Put every block through torch.compile.")] = False
     device: Annotated[str, Doc("auto (CUDA where there is one), cpu or cuda.")] = "auto"
     precision: Annotated[
@@ -79,6 +116,13 @@ class ParallelConfig:
             "precision's own, or fp32, which bf16 pays for in memory (trainer/layout/cost.py)."
         ),
     ] = Gradients.own
+    products: Annotated[
+        Products,
+        Doc(
+            "Arithmetic of the blocks' products over rows: the precision's own, or float8 "
+            "(torchao, scaled by tensor; weights stay bf16), which makes another experiment."
+        ),
+    ] = Products.own
     timeout_seconds: Annotated[float, Gt(0), Doc("How long a collective may wait in training.")] = (
         300.0
     )
@@ -123,6 +167,7 @@ class ParallelConfig:
             )
         _check_division(self, model, packs_per_step)
         _check_combination(self)
+        _check_products(self, model)
 
 
 def _check_division(parallel: ParallelConfig, model: ModelConfig, packs: int) -> None:
@@ -172,7 +217,8 @@ def _check_division(parallel: ParallelConfig, model: ModelConfig, packs: int) ->
 
 
 def _check_combination(parallel: ParallelConfig) -> None:
-    """Refuse what is known not to work, with the alternative (docs/decisions/005)."""
+    """Refuse what is known not to work, with the alternative (docs/decisions/005, 019)."""
+    _check_kernels(parallel)
     stage = parallel.zero_stage
     if parallel.precision is Precision.bf16 and stage == 0:
         raise ValueError(
@@ -195,6 +241,7 @@ def _check_combination(parallel: ParallelConfig) -> None:
             f"is kept, and attention over parallel.cp={parallel.cp} ranks is outside of its "
             "graphs. Use parallel.recompute=full or none."
         )
+    _check_reductions(parallel)
     if parallel.offload and parallel.widens_gradients:
         raise ValueError(
             "parallel.gradients=fp32: nobody has measured what DeepSpeed adds up in host memory. "
@@ -204,4 +251,80 @@ def _check_combination(parallel: ParallelConfig) -> None:
         raise ValueError(
             "parallel.offload=true: ZeRO 0 has no optimizer state to offload. "
             "Use parallel.zero_stage=1, 2 or 3."
+        )
+
+
+def _check_reductions(parallel: ParallelConfig) -> None:
+    """Refuse ways to reduce gradients that the ZeRO stage does not have (docs/decisions/019)."""
+    stage, scatters, overlaps = parallel.zero_stage, parallel.reduce_scatter, parallel.overlap_comm
+    if scatters and stage not in (1, 2):
+        raise ValueError(
+            f"parallel.reduce_scatter=true: chooses for ZeRO 1 and 2, and parallel.zero_stage="
+            f"{stage}: 0 needs every gradient everywhere, 3 always scatters. "
+            "Use parallel.reduce_scatter=false."
+        )
+    if overlaps and stage not in (2, 3):
+        raise ValueError(
+            f"parallel.overlap_comm=true: ZeRO {stage} reduces once, after the last backward pass, "
+            "so nothing is left to overlap with. Use parallel.zero_stage=2 or 3."
+        )
+    if scatters and overlaps:
+        raise ValueError(
+            "parallel.overlap_comm=true: with parallel.reduce_scatter=true DeepSpeed waits for the "
+            "device before each reduction, so nothing overlaps. Use one of them."
+        )
+    if parallel.offload and (scatters or overlaps):
+        key = "reduce_scatter" if scatters else "overlap_comm"
+        raise ValueError(
+            f"parallel.{key}=true: nobody has tested it with parallel.offload=true. "
+            "Use either of them."
+        )
+
+
+def _check_kernels(parallel: ParallelConfig) -> None:
+    """Refuse kernels that no machine could run so; ``models.kernels`` knows what this one can."""
+    attention, norm = parallel.attention, parallel.norm
+    anywhere = attention in (AttentionKernel.auto, AttentionKernel.loop)
+    if not anywhere and parallel.precision is Precision.fp32:
+        raise ValueError(
+            f"parallel.attention={attention.value}: takes half precision only. "
+            "Use parallel.precision=bf16 or parallel.attention=auto."
+        )
+    for key, kernel, instead in (
+        ("attention", None if anywhere else attention, "auto"),
+        ("norm", None if norm is NormKernel.torch else norm, "torch"),
+    ):
+        if kernel is not None and parallel.device == "cpu":
+            raise ValueError(
+                f"parallel.{key}={kernel.value}: needs CUDA, and parallel.device=cpu. "
+                f"Use parallel.device=cuda or parallel.{key}={instead}."
+            )
+    if norm is NormKernel.te and parallel.compile:
+        raise ValueError(
+            "parallel.norm=te: the compiler cannot look into it, and fuses torch's norm with what "
+            "follows. Use parallel.norm=torch or parallel.compile=false."
+        )
+
+
+def _check_products(parallel: ParallelConfig, model: ModelConfig) -> None:
+    """Refuse float8 where nobody has tried it, or where its kernels do not fit (decision 019)."""
+    if parallel.products is Products.own:
+        return
+    told = "parallel.products=float8:"
+    if parallel.precision is not Precision.bf16:
+        raise ValueError(f"{told} rounds what is bf16 before. Use parallel.precision=bf16.")
+    if parallel.tp > 1:
+        raise ValueError(
+            f"{told} torchao knows whole layers, and parallel.tp={parallel.tp} cuts them. "
+            "Use parallel.tp=1 with parallel.cp, or parallel.products=own."
+        )
+    if parallel.zero_stage == 3:
+        raise ValueError(
+            f"{told} its layers keep weights that ZeRO 3 has gathered until the backward pass. "
+            "Use parallel.zero_stage=1 or 2."
+        )
+    if model.width % FLOAT8_MULTIPLE:
+        raise ValueError(
+            f"{told} its kernels take widths of a multiple of {FLOAT8_MULTIPLE}, and model.width="
+            f"{model.width}. Use parallel.products=own, or another width."
         )

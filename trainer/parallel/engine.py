@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.architecture import specification_of
 from models.attention import Attend, attend_segments
 from models.config import ModelConfig
+from models.kernels import Chosen, capability_of, choose_attention
 from models.pack import TokenPack
 from models.precondition import Coefficients, velocity_coefficients
 from models.roles import role_groups
@@ -50,7 +51,7 @@ class Engine:
         precondition: Coefficients = velocity_coefficients,
     ) -> None:
         self.mesh, self.zero_stage, self._clip = mesh, parallel.zero_stage, optim.clip
-        self.dtype = torch.bfloat16 if parallel.precision is Precision.bf16 else torch.float32
+        self.dtype = dtype_of(parallel)
         self._grad_norm, self._cuts = 0.0, specification_of(model).cuts
         self.stage = build_stage(model, parallel, mesh, attend, precondition)
         config = zero_settings(optim, parallel, sum(p.numel() for p in self.stage.parameters()))
@@ -286,6 +287,17 @@ class Engine:
         state = self._optimizer.state[flat]
         whole = {"param": flat.data} | {key: state[key] for key in MOMENTS if key in state}
         return {key: tensor.narrow(0, start, length) for key, tensor in whole.items()}
+
+
+def dtype_of(parallel: ParallelConfig) -> torch.dtype:
+    """Return the arithmetic of the network."""
+    return torch.bfloat16 if parallel.precision is Precision.bf16 else torch.float32
+
+
+def attention_of(model: ModelConfig, parallel: ParallelConfig, mesh: Mesh) -> Chosen:
+    """Return what computes attention on this rank; ValueError where what was asked for cannot."""
+    found = capability_of(mesh.device)
+    return choose_attention(parallel.attention, found, dtype_of(parallel), model.head_dim)
 
 
 def _fingerprint(tensor: Tensor) -> Tensor:

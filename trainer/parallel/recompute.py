@@ -27,6 +27,7 @@ from trainer.layout.config import Recompute
 _KEPT = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
+    torch.ops.aten._scaled_mm.default,  # of float8
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
@@ -36,6 +37,8 @@ _KEPT = {
     torch.ops._c10d_functional.reduce_scatter_tensor.default,
     torch.ops._c10d_functional.all_to_all_single.default,
 }
+# The same of packages that may not be installed, by name.
+_KEPT_NAMES = {"flash_attn._flash_attn_varlen_forward.default"}
 
 
 def wrap_blocks(
@@ -99,5 +102,5 @@ def _checkpointed(forward: Callable[..., Any], mode: Recompute, *inputs: Any) ->
 
 
 def _policy(context: Any, operation: Any, *inputs: Any, **settings: Any) -> CheckpointPolicy:
-    keep = operation in _KEPT
+    keep = operation in _KEPT or str(operation) in _KEPT_NAMES
     return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE

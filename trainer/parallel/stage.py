@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from models.architecture import Reads, Specification, Split, specification_of
 from models.attention import Attend
-from models.config import ModelConfig
+from models.config import ModelConfig, NormKernel
+from models.kernels import build_te_norm, capability_of
 from models.network import build_network
 from models.pack import TokenPack
 from models.precondition import Coefficients
-from trainer.layout.config import ParallelConfig
+from trainer.layout.config import ParallelConfig, Products
 from trainer.layout.stages import Chunk, chunks_of, cut_chunks
 from trainer.parallel.mesh import Mesh, split_context
 from trainer.parallel.recompute import wrap_blocks
@@ -84,6 +85,12 @@ def build_stage(
     with torch.device("meta"):
         model = build_network(config, attend, precondition)
     _prune(model, facts, own)
+    if parallel.norm is NormKernel.te:
+        _swap_norms(model, config, mesh)
+    if parallel.products is Products.float8:
+        from trainer.parallel.float8 import narrow_products
+
+        narrow_products(model, facts, mesh.device)
     if parallel.tp > 1:
         from trainer.parallel.tensor import split_layers
 
@@ -140,6 +147,19 @@ def own_piece(
         return value.piece(cut, index, count, start, length)
     part = value if cut is None else cut.cut(value, index, count)
     return part.reshape(-1)[start : start + length]
+
+
+def _swap_norms(model: nn.Module, config: ModelConfig, mesh: Mesh) -> None:
+    """Let Transformer Engine norm rows wherever the network lets another kernel do so."""
+    places: list[Any] = [module for module in model.modules() if hasattr(module, "norm_rows")]
+    if not places:
+        raise ValueError(
+            f"parallel.norm=te: model.architecture={config.architecture} norms no rows through a "
+            "kernel. Use parallel.norm=torch."
+        )
+    norm = build_te_norm(capability_of(mesh.device))
+    for module in places:
+        module.norm_rows = norm
 
 
 def _prune(model: Any, facts: Specification, chunks: list[Chunk]) -> None:

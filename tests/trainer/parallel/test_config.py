@@ -2,8 +2,8 @@
 
 import pytest
 
-from models.config import ModelConfig
-from trainer.layout.config import Gradients, ParallelConfig, Precision, Recompute
+from models.config import AttentionKernel, ModelConfig, NormKernel
+from trainer.layout.config import Gradients, ParallelConfig, Precision, Products, Recompute
 from trainer.layout.layout import Layout
 
 MODEL = ModelConfig(width=64, depth=6, head_dim=16)  # four heads
@@ -69,6 +69,58 @@ REFUSED = {
             gradients=Gradients.fp32,
         ),
         r"^parallel.gradients=fp32: nobody has measured .* Use parallel.offload=false",
+    ),
+    "a kernel of half precision in fp32": (
+        ParallelConfig(attention=AttentionKernel.fa3),
+        r"^parallel.attention=fa3: takes half precision only\. Use parallel.precision=bf16 or",
+    ),
+    "a kernel of CUDA on CPU": (
+        ParallelConfig(
+            attention=AttentionKernel.te, device="cpu", zero_stage=1, precision=Precision.bf16
+        ),
+        r"^parallel.attention=te: needs CUDA, and parallel.device=cpu\. Use parallel.device=cuda",
+    ),
+    "Transformer Engine's norm on CPU": (
+        ParallelConfig(norm=NormKernel.te, device="cpu"),
+        r"^parallel.norm=te: needs CUDA, .* or parallel.norm=torch\.$",
+    ),
+    "Transformer Engine's norm in a graph": (
+        ParallelConfig(norm=NormKernel.te, compile=True),
+        r"^parallel.norm=te: the compiler cannot look into it, .* Use parallel.norm=torch or",
+    ),
+    "scattered gradients without partitions": (
+        ParallelConfig(reduce_scatter=True),
+        r"^parallel.reduce_scatter=true: chooses for ZeRO 1 and 2, .*zero_stage=0: .* Use paral",
+    ),
+    "scattered gradients under ZeRO 3": (
+        ParallelConfig(reduce_scatter=True, zero_stage=3),
+        r"^parallel.reduce_scatter=true: chooses for ZeRO 1 and 2, .* 3 always scatters\. Use ",
+    ),
+    "overlap with a reduction that comes last": (
+        ParallelConfig(overlap_comm=True, zero_stage=1),
+        r"^parallel.overlap_comm=true: ZeRO 1 reduces once, .* Use parallel.zero_stage=2 or 3\.$",
+    ),
+    "overlap with reductions that wait": (
+        ParallelConfig(overlap_comm=True, reduce_scatter=True, zero_stage=2),
+        r"^parallel.overlap_comm=true: with parallel.reduce_scatter=true .* Use one of them\.$",
+    ),
+    "overlap in host memory": (
+        ParallelConfig(overlap_comm=True, offload=True, zero_stage=2),
+        r"^parallel.overlap_comm=true: nobody has tested it with parallel.offload=true\.",
+    ),
+    "float8 in fp32": (
+        ParallelConfig(products=Products.float8),
+        r"^parallel.products=float8: rounds what is bf16 before\. Use parallel.precision=bf16\.$",
+    ),
+    "float8 of parts": (
+        ParallelConfig(
+            processes=2, tp=2, zero_stage=1, precision=Precision.bf16, products=Products.float8
+        ),
+        r"^parallel.products=float8: torchao knows whole layers, and parallel.tp=2 cuts them\.",
+    ),
+    "float8 with gathered weights": (
+        ParallelConfig(zero_stage=3, precision=Precision.bf16, products=Products.float8),
+        r"^parallel.products=float8: its layers keep weights that ZeRO 3 .* Use parallel.zero_st",
     ),
     "a size of zero": (ParallelConfig(cp=0), r"^parallel.cp=0: must be at least 1\. Use 1\.$"),
 }
