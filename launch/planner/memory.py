@@ -159,7 +159,7 @@ def quick_state(params: int, parallel: ParallelConfig) -> RankBytes:
     For the search, which looks at thousands of layouts; what it returns is computed exactly.
     """
     e, g, share = element_bytes(parallel), gradient_bytes(parallel), 1 / parallel.layout.replicas
-    bucket, stage = reduce_bucket(params), parallel.zero_stage
+    bucket, stage = reduce_bucket(params, parallel), parallel.zero_stage
     if stage == 0:
         return RankBytes(e * params, e * params, 8 * params, 4 * params, e * bucket)
     owned = round(params * share)
@@ -168,7 +168,7 @@ def quick_state(params: int, parallel: ParallelConfig) -> RankBytes:
         1: g * bucket,
         2: e * bucket + second,
         3: g * bucket + e * min(params, LIVE_PARAMS),
-    }[stage]
+    }[stage] + (e * bucket if stage == 2 and parallel.overlap_comm else 0)
     return RankBytes(
         params=e * (owned if stage == 3 else params),
         gradients=g * (params if stage == 1 else owned),

@@ -17,7 +17,7 @@ from math import ceil
 
 from launch.planner.machine import MachineConfig
 from launch.planner.network import Network
-from models.config import ModelConfig
+from models.config import AttentionKernel, ModelConfig
 from trainer.layout.config import ParallelConfig, Recompute
 from trainer.layout.cost import LIVE_PARAMS, element_bytes, gradient_bytes
 from trainer.layout.optimizer import OptimizerKind, UpdateWork, update_works
@@ -49,7 +49,8 @@ class Execution:
     traffic of data ranks and a context *ring* hides behind compute. key_ranks: context ranks that
     gather each other's keys, see ``ParallelConfig.context_split``. Ours all-reduces, exchanges and
     waits (trainer/parallel/engine.py, context.py). fused: attention by a vendor's kernels
-    (Transformer Engine, cuDNN); ours are PyTorch's. update: what Muon does beside AdamW.
+    (Transformer Engine, cuDNN); ours are PyTorch's. scatters, overlaps: parallel.reduce_scatter and
+    overlap_comm. update: what Muon does beside AdamW.
     """
 
     tp: int = 1
@@ -67,6 +68,8 @@ class Execution:
     precision: str = "bf16"
     tuned: bool = False
     fused: bool = False
+    scatters: bool = False
+    overlaps: bool = False
     update: UpdateWork = field(default_factory=UpdateWork)
 
     @classmethod
@@ -92,6 +95,9 @@ class Execution:
             element_bytes=e,
             gradient_bytes=gradient_bytes(parallel),
             precision=parallel.precision.value,
+            fused=parallel.attention is AttentionKernel.te,
+            scatters=parallel.reduce_scatter,
+            overlaps=parallel.overlap_comm,
             update=_most_work(model, parallel, optimizer),
         )
 
@@ -286,26 +292,29 @@ def _data(
 
     In units of the parameters of a rank: ZeRO 0 an all-reduce (2); 1 that and a gather; 2 the
     same with an all-reduce every micro-batch; 3 every micro-batch a reduce-scatter and two gathers,
-    less what is still there. Tuned: a reduce-scatter and a gather, behind the backward pass. Of the
-    traffic of ZeRO 3 a share stays, since its kernels take part of the device while they hide.
+    less what is still there. Where gradients are scattered, each goes once. Tuned: scattered, and
+    all behind the backward pass; where ours overlaps, gradients alone. Of the traffic of ZeRO 3 a
+    share stays, since its kernels take part of the device while they hide.
     """
-    ranks = how.dp * how.cp
+    ranks, hides = how.dp * how.cp, machine.efficiency.hidden
     if ranks == 1:
         return 0.0
-    stays = 0.0
     speed = bandwidth(machine, ranks, how.tp) / ((ranks - 1) / ranks)
     gradients, weights = how.gradient_bytes * params, how.element_bytes * params
     if how.zero_stage == 3:
         again = 1 - min(params, LIVE_PARAMS) / params
         wire = micros * (gradients + weights * (1 + again))
         seconds = wire / speed + 3 * micros * layers * latency(machine, ranks, how.tp)
-        hidden, stays = micros * micro, machine.efficiency.exposed * seconds
-    else:
-        times = micros if how.zero_stage == 2 and not how.tuned else 1
-        wire = times * gradients * (1 if how.tuned else 2)
-        wire += weights if how.zero_stage else 0
-        seconds, hidden = wire / speed, 2 / 3 * micro
-    return max(stays, seconds - machine.efficiency.hidden * hidden) if how.tuned else seconds
+        stays = machine.efficiency.exposed * seconds
+        hidden = how.tuned or how.overlaps
+        return max(stays, seconds - hides * micros * micro) if hidden else seconds
+    times = micros if how.zero_stage == 2 and not how.tuned else 1
+    seconds = times * gradients * (1 if how.tuned or how.scatters else 2) / speed
+    published = weights / speed if how.zero_stage else 0.0
+    backward = 2 / 3 * micro * times
+    if how.tuned:
+        return max(0.0, seconds + published - hides * backward)
+    return (max(0.0, seconds - hides * backward) if how.overlaps else seconds) + published
 
 
 # Bytes that AdamW and the average move for an element: gradient, master, two moments and average

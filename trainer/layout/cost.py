@@ -15,6 +15,9 @@ MASTER_BYTES = 4  # master weights, moments and averages are fp32 always
 # In elements: the largest bucket of gradients on their way (the engine takes a smaller one for a
 # smaller model), and DeepSpeed 0.19's default of what ZeRO 3 keeps gathered.
 REDUCE_BUCKET, LIVE_PARAMS = 500_000_000, 1_000_000_000
+# Where gradients are reduced meanwhile: of the order of Megatron-LM's buckets (40 million), since
+# a bucket leaves when it is full and the last one is waited for.
+OVERLAP_BUCKET = 50_000_000
 PARTITION_ALIGNMENT = 2  # ZeRO 1 and 2 pad a flat group to a multiple of this times its ranks
 
 
@@ -33,7 +36,8 @@ class RankBytes:
     ZeRO 1 and 2 make during the step.
 
     With ZeRO 2 the buffers hold a second set of gradients: a further micro-batch, or the next of
-    several chunks, is reduced into it.
+    several chunks, is reduced into it; and a second bucket, which fills while the first is on its
+    way (parallel.overlap_comm).
     """
 
     params: int
@@ -121,26 +125,28 @@ def rank_bytes(
     g, wide = gradient_bytes(parallel), parallel.widens_gradients
     params = sum(sum(group.sizes) for group in groups)
     if parallel.zero_stage == 0:
-        bucket = reduce_bucket(params)
+        bucket = reduce_bucket(params, parallel)
         moments = sum(group.moments * sum(group.sizes) for group in groups)
         return RankBytes(e * params, e * params, 4 * moments, 4 * params, e * bucket)
     if parallel.zero_stage == 3:
         shards = sum(group.shards for group in groups)
         owned = sum(group.owned_shards for group in groups)
-        live = g * reduce_bucket(params) + e * min(params, LIVE_PARAMS)
+        live = g * reduce_bucket(params, parallel) + e * min(params, LIVE_PARAMS)
         return RankBytes(
             e * shards, g * shards, 3 * MASTER_BYTES * shards, MASTER_BYTES * owned, live
         )
     partition = sum(group.partition for group in groups)
     owned = sum(group.owned for group in groups)
     touched = sum(group.touched for group in groups)
-    kept, bucket = touched, reduce_bucket(params)
+    kept, bucket = touched, reduce_bucket(params, parallel)
     if parallel.zero_stage == 1:
         kept, buffers = params, g * bucket
     elif wide:
         kept, buffers = partition, (e + g) * bucket
     else:
         buffers = e * (bucket + touched)
+    if parallel.overlap_comm:
+        buffers += e * bucket
     return RankBytes(
         params=e * partition * parallel.layout.replicas,
         gradients=g * kept,
@@ -150,9 +156,9 @@ def rank_bytes(
     )
 
 
-def reduce_bucket(params: int) -> int:
+def reduce_bucket(params: int, parallel: ParallelConfig) -> int:
     """Return the elements of the bucket of gradients of a rank with ``params`` parameters."""
-    return min(params, REDUCE_BUCKET)
+    return min(params, OVERLAP_BUCKET if parallel.overlap_comm else REDUCE_BUCKET)
 
 
 def element_bytes(parallel: ParallelConfig) -> int:

@@ -33,7 +33,8 @@ class Flow:
 class Traffic:
     """What a rank sends in one optimizer step, by axis and kind.
 
-    Calls of the last three depend on DeepSpeed's buckets and are only roughly known.
+    Calls of the last four depend on DeepSpeed's buckets and are only roughly known. zero_reduce: of
+    each gradient to the rank that owns it (parallel.reduce_scatter).
     """
 
     tp_gather: Flow = Flow()
@@ -46,6 +47,7 @@ class Traffic:
     zero_gather: Flow = Flow()
     zero_reduce_scatter: Flow = Flow()
     zero_all_reduce: Flow = Flow()
+    zero_reduce: Flow = Flow()
 
     @property
     def wire(self) -> int:
@@ -189,14 +191,14 @@ def _zero_flows(
     within a parameter; recomputation adds up to the blocks' share where L is less than a block.)
     Rajbhandari et al. 2020, section 7, reckon with reduce-scatters for 1 and 2, half of an
     all-reduce; DeepSpeed all-reduces buckets that several ranks own
-    (use_multi_rank_bucket_allreduce).
+    (use_multi_rank_bucket_allreduce) unless parallel.reduce_scatter asks for a reduction to each.
     """
     e, g, n = element_bytes(parallel), gradient_bytes(parallel), parallel.layout.replicas
     groups = cost.zero_groups(model, parallel, place)
     if n == 1:
         return {}
     params = sum(sum(group.sizes) for group in groups)
-    buckets = ceil(params / reduce_bucket(params))
+    buckets = ceil(params / reduce_bucket(params, parallel))
     if parallel.zero_stage == 3:
         shards = sum(group.shards for group in groups)
         gathered = work.micros * (2 * shards - shards * min(params, cost.LIVE_PARAMS) // params)
@@ -206,7 +208,10 @@ def _zero_flows(
             "zero_reduce_scatter": _scatter(work.micros * buckets, g * scattered, n),
         }
     times = work.micros if parallel.zero_stage == 2 else 1
-    flows = {"zero_all_reduce": _all_reduce(times * buckets, times * g * params, n)}
+    if parallel.reduce_scatter:
+        flows = {"zero_reduce": _scatter(times * buckets * n, times * g * params, n)}
+    else:
+        flows = {"zero_all_reduce": _all_reduce(times * buckets, times * g * params, n)}
     if parallel.zero_stage:
         partition = sum(group.partition for group in groups)
         flows["zero_gather"] = _gather(len(groups), e * partition, n)

@@ -19,8 +19,9 @@ def zero_settings(optim: AdamConfig, parallel: ParallelConfig, params: int) -> d
     """Return DeepSpeed's settings for a rank with ``params`` parameters."""
     zero: dict[str, object] = {
         "stage": parallel.zero_stage,
-        "overlap_comm": False,
-        "reduce_bucket_size": reduce_bucket(params),
+        "overlap_comm": parallel.overlap_comm,
+        "use_multi_rank_bucket_allreduce": not parallel.reduce_scatter,
+        "reduce_bucket_size": reduce_bucket(params, parallel),
         "stage3_param_persistence_threshold": 0,
     }
     if parallel.offload:

@@ -20,7 +20,7 @@ from launch.planner.speed import (
     step_time,
     training_flops,
 )
-from models.config import ModelConfig
+from models.config import AttentionKernel, ModelConfig
 from models.count import count_flops, count_params
 from trainer.layout.config import ParallelConfig, Precision, Recompute
 from trainer.layout.cost import Work
@@ -81,6 +81,47 @@ def test_bytes_of_zero_are_the_trainers(stage):
     how = Execution.of(parallel, MODEL)
     mine = _data(byte_a_second(), how, 3, params, 1.0, MODEL.depth)
     assert mine == pytest.approx(traffic.wire, rel=0.01)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_bytes_of_scattered_gradients_are_the_trainers_and_fewer(stage):
+    ways = [ParallelConfig(processes=8, zero_stage=stage, reduce_scatter=s) for s in (False, True)]
+    params, work = count_params(MODEL).total, Work(1024, 1, 32, micros=3)
+    seconds = []
+    for parallel in ways:
+        traffic = step_traffic(MODEL, parallel, Coordinates(), work)
+        how = Execution.of(parallel, MODEL)
+        seconds.append(_data(byte_a_second(), how, 3, params, 1.0, MODEL.depth))
+        assert seconds[-1] == pytest.approx(traffic.wire, rel=0.01)
+    reductions = 3 if stage == 2 else 1
+    assert seconds[0] - seconds[1] == pytest.approx(reductions * 4 * params * 7 / 8, rel=0.01)
+
+
+def test_overlapping_reductions_hide_behind_the_backward_pass_and_gathers_do_not():
+    machine, params = load_machine("h100"), 8e9
+    plain = Execution(dp=8, zero_stage=2)
+    slow, fast = (
+        _data(machine, replace(plain, overlaps=overlaps), 4, params, 1.0, 32)
+        for overlaps in (False, True)
+    )
+    gathered = _data(machine, plain, 0, params, 1.0, 32)  # of no micro-batch: parameters alone
+    assert 0 < gathered < fast
+    assert slow - fast == pytest.approx(machine.efficiency.hidden * 4 * 2 / 3)
+    assert _data(machine, replace(plain, overlaps=True), 4, params, 1e6, 32) == gathered
+    sharded = replace(plain, zero_stage=3)
+    third = _data(machine, sharded, 4, params, 1e6, 32)
+    assert _data(machine, replace(sharded, overlaps=True), 4, params, 1e6, 32) == pytest.approx(
+        machine.efficiency.exposed * third
+    )
+
+
+def test_only_transformer_engines_attention_is_planned_as_a_vendors():
+    half = {"precision": Precision.bf16, "zero_stage": 1}
+    planned = {
+        kernel: Execution.of(ParallelConfig(attention=kernel, **half), MODEL).fused
+        for kernel in AttentionKernel
+    }
+    assert [kernel for kernel, fused in planned.items() if fused] == [AttentionKernel.te]
 
 
 def test_a_group_across_nodes_leaves_by_as_many_adapters_as_it_has_members_there():

@@ -28,7 +28,10 @@ LENGTHS, CAPTIONS = [200, 140, 120], [5, 0, 3]
 
 @dataclass(frozen=True)
 class Setting:
-    """A layout with what else decides bytes and traffic; ``parallel`` and ``work`` spell it out."""
+    """A layout with what else decides bytes and traffic; ``parallel`` and ``work`` spell it out.
+
+    reduce: how gradients are, "scatter", "overlap" or as by default.
+    """
 
     tp: int = 1
     cp: int = 1
@@ -41,6 +44,7 @@ class Setting:
     micros: int = 1
     gradients: str = "own"
     head_ranks: int = 0
+    reduce: str = ""
 
     @property
     def parallel(self) -> ParallelConfig:
@@ -56,6 +60,8 @@ class Setting:
             precision=Precision(self.precision),
             gradients=Gradients(self.gradients),
             recompute=Recompute(self.recompute),
+            reduce_scatter=self.reduce == "scatter",
+            overlap_comm=self.reduce == "overlap",
             device="cpu",
         )
 
@@ -72,6 +78,7 @@ class Setting:
         parts += [f"recompute {self.recompute}"] if self.recompute != "none" else []
         parts += [f"gradients {self.gradients}"] if self.gradients != "own" else []
         parts += [f"head ranks {self.head_ranks}"] if self.head_ranks else []
+        parts += [self.reduce] if self.reduce else []
         parts += [f"interleave {self.interleave}"] if self.interleave > 1 else []
         parts += [f"micros {self.micros}"] if self.micros > 1 else []
         return " ".join(parts)

@@ -135,6 +135,14 @@ SPECIAL = [
     Case(cp=8, zero=2),
     Case(cp=4, pp=2, zero=1, accumulation=4, extra="parallel.head_ranks=2"),
 ]
+REDUCED = [
+    Case(dp=2, zero=1, accumulation=4, extra="parallel.reduce_scatter=true"),
+    Case(tp=2, dp=2, zero=2, accumulation=4, extra="parallel.reduce_scatter=true"),
+    Case(dp=2, zero=2, optimizer="muon", extra="parallel.reduce_scatter=true"),
+    Case(dp=2, zero=2, accumulation=4, extra="parallel.overlap_comm=true"),
+    Case(pp=2, dp=2, zero=2, accumulation=4, extra="parallel.overlap_comm=true"),
+    Case(cp=2, zero=3, accumulation=4, extra="parallel.overlap_comm=true"),
+]
 COMPILED = [
     Case(tp=2, zero=1, extra="parallel.compile=true"),
     Case(pp=2, zero=2, accumulation=4, extra="parallel.compile=true parallel.recompute=full"),

@@ -45,6 +45,7 @@ RECORDED = {
     "gather replicas": "zero_gather",
     "reduce_scatter replicas": "zero_reduce_scatter",
     "all_reduce replicas": "zero_all_reduce",
+    "reduce replicas": "zero_reduce",
 }
 EXACT = (
     "tp_gather", "tp_reduce_scatter", "tp_all_reduce", "cp_all_to_all", "cp_gather",
@@ -63,6 +64,10 @@ FEW = [
     Setting(cp=2, zero=1, head_ranks=1, micros=2),
     Setting(pp=2, zero=1, micros=2, interleave=2),
     *(Setting(dp=2, zero=z, precision="bf16", gradients="fp32", micros=2) for z in (1, 2, 3)),
+    Setting(dp=2, zero=1, precision="bf16", micros=2, reduce="scatter"),
+    Setting(dp=2, zero=2, micros=2, reduce="scatter"),
+    Setting(dp=2, zero=2, micros=2, reduce="overlap"),
+    Setting(dp=2, zero=3, micros=2, reduce="overlap"),
 ]
 REST = [
     Setting(),
@@ -176,8 +181,9 @@ def test_no_other_tensors_of_weight_outlive_the_backward_pass(
     for found in found_by(measured, setting):
         place = setting.parallel.layout.coordinates(found["rank"])
         expected = rank_bytes(MODEL, setting.parallel, place)
-        bucket = reduce_bucket(rank_params(MODEL, *at(setting, place)))
-        most = expected.state + gradient_bytes(setting.parallel) * bucket
+        bucket = reduce_bucket(rank_params(MODEL, *at(setting, place)), setting.parallel)
+        buckets = 2 if setting.reduce == "overlap" else 1
+        most = expected.state + gradient_bytes(setting.parallel) * bucket * buckets
         if setting.zero == 2 and setting.interleave > 1:
             most = expected.total
         assert found["bytes"]["live"] < (1 + TOLERANCE) * most, (found, expected)

@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from ..conftest import write_latents
-from .parity import COMPILED, MISTAKES, MIXED, SPECIAL, Case, all_cases, compare, few_cases
+from .parity import (
+    COMPILED,
+    MISTAKES,
+    MIXED,
+    REDUCED,
+    SPECIAL,
+    Case,
+    all_cases,
+    compare,
+    few_cases,
+)
 from .worlds import run_world
 
 pytestmark = pytest.mark.dist
@@ -47,6 +57,12 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the cases whose segments have spans."""
     return train(MIXED, tmp_path_factory.mktemp("mixed"))
+
+
+@pytest.fixture(scope="module")
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the cases that reduce gradients in other ways."""
+    return train(REDUCED, tmp_path_factory.mktemp("reduced"))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +112,13 @@ def test_a_layout_computes_what_one_process_does_where_segments_have_spans(
     mixed: Path, case: Case, parity_row: Callable[..., None]
 ) -> None:
     check(case, mixed, parity_row)
+
+
+@pytest.mark.parametrize("case", REDUCED, ids=lambda case: case.name)
+def test_ways_to_reduce_gradients_compute_what_one_process_does(
+    reduced: Path, case: Case, parity_row: Callable[..., None]
+) -> None:
+    check(case, reduced, parity_row)
 
 
 @pytest.mark.slow
