@@ -4,11 +4,15 @@ usage: kinescale gpu-check [--device cuda|cpu] [--quick] [--only CHECK] [--json 
        make gpu-check
 
 checks:
-  attention   torch's varlen kernel, flash-attn and the loop agree; padding stays zero
+  attention   torch's kernels (FA2, FA3), flash-attn and Transformer Engine against the loop
+  kernels     Transformer Engine's norm, float8 products, overlapping reductions; their time
+  gradients   bf16 where thousands of rows share one value, and at width
   arithmetic  fp32 against the CPU, bf16 against fp32, compiled and recomputed against plain
   layouts     every layout of 1, 2, 4, 8 or 16 processes that fits, ZeRO 0 to 3, against one process
   resume      a run stopped and resumed through the real trainer, bit by bit
   memory      peak bytes of every ZeRO stage
+  sampling    a clip drawn on the device and on CPU; seconds a clip
+  links       packs between peers; the record of collectives
   speed       tokens per second and the share of a matmul's FLOP/s, by size, precision, compiler
 
 Each check is a process of its own with a time limit, so that none can stop another. Prints one row
@@ -50,10 +54,14 @@ from trainer.gpu_checks.report import (
 # Check -> most seconds it may take.
 CHECKS = {
     "attention": 120,
+    "kernels": 120,
+    "gradients": 60,
     "arithmetic": 300,
     "layouts": 1200,
     "resume": 240,
     "memory": 300,
+    "sampling": 120,
+    "links": 180,
     "speed": 420,
 }
 UNPROVEN = "This command has not yet been run on a GPU by the authors."
@@ -107,6 +115,14 @@ def _cases(check: str) -> Callable[[Settings], Iterator[Case]]:
     """Return what yields the cases of a check; only what it needs is imported."""
     if check == "attention":
         from trainer.gpu_checks.attention import cases
+    elif check == "kernels":
+        from trainer.gpu_checks.kernels import cases
+    elif check == "gradients":
+        from trainer.gpu_checks.gradients import cases
+    elif check == "sampling":
+        from trainer.gpu_checks.sampling import cases
+    elif check == "links":
+        from trainer.gpu_checks.links import cases
     elif check == "arithmetic":
         from trainer.gpu_checks.arithmetic import cases
     elif check == "layouts":

@@ -21,7 +21,7 @@ from models.config import ModelConfig
 from trainer.gpu_checks.curve import PACKS, Curve, largest_error, train_curve
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, within
 from trainer.gpu_checks.samples import TINY
-from trainer.layout.config import ParallelConfig, Precision
+from trainer.layout.config import Gradients, ParallelConfig, Precision
 from trainer.parallel.mesh import join_mesh, start_mesh, stop_mesh
 
 TOLERANCE = 1e-4  # of losses and gradient norms, relative; measured on CPU: 1e-7
@@ -34,14 +34,21 @@ _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")  # of a world that is n
 
 @dataclass(frozen=True)
 class Job:
-    """One layout to train under. memory: with the large model in bf16, to see what it holds."""
+    """One layout to train under.
+
+    reduce: how gradients are, "scatter", "overlap" or as by default. head_ranks: as the key.
+    memory: with the large model in bf16, to see what it holds; wide: its gradients in fp32.
+    """
 
     tp: int = 1
     cp: int = 1
     pp: int = 1
     dp: int = 1
     zero_stage: int = 0
+    reduce: str = ""
+    head_ranks: int = 0
     memory: bool = False
+    wide: bool = False
 
     @property
     def world(self) -> int:
@@ -55,16 +62,22 @@ class Job:
             tp=self.tp,
             cp=self.cp,
             pp=self.pp,
+            head_ranks=self.head_ranks,
             zero_stage=self.zero_stage,
+            reduce_scatter=self.reduce == "scatter",
+            overlap_comm=self.reduce == "overlap",
             device=device,
             precision=Precision.bf16 if self.memory else Precision.fp32,
+            gradients=Gradients.fp32 if self.wide else Gradients.own,
             timeout_seconds=60,
             start_timeout_seconds=60,
         )
 
     def __str__(self) -> str:
         sizes = [f"{key}{size}" for key, size in asdict(self).items() if key in _AXES and size > 1]
-        return f"{'-'.join(sizes) or 'one process'} ZeRO {self.zero_stage}"
+        more = [f" {self.reduce}"] if self.reduce else []
+        more += [f" head_ranks {self.head_ranks}"] if self.head_ranks else []
+        return f"{'-'.join(sizes) or 'one process'} ZeRO {self.zero_stage}{''.join(more)}"
 
 
 _AXES = ("tp", "cp", "pp", "dp")
@@ -96,9 +109,11 @@ def memory_cases(settings: Settings) -> Iterator[Case]:
         yield Case("peak memory of ZeRO 1 to 3", _no_memory)
         return
     gpus = 2 ** (min(torch.cuda.device_count(), 8).bit_length() - 1)
-    jobs = [Job(dp=gpus, zero_stage=stage, memory=True) for stage in (1, 2, 3)]
+    kinds = [*((stage, False) for stage in (1, 2, 3)), (2, True)]
+    jobs = [Job(dp=gpus, zero_stage=stage, memory=True, wide=wide) for stage, wide in kinds]
     for job, curve in zip(jobs, _train(jobs, settings), strict=True):
-        title = f"peak of one of {gpus} GPUs: ZeRO {job.zero_stage}, bf16, 1024 wide, 8 deep"
+        gradients = "fp32 gradients" if job.wide else "bf16"
+        title = f"peak of one of {gpus} GPUs: ZeRO {job.zero_stage}, {gradients}, 1024 wide, 8 deep"
         yield Case(title, partial(_peak, curve))
 
 
@@ -111,6 +126,11 @@ def _jobs(world: int, quick: bool) -> Iterator[Job]:
             stages = [3] if dp == world else [1]
         for stage in stages:
             yield Job(tp, cp, pp, dp, stage)
+        if not quick and dp == world:  # also alone: the streams and buckets are the same
+            for stage, way in ((1, "scatter"), (2, "scatter"), (2, "overlap"), (3, "overlap")):
+                yield Job(dp=dp, zero_stage=stage, reduce=way)
+        if not quick and 1 < cp == world:
+            yield Job(cp=cp, zero_stage=1, head_ranks=1)
 
 
 def _refuse(room: int, settings: Settings) -> Finding:
@@ -135,7 +155,8 @@ def _judge(curve: "Curve | str", reference: list[Curve]) -> Finding:
 def _peak(curve: "Curve | str") -> Finding:
     if isinstance(curve, str):
         raise RuntimeError(curve)
-    return Finding(f"{curve.peak_bytes / GIB:.2f} GiB", seconds=sum(curve.seconds))
+    found = f"{curve.peak_bytes / GIB:.2f} GiB, {curve.seconds[-1]:.3f} s a step"
+    return Finding(found, seconds=sum(curve.seconds))
 
 
 def _train(jobs: list[Job], settings: Settings) -> list["Curve | str"]:
@@ -153,25 +174,35 @@ def _train(jobs: list[Job], settings: Settings) -> list["Curve | str"]:
 
 def _start(jobs: list[Job], settings: Settings, scratch: Path) -> tuple[list[Curve], str]:
     """Start the processes of a world; return what they finished and the end of their log."""
-    plan, out, log = scratch / "jobs.json", scratch / "curves.jsonl", scratch / "log"
+    plan, out = scratch / "jobs.json", scratch / "curves.jsonl"
     plan.write_text(json.dumps([asdict(job) for job in jobs]))
     out.unlink(missing_ok=True)
-    command = [sys.executable, "-m"]
-    if jobs[0].world > 1:
-        command += ["torch.distributed.run", "--standalone", "--nproc_per_node"]
-        command += [str(jobs[0].world), "-m", "--"]
-    command += ["trainer.gpu_checks.layouts", settings.device.type, str(plan), str(out)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_PLACE)}
+    arguments = [settings.device.type, str(plan), str(out)]
     limit = SECONDS_START + SECONDS_EACH * len(jobs)
+    log = start_world(jobs[0].world, "trainer.gpu_checks.layouts", arguments, scratch, limit)
+    lines = out.read_text().splitlines() if out.exists() else []
+    return [Curve(**json.loads(line)) for line in lines], log
+
+
+def start_world(
+    world: int, module: str, arguments: list[str], scratch: Path, seconds: float
+) -> str:
+    """Run a module in so many processes, at most so long; return the end of their log."""
+    log = scratch / "log"
+    command = [sys.executable, "-m"]
+    if world > 1:
+        command += ["torch.distributed.run", "--standalone", "--nproc_per_node"]
+        command += [str(world), "-m", "--"]
+    command += [module, *arguments]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_PLACE)}
     with log.open("w") as stream:
         process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
         try:
-            process.wait(limit)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.terminate()  # torchrun ends its processes on SIGTERM
             process.wait(60)
-    lines = out.read_text().splitlines() if out.exists() else []
-    return [Curve(**json.loads(line)) for line in lines], _last_error(log.read_text())
+    return _last_error(log.read_text())
 
 
 def _last_error(log: str) -> str:

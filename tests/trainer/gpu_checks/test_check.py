@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from models.attention import attend_segments
+from models.config import AttentionKernel
+from models.kernels import Chosen
 from trainer.diffusion.attempt import train_run
 from trainer.gpu_checks import check as gpu_check
 from trainer.gpu_checks import layouts
@@ -147,7 +149,7 @@ def test_a_layout_that_dies_fails_alone_and_the_rest_is_started_again(
     assert started == [jobs, jobs[2:]]
 
 
-@pytest.mark.parametrize(("world", "jobs"), [(1, 4), (2, 15), (4, 21), (8, 13), (16, 3)])
+@pytest.mark.parametrize(("world", "jobs"), [(1, 8), (2, 20), (4, 21), (8, 13), (16, 3)])
 def test_every_layout_and_zero_stage_is_tried_once(world: int, jobs: int) -> None:
     found = list(layouts._jobs(world, quick=False))
     assert len(set(found)) == len(found) == jobs
@@ -166,15 +168,15 @@ def test_training_computes_with_the_attention_chosen_for_its_device(
         calls.append(len(arguments))
         return attend_segments(*arguments)
 
-    def choose(device: torch.device) -> object:
-        asked.append(device.type)
-        return attend
+    def choose(asked_for: AttentionKernel, capability: object, dtype: object, head: int) -> Chosen:
+        asked.append((asked_for, capability, dtype, head))
+        return Chosen(AttentionKernel.loop, attend)
 
-    monkeypatch.setattr("trainer.diffusion.loop.choose_attention", choose)
+    monkeypatch.setattr("trainer.parallel.engine.choose_attention", choose)
     run = compose_smoke(latents, "horizon.steps=1")
     freeze(run, tmp_path)
     assert train_run(run, tmp_path, lambda: False)
-    assert asked == ["cpu"]
+    assert asked == [(AttentionKernel.auto, None, torch.float32, run.model.head_dim)]
     assert calls
 
 
