@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 # (pack, x_t, t) -> the velocity of every value (S, V)
 Predict = Callable[["TokenPack", "Tensor", "Tensor"], "Tensor"]
-# yields (x, t) of one clip, is sent the velocity there, returns its clean rows
-Walk = Generator[tuple["Tensor", float], "Tensor", "Tensor"]
+# yields (x, t) of one clip, or a time for each of its spans; is sent the velocity there, and
+# returns the clean rows
+Walk = Generator[tuple["Tensor", "float | list[float]"], "Tensor", "Tensor"]
 # (purpose, shape) -> standard normal values that depend on the sample and the purpose alone
 Draw = Callable[[str, tuple[int, ...]], "Tensor"]
 

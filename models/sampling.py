@@ -12,11 +12,13 @@ from itertools import pairwise
 from math import log
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.objective import Method, Predict, Walk
 from models.pack import TokenPack, join
+
+DATA_TIME = 1.0
 
 
 def euler(x: Float[Tensor, "S V"], times: Sequence[float]) -> Walk:
@@ -102,6 +104,45 @@ def turning(walk: Walk, rows: int) -> Walk:
         answer, turn = velocity.roll(-turn, 0), (turn + rows) % len(x)
 
 
+def staircase(
+    x: Float[Tensor, "S V"],
+    parts: Sequence[Int[Tensor, " R"]],
+    walks: Sequence[Walk],
+    lag: int,
+    rest: Sequence[float] = (),
+) -> Walk:
+    """Let parts of a clip go their own ways, each ``lag`` looks behind the one before it.
+
+    Frames of a model that learned by diffusion forcing (Chen et al. 2024) may each have a time of
+    their own: those to come are noise yet where the first ones are clean. Asks for one time a part,
+    then for ``rest``.
+
+    x: rows as they stand where no part moves them. parts: rows of each part, which is a span.
+    walks: of each part. rest: times of the spans beyond the parts, which stay where they are.
+    """
+    seen = [next(walk) for walk in walks]
+    going, look = dict(enumerate(walks)), 0
+    while going:
+        for rows, (values, _) in zip(parts, seen, strict=True):
+            x = x.index_copy(0, rows, values)
+        velocity = yield x, [*(_one_time(t) for _, t in seen), *rest]
+        for number in [number for number in going if number * lag <= look]:
+            try:
+                seen[number] = going[number].send(velocity[parts[number]])
+            except StopIteration as end:
+                seen[number] = end.value, DATA_TIME
+                del going[number]
+        look += 1
+    for rows, (values, _) in zip(parts, seen, strict=True):
+        x = x.index_copy(0, rows, values)
+    return x
+
+
+def _one_time(t: float | list[float]) -> float:
+    assert not isinstance(t, list), "parts of a clip have one time each"
+    return t
+
+
 METHODS: dict[Method, Callable[[Tensor, Sequence[float]], Walk]] = {
     Method.euler: euler,
     Method.heun: heun,
@@ -182,9 +223,29 @@ class _Live:
             self.x = torch.where(self._given, self.order.pack.latent, self.x)
 
     @property
+    def times(self) -> Float[Tensor, " T"]:
+        """The time of each span."""
+        if isinstance(self.t, list):
+            return torch.tensor(self.t)
+        return torch.full((self.order.pack.num_spans,), self.t)
+
+    @property
     def guided(self) -> bool:
         """Whether two velocities are needed here."""
-        return self.order.against is not None and self.order.guidance.acts(self.t)
+        times = self.t if isinstance(self.t, list) else [self.t]
+        return self.order.against is not None and any(map(self.order.guidance.acts, times))
+
+    def guide(self, toward: Float[Tensor, "S V"], away: Float[Tensor, "S V"]) -> Tensor:
+        """Return the guided velocity, span by span where each has a time of its own."""
+        guidance, valid = self.order.guidance, self.order.pack.valid
+        if not isinstance(self.t, list):
+            return guidance.apply(toward, away, valid)
+        velocity = toward.clone()
+        for number, time in enumerate(self.t):
+            if guidance.acts(time):
+                rows = self.order.pack.span == number
+                velocity[rows] = guidance.apply(toward[rows], away[rows], valid[rows])
+        return velocity
 
     @property
     def size(self) -> tuple[int, int]:
@@ -238,12 +299,9 @@ def _advance(network: Predict, pack: TokenPack, live: list[_Live]) -> None:
     guided = [one for one in live if one.guided]
     seen = [*live, *guided]
     x = torch.cat([one.x for one in seen])
-    t = torch.tensor([one.t for one in seen for _ in one.order.pack.lengths], device=x.device)
-    moved = network(pack, x, pack.times(pack.of_spans(t)))
+    t = torch.cat([one.times for one in seen]).to(x.device)
+    moved = network(pack, x, pack.times(t))
     velocities = torch.split(moved, [len(one.x) for one in seen])
     away = dict(zip((one.number for one in guided), velocities[len(live) :], strict=True))
     for one, velocity in zip(live, velocities[: len(live)], strict=True):
-        if one.number in away:
-            order = one.order
-            velocity = order.guidance.apply(velocity, away[one.number], order.pack.valid)
-        one.advance(velocity)
+        one.advance(one.guide(velocity, away[one.number]) if one.number in away else velocity)

@@ -12,7 +12,7 @@ from torch import Tensor
 from models.objective import Method, Walk
 from models.objectives.flow import sampler_times
 from models.pack import TokenPack, join
-from models.sampling import METHODS, Guidance, Order, _bend, draw, flow_edit, turning
+from models.sampling import METHODS, Guidance, Order, _bend, draw, flow_edit, staircase, turning
 from models.spans import SegmentSpans, lay_spans
 
 NOISE = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
@@ -240,3 +240,70 @@ def test_a_loop_is_seen_from_another_frame_at_each_look() -> None:
     plain, _ = follow(METHODS[Method.heun](start, [0.0, 0.3, 1.0]), lambda x, t: x * t)
     turned, _ = follow(turning(METHODS[Method.heun](start, [0.0, 0.3, 1.0]), 2), lambda x, t: x * t)
     torch.testing.assert_close(turned, plain)
+
+
+def stairs(
+    steps: int, lag: int, method: Method = Method.euler, guidance: Guidance | None = None
+) -> Order:
+    """Return an order of three parts of two rows, one behind the other, and two rows that stay."""
+    rows = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    spans = lay_spans([SegmentSpans(rows, (False, False, False, False))])
+    parts = [(rows == number).nonzero().flatten() for number in range(3)]
+    walks = [METHODS[method](torch.zeros(2, 4), sampler_times(steps, 1.0)) for _ in parts]
+    x = torch.full((8, 4), 5.0)
+    pack = replace(clip(8, 3), spans=spans)
+    against = replace(clip(8, 0), spans=spans) if guidance else None
+    walk = staircase(x, parts, walks, lag, [0.9])
+    return Order(walk, pack, against, guidance or Guidance())
+
+
+class Noting(Counting):
+    """Notes the times of spans, and the first value of each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[list[float]] = []
+        self.values: list[list[float]] = []
+
+    def __call__(self, pack: TokenPack, x: Tensor, t: Tensor) -> Tensor:
+        self.times.append(t.tolist())
+        self.values.append(x[:, 0].tolist())
+        return super().__call__(pack, x, t)
+
+
+def test_each_part_of_a_staircase_goes_its_own_way_behind_the_one_before() -> None:
+    network = Noting()
+    ((_, end),) = draw(network, [stairs(steps=2, lag=3)], 100)
+    expected = [[0, 0, 0], [0.5, 0, 0], [1, 0, 0], [1, 0, 0], [1, 0.5, 0]]
+    expected += [[1, 1, 0], [1, 1, 0], [1, 1, 0.5]]
+    assert [times[:3] for times in network.times] == expected
+    assert all(times[3] == pytest.approx(0.9) for times in network.times)
+    # Slopes of 3 and 3.5 over half a step each; what stays is looked at and returned as it was.
+    torch.testing.assert_close(end, torch.tensor([3.25] * 6 + [5.0] * 2).view(8, 1).expand(8, 4))
+    assert network.values[1] == [1.5, 1.5, 0, 0, 0, 0, 5, 5]
+    assert network.values[-1] == [3.25] * 4 + [1.5, 1.5, 5, 5]
+
+
+@METHOD
+def test_parts_without_a_lag_are_the_clip_at_one_time(method: Method) -> None:
+    ((_, parts),) = draw(Counting(), [stairs(4, 0, method)], 100)
+    ((_, whole),) = draw(Counting(), [order(2, 4, method)], 100)
+    assert torch.equal(parts[:6], whole.repeat(3, 1))
+
+
+def test_guidance_acts_on_the_parts_inside_its_range_alone() -> None:
+    network = Counting()
+    guidance = Guidance(2.0, low=0.4, high=0.6)
+    ((_, end),) = draw(network, [stairs(2, 1, guidance=guidance)], 100)
+    # Slope 3 at 0, and at 1/2 in place of 3.5 twice 3.5 minus the uncaptioned 0.5.
+    torch.testing.assert_close(end[:6], torch.full((6, 4), (3.0 + 6.5) / 2))
+    assert network.rows == [8, 16, 16, 16]
+
+
+def test_a_staircase_changes_nothing_beside_it() -> None:
+    ((_, alone),) = draw(Counting(), [stairs(3, 2, guidance=Guidance(2.0))], 100)
+    ((_, plain),) = draw(Counting(), [order(4, 5)], 100)
+    orders = [order(4, 5), stairs(3, 2, guidance=Guidance(2.0)), stairs(1, 1)]
+    found = dict(draw(Counting(), orders, 100))
+    assert torch.equal(found[1], alone)
+    assert torch.equal(found[0], plain)

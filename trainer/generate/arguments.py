@@ -38,14 +38,15 @@ def parse(argv: list[str]) -> tuple[Path, list[Request], int]:
     entries = read_json(Path(file), "requests") if file else [{}]
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"requests={file}: must hold a list of objects. See --help.")
-    requests = [_request(given | entry) for entry in entries]
+    requests = [request_of(given | entry) for entry in entries]
     files = [path for request in requests for path in request.files]
     if twice := [path for path in files if files.count(path) > 1]:
         raise ValueError(f"out={twice[0]}: is written by two requests. Name another file.")
     return Path(folder), requests, budget
 
 
-def _request(entry: dict[str, Any]) -> Request:
+def request_of(entry: dict[str, Any]) -> Request:
+    """Return the request of keys and values. Raises ValueError on one that cannot be."""
     texts = {key: entry.get(key, "") for key in _TEXTS}
     for key, text in texts.items():
         if not isinstance(text, str):

@@ -40,7 +40,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -140,9 +140,24 @@ def facts_of(run: RunConfig, model: Network) -> dict[str, str]:
     return {"run": run_name(run), **hashes}
 
 
+def keep(request: Request, frames: np.ndarray, facts: dict[str, str]) -> None:
+    """Write a request's files; what it asked and ``facts`` stand in them and in a JSON beside."""
+    said = {k: v for k, v in asdict(request).items() if k not in ("out", "also")}
+    write_clip(request.files, frames, request.fps, {**said, **facts})
+
+
 def warnings_of(run: RunConfig, requests: list[Request]) -> Iterator[str]:
     """Yield a warning for each request that asks more than the run has learned from."""
     for request in requests:
+        forced = [
+            key for key, plain in (("lag", 0), ("given_at", 1)) if getattr(request, key) != plain
+        ]
+        if forced and not run.objective.tasks.get(Learned.diffusion_forcing.value):
+            yield (
+                f"{forced[0]}={getattr(request, forced[0]):g}: the run never met "
+                f"{Learned.diffusion_forcing.value} (objective.tasks), so it has not learned what "
+                "frames at times of their own mean."
+            )
         learned = LEARNED.get(request.task)
         if learned is None or (request.task is Task.edit and not request.mask):
             continue
@@ -172,7 +187,7 @@ def main(argv: list[str]) -> int:
     mesh = join_workers(load_run(folder).parallel.device)
     with doing(f"loading {folder}"):
         run, model = load_model(folder, mesh.device)
-        facts: dict[str, Any] = {**facts_of(run, model)}
+        facts = facts_of(run, model)
         requests = [trimmed(request, run.codec.stride[0]) for request in requests]
         for warning in warnings_of(run, requests) if mesh.is_main else ():
             print(f"warning: {warning}", file=sys.stderr)
@@ -188,8 +203,7 @@ def main(argv: list[str]) -> int:
             drawn = draw_clips(run, model, asked, pack_tokens, told, mesh.device)
             for request in party:
                 frames = write_reference(run, request) if request.reference else next(drawn)
-                said = {k: v for k, v in asdict(request).items() if k not in ("out", "also")}
-                write_clip(request.files, frames, request.fps, {**said, **facts})
+                keep(request, frames, facts)
                 for path in request.files:
                     print(path, flush=True)
     if mesh.world > 1:

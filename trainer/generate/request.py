@@ -101,6 +101,24 @@ class Request:
             "half of its latents by the one before; 0 draws all at once."
         ),
     ] = 0
+    lag: Annotated[
+        int,
+        Ge(0),
+        Le(1000),
+        Doc(
+            "Looks by which each latent frame stands behind the one before it (diffusion forcing); "
+            "0 draws all frames at one time."
+        ),
+    ] = 0
+    given_at: Annotated[
+        float,
+        Ge(0.5),
+        Le(1),
+        Doc(
+            "Time at which what is given is looked at, by a window's frames of the one before, too;"
+            " below 1 it stands nearly clean. The clip holds it as it was given."
+        ),
+    ] = 1.0
     num_frames: Annotated[
         int, Ge(1), Doc("Frames of the result, 1 + k * codec.stride[0]; of a loop k * that.")
     ] = 17
@@ -218,6 +236,12 @@ class Request:
                 self.task not in (Task.loop, Task.flow_edit) and self.strength == 1,
                 "be 0 for loop, flow_edit and a strength below 1",
             )
+        if self.task in (Task.loop, Task.flow_edit):
+            for key, plain_value in (("lag", 0), ("given_at", 1)):
+                rules[key] = (
+                    getattr(self, key) == plain_value,
+                    f"be {plain_value} for loop and flow_edit, whose frames go together",
+                )
         if self.prototype > 1:
             rules["strength"] = (self.strength < 1, "be below 1 with a prototype")
         if self.task is Task.edit and not self.mask and self.video:

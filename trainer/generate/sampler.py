@@ -12,12 +12,13 @@ from torch.nn.functional import avg_pool2d, interpolate
 from models.codec.codec import Codec
 from models.dit.embed import patchify, position_features, unpatchify
 from models.network import Network
-from models.objective import Method, Objective, build_objective
+from models.objective import Method, Objective, Walk, build_objective
 from models.pack import TokenPack, join
-from models.sampling import Guidance, Order, draw, turning
+from models.sampling import Guidance, Order, draw, staircase, turning
 from models.spans import given_tokens
 from trainer.config import CaptionUse, RunConfig
 from trainer.diffusion.collate import Collator, PackItem
+from trainer.generate.forcing import Stairs, stairs_of
 from trainer.generate.request import Request, Task
 from trainer.generate.tasks import Beginning, beginning_of
 from trainer.rng import normal
@@ -194,9 +195,14 @@ class Sampler:
     ) -> Iterator[tuple[int, Float[Tensor, "C f h w"]]]:
         """Draw what is left to make of each; what is given whole is there already."""
         numbers = [n for n, start in enumerate(starts) if not _is_whole(start)]
-        orders = [self._order(requests[n], starts[n]) for n in numbers]
-        for n, order in zip(numbers, orders, strict=True):
-            self._expected += order.pack.num_tokens * evaluations(requests[n])
+        orders = []
+        for n in numbers:
+            request, start = requests[n], starts[n]
+            stairs = stairs_of(request, start.beginning, tuple(start.noise.shape[1:]))
+            order = self._order(request, start, stairs)
+            behind = request.lag * (len(stairs.parts) - 1) if stairs else 0
+            self._expected += order.pack.num_tokens * (evaluations(request) + behind)
+            orders.append(order)
 
         def count(tokens: int) -> None:
             self._counted += tokens
@@ -207,7 +213,7 @@ class Sampler:
                 yield n, start.beginning.latent
         for number, rows in draw(self._model, orders, self._pack_tokens, count):
             n = numbers[number]
-            yield n, unpatchify(rows.cpu(), *starts[n].noise.shape[1:])
+            yield n, _kept(starts[n], unpatchify(rows.cpu(), *starts[n].noise.shape[1:]))
 
     def prototypes(self, requests: list[Request]) -> list[Float[Tensor, "C f h w"]]:
         """Return the small clips that these requests are drawn from, which all have one."""
@@ -245,7 +251,7 @@ class Sampler:
         noise = normal(tuple(item.tokens.shape), request.seed, "generate", name, 0)
         return Start(unpatchify(noise, *item.size), beginning)
 
-    def _order(self, request: Request, start: Start) -> Order:
+    def _order(self, request: Request, start: Start, stairs: Stairs | None) -> Order:
         """Return a request as the sampler sees it."""
         noise, tokens = patchify(start.noise).to(self._device), None
         item = self._item(request, start)
@@ -255,6 +261,8 @@ class Sampler:
             item = replace(
                 item, tokens=tokens, spans=None if given is None else given_tokens(given)
             )
+        if stairs is not None:
+            item = replace(item, spans=stairs.spans)
         toward, away = [request.prompt], [request.negative]
         if request.task is Task.flow_edit:
             toward, away = [request.source_prompt, request.prompt], ["", request.negative]
@@ -265,7 +273,7 @@ class Sampler:
         else:
             if tokens is not None:
                 noise = torch.lerp(noise, tokens.to(self._device), request.route.start)
-            walk = self._objective.walk(noise, len(noise), request.route)
+            walk = self._walk(request, start, noise, stairs)
         if request.task is Task.loop:
             walk = turning(walk, len(noise) // item.size[0])
         follows = request.task is Task.loop or start.first > 0
@@ -276,6 +284,23 @@ class Sampler:
         low, high = request.guidance_range
         guidance = Guidance(request.guidance, low, high, request.cfg_zero)
         return Order(walk, pack, against if request.is_guided else None, guidance)
+
+    def _walk(
+        self, request: Request, start: Start, noise: Float[Tensor, "S V"], stairs: Stairs | None
+    ) -> Walk:
+        """Return the way of a clip, or of its parts one behind the other."""
+        if stairs is None:
+            return self._objective.walk(noise, len(noise), request.route)
+        parts, rest = [part.to(noise.device) for part in stairs.parts], []
+        if start.beginning is not None and len(stairs.given):
+            # Noise of its own: a frame's first noise is no longer independent of what it became.
+            clean, name = patchify(start.beginning.latent), f"{request.prompt}/{start.first}"
+            grain = normal(tuple(clean.shape), request.seed, "generate-given", name, 0)
+            stood = torch.lerp(grain, clean, request.given_at)[stairs.given]
+            noise = noise.index_copy(0, stairs.given.to(noise.device), stood.to(noise.device))
+            rest = [request.given_at]
+        walks = [self._objective.walk(noise[p], len(noise), request.route) for p in parts]
+        return staircase(noise, parts, walks, request.lag, rest)
 
     def _blank(self, request: Request) -> PackItem:
         frames, stride = request.num_frames, self._run.codec.stride[0]
@@ -313,6 +338,15 @@ class Sampler:
         place = position_features(positions, extent)
         periods = torch.full_like(pack.segment, item.size[0]) if request.task is Task.loop else None
         return replace(pack, positions=positions, place=place, periods=periods)
+
+
+def _kept(start: Start, latent: Float[Tensor, "C f h w"]) -> Float[Tensor, "C f h w"]:
+    """Return a drawn latent with what was given as it was given, wherever it was looked at."""
+    given = None if start.beginning is None else start.beginning.given
+    if start.beginning is None or given is None:
+        return latent
+    tokens = given.repeat_interleave(2, 1).repeat_interleave(2, 2)  # (f, h, w)
+    return torch.where(tokens, start.beginning.latent, latent)
 
 
 def _is_whole(start: Start) -> bool:
