@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -156,7 +156,13 @@ MIXED = [
     Case(dp=2, zero=3, mixed=True),
     Case(dp=2, zero=0, mixed=True, extra="parallel.recompute=selective"),
     Case(tp=2, cp=2, pp=2, zero=1, accumulation=2, mixed=True),
+    Case(dp=2, zero=1, accumulation=2, mixed=True),
+    Case(dp=2, zero=2, mixed=True),
+    Case(cp=2, zero=3, mixed=True, extra="parallel.head_ranks=1"),
 ]
+MIXED_LAYOUTS = {case.layout for case in MIXED}
+# With spans each layout once, as few_cases() without.
+MIXED_REST = [replace(case, mixed=True) for case in few_cases() if case.layout not in MIXED_LAYOUTS]
 MISTAKES = [
     Case(dp=2, zero=1, mistake="noise-by-rank"),
     Case(tp=2, zero=1, mistake="noise-by-rank"),

@@ -16,6 +16,7 @@ from .parity import (
     COMPILED,
     MISTAKES,
     MIXED,
+    MIXED_REST,
     REDUCED,
     SPECIAL,
     Case,
@@ -63,6 +64,12 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the cases that reduce gradients in other ways."""
     return train(REDUCED, tmp_path_factory.mktemp("reduced"))
+
+
+@pytest.fixture(scope="module")
+def mixed_rest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the other layouts whose segments have spans."""
+    return train(MIXED_REST, tmp_path_factory.mktemp("mixed_rest"))
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +129,14 @@ def test_ways_to_reduce_gradients_compute_what_one_process_does(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", MIXED_REST, ids=lambda case: case.name)
+def test_every_layout_computes_what_one_process_does_where_segments_have_spans(
+    mixed_rest: Path, case: Case, parity_row: Callable[..., None]
+) -> None:
+    check(case, mixed_rest, parity_row)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", COMPILED, ids=lambda case: case.name)
 def test_compiled_blocks_of_a_layout_compute_what_one_process_does(
     compiled: Path, case: Case, parity_row: Callable[..., None]
@@ -152,4 +167,6 @@ def test_the_cases_are_all_layouts() -> None:
     assert len({case.layout for case in FEW}) == 14 == len(FEW)
     assert {case.zero for case in FEW} == {0, 1, 2, 3}
     assert {case.accumulation for case in FEW} == {1, 4}
+    assert {case.layout for case in [*MIXED, *MIXED_REST]} == {case.layout for case in FEW}
+    assert {case.zero for case in MIXED if case.layout == "dp2"} == {0, 1, 2, 3}
     assert max(case.world for case in FEW) == 8 <= 4 * (os.cpu_count() or 1) * 8
