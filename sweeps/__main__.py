@@ -26,6 +26,12 @@ COMMANDS = (
         ),
     ),
     Row("watch", "sweeps.watch.__main__", "watch a study while it runs"),
+    Row(
+        "playground",
+        "sweeps.playground",
+        "open a page that draws with runs, side by side",
+        schema="sweeps.playground:PlaygroundConfig",
+    ),
     Row("fit", "sweeps.fit.__main__", "fit a law to any table of runs"),
     Row("compare", "sweeps.compare.__main__", "say how much compute the better of two is worth"),
     Row(

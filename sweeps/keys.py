@@ -38,6 +38,7 @@ def schemas() -> tuple[Schema, ...]:
     from sweeps.kinds.isoflop.config import StudyConfig
     from sweeps.kinds.points.config import PointsConfig
     from sweeps.ladder.table import TableConfig
+    from sweeps.playground import PlaygroundConfig
     from sweeps.predict.price import PriceConfig
     from trainer.captioner.caption import CaptionJob
     from trainer.captioner.config import CaptionerRun
@@ -78,6 +79,7 @@ def schemas() -> tuple[Schema, ...]:
         Schema("Captions for a data set", CaptionJob, "caption"),
         Schema("Longer prompts", ExpandJob, "expand"),
         Schema("A drawn clip", Request, "generate"),
+        Schema("A page that draws", PlaygroundConfig, "playground"),
         Schema("Crossed pairs", LikelihoodConfig, "probe"),
         Schema("The numbers of all tasks", TasksConfig, "tasks"),
         Schema("Continuations", SamplesConfig, "continuations"),

@@ -54,6 +54,7 @@ WORDS = {
     "studies": "{none}",
     "plan-study": "study={none}",
     "watch": "{none} --once",
+    "playground": "study={none}",
     "fit": "table={none}",
     "compare": "{none} {none}",
     "predict": "study={none} gpus=1 days=1",
