@@ -1,5 +1,6 @@
 """What a command line or a file asks to draw."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,13 @@ def request_of(entry: dict[str, Any]) -> Request:
         request = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Request), plain))
     except OmegaConfBaseException as error:
         names = [f.name for f in fields(Request)]
+        key = re.split(r"[.\[]", str(error.full_key))[0]  # of frames[0]: frames
+        said = f"{key}={entry.get(key)}"
+        if key not in names:
+            keys = f"{guess(key, names)}Keys: {', '.join(names)}."
+            raise ValueError(f"{said}: is no key of a request. {keys}") from error
         reason = str(error).splitlines()[0]
-        near = "" if error.full_key in names else guess(str(error.full_key), names)
-        raise ValueError(f"{error.full_key}: {reason}. {near}Keys: {', '.join(names)}.") from error
+        raise ValueError(f"{said}: {reason[:1].lower()}{reason[1:]}. See --help.") from error
     assert isinstance(request, Request)
     for key, text in texts.items():
         setattr(request, key, text)

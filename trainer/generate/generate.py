@@ -36,6 +36,7 @@ instead of drawing one, which is the best that any model on this codec can show.
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -58,6 +59,7 @@ from models.config import TextConfig
 from models.network import Network, build_network
 from models.objective import build_objective
 from models.tasks import Task as Learned
+from trainer.checkpoint.pieces import CheckpointError
 from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, load_run
 from trainer.diffusion.collate import Collator
@@ -80,6 +82,8 @@ LEARNED = {
     Task.edit: Learned.masked_region,
 }
 _DTYPES = {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16}
+HASH_LETTERS = 10  # of a run's name that tell its config
+_HASHED = re.compile(rf"-[0-9a-f]{{{HASH_LETTERS}}}$")
 INDEX_BYTES = 64e6  # of a data set's index that is read for a warning
 
 
@@ -95,7 +99,14 @@ def load_model(folder: Path, device: torch.device | None = None) -> tuple[RunCon
         raise ValueError(f"run={folder}: has no checkpoint. Train it first.")
     predicts, facts = build_objective(run.objective).coefficients, specification_of(run.model)
     model = build_network(run.model, precondition=predicts).requires_grad_(False)
-    model.load_state_dict(loaded.tensors("ema", facts.shapes, facts.cuts))
+    try:
+        weights = loaded.tensors("ema", facts.shapes, facts.cuts)
+    except CheckpointError as error:
+        raise ValueError(
+            f"run={folder}: its weights do not fit its config.yaml ({error}). Put back the "
+            "config.yaml that they were trained with."
+        ) from error
+    model.load_state_dict(weights)
     network = cast(Network, model)
     if device is not None and device.type != "cpu":
         model.to(device, _DTYPES[run.parallel.precision])
@@ -146,6 +157,16 @@ def keep(request: Request, frames: np.ndarray, facts: dict[str, str]) -> None:
     write_clip(request.files, frames, request.fps, {**said, **facts})
 
 
+def other_config(run: RunConfig, folder: Path) -> Iterator[str]:
+    """Yield a warning where a run's folder is named for another config than it holds."""
+    name, expected = folder.resolve().name, run_name(run)
+    if _HASHED.search(name) and name[-HASH_LETTERS:] != expected[-HASH_LETTERS:]:
+        yield (
+            f"run={folder}: its config.yaml was changed since the run was named (it would be "
+            f"{expected} now), so its weights may be of another config."
+        )
+
+
 def warnings_of(run: RunConfig, requests: list[Request]) -> Iterator[str]:
     """Yield a warning for each request that asks more than the run has learned from."""
     for request in requests:
@@ -189,7 +210,8 @@ def main(argv: list[str]) -> int:
         run, model = load_model(folder, mesh.device)
         facts = facts_of(run, model)
         requests = [trimmed(request, run.codec.stride[0]) for request in requests]
-        for warning in warnings_of(run, requests) if mesh.is_main else ():
+        said = [*other_config(run, folder), *warnings_of(run, requests)]
+        for warning in said if mesh.is_main else ():
             print(f"warning: {warning}", file=sys.stderr)
     wanted = sum(not r.reference for r in requests)
     parties = own_share(parties_of(run, requests, pack_tokens), mesh)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d, pad
 
 from data.decode.decoders import decode_by_first
+from data.words import counted
 from models.codec.codec import Codec
 from models.spans import frame_mask
 from trainer.generate.request import Request, Task
@@ -130,15 +131,26 @@ def _forwards(request: Request, codec: Codec) -> Beginning:
 
 def _backwards(request: Request, codec: Codec) -> Beginning:
     """Latents to make, then a video's, whose first frame is coded alone and is made again."""
-    known = _encoded(request.video, "video", request, codec, keep_end=False)[:, 1:]
-    return _placed(request, codec, {-1: known})
+    return _placed(request, codec, {-1: _later(request.video, "video", request, codec)})
 
 
 def _between(request: Request, codec: Codec) -> Beginning:
     """One video's latents, those to make, another's."""
     first = _encoded(request.video, "video", request, codec, keep_end=True)
-    last = _encoded(request.next_video, "next_video", request, codec, keep_end=False)[:, 1:]
+    last = _later(request.next_video, "next_video", request, codec)
     return _placed(request, codec, {0: first, -1: last})
+
+
+def _later(path: str, key: str, request: Request, codec: Codec) -> Float[Tensor, "C f h w"]:
+    """Return a video's latents but the first, which codes one frame alone."""
+    known = _encoded(path, key, request, codec, keep_end=False)[:, 1:]
+    if not known.shape[1]:
+        stride = codec.config.stride[0]
+        raise ValueError(
+            f"{key}={path}: has {counted(len(read_video(path, key)), 'frame')}, too few for "
+            f"task={request.task.value}, which makes the first one again. Use {1 + stride} or more."
+        )
+    return known
 
 
 def _placed(request: Request, codec: Codec, parts: dict[int, Tensor]) -> Beginning:
@@ -157,7 +169,7 @@ def _placed(request: Request, codec: Codec, parts: dict[int, Tensor]) -> Beginni
         first = 0 if at == 0 else size[0] - part.shape[1]
         latent[:, first : first + part.shape[1]] = part
         numbers += range(first, first + part.shape[1])
-    return Beginning(latent, frame_mask(size, numbers) if numbers else None)
+    return Beginning(latent, frame_mask(size, numbers))
 
 
 def _encoded(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -13,12 +14,13 @@ from PIL import Image
 from data.dataset.shards import read_index
 from models.network import Network
 from models.objective import Method
-from trainer.config import RunConfig
+from trainer.config import RunConfig, load_run
 from trainer.generate.arguments import parse
 from trainer.generate.files import contact_sheet
 from trainer.generate.generate import load_model, main
 from trainer.generate.request import Request
 from trainer.generate.sampler import Sampler, generate
+from trainer.identity import run_name
 
 GOLDEN_MEAN, GOLDEN_SPREAD = 74.0594, 24.4389  # of the pixels of one request
 
@@ -207,12 +209,13 @@ BAD = {
     "steps=0": "steps=0: must be at least 1",
     "out=": "out=: must name a file",
     "out=x.avi": "out=x.avi: must end with one of .mp4, .gif, .png",
-    "method=rk4": "method: ",
+    "method=rk4": "method=rk4: invalid value 'rk4', expected one of [euler, heun, multistep]. See",
     "shift=-1": "shift=-1: must be auto or a positive number",
     "shift=much": "shift=much: must be auto or a positive number",
     "guidance_range=[0.9,0.1]": "guidance_range=[0.9, 0.1]: must rise",
     "pack_tokens=-5": "pack_tokens=-5: must be 0 or more",
-    "height=tall": "height: Value 'tall'",
+    "height=tall": "height=tall: value 'tall'",
+    "promt=red": "promt=red: is no key of a request. Did you mean prompt",
     "colour=red": "Keys: out, also, prompt, negative, task",
     "requests=missing.json": "missing.json",
     "reference.key=nobody": "reference={'key': 'nobody'}: must hold root, split and key",
@@ -245,3 +248,38 @@ def test_a_run_without_a_checkpoint_is_refused(
     (tmp_path / "config.yaml").write_bytes((trained / "config.yaml").read_bytes())
     assert main([f"run={tmp_path}", "out=x.mp4"]) == 2
     assert "has no checkpoint. Train it first." in capsys.readouterr().err
+
+
+def changed(trained: Path, folder: Path, old: str, new: str) -> Path:
+    """Return a copy of a run, under its own name, whose config says something else."""
+    copy = folder / run_name(load_run(trained))
+    shutil.copytree(trained, copy)
+    config = (copy / "config.yaml").read_text(encoding="utf-8")
+    assert config.count(old) == 1
+    (copy / "config.yaml").write_text(config.replace(old, new), encoding="utf-8")
+    return copy
+
+
+@pytest.mark.parametrize(("old", "new"), [("depth: 2", "depth: 3"), ("depth: 2", "depth: 1")])
+def test_weights_of_another_config_are_refused(
+    trained: Path, tmp_path: Path, old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = changed(trained, tmp_path, old, new)
+    assert main([f"run={run}", f"out={tmp_path / 'x.mp4'}", "steps=1"]) == 2
+    said = capsys.readouterr().err
+    assert f"error: run={run}: its weights do not fit its config.yaml" in said
+    assert said.rstrip().endswith("Put back the config.yaml that they were trained with.")
+    assert not (tmp_path / "x.mp4").exists()
+
+
+def test_a_config_that_was_changed_since_its_run_was_named_is_warned_of(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = changed(trained, tmp_path, "shift_tokens: 512.0", "shift_tokens: 256.0")
+    words = [f"out={tmp_path / 'x.png'}", "num_frames=1", "height=16", "width=16", "steps=1"]
+    assert main([f"run={run}", *words]) == 0
+    assert "warning: run=" in (said := capsys.readouterr().err)
+    assert "was changed since the run was named" in said
+    renamed = run.rename(tmp_path / "mine")
+    assert main([f"run={renamed}", *words]) == 0
+    assert "warning" not in capsys.readouterr().err

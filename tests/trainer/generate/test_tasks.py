@@ -37,7 +37,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with two videos of nine frames, one of ten, an image and masks."""
     folder = tmp_path_factory.mktemp("films")
     rows, columns = np.mgrid[:32, :48]
-    for name, phase, count in (("a", 0, 9), ("b", 40, 9), ("c", 9, 10)):
+    for name, phase, count in (("a", 0, 9), ("b", 40, 9), ("c", 9, 10), ("short", 3, 4)):
         frames = np.stack([(rows * 5 + columns * 2 + 9 * f + phase) % 200 for f in range(count)])
         stacked = np.repeat(frames[..., None], 3, 3).astype(np.uint8)
         (folder / f"{name}.mp4").write_bytes(encode_exact(stacked, 12.0))
@@ -235,7 +235,7 @@ def test_a_task_that_the_run_never_met_is_drawn_with_a_warning(
 BAD = {
     "window=3": "window=3: must hold two latents",
     "window=9 task=loop num_frames=16": "window=9: must be 0 for loop",
-    "task=zoom": "task: ",
+    "task=zoom": "task=zoom: invalid value 'zoom', expected one of [text_to_video, image_to_video",
     "task=image_to_video": "image=: must name a file for task=image_to_video",
     "task=image_to_video image={films}/a.mp4": "a.mp4: is no image",
     "task=image_to_video image={films}/image.png frames=[99]": "the clip has frames 0 to 16",
@@ -244,6 +244,8 @@ BAD = {
     "task=extend_forwards video={films}/none.mp4": "none.mp4: cannot be read",
     "task=extend_forwards video={films}/noise.mp4": "noise.mp4: is no video",
     "task=extend_forwards video={films}/a.mp4 num_frames=9": "has nothing to add to what is given",
+    "task=extend_backwards video={films}/short.mp4": "short.mp4: has 4 frames, too few for task",
+    "task=connect video={films}/a.mp4 next_video={films}/image.png": "has 1 frame, too few",
     "task=connect video={films}/a.mp4": "next_video=: must name a file for task=connect",
     "task=edit video={films}/a.mp4": "strength=1.0: must be below 1 where no mask",
     "task=edit video={films}/a.mp4 mask={films}/small.png": "has 16x32 pixels, the clip 48x32",

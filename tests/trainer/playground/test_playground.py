@@ -2,6 +2,11 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +20,7 @@ from trainer.playground.server import POLICY, listen, usual_shape
 
 from .serving import Served, serving
 
+ROOT = Path(__file__).parents[3]
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "steps": 2}
 
 
@@ -86,9 +92,9 @@ def test_an_image_that_was_sent_begins_a_clip(served: Served) -> None:
 
 BAD = {
     "a size of zero": ({"height": 0}, ["first"], "height", "height=0: must be at least 1"),
-    "no number": ({"height": "tall"}, ["first"], "height", "height: Value 'tall'"),
+    "no number": ({"height": "tall"}, ["first"], "height", "height=tall: value 'tall'"),
     "frames between": ({"num_frames": 16}, ["first"], "num_frames", "Cut the clip to 13 frames"),
-    "no such task": ({"task": "zoom"}, ["first"], "task", "task: Invalid value 'zoom'"),
+    "no such task": ({"task": "zoom"}, ["first"], "task", "task=zoom: invalid value 'zoom'"),
     "an image that is missing": (
         {"task": "image_to_video"}, ["first"], "image", "image=: must name a file",
     ),
@@ -163,6 +169,24 @@ def test_the_page_begins_with_the_shape_that_most_clips_had(trained: Path) -> No
     assert usual_shape(load_run(trained)) == {
         "num_frames": 17, "height": 64, "width": 96, "fps": 12.0
     }  # fmt: skip
+
+
+@pytest.mark.heavy
+def test_the_command_serves_a_run_until_ctrl_c(trained: Path, tmp_path: Path) -> None:
+    words = [f"run={trained}", "port=0", f"out={tmp_path / 'kept'}"]
+    command = [sys.executable, "-m", "sweeps.playground", *words]
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env)
+    assert process.stdout is not None
+    with process, process.stdout:
+        said = process.stdout.readline()
+        address = said.removeprefix("playground: ").removesuffix(" (Ctrl-C ends it)\n")
+        with urllib.request.urlopen(f"{address}/state", timeout=60) as answer:
+            state = json.load(answer)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert [rung["name"] for rung in state["rungs"]] == [trained.name]
+    assert "parameters, loss" in state["rungs"][0]["note"]
 
 
 # Draws a clip, then asks for a height of zero, then chooses another task.
