@@ -107,7 +107,7 @@ def best_of(found: list[Found]) -> list[Found]:
     return list(first.values())
 
 
-@command(__doc__, keys=PlaygroundConfig, kept="clips that were drawn are kept.")
+@command(__doc__, keys=PlaygroundConfig, kept="drawn clips are kept; the same command goes on.")
 def main(argv: list[str]) -> int:
     """Find the runs, serve the page, print where."""
     config = parse(PlaygroundConfig, argv)
