@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -18,12 +19,14 @@ class Ragged:
 
     lengths: rows of each segment, as numbers for loops over segments.
     offsets: their running sum (M + 1,), int32, on the device of the buffer for kernels.
+    lone: segments at the end that attend to one caption token each, see ``TokenPack.lone``.
     total, longest: rows of all segments, what lies beyond is padding, and of the longest; numbers
     of their own, since a compiler that reads the list makes code for these lengths alone.
     """
 
     lengths: list[int]
     offsets: Int[Tensor, " M+1"]
+    lone: int = 0
     total: int = field(init=False)
     longest: int = field(init=False)
 
@@ -32,10 +35,22 @@ class Ragged:
         object.__setattr__(self, "longest", max(self.lengths, default=0))
 
     @classmethod
-    def of(cls, lengths: list[int], device: torch.device) -> "Ragged":
+    def of(cls, lengths: list[int], device: torch.device, lone: int = 0) -> "Ragged":
         """Lay segments of the given lengths side by side."""
         sums = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-        return cls(lengths, sums.to(device))
+        return cls(lengths, sums.to(device), lone)
+
+    @cached_property
+    def others(self) -> "Ragged":
+        """The segments before the lone ones."""
+        kept = len(self.lengths) - self.lone
+        return Ragged(self.lengths[:kept], self.offsets[: kept + 1])
+
+    @cached_property
+    def lone_rows(self) -> Int[Tensor, " R"]:
+        """The lone segment, from 0, of each row behind those of the others."""
+        lengths = torch.tensor(self.lengths[len(self.lengths) - self.lone :])
+        return torch.arange(self.lone).repeat_interleave(lengths).to(self.offsets.device)
 
 
 @dataclass
@@ -54,6 +69,9 @@ class TokenPack:
     first_row: where in the whole pack the rows of these tensors begin.
     spans: which rows share a time (``models.spans``); None where each segment has one. ``latent``
         holds what is given, and nothing of it is ``valid``.
+    lone: segments at the end that are known to have one caption token or none, for a network that
+        saves their attention to it; a sampler says so of what guides away, in packs without
+        padding. 0 says nothing.
     periods: latent frames after which each row's clip begins again, 0 where it does not; None
         where none does. For loops that are drawn.
 
@@ -72,6 +90,7 @@ class TokenPack:
     caption_lengths: list[int]
     first_row: int = 0
     spans: SpanTable | None = None
+    lone: int = 0
     periods: Int[Tensor, " S"] | None = None
 
     @property

@@ -7,7 +7,7 @@ room for the next one: what is drawn beside it changes nothing.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import log
 
@@ -235,6 +235,12 @@ class _Live:
         times = self.t if isinstance(self.t, list) else [self.t]
         return self.order.against is not None and any(map(self.order.guidance.acts, times))
 
+    @property
+    def against(self) -> TokenPack:
+        """What guides it away."""
+        assert self.order.against is not None
+        return self.order.against
+
     def guide(self, toward: Float[Tensor, "S V"], away: Float[Tensor, "S V"]) -> Tensor:
         """Return the guided velocity, span by span where each has a time of its own."""
         guidance, valid = self.order.guidance, self.order.pack.valid
@@ -290,13 +296,20 @@ def draw(
 
 def _together(live: list[_Live]) -> TokenPack:
     """Return one pack of all captioned segments, then those that guide them away."""
-    away = [one.order.against for one in live if one.guided]
-    return join([one.order.pack for one in live] + [pack for pack in away if pack is not None])
+    pack = join([one.order.pack for one in live] + [one.against for one in _guided(live)])
+    heard = [number for number, count in enumerate(pack.caption_lengths, 1) if count > 1]
+    return replace(pack, lone=len(pack.lengths) - max(heard, default=0))
+
+
+def _guided(live: list[_Live]) -> list[_Live]:
+    """Return what needs a second velocity, that without a caption last, where much is saved."""
+    guided = [one for one in live if one.guided]
+    return sorted(guided, key=lambda one: max(one.against.caption_lengths) <= 1)
 
 
 def _advance(network: Predict, pack: TokenPack, live: list[_Live]) -> None:
     """Evaluate once, and send every walk its velocity."""
-    guided = [one for one in live if one.guided]
+    guided = _guided(live)
     seen = [*live, *guided]
     x = torch.cat([one.x for one in seen])
     t = torch.cat([one.times for one in seen]).to(x.device)

@@ -52,12 +52,26 @@ class CrossAttention(nn.Module):
         self, x: Tensor, caption: Tensor, segments: Ragged, caption_segments: Ragged
     ) -> Tensor:
         """Attend from (S, D) to (K, D), segment by segment."""
+        if segments.lone:
+            return self._with_lone(x, caption, segments, caption_segments)
         q = self.q(self._normed(x)).unflatten(-1, (self.num_heads, self.head_dim))
         q = layer_norm(q, (self.head_dim,), eps=1e-6)
         kv = self.kv(caption).unflatten(-1, (2, self.num_heads, self.head_dim))
         # On the keys, which are far fewer than the queries; the product is the same.
         k = layer_norm(kv[:, 0], (self.head_dim,), eps=1e-6) * self.temperature.unsqueeze(-1)
         return self.out(self.attend(q, k, kv[:, 1], segments, caption_segments).flatten(1))
+
+    def _with_lone(
+        self, x: Tensor, caption: Tensor, segments: Ragged, caption_segments: Ragged
+    ) -> Tensor:
+        """Attend, where all that the last segments see is one token: they get its value."""
+        others, tokens = segments.others, caption_segments.others
+        value = self.kv(caption[tokens.total :]).chunk(2, dim=-1)[1]  # (lone, D)
+        lone = self.out(value).index_select(0, segments.lone_rows)
+        if not others.total:
+            return lone
+        heard = self(x[: others.total], caption[: tokens.total], others, tokens)
+        return torch.cat([heard, lone])
 
     def _normed(self, x: Tensor) -> Tensor:
         """Norm rows; the CPU's fused kernel rounds the weight's gradient to bf16 row by row."""

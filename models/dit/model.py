@@ -121,8 +121,9 @@ class DiT(nn.Module):
     ) -> Stream:
         """Map the residual stream through all blocks, or those of the given numbers."""
         rotation = rope_rotation(self.config, pack.positions, pack.periods)
-        segments = Ragged.of(pack.lengths, pack.segment.device)
-        captions = Ragged.of([max(n, 1) for n in pack.caption_lengths], pack.segment.device)
+        device, tokens = pack.segment.device, [max(n, 1) for n in pack.caption_lengths]
+        segments = Ragged.of(pack.lengths, device, pack.lone)
+        captions = Ragged.of(tokens, device, pack.lone)
         spans = Spans.of(pack)
         # In fp32, so that the gradients of all blocks are added up in it.
         x, modulation, caption = stream.x, stream.modulation.float(), stream.caption

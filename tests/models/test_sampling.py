@@ -146,6 +146,28 @@ def test_guidance_acts_inside_its_range_alone() -> None:
     torch.testing.assert_close(rows, torch.full((2, 4), (3 + 6 + 6 + 3) / 4 + 0.375))
 
 
+def test_what_guides_away_without_a_caption_lies_last_and_is_said_to() -> None:
+    found: list[tuple[list[int], int]] = []
+    network = Counting()
+
+    def watched(pack: TokenPack, x: Tensor, t: Tensor) -> Tensor:
+        found.append((pack.caption_lengths, pack.lone))
+        return network(pack, x, t)
+
+    negative = replace(order(4, 1, guidance=Guidance(2.0)), against=clip(4, 2))
+    list(draw(watched, [negative, order(2, 1, guidance=Guidance(2.0)), order(3, 1)], 100))
+    assert found == [([3, 3, 3, 2, 0], 1)]
+    unheard = replace(order(2, 1), pack=clip(2, 0))
+    list(draw(watched, [unheard], 100))
+    assert found[1] == ([0], 1)
+    # Which velocity is whose does not depend on where it lies: slopes of 3 - 2, 3 - 0 and 3.
+    ends = dict(draw(Counting(), [
+        replace(order(4, 1, guidance=Guidance(2.0)), against=clip(4, 2)),
+        order(2, 1, guidance=Guidance(2.0)), order(3, 1),
+    ], 100))  # fmt: skip
+    assert [ends[number][0, 0].item() for number in range(3)] == [4, 6, 3]
+
+
 def test_cfg_zero_scales_what_it_pushes_away_from_onto_the_captioned_velocity() -> None:
     toward, away = torch.tensor([[2.0, 1.0, 9.0]]), torch.tensor([[4.0, 0.0, 5.0]])
     valid = torch.tensor([[True, True, False]])

@@ -127,6 +127,34 @@ def test_the_velocity_is_that_of_the_equations_by_hand(heads: float, mixed: bool
         row, word = own.stop, words.stop
 
 
+@pytest.mark.parametrize(("captions", "lone"), [([3, 0, 1], 2), ([3, 4, 0], 1), ([1, 0, 0], 3)])
+def test_segments_that_see_one_token_get_its_value_without_asking(
+    captions: list[int], lone: int
+) -> None:
+    model, generator = moved(CONFIG, 1.0), torch.Generator().manual_seed(6)
+    lengths = [6, 9, 4]
+    pack = TokenPack(
+        latent=torch.zeros(19, 24),
+        valid=torch.ones(19, 24, dtype=torch.bool),
+        positions=torch.randint(0, 9, (19, 3), generator=generator),
+        place=torch.randn(19, POSITION_FEATURES, generator=generator),
+        segment=torch.arange(3).repeat_interleave(torch.tensor(lengths)),
+        lengths=lengths,
+        fps=torch.zeros(3),
+        caption=torch.randn(sum(captions), 16, generator=generator),
+        caption_lengths=captions,
+    )
+    x_t, t = torch.randn(19, 24, generator=generator), torch.tensor([0.2, 0.5, 0.8])
+    asked: list[int] = []
+    for block in model.blocks:
+        query = block.cross_attention.q  # type: ignore[union-attr]
+        query.register_forward_hook(lambda _, given, out: asked.append(len(out)))
+    found = model(dataclasses.replace(pack, lone=lone), x_t, t)
+    heard = sum(lengths[: 3 - lone])
+    assert asked == ([heard] * CONFIG.depth if heard else [])
+    torch.testing.assert_close(found, model(pack, x_t, t), rtol=1e-4, atol=1e-5)
+
+
 def test_a_networks_input_and_output_have_unit_variance_at_every_time() -> None:
     # Brute force over draws: what the coefficients make of x_t and of the target.
     sigma, generator = 0.3, torch.Generator().manual_seed(5)
