@@ -24,7 +24,7 @@ SYSTEM_PACKAGES := chromium ffmpeg slurm-wlm munge iproute2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help torch-choice setup setup-system demo report studies law tasks emergence test test-fast test-dist \
+.PHONY: help torch-choice setup setup-system demo report studies law tasks emergence emergence-switch test test-fast test-dist \
   test-slurm gpu-check bench bench-data bench-models bench-fit bench-runs plan check format clean clean-venv clean-data
 
 help: ## List the targets
@@ -110,19 +110,27 @@ tasks: $(STAMP) ## One run of all tasks on tiny worlds, and its page docs/studie
 	@told="$$($(BIN)/kinescale train experiment=tiny_tasks horizon.flops=1e13 $(ARGS))" && \
 	  $(BIN)/kinescale tasks run="$$(echo "$$told" | sed -n 's/^run folder: //p')" out=docs/studies/tasks
 
-# The strip alone: worlds that are not named keep their share.
-STRIP := preset=tiny num_train_clips=12000 num_val_clips=64 tiny.strip=1 tiny.uniform=0 tiny.collision=0 \
+# One tiny world alone, lawful and without any law, as latents of pixels: worlds that are not named keep their share.
+TWINS := preset=tiny num_train_clips=24000 num_val_clips=64 tiny.strip=0 tiny.uniform=0 tiny.collision=0 \
   tiny.parabola=0 tiny.panorama=0 tiny.turntable=0 tiny.canvas=0 tiny.tiles=0 tiny.rotor=0 tiny.rotor_damped=0 \
   tiny.brittle=0
-BYTES := text.kind=bytes text.width=32 model.text_width=32
+PIXELS := codec=pixels text.kind=bytes text.width=32 model.text_width=32
+define twins
+	@$(BIN)/kinescale worlds root=datasets/$(1)_lawful $(TWINS) tiny.$(1)=1
+	@$(BIN)/kinescale encode $(PIXELS) data.root=datasets/$(1)_lawful/video out=datasets/$(1)_lawful/latents
+	@$(BIN)/kinescale worlds root=datasets/$(1)_lawless lawless=all $(TWINS) tiny.$(1)=1
+	@$(BIN)/kinescale encode $(PIXELS) data.root=datasets/$(1)_lawless/video out=datasets/$(1)_lawless/latents
+endef
 
-emergence: $(STAMP) ## Abilities against compute beside lawless twins: first sitting (an hour of one core; resumable)
-	@$(BIN)/kinescale worlds root=datasets/strip_lawful $(STRIP)
-	@$(BIN)/kinescale encode codec=pixels $(BYTES) data.root=datasets/strip_lawful/video out=datasets/strip_lawful/latents
-	@$(BIN)/kinescale worlds root=datasets/strip_lawless lawless=all $(STRIP)
-	@$(BIN)/kinescale encode codec=pixels $(BYTES) data.root=datasets/strip_lawless/video out=datasets/strip_lawless/latents
+emergence: $(STAMP) ## Abilities against compute beside lawless twins: first sitting (an hour of two cores; resumable)
+	$(call twins,strip)
 	@$(BIN)/kinescale run study=cpu_emergence $(ARGS)
-	@$(BIN)/kinescale archive runs/cpu_emergence docs/studies/emergence
+	@$(BIN)/kinescale archive runs/cpu_emergence docs/studies/cpu_emergence
+
+emergence-switch: $(STAMP) ## The same of a law that no covariance holds (half an hour of two cores; resumable)
+	$(call twins,switch)
+	@$(BIN)/kinescale run study=cpu_emergence_switch $(ARGS)
+	@$(BIN)/kinescale archive runs/cpu_emergence_switch docs/studies/cpu_emergence_switch
 
 test: $(STAMP) ## Run the tests but the slow ones (what is missing skips its tests, with the reason)
 	@$(PYTEST) -m "not slow" $(ARGS)

@@ -60,8 +60,9 @@ def _headline(laws: Sequence[Curve]) -> str:
     if not reached:
         return f"None of {counted(len(laws), 'law')} is learned up to {largest:.3g} FLOPs."
     named = ", ".join(f"{name} ({budget:.2g})" for budget, name in sorted(reached))
+    least = f" by {100 * laws[0].least:g} % or more" if laws[0].least else ""
     return (
-        f"{len(reached)} of {counted(len(laws), 'law')} exceed their lawless twin up to "
+        f"{len(reached)} of {counted(len(laws), 'law')} exceed their lawless twin{least} up to "
         f"{largest:.3g} FLOPs, each from the budget named on: {named}."
     )
 
@@ -72,6 +73,8 @@ def _said(curves: Sequence[Curve], look: str) -> list[str]:
         f"An ability is the margin of a run less that of its lawless twin, {given}, with a 95 % "
         "interval over pairs and seeds. The floor is zero. A margin has no ceiling that is known.",
     ]
+    if least := max(curve.least for curve in curves):
+        said.append(f"An onset needs an interval above zero and {100 * least:g} % or more.")
     for curve in curves:
         onset = onset_of(curve)
         last = curve.points[-1]

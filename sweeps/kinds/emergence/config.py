@@ -61,9 +61,10 @@ class AgainConfig:
     """More seeds of each budget's best size."""
 
     seeds: Annotated[list[Seed], Doc("Seeds beside the study's.")] = field(default_factory=list)
-    budgets: Annotated[list[Positive], Doc("Only at these budgets; empty is all.")] = field(
-        default_factory=list
-    )
+    budgets: Annotated[
+        list[Positive],
+        Doc("Only at these budgets; empty is all, of knees the first at which a seed has a law."),
+    ] = field(default_factory=list)
 
 
 @dataclass
@@ -105,6 +106,15 @@ class EmergenceConfig:
         Doc(
             "Largest budget that the forecast of onsets sees, which is written before a larger "
             "one begins. 0: no forecast."
+        ),
+    ] = 0.0
+    least: Annotated[
+        float,
+        Ge(0),
+        Le(1),
+        Doc(
+            "Smallest law - twin, as a share of the lawful error, that counts as an onset beside "
+            "an interval above zero."
         ),
     ] = 0.0
     sizes: SizesConfig = field(default_factory=SizesConfig)
@@ -156,8 +166,8 @@ class EmergenceConfig:
              "be among budgets", some),
             ("again.budgets", set(self.again.budgets) <= set(budgets), "be among budgets", some),
             ("knees.budgets", set(self.knees.budgets) <= set(budgets)
-             and bool(self.knees.budgets) == bool(self.knees.seeds),
-             "be among budgets, and stand where knees.seeds do", some),
+             and bool(self.knees.seeds or not self.knees.budgets),
+             "be among budgets, and empty without knees.seeds", some),
             ("forecast_from", not self.forecast_from or
              sum(b <= self.forecast_from for b in budgets) >= LEAST_FOR_FORECAST,
              f"leave {LEAST_FOR_FORECAST} budgets to forecast from", "0"),

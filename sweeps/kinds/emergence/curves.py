@@ -60,7 +60,8 @@ class Curve:
     """An ability: law minus twin over budgets, of each budget's best size.
 
     law: whether a law binds it; a free property is a control. every: rows of all sizes.
-    spread: r of the module's words, nan where no budget has two seeds.
+    spread: r of the module's words, nan where no budget has two seeds. least: the smallest gap that
+    counts as an onset.
     """
 
     world: str
@@ -70,6 +71,7 @@ class Curve:
     every: list[Row]
     spread: float
     freedom: int
+    least: float = 0.0
 
     @property
     def name(self) -> str:
@@ -84,21 +86,17 @@ class Curve:
         """Return the error of one run, over pairs and as a draw among seeds."""
         return _error(row["learned"], row["learned_error"], self.spread, self.freedom, 1)
 
-    def until(self, budget: float) -> "Curve":
-        """Return the part that ends at a budget, its spread over seeds from that part alone."""
-        return curve_of([row for row in self.every if row["budget"] <= budget])
 
-
-def curves_of(rows: Sequence[Row], look: str) -> list[Curve]:
+def curves_of(rows: Sequence[Row], look: str, least: float = 0.0) -> list[Curve]:
     """Return a curve for every ability of a table, laws first."""
     chosen: list[dict[str, Any]] = [
         row | {"ability": (row["world"], row["property"])} for row in rows if row["look"] == look
     ]
-    found = [curve_of(members) for members in grouped(chosen, "ability").values()]
+    found = [curve_of(members, least) for members in grouped(chosen, "ability").values()]
     return sorted(found, key=lambda curve: not curve.law)
 
 
-def curve_of(rows: Sequence[Row]) -> Curve:
+def curve_of(rows: Sequence[Row], least: float = 0.0) -> Curve:
     """Return the curve of one ability's rows."""
     best = grouped([row for row in rows if row["best"]], "budget")
     groups = [best[budget] for budget in sorted(best)]
@@ -120,8 +118,28 @@ def curve_of(rows: Sequence[Row]) -> Curve:
         points.append(Point(group[0]["budget"], value, error, len(group), loss, group))
     first = rows[0]
     return Curve(
-        first["world"], first["property"], bool(first["law"]), points, list(rows), spread, freedom
-    )
+        first["world"], first["property"], bool(first["law"]), points, list(rows), spread, freedom,
+        least,
+    )  # fmt: skip
+
+
+def knee_among(curves: Sequence[Curve], seeds: Sequence[int]) -> float | None:
+    """Return the first budget at which one seed has a law of the curves, None where none has.
+
+    A seed has it whose interval over pairs lies above zero and whose gap is ``least`` or more. Only
+    some seeds are asked, so that those that follow from the knee do not move it.
+    """
+    having = [
+        point.budget
+        for curve in curves
+        for point in curve.points
+        for row in point.rows
+        if curve.law
+        and row["seed"] in seeds
+        and row["learned_low"] > 0
+        and row["learned"] >= curve.least
+    ]
+    return min(having, default=None)
 
 
 def _error(gap: float, pairs: float, spread: float, freedom: int, seeds: int) -> float:

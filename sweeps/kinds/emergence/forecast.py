@@ -27,9 +27,10 @@ def forecast(curves: Sequence[Curve], largest: float, begun: int) -> dict[str, A
         "larger_runs_begun": begun,
         "from_budgets": sorted({point.budget for curve in curves for point in curve.points}),
         "largest": largest,
+        "least": max((curve.least for curve in curves), default=0.0),
         "onsets": [
             {"world": curve.world, "property": curve.prop, "law": curve.law}
-            | asdict(forecast_onset(*_columns(curve)))
+            | asdict(forecast_onset(*_columns(curve), curve.least))
             for curve in curves
             if len(curve.points) >= LEAST_FOR_FORECAST
         ],
@@ -44,7 +45,7 @@ def unanswered(curves: Sequence[Curve], budgets: Sequence[float]) -> list[float]
 
 def onset_of(curve: Curve) -> Onset:
     """Return the onset among all budgets that were measured."""
-    return find_onset(*_columns(curve))
+    return find_onset(*_columns(curve), curve.least)
 
 
 def _columns(curve: Curve) -> tuple[list[float], list[float], list[float]]:

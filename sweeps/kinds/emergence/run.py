@@ -10,8 +10,8 @@ from typing import Any
 
 from data.files import finite, write_csv, write_json
 from sweeps.kinds.emergence.answer import answer
-from sweeps.kinds.emergence.config import EmergenceConfig
-from sweeps.kinds.emergence.curves import curves_of
+from sweeps.kinds.emergence.config import AgainConfig, EmergenceConfig
+from sweeps.kinds.emergence.curves import Curve, curves_of, knee_among
 from sweeps.kinds.emergence.drawn import add_samples
 from sweeps.kinds.emergence.forecast import FILE, forecast, unanswered
 from sweeps.kinds.emergence.plan import Couple, EmergencePlan
@@ -40,6 +40,7 @@ class EmergenceRunner(StudyRunner):
         super().__init__(study, EmergencePlan(study), argv)
         self.couples: list[Couple] = []
         self._forecast: dict[str, Any] = {}
+        self._knee: float | None = None  # where seeds were added that name no budget
 
     def phases(self) -> Iterator[Work]:
         """Yield smaller budgets and their probes, then larger ones; write tables and the answer."""
@@ -52,6 +53,7 @@ class EmergenceRunner(StudyRunner):
             self._register()
         if large:
             yield from self._ladder(large)
+        yield from self._at_the_knee()
         self._write()
 
     def describe(self) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class EmergenceRunner(StudyRunner):
             "recipe": recipes.describe(study.recipe),
             "flops": sum(result.get("flops", 0) for result in results),
             "forecast": self._forecast,
+            "knee": self._knee,
         }
 
     def _ladder(self, budgets: Sequence[float]) -> Iterator[Work]:
@@ -73,17 +76,35 @@ class EmergenceRunner(StudyRunner):
         words = f"{budgets[0]:.2g} to {budgets[-1]:.2g} FLOPs"
         couples = self.plan.couples(budgets)
         yield self._train(f"train, {words}", couples)
-        more = self._again(couples)
+        more = self._again(couples, self.study.again)
+        if self.study.knees.budgets:
+            more += self._again(couples, self.study.knees)
         yield self._train(f"best sizes again, {words}", more)
-        trained = [couple for couple in [*couples, *more] if self._asked(couple)]
-        yield Work(f"ask, {words}", jobs=self.plan.asking(trained))
+        yield self._ask(f"ask, {words}", [*couples, *more])
+
+    def _at_the_knee(self) -> Iterator[Work]:
+        """Yield more seeds of the first budget at which one has a law, and their probes."""
+        seeds = [*self.study.seeds, *self.study.again.seeds]
+        if self.study.knees.seeds and not self.study.knees.budgets:
+            self._knee = knee_among(self._curves(self._rows()), seeds)
+        if self._knee is None:
+            return
+        words = f"at the knee, {self._knee:.2g} FLOPs"
+        couples = [couple for couple in self.couples if couple.budget == self._knee]
+        more = self._again(couples, self.study.knees)
+        yield self._train(f"more seeds {words}", more)
+        yield self._ask(f"ask {words}", more)
+
+    def _ask(self, title: str, couples: Sequence[Couple]) -> Work:
+        """Return the work that asks those couples whose runs have finished."""
+        return Work(title, jobs=self.plan.asking([c for c in couples if self._asked(c)]))
 
     def _train(self, title: str, couples: Sequence[Couple]) -> Work:
         """Note couples as asked for and return the work that trains them."""
         self.couples += couples
         return Work(title, [spec for couple in couples for spec in couple.specs])
 
-    def _again(self, couples: Sequence[Couple]) -> list[Couple]:
+    def _again(self, couples: Sequence[Couple], again: AgainConfig) -> list[Couple]:
         """Return the best size of each budget with the seeds that it gets besides."""
         asked = [found for found in map(self._asked, couples) if found]
         best = best_params(asked, self.study.seeds)
@@ -91,12 +112,8 @@ class EmergenceRunner(StudyRunner):
         for couple in couples:
             if best.get(couple.budget) == couple.params:
                 firsts.setdefault(couple.budget, couple)
-        found = []
-        for again in (self.study.again, self.study.knees):
-            for budget, couple in firsts.items():
-                if not again.budgets or budget in again.budgets:
-                    found += [self.plan.again(couple, seed) for seed in again.seeds]
-        return found
+        chosen = [c for b, c in firsts.items() if not again.budgets or b in again.budgets]
+        return [self.plan.again(couple, seed) for couple in chosen for seed in again.seeds]
 
     def _asked(self, couple: Couple) -> Asked | None:
         return read_asked(couple, self.plan.folder(couple.law), self.plan.folder(couple.twin))
@@ -104,6 +121,10 @@ class EmergenceRunner(StudyRunner):
     def _rows(self) -> list[Row]:
         asked = [found for found in map(self._asked, self.couples) if found]
         return ability_rows(asked, self.study.seeds)
+
+    def _curves(self, rows: Sequence[Row]) -> list[Curve]:
+        """Return the abilities of rows as the first look has them."""
+        return curves_of(rows, self.study.pairs.looks[0].value, self.study.least)
 
     def _register(self) -> None:
         """Write the forecast of onsets from what there is, once."""
@@ -115,12 +136,11 @@ class EmergenceRunner(StudyRunner):
         smaller = [b for b in self.study.budgets if b <= self.study.forecast_from]
         folders = [self.plan.folder(s) for c in self.plan.couples(larger) for s in c.specs]
         begun = sum((folder / "metrics.jsonl").exists() for folder in folders)
-        look = self.study.pairs.looks[0]
-        curves = curves_of(self._rows(), look.value)
+        curves = self._curves(self._rows())
         if unanswered(curves, smaller):  # a sitting that ended below, or a run that failed
             return
         made = forecast(curves, self.study.forecast_from, begun)
-        made |= {"look": look.value, "pairs": self.study.pairs.count}
+        made |= {"look": self.study.pairs.looks[0].value, "pairs": self.study.pairs.count}
         self._forecast = finite(made)
         write_json(path, self._forecast)
 
@@ -134,7 +154,7 @@ class EmergenceRunner(StudyRunner):
         write_rows(folder / "runs.csv", runs)
         write_csv(folder / "abilities.csv", COLUMNS, rows)
         look = self.study.pairs.looks[0].value
-        found = answer(curves_of(rows, look), self._forecast, look)
+        found = answer(self._curves(rows), self._forecast, look)
         asked = [found for found in map(self._asked, self.couples) if found]
         drawn = sample_rows(asked, self.study.seeds)
         if drawn:

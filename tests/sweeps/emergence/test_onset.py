@@ -26,6 +26,30 @@ def test_a_gap_that_ends_at_zero_is_not_reached() -> None:
     assert np.isnan(found.budget)
 
 
+def test_a_gap_that_is_certain_and_small_is_no_onset() -> None:
+    gaps, errors = [0.01, 0.02, 0.1, 0.5, 2.0], [0.001] * 5
+    assert find_onset(BUDGETS[:5], gaps, errors).budget == BUDGETS[0]
+    assert find_onset(BUDGETS[:5], gaps, errors, least=0.3).budget == BUDGETS[3]
+    assert find_onset(BUDGETS[:5], gaps, errors, least=0.3).low == BUDGETS[2]
+    assert find_onset(BUDGETS[:5], gaps, errors, least=3.0).verdict == "not reached"
+    # A gap of the size asked whose interval holds zero is none either.
+    assert not find_onset([1, 2], [0.1, 0.5], [0.3, 0.3], least=0.3).seen
+
+
+def test_a_forecast_meets_the_least_gap_where_it_is_above_the_intervals_reach() -> None:
+    smaller, power = BUDGETS[:5], 1.5
+    # A rise that excludes zero everywhere, and is 0.3 at 3e12 FLOPs.
+    gaps = 0.3 * (smaller / 3e12) ** power
+    assert forecast_onset(smaller, gaps, [1e-3] * 5).seen
+    found = forecast_onset(smaller, gaps, [1e-3] * 5, least=0.3)
+    assert not found.seen
+    assert found.budget == pytest.approx(3e12, rel=0.02)
+    assert found.low < 3e12 < found.high
+    # Where intervals reach farther than that, they say.
+    wide = forecast_onset(smaller, gaps, [0.2 / REACH] * 5, least=0.01)
+    assert wide.budget == pytest.approx(3e12 * (0.2 / 0.3) ** (1 / power), rel=0.02)
+
+
 def test_a_known_onset_is_forecast_within_a_factor_of_two() -> None:
     smaller = BUDGETS[:5]
     found = forecast_onset(smaller, gap_of(smaller, 2.4e12, 1.5), ERRORS[:5])

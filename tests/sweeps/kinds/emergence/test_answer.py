@@ -10,7 +10,7 @@ from scipy.stats import t as student
 from data.files import finite
 from sweeps.emergence.onset import Onset
 from sweeps.kinds.emergence.answer import answer, jump_rows, knee_of
-from sweeps.kinds.emergence.curves import REACH, curve_of, curves_of
+from sweeps.kinds.emergence.curves import REACH, curve_of, curves_of, knee_among
 from sweeps.kinds.emergence.drawn import add_samples
 from sweeps.kinds.emergence.forecast import compare, forecast, judge, onset_of, unanswered
 
@@ -106,6 +106,41 @@ def samples(budget: float, right: float, parts: float) -> list[dict]:
         | {f"away_{n}": of / 10 for n in range(1, 5)}
         for source, of in broken.items()
     ]  # fmt: skip
+
+
+def test_the_least_gap_of_a_study_moves_onsets_the_headline_and_the_forecast() -> None:
+    rows = ladder(0.05, 6e10)
+    plain, strict = (curves_of(rows, "given", least) for least in (0.0, 0.035))
+    onsets = [onset_of(curve).budget for (curve,) in (plain, strict)]
+    assert onsets[0] < onsets[1]
+    gap = dict(zip(BUDGETS, plain[0].column("value"), strict=True))
+    assert gap[onsets[1]] >= 0.035 > gap[onsets[1] / 2]
+    found = answer(strict, {}, "given")
+    assert "exceed their lawless twin by 3.5 % or more" in found.answer
+    assert "An onset needs an interval above zero and 3.5 % or more." in found.said
+    assert all("or more" not in said for said in answer(plain, {}, "given").said)
+    early = [row for row in rows if row["learned"] < 0.035]
+    made = forecast(curves_of(early, "given", 0.035), 1e11, 0)
+    assert made["least"] == 0.035
+    assert not made["onsets"][0]["seen"]
+    assert forecast(curves_of(early, "given"), 1e11, 0)["onsets"][0]["seen"]
+
+
+def test_the_knee_is_the_first_budget_at_which_one_of_the_seeds_has_a_law() -> None:
+    def rows(seed: int, gaps: list[float], prop: str = "lane", **more: Any) -> list[dict]:
+        pairs = zip(BUDGETS, gaps, strict=False)
+        return [row_of(b, g, 0.001, prop, seed=seed, **more) for b, g in pairs]
+
+    both = rows(0, [0.0, 0.002, 0.01, 0.2]) + rows(1, [0.0, 0.0, 0.04, 0.3])
+    later = rows(0, [0.0, 0.0, 0.0, 0.5], "colour")
+    control = rows(0, [0.5, 0.5, 0.5, 0.5], "lamp", law=0)
+    curves = curves_of(both + later + control, "given", 0.03)
+    assert knee_among(curves, [0, 1]) == BUDGETS[2]
+    assert knee_among(curves, [0]) == BUDGETS[3]  # seeds that came after do not move it
+    wide = rows(0, [0.1, 0.1], learned_low=-0.1)
+    assert knee_among(curves_of(wide, "given", 0.03), [0]) is None  # its interval holds zero
+    other = rows(0, [0.1, 0.1], best=0) + rows(0, [0.0, 0.0])
+    assert knee_among(curves_of(other, "given", 0.03), [0]) is None  # of another size
 
 
 def test_drawn_clips_add_their_breaks_and_the_test_of_a_composite() -> None:

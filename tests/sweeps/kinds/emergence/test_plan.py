@@ -51,7 +51,7 @@ def test_more_sizes_stand_at_their_budgets_alone(
         ("until=1e8", "until: must reach the first budget"),
         ('twin=["data.root=datasets/strip_lawful/latents"]', "twin: must differ from law"),
         ("again.seeds=[0]", "seeds: must be distinct"),
-        ("knees.budgets=[6e8]", "knees.budgets: must be among budgets, and stand where"),
+        ("knees.budgets=[6e8]", "knees.budgets: must be among budgets, and empty without"),
         ("again={seeds: [1], budgets: [7e8]}", "again.budgets: must be among budgets"),
         ("forecast_from=1.2e9", "forecast_from: must leave 4 budgets"),
         ("sizes={params: [1e5], exponent: 0.5}", "sizes.at: must be a budget"),
