@@ -24,7 +24,7 @@ SYSTEM_PACKAGES := chromium ffmpeg slurm-wlm munge iproute2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help torch-choice setup setup-system demo report studies law tasks emergence emergence-switch test test-fast test-dist \
+.PHONY: help torch-choice setup setup-system demo report studies law tasks emergence emergence-switch ladder test test-fast test-dist \
   test-slurm gpu-check bench bench-data bench-models bench-fit bench-runs plan check format clean clean-venv clean-data
 
 help: ## List the targets
@@ -126,6 +126,11 @@ emergence: $(STAMP) ## Abilities against compute beside lawless twins: first sit
 	$(call twins,strip)
 	@$(BIN)/kinescale run study=cpu_emergence $(ARGS)
 	@$(BIN)/kinescale archive runs/cpu_emergence docs/studies/cpu_emergence
+
+ladder: $(STAMP) ## What more compute looks like on one tiny world, with its numbers (half an hour of two cores; resumable)
+	$(call twins,strip)
+	@$(BIN)/kinescale run study=cpu_strip_ladder $(ARGS)
+	@$(BIN)/kinescale archive runs/cpu_strip_ladder docs/studies/cpu_strip_ladder
 
 emergence-switch: $(STAMP) ## The same of a law that no covariance holds (half an hour of two cores; resumable)
 	$(call twins,switch)

@@ -7,7 +7,7 @@ examples:
   kinescale archive runs/cpu_isoflop docs/studies/cpu_isoflop
   kinescale archive --restore docs/studies/cpu_isoflop runs/cpu_isoflop
 
-An archive holds the study's own small files, its shown videos and one picture, and
+An archive holds the study's own small files, its shown videos and pictures, and
 
   runs.csv         a row a run, with its loss by stratum of time (loss_t1 is the noisiest) and by
                    world, so that another axis of the law is a refit and not a rerun
@@ -35,7 +35,10 @@ from trainer.probes.likelihood.config import FILE as PROBES
 from trainer.probes.samples.config import FILE as SAMPLES
 
 RUNS, CURVES = "runs.jsonl.gz", "curves.csv.gz"
-KEPT = ("*.yaml", "*.json", "*.csv", "*.txt", "README.md", "samples/**/*.mp4", "samples/*.json")
+KEPT = (
+    "*.yaml", "*.json", "*.csv", "*.txt", "README.md",
+    "samples/**/*.mp4", "samples/*.json", "samples/*.png",
+)  # fmt: skip
 ANSWERS = {"probes": PROBES, "samples": SAMPLES}  # files of a run that was asked
 PICTURES = ("law.png", "answer.png", "differences.png")
 PICTURE = "picture.png"

@@ -42,6 +42,12 @@ class DrawsConfig:
     ] = 64
     seed: Annotated[Seed, Doc("Decides clips and noise, the same for all runs.")] = 0
     steps: Annotated[int, Ge(1), Le(1000), Doc("Steps of the sampler.")] = 24
+    shown: Annotated[
+        int,
+        Ge(0),
+        Le(4),
+        Doc("Clips that samples/ladder-WORLD.png shows of each budget; 0 draws no picture."),
+    ] = 0
 
 
 @dataclass
@@ -162,6 +168,8 @@ class EmergenceConfig:
              "be distinct, those of again and knees with them", "seeds=[0]"),
             ("draws.clips", self.draws.clips == 0 or self.draws.clips >= 8,
              "be none or at least 8", "draws.clips=64"),
+            ("draws.shown", self.draws.shown <= self.draws.clips,
+             "be no more than draws.clips", "draws.clips=64"),
             ("more_sizes.budgets", set(self.more_sizes.budgets) <= set(budgets),
              "be among budgets", some),
             ("again.budgets", set(self.again.budgets) <= set(budgets), "be among budgets", some),

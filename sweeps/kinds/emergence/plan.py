@@ -152,7 +152,8 @@ class EmergencePlan:
         jobs = self._of(PAIRS, couples, asked)
         if draws.clips:
             drawn = {"worlds": pairs.worlds, "clips": draws.clips, "seed": draws.seed}
-            jobs += self._of(DRAWS, couples, drawn | {"steps": draws.steps})
+            shown = {"shown": draws.shown} if draws.shown else {}  # older answers do not say it
+            jobs += self._of(DRAWS, couples, drawn | {"steps": draws.steps} | shown)
         return jobs
 
     def _of(self, probe: Probe, couples: Sequence[Couple], asked: dict[str, Any]) -> list[Job]:

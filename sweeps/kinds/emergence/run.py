@@ -14,6 +14,7 @@ from sweeps.kinds.emergence.config import AgainConfig, EmergenceConfig
 from sweeps.kinds.emergence.curves import Curve, curves_of, knee_among
 from sweeps.kinds.emergence.drawn import add_samples
 from sweeps.kinds.emergence.forecast import FILE, forecast, unanswered
+from sweeps.kinds.emergence.ladder import write_ladders
 from sweeps.kinds.emergence.plan import Couple, EmergencePlan
 from sweeps.kinds.emergence.table import (
     COLUMNS,
@@ -160,6 +161,8 @@ class EmergenceRunner(StudyRunner):
         if drawn:
             write_csv(folder / "samples.csv", SAMPLE_COLUMNS, drawn)
             add_samples(found, drawn)
+            for picture in write_ladders(folder / "samples", asked, self.study.seeds):
+                print(f"picture: {picture}")
         found.warnings += [
             f"{failure['job']} failed in “{failure['phase']}”: {failure['reason']}"
             for failure in self.failures

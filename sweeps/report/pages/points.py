@@ -84,11 +84,22 @@ def _render(inputs: PointsInputs, drawings: dict[str, Any], peak: float) -> str:
             "environment": environment_table(mapping(study.get("env"))),
         },
         ladder=build_ladder(inputs.study_dir, inputs.notes, heads, prompts_of(inputs.ladder)),
+        pictures=_pictures(inputs.study_dir),
         runs_uri="data:text/csv;base64," + base64.b64encode(inputs.runs_csv).decode("ascii"),
         command=str(study.get("command") or ""),
         config=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
         notes=inputs.notes,
     )
+
+
+def _pictures(study_dir: Path) -> list[tuple[str, str]]:
+    """Return name and data URI of each picture of samples, as of tiny worlds."""
+    found = sorted((study_dir / "samples").glob("ladder-*.png"))
+    return [
+        (path.stem.removeprefix("ladder-"),
+         "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii"))
+        for path in found
+    ]  # fmt: skip
 
 
 def points_finding(inputs: PointsInputs) -> str:

@@ -24,6 +24,12 @@ class SamplesConfig:
     clips: Annotated[int, Ge(8), Doc("Clips of each world that are gone on from.")] = 64
     seed: Annotated[Seed, Doc("Decides clips and noise.")] = 0
     steps: Annotated[int, Ge(1), Le(1000), Doc("Steps of the sampler.")] = 24
+    shown: Annotated[
+        int,
+        Ge(0),
+        Le(16),
+        Doc("Clips of each world that are kept as pictures, and drawn with nothing given, too."),
+    ] = 0
     out: Annotated[str, Doc("JSON file to write; empty is RUN/samples.json.")] = ""
     couples: Annotated[
         str,

@@ -17,13 +17,15 @@ from trainer.codec.build import load_codec
 from trainer.config import RunConfig
 from trainer.generate.generate import load_model
 from trainer.generate.request import Request, Task
-from trainer.generate.sampler import Sampler
+from trainer.generate.sampler import Sampler, draw_clips
 from trainer.generate.tasks import Beginning
 from trainer.probes.likelihood.pairs import check_seen, check_tokens, first_frames, seen_worlds
 from trainer.probes.likelihood.subject import taught
 from trainer.probes.samples.config import SamplesConfig
 from trainer.probes.samples.judged import compared_kinds, judge, summarise
+from trainer.probes.samples.pictures import packed
 
+ASKED = ("worlds", "clips", "seed", "steps", "shown")
 STREAM = 1000  # of a world's random numbers: pairs have lower ones
 
 
@@ -49,7 +51,7 @@ def probe(config: SamplesConfig) -> dict[str, Any]:
     return {
         "run": folder.name,
         "twin": Path(config.twin).name if config.twin else None,
-        "asked": {key: getattr(config, key) for key in ("worlds", "clips", "seed", "steps")},
+        "asked": {key: getattr(config, key) for key in ASKED},
         "taught": taught(run),
         "worlds": [{"world": name} | ask(config, run, models, tiny_world(name)) for name in worlds],
     }
@@ -70,7 +72,7 @@ def ask(
     for name, model in models.items():
         sources[name] = continued(config, run, model, clips)
     kinds = compared_kinds(states, world.free)
-    return {
+    answer: dict[str, Any] = {
         "kinds": kinds,
         "sources": {
             name: summarise(
@@ -82,6 +84,12 @@ def ask(
             for name, found in sources.items()
         },
     }
+    if config.shown:
+        kept = {"true": clips} | {name: sources[name] for name in models}
+        kept["free"] = from_nothing(config, run, models["run"], clips[0].shape)
+        answer["shown"] = {name: [packed(clip) for clip in of[: config.shown]]
+                           for name, of in kept.items()}  # fmt: skip
+    return answer
 
 
 def read(world: World[Any], frames: Frames) -> State:
@@ -114,6 +122,27 @@ def bounds(clips: Sequence[Frames], codec: Codec, seed: int) -> dict[str, list[F
 
 
 @torch.no_grad()
+def from_nothing(
+    config: SamplesConfig, run: RunConfig, model: Network, shape: tuple[int, ...]
+) -> list[Frames]:
+    """Draw the clips that are shown whole, with nothing given and without a caption.
+
+    shape: (F, H, W, 3) of a clip.
+    """
+    requests = [
+        _request(config, number, Task.text_to_video, shape) for number in range(config.shown)
+    ]
+    return list(draw_clips(run, model, requests))
+
+
+def _request(config: SamplesConfig, number: int, task: Task, shape: tuple[int, ...]) -> Request:
+    return Request(
+        task=task, num_frames=shape[0], height=shape[1], width=shape[2], seed=config.seed + number,
+        steps=config.steps, guidance=1.0,
+    )  # fmt: skip
+
+
+@torch.no_grad()
 def continued(
     config: SamplesConfig, run: RunConfig, model: Network, clips: Sequence[Frames]
 ) -> list[Frames]:
@@ -123,12 +152,7 @@ def continued(
     height, width = clips[0].shape[1:3]
     requests, beginnings = [], []
     for number, clip in enumerate(clips):
-        requests.append(
-            Request(
-                task=Task.extend_forwards, num_frames=NUM_FRAMES, height=height, width=width,
-                seed=config.seed + number, steps=config.steps, guidance=1.0,
-            )
-        )  # fmt: skip
+        requests.append(_request(config, number, Task.extend_forwards, clip.shape))
         latent = codec.encode(torch.from_numpy(np.ascontiguousarray(clip))).float()
         latent[:, given:] = 0
         _, f, h, w = latent.shape

@@ -4,13 +4,14 @@ usage: kinescale continuations run=FOLDER [twin=FOLDER] [key=value ...]
 
 example:
   kinescale continuations run=runs/law-1e12 twin=runs/twin-1e12 worlds=[strip] clips=64
-keys: worlds=[] (all that the run saw) clips=64 seed=0 steps=24 out= couples=
+keys: worlds=[] (all that the run saw) clips=64 seed=0 steps=24 shown=0 out= couples=
 The frames before the splice are given, the others are drawn without a caption, and the world's own
 reader finds the state in their pixels. Stated are how far bodies are from where they ought to be,
 frame by frame; broken rules in 100 frames by kind (vanish, appear, colour, place, size); and the
 share of clips of which all is right. The ceiling is the true clip through codec and reader; the
 floors are a clip that stands still, its own frames shuffled, and another clip's. The file is
-RUN/samples.json unless out= names another; couples=FILE.json asks many in turn.
+RUN/samples.json unless out= names another; couples=FILE.json asks many in turn. shown=3 keeps the
+first three clips of each as pictures in the file, and three that were drawn with nothing given.
 """
 
 from pathlib import Path

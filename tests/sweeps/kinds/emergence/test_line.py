@@ -2,6 +2,7 @@
 
 import csv
 import json
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,9 @@ def test_smoke_goes_from_its_runs_to_its_page_and_a_second_time_starts_nothing(
     assert len(probes) == 4
     drawn = json.loads(probes[0].with_name("samples.json").read_text())
     assert set(drawn["worlds"][0]["sources"]) >= {"run", "twin", "true", "static"}
+    assert {name: len(clips) for name, clips in drawn["worlds"][0]["shown"].items()} == {
+        "true": 2, "run": 2, "twin": 2, "free": 2
+    }  # fmt: skip
     table = list(csv.DictReader((study.folder / "samples.csv").read_text().splitlines()))
     assert len(table) == 4 * 6  # budgets x sources
     forecast = (study.folder / "forecast.json").read_text()
@@ -69,9 +73,30 @@ def test_smoke_goes_from_its_runs_to_its_page_and_a_second_time_starts_nothing(
     page = (study.folder / "report/index.html").read_text()
     assert "Study of emergence" in page
     assert "Is the jump real" in page
+    picture = (study.folder / "samples/ladder-strip.png").read_bytes()
+    assert f'src="data:image/png;base64,{b64encode(picture).decode()}"' in page
 
     archive(study.folder, tmp_path / "kept")
     restore(tmp_path / "kept", tmp_path / "again")
+    assert (tmp_path / "again/samples/ladder-strip.png").read_bytes() == picture
     for name in ("probes.json", "samples.json"):
         again = tmp_path / "again" / probes[0].relative_to(study.folder).with_name(name)
         assert json.loads(again.read_text()) == json.loads(probes[0].with_name(name).read_text())
+
+
+def test_smoke_asks_of_a_law_without_a_covariance(clips: Path, tmp_path: Path) -> None:
+    codec = strip_config(clips).codec
+    write_tiny(clips / "switch_lawful", codec, worlds=("switch",))
+    write_tiny(clips / "switch_lawless", codec, worlds=("switch",), lawless="all")
+    study = compose(
+        clips, tmp_path, f'law=["data.root={clips}/switch_lawful"]',
+        f'twin=["data.root={clips}/switch_lawless"]', "budgets=[6e8]", "forecast_from=0",
+        "pairs.worlds=[switch]", "pairs.properties=[lane,switch,lamp]", "draws.shown=0",
+    )  # fmt: skip
+    assert run_study(study, ["study=emergence_smoke"]) == 0
+    rows = list(csv.DictReader((study.folder / "abilities.csv").read_text().splitlines()))
+    given = {row["property"]: row for row in rows if row["look"] == "given"}
+    assert {name: row["law"] for name, row in given.items()} == {
+        "lane": "1", "switch": "1", "lamp": "0"
+    }  # fmt: skip
+    assert not list((study.folder / "samples").glob("*.png"))

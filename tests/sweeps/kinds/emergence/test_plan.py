@@ -55,6 +55,7 @@ def test_more_sizes_stand_at_their_budgets_alone(
         ("again={seeds: [1], budgets: [7e8]}", "again.budgets: must be among budgets"),
         ("forecast_from=1.2e9", "forecast_from: must leave 4 budgets"),
         ("sizes={params: [1e5], exponent: 0.5}", "sizes.at: must be a budget"),
+        ("draws={clips: 0, shown: 2}", "draws.shown: must be no more than draws.clips"),
         ("sizes.params=[]", "sizes.params: must name a size"),
     ],
 )
