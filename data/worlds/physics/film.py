@@ -244,16 +244,18 @@ def film(
     width: int,
     fps: float = 10.0,
     num_shots: int = 1,
+    staged: Plan | None = None,
 ) -> Clip:
     """Simulate and render one take of a scene.
 
     Frames are uint8 (num_frames, height, width, 3); any size of at least 16 pixels a side. The same
     arguments give the same pixels on one machine and panda3d version. Takes differ by the camera.
+    ``staged`` is filmed in the place of the scene that the seed designs.
     """
     check_size(num_frames, height, width)
     rng = np.random.default_rng([0x9B76, seed, take])
     cuts = choose_cuts(rng, num_frames, num_shots)
-    plan = design_scene(seed, take, (num_frames - 1) / fps, num_shots)
+    plan = staged or design_scene(seed, take, (num_frames - 1) / fps, num_shots)
     simulation = Simulation(plan, seed)
     shots = plan_shots([*plan.paths], cuts, num_frames)
     actors = simulation.actors

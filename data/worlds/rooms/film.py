@@ -107,17 +107,19 @@ def film(
     fps: float = 12.0,
     num_shots: int = 1,
     character: bool = False,
+    staged: Room | None = None,
 ) -> Clip:
     """Render one take of the room of a map seed.
 
     Frames are uint8 (num_frames, height, width, 3); any size of at least 16 pixels a side. The same
     arguments give the same pixels on one machine and panda3d version. With several shots the room
     holds a robot, the subject that all of them film; ``character`` puts it there for one shot too.
+    ``staged`` is filmed in the place of the room that the seed designs.
     """
     check_size(num_frames, height, width)
     rng = np.random.default_rng([0x54075, map_seed, take])
     cuts = choose_cuts(rng, num_frames, num_shots)
-    room = design_room(map_seed, character or num_shots > 1)
+    room = staged or design_room(map_seed, character or num_shots > 1)
     scene = Scene(room, map_seed)
     paths = (
         [design_path(map_seed, take)] if num_shots == 1 else design_cuts(map_seed, take, num_shots)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le, MinLen
 from typing_extensions import Doc
 
+from data.worlds.hidden import WORLDS as RENDERED
 from launch.config import ClusterConfig
 from sweeps.study.config import Positive, RecipeConfig, SizesConfig
 from trainer.config import Seed
@@ -166,6 +167,8 @@ class EmergenceConfig:
              "twin=['data.root=LAWLESS']"),
             ("seeds", len(set(seeds)) == len(seeds),
              "be distinct, those of again and knees with them", "seeds=[0]"),
+            ("pairs.worlds", not {*self.pairs.worlds} & {*RENDERED},
+             "be tiny ones, of which there are twins", "pairs.worlds=[strip]"),
             ("draws.clips", self.draws.clips == 0 or self.draws.clips >= 8,
              "be none or at least 8", "draws.clips=64"),
             ("draws.shown", self.draws.shown <= self.draws.clips,

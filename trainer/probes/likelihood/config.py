@@ -31,9 +31,10 @@ class LikelihoodConfig:
     twin: Annotated[
         str, Doc("Folder of the same run on lawless clips; empty: nothing can be claimed.")
     ] = ""
-    worlds: Annotated[list[str], Doc("Tiny worlds; empty asks about all that the run saw.")] = (
-        field(default_factory=list)
-    )
+    worlds: Annotated[
+        list[str],
+        Doc("Tiny worlds; empty asks about all that the run saw. rooms and physics by name alone."),
+    ] = field(default_factory=list)
     properties: Annotated[
         list[str], Doc("What pairs differ in; empty asks about all properties of each world.")
     ] = field(default_factory=list)

@@ -100,11 +100,17 @@ def check_tokens(run: RunConfig, world: World[Any]) -> None:
 def to_item(codec: Codec, frames: Frames, text_width: int) -> PackItem:
     """Return a clip's tokens without any caption."""
     latent = codec.encode(torch.from_numpy(np.ascontiguousarray(frames)))
+    return item_of(latent, frames.shape[:3], text_width)
+
+
+def item_of(
+    latent: Float[Tensor, "C f h w"], source: tuple[int, ...], text_width: int, fps: float = FPS
+) -> PackItem:
+    """Return a latent's tokens without any caption; source: frames, height and width in pixels."""
     nothing = torch.zeros(0, text_width)
     _, f, h, w = latent.shape
-    height, width = frames.shape[1:3]
-    source = (len(frames), height, width)
-    return PackItem(patchify(latent), (f, h, w), source, FPS, nothing, nothing)
+    num_frames, height, width = source
+    return PackItem(patchify(latent), (f, h, w), (num_frames, height, width), fps, nothing, nothing)
 
 
 def first_frames(stride: int, splice: int = SPLICE) -> int:

@@ -15,7 +15,8 @@ twin: the same model trained on clips without the law. A law counts as learned w
 excludes zero. Every pair is measured in the ways of looks=: jointly, at one time, and with the
 frames before the splice given clean, where the others alone are asked for. The file is
 RUN/probes.json unless out= names another. couples=FILE.json asks many in turn: a list of {run,
-twin, out}, of which those whose out is there are kept.
+twin, out}, of which those whose out is there are kept. worlds=[rooms,physics] asks about a body
+that changes its colour or its existence out of sight: there an untrained network is the bar.
 """
 
 from pathlib import Path

@@ -7,11 +7,11 @@ from trainer.probes.likelihood.margins import PairErrors, described
 
 # What the run's margin is compared with: each is a claim where the difference excludes zero.
 AGAINST = {"learned": "twin", "beyond": "gaussian"}
-COLUMNS = ("run", "twin", "learned", "gaussian", "beyond", "untrained", "reversed")
+COLUMNS = ("run", "twin", "learned", "gaussian", "beyond", "untrained", "above", "reversed")
 # Ways of looking at a pair: at one time, and with the frames before the splice given clean.
 MODES = ("joint", "given")
 UNSEEN = "the run never trained with given frames, and is asked what it has not seen"
-_HEADS = {"learned": "run - twin", "beyond": "run - gaussian"}
+_HEADS = {"learned": "run - twin", "beyond": "run - gaussian", "above": "run - untrained"}
 
 
 def summarise(
@@ -36,6 +36,27 @@ def summarise(
         said = verdict(law, found)
         unseen = mode == "given" and not taught
         row[mode] = found | {"verdict": f"{UNSEEN}; {said}" if unseen else said}
+    return row
+
+
+def summarise_rendered(
+    world: str, prop: str, errors: dict[str, dict[str, PairErrors]], taught: list[str]
+) -> dict[str, Any]:
+    """Return the same of a 3-D world, which has no twin: whether the run is above an untrained one.
+
+    Reached says that broken clips err more than to a network that learned nothing, and no more:
+    a covariance may do that, too.
+    """
+    row: dict[str, Any] = {"world": world, "property": prop, "law": True}
+    for mode, own in errors.items():
+        above = described(own["run"], own["untrained"])
+        said = "reached: above an untrained network" if sign(above) > 0 else "not reached"
+        unseen = mode == "given" and not taught
+        row[mode] = {
+            "margins": {name: described(of) for name, of in own.items()},
+            "differences": {"above": above},
+            "verdict": f"{UNSEEN}; {said}" if unseen else said,
+        }
     return row
 
 
@@ -79,9 +100,11 @@ def table(result: dict[str, Any]) -> str:
         modes = {mode: of["margins"] | of["differences"] for mode, of in modes.items()}
         lines += _columns(modes)
         for mode, found in modes.items():
-            best = "learned" if "learned" in found else "run"
+            best = next((name for name in ("learned", "above") if name in found), "run")
             strata = " ".join(f"{100 * part['value']:+.2f}" for part in found[best]["by_time"])
             lines.append(f"  {_HEADS.get(best, best)} from noise to data, {mode}: {strata}")
+        if "trace" in row:
+            lines.append(f"  trace of the first half in the latents after it: {row['trace']:.2f}")
     return "\n".join(lines)
 
 

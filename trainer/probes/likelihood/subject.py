@@ -9,6 +9,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from data.worlds.hidden import PROPERTIES as HIDDEN_PROPERTIES
+from data.worlds.hidden import SPLICE as RENDERED_SPLICE
+from data.worlds.hidden import WORLDS as RENDERED
 from data.worlds.tiny.registry import tiny_world
 from data.worlds.tiny.world import NUM_FRAMES, SPLICE, World
 from models.codec.codec import Codec
@@ -35,7 +38,15 @@ from trainer.probes.likelihood.pairs import (
     seen_worlds,
     stacked,
 )
-from trainer.probes.likelihood.report import summarise
+from trainer.probes.likelihood.rendered import (
+    check_cells,
+    check_filmed,
+    crossed_pairs,
+    film_pairs,
+    trace,
+    turned,
+)
+from trainer.probes.likelihood.report import summarise, summarise_rendered
 
 ASKED = (
     "worlds",
@@ -97,8 +108,12 @@ def probe(config: LikelihoodConfig, memo: Memo) -> dict[str, Any]:
             f"objective.kind={run.objective.kind}: the closed forms are those of kind=flow. Probe "
             "a run of that."
         )
-    seen = seen_worlds(run.data)
-    check_seen(seen, config.worlds, folder)
+    seen, rendered = seen_worlds(run.data), [w for w in config.worlds if w in RENDERED]
+    tiny = [name for name in config.worlds if name not in rendered]
+    if tiny or not rendered:
+        check_seen(seen, tiny, folder)
+    if rendered:
+        check_filmed(run.data, rendered, folder)
     networks = {"run": cast(Predict, model), "untrained": untrained(run)}
     if config.twin:
         networks["twin"] = twin_of(run, seen, Path(config.twin))
@@ -114,7 +129,13 @@ def probe(config: LikelihoodConfig, memo: Memo) -> dict[str, Any]:
         "strata": STRATA,
         "taught": taught(run),
         "properties": [
-            row for name in worlds for row in ask(config, subject, tiny_world(name), memo)
+            row
+            for name in worlds
+            for row in (
+                ask_rendered(config, subject, name)
+                if name in rendered
+                else ask(config, subject, tiny_world(name), memo)
+            )
         ],
     }
 
@@ -220,6 +241,34 @@ def ask(
             last = subject.errors(subject.networks["run"], turned, backwards(look, stride))
             errors[mode] = found | {"reversed": last}
         rows.append(summarise(world, prop, errors, taught(run)))
+    return rows
+
+
+def ask_rendered(config: LikelihoodConfig, subject: Subject, world: str) -> list[dict[str, Any]]:
+    """Measure the properties of a 3-D world, each pair in all ways of looking.
+
+    There is no twin, and no closed form for clips of so many values.
+    """
+    run, codec = subject.run, subject.codec
+    check_cells(run)
+    stride = run.codec.stride[0]
+    frames = {"joint": 0, "given": first_frames(stride, RENDERED_SPLICE)}
+    rows = []
+    for prop in config.properties or HIDDEN_PROPERTIES:
+        filmed = film_pairs(world, prop, config.pairs, config.seed)
+        pairs = crossed_pairs(run, codec, world, prop, filmed)
+        last = crossed_pairs(run, codec, world, prop, turned(filmed))
+        errors = {}
+        for mode in (look.value for look in config.looks):
+            look = Look(config.seed, frames[mode])
+            ours, none = (subject.networks[name] for name in ("run", "untrained"))
+            errors[mode] = {
+                "run": subject.errors(ours, pairs, look),
+                "untrained": subject.errors(none, pairs, look),
+                "reversed": subject.errors(ours, last, look),
+            }
+        row = summarise_rendered(world, prop, errors, taught(run))
+        rows.append(row | {"trace": trace(codec, filmed, stride)})
     return rows
 
 

@@ -56,6 +56,7 @@ def test_more_sizes_stand_at_their_budgets_alone(
         ("forecast_from=1.2e9", "forecast_from: must leave 4 budgets"),
         ("sizes={params: [1e5], exponent: 0.5}", "sizes.at: must be a budget"),
         ("draws={clips: 0, shown: 2}", "draws.shown: must be no more than draws.clips"),
+        ("pairs.worlds=[rooms]", "pairs.worlds: must be tiny ones"),
         ("sizes.params=[]", "sizes.params: must name a size"),
     ],
 )
