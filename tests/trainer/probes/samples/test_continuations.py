@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
+from data.worlds.tiny.registry import tiny_world
 from data.worlds.tiny.state import THERE
 from data.worlds.tiny.strip import FiniteStrip
 from data.worlds.tiny.world import SPLICE, generator
@@ -16,8 +18,9 @@ from trainer.diffusion.collate import Collator
 from trainer.probes.likelihood.closed_form import ExactDenoiser, Places
 from trainer.probes.likelihood.pairs import first_frames, first_tokens, lawful_clips
 from trainer.probes.samples.config import SamplesConfig
-from trainer.probes.samples.continuations import bounds, continued, read
+from trainer.probes.samples.continuations import STREAM, bounds, continued, read
 from trainer.probes.samples.judged import judge, summarise
+from trainer.probes.samples.pictures import unpacked
 from trainer.probes.samples.probe import main
 
 pytestmark = pytest.mark.heavy
@@ -73,13 +76,21 @@ def test_the_true_clip_is_the_ceiling_and_the_others_are_floors() -> None:
 def test_a_run_and_its_twin_are_drawn_beside_the_bounds(
     strips: Path, lawless_strips: Path, tmp_path: Path, capsys
 ) -> None:
-    words = [f"run={strips}", f"twin={lawless_strips}", "clips=8", "steps=2"]
+    words = [f"run={strips}", f"twin={lawless_strips}", "clips=8", "steps=2", "shown=1"]
     assert main([*words, f"out={tmp_path}/first"]) == 0
     found = json.loads((tmp_path / "first").read_text())
     (world,) = found["worlds"]
     assert world["kinds"] == ["ball"]
     assert set(world["sources"]) == {"true", "run", "twin", "static", "shuffled", "wrong"}
     assert world["sources"]["run"] != world["sources"]["twin"]
+    shown = {name: unpacked(of[0], 9).astype(int) for name, of in world["shown"].items()}
+    strip = tiny_world("strip")
+    first = strip.render(strip.draw(generator("strip", 0, 0, STREAM)))
+    assert np.array_equal(shown["true"], first)
+    for name in ("run", "twin"):  # they go on from its frames; half precision rounds
+        assert np.abs(shown[name] - first)[:SPLICE].max() <= 1
+        assert np.abs(shown[name] - first)[SPLICE:].max() > 1
+    assert np.abs(shown["free"] - first)[:SPLICE].max() > 1
     printed = capsys.readouterr().out
     assert all(name in printed for name in world["sources"])
     assert main([*words, f"out={tmp_path}/again"]) == 0
