@@ -123,6 +123,28 @@ class Shots(StrEnum):
     keep = "keep"  # clips may hold several shots and list where each begins
 
 
+class Hdr(StrEnum):
+    """What ingest does with films of high dynamic range (PQ, HLG)."""
+
+    tonemap = "tonemap"
+    refuse = "refuse"
+
+
+class Interlaced(StrEnum):
+    """What ingest does with frames of two fields."""
+
+    deinterlace = "deinterlace"
+    keep = "keep"
+    refuse = "refuse"
+
+
+class Sound(StrEnum):
+    """What ingest does with a film's sound."""
+
+    drop = "drop"
+    keep = "keep"
+
+
 class Engine(StrEnum):
     """Who builds the parts of a dataset."""
 
@@ -159,6 +181,13 @@ class IngestConfig:
     ] = ""
     path_column: Annotated[
         str, Doc("The column of that table with paths or names; empty goes by its layout.")
+    ] = ""
+    checksums: Annotated[
+        str,
+        Doc(
+            "A list as sha256sum or md5sum writes it, a path or a name in the input: files that "
+            "differ from it are left out, missing ones listed; empty checks none."
+        ),
     ] = ""
     where: Annotated[
         str,
@@ -230,6 +259,21 @@ class IngestConfig:
     shot_threshold: Annotated[
         float, Gt(1), Doc("How many times its neighbours' change a cut must exceed.")
     ] = 3.0
+    hdr: Annotated[
+        Hdr,
+        Doc("Films of PQ and HLG: tonemap brings them to standard range, refuse leaves them out."),
+    ] = Hdr.tonemap
+    interlaced: Annotated[
+        Interlaced,
+        Doc(
+            "Frames of two fields: deinterlace makes each a whole picture, keep stores both fields "
+            "in one, refuse leaves the film out."
+        ),
+    ] = Interlaced.deinterlace
+    audio: Annotated[
+        Sound,
+        Doc("A film's sound: drop only notes it, keep stores each clip's own beside its pictures."),
+    ] = Sound.drop
     remux: Annotated[
         bool, Doc("Copy the packets of clips that already are as they would be stored.")
     ] = True

@@ -6,13 +6,20 @@ Imports nothing heavier than numpy, because every such child runs this file.
 
 import io
 import re
-import struct
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from data.decode.colour import with_matrix
+from data.decode.pictures import (
+    EXIF_ORIENTATION,
+    PICTURE_FAILURES,
+    num_pictures,
+    open_picture,
+    shown_picture,
+)
 
 # An 8K still has 33 million pixels; a larger claim is more likely a decompression bomb.
 MAX_IMAGE_PIXELS = 64_000_000
@@ -21,21 +28,11 @@ MAX_CLIP_BYTES = 4_000_000_000
 # Only self-contained containers: playlist formats (hls, concat, dash) name other files to open.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,gif,flv,asf,"
-    "m4v,h264,hevc,ivf,yuv4mpegpipe,apng"
+    "m4v,h264,hevc,ivf,yuv4mpegpipe,apng,mxf,dv"
 )
-# What a file with a picture's suffix may hold. Pillow knows 40 formats more: it hands PostScript to
-# the program gs, whatever the file is called. None of these starts a program or opens a file.
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-EXIF_ORIENTATION = 0x112
 # What damaged or unreadable bytes make the libraries raise: PyAV mixes the first three, decord and
 # torchcodec raise RuntimeError.
 DECODE_FAILURES = (ValueError, OSError, EOFError, RuntimeError, MemoryError)
-# What Pillow's readers raise beside them where a header's numbers lead astray.
-PICTURE_FAILURES = (
-    *(OSError, SyntaxError, EOFError, ArithmeticError, LookupError, AttributeError, TypeError),
-    struct.error,
-)
-
 Shape = tuple[int, int, int]
 
 
@@ -202,7 +199,7 @@ class RGBConverter:
         """Raises ValueError for rotations that are no quarter turns."""
         if frame.rotation % 90:
             raise ValueError(f"is rotated by {frame.rotation} degrees; ingest it instead")
-        self.shown = self.reformatter.reformat(frame, format="rgb24")
+        self.shown = self.reformatter.reformat(with_matrix(frame), format="rgb24")
         plane = self.shown.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         image = rows[: frame.height, : frame.width * 3].reshape(frame.height, frame.width, 3)
@@ -244,44 +241,18 @@ class PillowDecoder:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def shown_picture(image: Any) -> Any:
-    """Return a picture of Pillow as RGB: upright, over white where it is transparent.
-
-    16 bits of grey become 8. Raises ValueError where it is not known what its numbers mean.
-    """
-    from PIL import Image, ImageOps
-
-    is_png = image.format == "PNG"  # whose integers have 16 bits
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or (image.mode == "I" and is_png):
-        return Image.fromarray((np.asarray(image) / 257 + 0.5).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"has pixels of type {image.mode}")
-    if image.mode in ("RGBA", "LA", "PA", "P", "La", "RGBa") or "transparency" in image.info:
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def open_picture(stream: IO[bytes]) -> Any:
-    """Return Pillow's lazy image of a stream that holds one of PICTURE_FORMATS, told by its bytes.
-
-    The one place where pictures are opened. The caller checks the size before it loads pixels.
-    Raises ValueError for other formats, and what Pillow raises for a broken header.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # callers' limits decide
-        try:
-            return Image.open(stream, formats=PICTURE_FORMATS)
-        except UnidentifiedImageError as error:  # its message is the address of the stream
-            raise ValueError(f"holds none of {', '.join(PICTURE_FORMATS)}") from error
-
-
 def probe_picture(payload: bytes) -> dict[str, Any]:
-    """Return ``num_frames, height, width, fps`` of a still, by decoding it. Raises ValueError."""
+    """Return ``num_frames, height, width, fps`` of a still, by decoding it.
+
+    Raises ValueError where it is damaged, or one of several that are shown in turn.
+    """
     _, height, width, _ = PillowDecoder().decode(payload).shape
+    try:
+        count = num_pictures(open_picture(io.BytesIO(payload)))
+    except PICTURE_FAILURES as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if count > 1:
+        raise ValueError(f"holds {count} pictures, a film; ingest it instead")
     return {"num_frames": 1, "height": height, "width": width, "fps": 0.0}
 
 

@@ -39,6 +39,7 @@ from data.engine.settings import check
 from data.engine.source import Notes, Source
 from data.files import local_folder
 from data.ingest.captions import Captions, question, read_captions
+from data.ingest.checksums import read_checksums
 from data.ingest.inputs import Entry, find_entries
 from data.ingest.media_file import MediaFile
 from data.ingest.sidecar import Told, read_sidecars
@@ -63,7 +64,11 @@ def find_sources(config: IngestConfig, notes: Notes) -> list[MediaFile]:
 
     Raises ValueError where a table beside films without captions has no layout that is known.
     """
-    entries = find_entries(Path(config.input).expanduser(), notes)
+    root = Path(config.input).expanduser()
+    entries = find_entries(root, notes)
+    sums = read_checksums(config.checksums, root)
+    if sums:
+        entries = sums.checked(entries, notes)
     tables = read_captions(entries, config, notes)
     rest = [entry for entry in entries if entry.name not in tables.used]
     media, told = read_sidecars(rest, config.caption_bytes, notes.reject)
@@ -85,6 +90,8 @@ def find_sources(config: IngestConfig, notes: Notes) -> list[MediaFile]:
         for said in found:
             columns.update(said.metadata, ("licence",))
             file = media_file(entry, said, config)
+            if sums and not entry.offset:
+                file = replace(file, digest=sums.of(entry.path))
             try:
                 for condition in conditions:
                     condition.check({"licence": file.licence, **said.metadata})

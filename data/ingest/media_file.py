@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from data.config import IngestConfig
+from data.config import IngestConfig, Sound
 from data.dataset.tokens import shape_name
 from data.engine.source import Notes, Sample
+from data.ingest.checksums import check_digest
 from data.media.film import (
     Account,
     Shown,
@@ -29,9 +30,19 @@ from data.media.film import (
 from data.media.filters import check_scores, clip_scores, picture_scores
 from data.media.fingerprint import fingerprint
 from data.media.h264 import Scaler, encode_pictures, encode_png, turned
-from data.media.probe import IMAGE_SUFFIXES, Facts, fit_size, open_video, probe_video, read_image
+from data.media.probe import (
+    Facts,
+    fit_size,
+    is_picture,
+    moving_picture,
+    open_video,
+    probe_moving,
+    probe_video,
+    read_image,
+)
 from data.media.reject import Reject, Window, rejecting, unreadable
 from data.media.remux import is_one_group, remux, shows
+from data.media.sound import STORED, SoundTrack, with_sound
 
 RESAMPLE_BOX = 4  # Pillow's Image.Resampling.BOX, area averaging
 SAME_SECONDS = (
@@ -41,7 +52,8 @@ SAME_SECONDS = (
 # apart from it.
 MEASURED = {
     *("num_frames", "height", "width", "start_seconds", "start_frame", "shot", "scene", "scale"),
-    *("stored_height", "stored_width", "rotation", "codec"),
+    *("stored_height", "stored_width", "rotation", "codec", "stretch", "audio"),
+    *("alpha", "rate", "interlaced", "matrix", "transfer"),
 }
 
 
@@ -58,6 +70,7 @@ class MediaFile:
     stamp: time of the file's last change in ns, so that a changed file is another input.
     metadata: what else is said of it, in JSON types; samples carry it as ``original``.
     span: seconds of the film that are meant, the end not included; None means all of it.
+    digest: what its bytes must have, in hexadecimal (``data.ingest.checksums``); empty means unknown.
     """
 
     name: str
@@ -74,6 +87,7 @@ class MediaFile:
     source: str = ""
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)
     span: tuple[float, float] | None = None
+    digest: str = ""
 
     @property
     def weight(self) -> float:
@@ -98,16 +112,22 @@ class MediaFile:
                 f"Cut it, or raise max_file_bytes={config.max_file_bytes}.",
             )
         with self.open() as stream:
-            if self.name.lower().endswith(IMAGE_SUFFIXES):
-                yield picture_sample(self, stream, config)
-                return
-            facts = probe_video(stream, config, self.turn)
+            check_digest(stream, self.digest)
+            container: Any = None
+            if is_picture(self.name, stream):
+                container = moving_picture(stream, config)
+                if container is None:
+                    yield picture_sample(self, stream, config)
+                    return
+                facts = probe_moving(container, config)
+            else:
+                facts = probe_video(stream, config, self.turn)
             file = replace(self, span=span_in(self, facts, notes))
             stream.seek(0)
             config = with_own_length(config, facts)
             account = Account(self.name, self.licence, facts.fps, facts.height * facts.width)
             with rejecting("opening"):
-                container = open_video(stream)
+                container = container or open_video(stream)
             try:
                 with container:  # open to the end: copied packets refer to it
                     yield from video_samples(file, container, facts, config, notes, account)
@@ -156,6 +176,7 @@ def video_samples(
     first = round(file.span[0] * facts.fps) if file.span else 0
     expected = round(file.span[1] * facts.fps) - first if file.span else facts.num_frames
     most = file.max_clips or config.max_clips_per_source
+    sound = sound_track(file, facts, config, notes)
     found = 0
     for placed in clips_of(ticks, config, expected, most, account):
         found += 1
@@ -177,11 +198,29 @@ def video_samples(
             flat_frames = (at_size(tick, flat, scaler) for tick in shown.ticks)
             frames = (turned(f, facts.rotation, facts.is_mirrored) for f in flat_frames)
             payload = encode_pictures(frames, length, size, facts.fps, config.crf, config.preset)
-        account.used += length
         meta = clip_meta(file, facts, shown, size) | {"scores": scores}
+        if sound and (start := shown.ticks[0].frame.time) is not None:
+            samples = sound.cut(start, length / facts.fps)
+            payload = with_sound(payload, samples, sound.rate, sound.layout)
+            meta["original"]["audio"] = meta["original"]["audio"] | {"kept": STORED}
+        account.used += length
         yield Sample(meta, payload, "mp4", fingerprint=fingerprint(greys))
     if not found:
         reject_short(account.num_frames, config)
+
+
+def sound_track(
+    file: MediaFile, facts: Facts, config: IngestConfig, notes: Notes
+) -> SoundTrack | None:
+    """Return a film's sound to cut, where it has one that the settings keep."""
+    if facts.sound is None or config.audio is not Sound.keep:
+        return None
+    with rejecting("opening its sound"):
+        track = SoundTrack(open_video(file.open()))
+    if track.is_stored:
+        return track
+    notes.warnings.append(f"{file.name}: its sound of {track.channels} channels is not kept")
+    return None
 
 
 def told_alive(ticks: Iterator[Tick], notes: Notes) -> Iterator[Tick]:
@@ -238,8 +277,19 @@ def clip_meta(file: MediaFile, facts: Facts, shown: Shown, size: tuple[int, int]
             "stored_width": facts.stored_width,
             "rotation": facts.rotation,
             "codec": facts.codec,
+            **stretch_of(size, (facts.height, facts.width)),
+            **facts.done,
+            **{key: value for tick in shown.ticks for key, value in tick.done.items()},
+            **({"audio": facts.sound} if facts.sound else {}),
         },
     }
+
+
+def stretch_of(size: tuple[int, int], full: tuple[int, int]) -> dict[str, float]:
+    """Return by what share pictures are wider than they were, where sides in pixels round."""
+    (height, width), (full_height, full_width) = size, full
+    share = width * full_height / (height * full_width) - 1
+    return {"stretch": round(share, 6)} if abs(share) >= 5e-7 else {}
 
 
 def luma(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W"]:
@@ -252,7 +302,8 @@ def luma(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W"]:
 
 def picture_sample(file: MediaFile, stream: IO[bytes], config: IngestConfig) -> Sample:
     """Return the one-frame sample of an image file."""
-    picture, full_height, full_width = read_image(stream, config)
+    picture, done = read_image(stream, config)
+    full_height, full_width = picture.height, picture.width
     height, width = fit_size(1, full_height, full_width, config)
     if (height, width) != (full_height, full_width):
         picture = picture.resize((width, height), RESAMPLE_BOX)
@@ -278,6 +329,8 @@ def picture_sample(file: MediaFile, stream: IO[bytes], config: IngestConfig) -> 
             "width": full_width,
             "start_seconds": 0.0,
             "scale": round(height / full_height, 6),
+            **stretch_of((height, width), (full_height, full_width)),
+            **done,
         },
         "scores": scores,
     }

@@ -16,6 +16,8 @@ import av
 from data.config import IngestConfig, Shots
 from data.dataset.tokens import cell_of, tokens
 from data.media.h264 import Scaler
+from data.media.moving import MovingPicture
+from data.media.prepare import SizeChanged, prepared
 from data.media.probe import Facts, decoded, fit_size
 from data.media.reject import Reject, rejecting
 from data.media.shots import LOOK_SIDE, Look, ShotFinder
@@ -61,7 +63,8 @@ class Tick:
 
     frame: as decoded; scaled: as a clip of full length would store it, not turned yet; look: BGR,
     reduced for measurements; packet: what it came from, None where that cannot be told;
-    after_hole: nothing was shown for long before it; skipped: seconds of all holes so far.
+    after_hole: nothing was shown for long before it; skipped: seconds of all holes so far; done:
+    what was done to it (``data.media.prepare``).
     """
 
     frame: av.VideoFrame
@@ -70,6 +73,7 @@ class Tick:
     packet: Any
     after_hole: bool = False
     skipped: float = 0.0
+    done: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -169,7 +173,7 @@ def read_ticks(
 
     Files of constant rate keep each frame once; others show the newest frame at each tick of
     1 / fps. A large frame is read once: the small one is made from the scaled one. Raises Reject
-    where decoding fails or the size changes.
+    where decoding fails, and SizeChanged after the last frame before another size.
     """
     size = stored_size(max(config.clip_frames or [config.max_frames]), facts, config)
     scale = min(1.0, LOOK_SIDE / max(facts.stored_height, facts.stored_width))
@@ -179,17 +183,23 @@ def read_ticks(
     held: Tick | None = None
     number, first_time, time, skipped = 0, 0.0, 0.0, 0.0
     last: float | None = None
+    changed: SizeChanged | None = None
     with rejecting("decoding"):
-        for frame, packet in frames_in(container, span, facts.fps):
-            if (frame.height, frame.width) != (facts.stored_height, facts.stored_width):
-                raise Reject("changes its frame size midway", "Split it where the size changes.")
-            scaled = scaler.scaled(frame, *size)
-            time = frame.time if frame.time is not None else time
+        frames = prepared(frames_in(container, span, facts.fps), config)
+        while True:
+            try:
+                one = next(frames, None)
+            except SizeChanged as error:
+                one, changed = None, error
+            if one is None:
+                break
+            scaled = scaler.scaled(one.frame, *size)
+            time = one.frame.time if one.frame.time is not None else time
             hole = time - last - 1 / facts.fps if last is not None else 0.0
             is_hole, last = hole + 1 / facts.fps > facts.hole_seconds, time
             skipped += hole if is_hole else 0.0
             small = scaler.small(scaled, height, width)
-            tick = Tick(frame, scaled, small, packet, is_hole, skipped)
+            tick = Tick(one.frame, scaled, small, one.packet, is_hole, skipped, one.done)
             if facts.is_constant:
                 yield tick
                 continue
@@ -205,6 +215,8 @@ def read_ticks(
             held = tick
         if held is not None and first_time + number / facts.fps <= time + TIME_TOLERANCE_SECONDS:
             yield held
+        if changed:
+            raise changed
 
 
 def frames_in(
@@ -214,13 +226,20 @@ def frames_in(
 
     A frame belongs to the span that holds its middle, so that rounded stamps lose none. Decoding
     starts at the key frame before, or at the film's start where seeking comes out too late.
+    Pictures in turn are read from the first.
     """
+    half = 0.5 / fps
+    if isinstance(container, MovingPicture):
+        for frame, _ in container:
+            if span is None or span[0] - half <= frame.time < span[1] - half:
+                yield frame, None
+        return
     if span is None:
         yield from decoded(container)
         return
     stream = container.streams.video[0]
     first = stream.start_time or 0
-    origin, half = float(first * stream.time_base), 0.5 / fps
+    origin = float(first * stream.time_base)
     start, end = origin + span[0] - half, origin + span[1] - half
     for place in (int((origin + span[0]) / stream.time_base), first):
         container.seek(place, stream=stream, backward=True)
@@ -245,7 +264,7 @@ def clips_of(
     """Yield a film's clips as soon as their ends are known; fill in ``account``.
 
     ``num_frames`` is how many frames are expected. With ``shots=split`` no clip holds a cut, and
-    none ever spans a hole.
+    none ever spans a hole. Raises SizeChanged after the clips of the frames before it.
     """
     planner = ClipPlanner(config, num_frames, most)
     finder = None if config.shots is Shots.none else ShotFinder(config.shot_threshold)
@@ -265,7 +284,14 @@ def clips_of(
             waiting.popleft()
             base += 1
 
-    for tick in ticks:
+    changed: SizeChanged | None = None
+    while True:
+        try:
+            tick = next(ticks, None)
+        except SizeChanged as error:
+            tick, changed = None, error
+        if tick is None:
+            break
         waiting.append(tick)
         if tick.after_hole:
             holes.add(account.num_frames)
@@ -287,3 +313,5 @@ def clips_of(
     account.dropped += planner.dropped
     if finder:
         account.shots, account.scenes = starts, finder.scenes()
+    if changed:
+        raise changed

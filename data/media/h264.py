@@ -2,8 +2,8 @@
 
 Normalised means: H.264, yuv420p, one closed group of pictures, no B-frames, constant frame rate,
 first frame at time 0, no edit list. Decoders that miscount under edit lists or open groups then
-cannot (DESIGN section 5, Decoders). Clips are not tagged with a colour matrix: readers take an
-untagged one for BT.601 of limited range, so that is what is stored.
+cannot (DESIGN section 5, Decoders). Colours are of BT.601, of limited range: what readers assume of
+a clip that names no matrix. Only where they would take it for BT.709 by its size is it named.
 """
 
 import io
@@ -16,6 +16,8 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from jaxtyping import UInt8
 from PIL import Image
+
+from data.decode.colour import BT601, is_hd
 
 MP4_OPTIONS = {"use_editlist": "0"}
 # Matrix coefficients (ITU-T H.273) that readers of an untagged stream assume: unspecified, BT.601.
@@ -89,6 +91,8 @@ def encode_pictures(
             },
         )
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        if pixels != "rgb24" and is_hd(height, width):
+            stream.codec_context.colorspace = BT601
         tick = 1 / rate
         for index, picture in enumerate(pictures):
             picture.pts, picture.time_base = index, tick

@@ -6,7 +6,7 @@ Everything that a hostile or broken file can make PyAV or Pillow raise becomes
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from math import inf, nan
@@ -18,13 +18,29 @@ from PIL import Image
 
 from data.config import IngestConfig
 from data.dataset.tokens import Cell, cell_of, tokens
-from data.decode.decoders import CONTAINERS, is_mirrored, open_picture, shown_picture
+from data.decode.decoders import CONTAINERS, is_mirrored
+from data.decode.pictures import (
+    PAGES_PER_SECOND,
+    PICTURE_FAILURES,
+    is_transparent,
+    num_pictures,
+    open_picture,
+    shown_picture,
+)
 from data.media.h264 import is_plain
+from data.media.moving import MovingPicture
+from data.media.prepare import prepared
 from data.media.reject import Reject, rejecting
 from data.media.remux import stamp_of, stamps_conform
+from data.media.sound import sound_of
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-MAX_FPS = 240.0
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".apng"),
+    *(".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpx"),
+)
+# Fastest film of even frames, and the rate to which uneven ones are brought at most: two stamps a
+# microsecond apart would otherwise fill the memory with copies.
+MAX_FPS, MAX_UNEVEN_FPS = 100_000.0, 1000.0
 # Frame intervals that differ by more than this share of the median make a rate "variable".
 RATE_TOLERANCE = 0.5
 # Where nothing is shown for so long, and for ten frames' time, a shot ends: nobody means a still.
@@ -43,6 +59,8 @@ class Facts:
     header_frames: what the header claims (0: nothing).
     remuxable: whether its packets could be stored as they are (see data/media/remux.py).
     hole_seconds: a longer time without a frame is a hole, which no clip spans.
+    sound: codec, channels, rate and seconds of its sound, None without one.
+    done: what is done to, or assumed of, all of its frames, as ``original`` says it.
     """
 
     height: int
@@ -58,6 +76,8 @@ class Facts:
     remuxable: bool = False
     hole_seconds: float = inf
     is_mirrored: bool = False
+    sound: dict[str, Any] | None = None
+    done: dict[str, str] = field(default_factory=dict)
 
 
 def open_video(stream: IO[bytes]) -> Any:
@@ -72,15 +92,29 @@ def decoded(container: Any) -> Iterator[tuple[av.VideoFrame, Any]]:
     """
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
+    transparent = alpha_context(stream)
     waiting: deque[Any] = deque(maxlen=64)
     for packet in container.demux(stream):
         if packet.size:
             waiting.append(packet)
-        for frame in packet.decode():
+        for frame in transparent.decode(packet) if transparent else packet.decode():
             if frame.is_corrupt:
                 raise Reject("holds damaged frames", "Get the file again.")
             mine = waiting.popleft() if waiting else None
             yield frame, (mine if mine is not None and mine.pts == frame.pts else None)
+
+
+def alpha_context(stream: Any) -> Any:
+    """Return a decoder that reads the alpha of VP8 and VP9 where a film has it, which FFmpeg's own
+    do not; None where the usual one is right."""
+    if stream.metadata.get("alpha_mode") != "1" or stream.codec_context.name not in ("vp8", "vp9"):
+        return None
+    name = "libvpx-vp9" if stream.codec_context.name == "vp9" else "libvpx"
+    if name not in av.codecs_available:
+        return None
+    context: Any = av.CodecContext.create(name, "r")
+    context.extradata, context.thread_count = stream.codec_context.extradata, 1
+    return context
 
 
 def check_size(height: int, width: int, config: IngestConfig) -> None:
@@ -113,7 +147,7 @@ def probe_video(stream: IO[bytes], config: IngestConfig, turn: int = 0) -> Facts
         if not Fraction(1, 4) <= aspect <= 4:
             raise Reject(f"has a pixel aspect ratio of {aspect}", "Set it right in the file.")
         rate, codec = float(track.average_rate or track.guessed_rate or 0), track.codec_context.name
-        header_frames = int(track.frames)
+        header_frames, sound = int(track.frames), sound_of(container)
         with rejecting("reading"):
             tick = float(track.time_base)
             stamps = [stamp_of(p, tick) for p in container.demux(track) if p.size]
@@ -127,7 +161,9 @@ def probe_video(stream: IO[bytes], config: IngestConfig, turn: int = 0) -> Facts
         check_size(frame.height, frame.width, config)
         rotation = (round(frame.rotation / 90) * 90 + turn) % 360
         mirrored = is_mirrored(frame)
-        plain = is_plain(frame) and not frame.interlaced_frame
+        is_interlaced = frame.interlaced_frame
+        first = next(prepared([(frame, None)], config))
+        plain = is_plain(first.frame) and not is_interlaced
     fps, timeline = constant_rate(times, rate)
     shown = (frame.height, max(1, round(frame.width * aspect)))
     if rotation % 180:
@@ -148,7 +184,55 @@ def probe_video(stream: IO[bytes], config: IngestConfig, turn: int = 0) -> Facts
         remuxable=streamlike and plain and is_constant and upright,
         hole_seconds=hole_of(np.diff(times)),
         is_mirrored=mirrored,
+        sound=sound,
     )
+
+
+def moving_picture(stream: IO[bytes], config: IngestConfig) -> MovingPicture | None:
+    """Return what a file shows where it is several pictures in turn, None for a still.
+
+    A file with too few for a clip counts as a still. Raises Reject where it is damaged.
+    """
+    with rejecting("reading the picture"):
+        image = open_picture(stream)
+        check_size(image.height, image.width, config)
+        return MovingPicture(stream) if num_pictures(image) > config.cell[0] else None
+
+
+def probe_moving(film: MovingPicture, config: IngestConfig) -> Facts:
+    """Read all frames of an animated picture. Raises Reject if one of them is damaged."""
+    times: list[float] = []
+    height = width = 0
+    with rejecting("reading the picture"):
+        for frame, _ in film:
+            times.append(frame.time)
+            height, width = frame.height, frame.width
+    check_size(height, width, config)
+    fps, timeline = constant_rate(times, 0)
+    done = {"alpha": "over white"} if film.is_transparent else {}
+    if film.format == "TIFF":
+        done["rate"] = f"{PAGES_PER_SECOND:g} pages a second, which say no times"
+    return Facts(
+        *(height, width, height, width, 0, fps, len(timeline)),
+        is_constant=timeline == tuple(range(len(times))),
+        header_frames=0,
+        codec=film.format.lower(),
+        hole_seconds=hole_of(np.diff(times)),
+        done=done,
+    )
+
+
+def is_picture(name: str, stream: IO[bytes]) -> bool:
+    """Say whether a file is read by Pillow: by its suffix, or else by its bytes."""
+    if name.lower().endswith(IMAGE_SUFFIXES):
+        return True
+    try:
+        open_picture(stream)
+    except (*PICTURE_FAILURES, ValueError, MemoryError):
+        return False
+    finally:
+        stream.seek(0)
+    return True
 
 
 def constant_rate(times: list[float], rate: float) -> tuple[float, tuple[int, ...]]:
@@ -162,14 +246,14 @@ def constant_rate(times: list[float], rate: float) -> tuple[float, tuple[int, ..
     count = len(at)
     gaps = np.diff(at)
     if count < 3 or not np.isfinite(at).all() or (gaps <= 0).any():
-        return (rate if 0 < rate <= MAX_FPS else 25.0), tuple(range(count))
+        return (rate if 0 < rate <= MAX_UNEVEN_FPS else 25.0), tuple(range(count))
     median = float(np.median(gaps))
     holes = gaps > hole_of(gaps)
     at[1:] -= np.cumsum(np.where(holes, gaps - median, 0.0))
     gaps = np.where(holes, median, gaps)
     if np.abs(gaps - median).max() <= RATE_TOLERANCE * median:
         return min(MAX_FPS, float((count - 1) / (at[-1] - at[0]))), tuple(range(count))
-    fps = min(MAX_FPS, 1 / median)
+    fps = min(MAX_UNEVEN_FPS, 1 / median)
     ticks = np.arange(int((at[-1] - at[0]) * fps + 1e-6) + 1) / fps + at[0]
     shown = np.searchsorted(at, ticks + 1e-6, side="right") - 1
     return fps, tuple(shown.tolist())
@@ -181,20 +265,22 @@ def hole_of(gaps: np.ndarray) -> float:
     return max(HOLE_SECONDS, 10 * float(np.median(known))) if len(known) else inf
 
 
-def read_image(stream: IO[bytes], config: IngestConfig) -> tuple[Image.Image, int, int]:
-    """Read a still picture as :func:`data.decode.decoders.shown_picture` shows it.
+def read_image(stream: IO[bytes], config: IngestConfig) -> tuple[Image.Image, dict[str, str]]:
+    """Read a still picture as :func:`data.decode.pictures.shown_picture` shows it.
 
-    Returns (picture, height, width). Raises Reject if it is damaged or has an unusable size.
+    Returns (picture, what was done to it). Raises Reject if it is damaged or of unusable size.
     """
     with rejecting("reading the picture"):
+        stream.seek(0)
         picture: Image.Image = open_picture(stream)
         check_size(picture.height, picture.width, config)
         picture.load()
+        done = {"alpha": "over white"} if is_transparent(picture) else {}
         try:
             picture = shown_picture(picture)
         except ValueError as error:
             raise Reject(str(error), "Convert it to 8 bits a channel.") from error
-    return picture, picture.height, picture.width
+    return picture, done
 
 
 def fit_size(num_frames: int, height: int, width: int, config: IngestConfig) -> tuple[int, int]:

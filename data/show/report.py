@@ -12,6 +12,7 @@ from rich.table import Table
 from data.config import IngestConfig
 from data.dataset.tokens import cell_of, tokens
 from data.media.filters import FILTERS
+from data.words import counted
 
 RATIO_EDGES = (("portrait", 0.0), ("square", 0.9), ("landscape", 1.12), ("wide", 1.9))
 MAX_NOTES = 4
@@ -53,6 +54,7 @@ def summarise_split(metas: list[dict[str, Any]], config: IngestConfig) -> dict[s
     counts = [tokens(m["num_frames"], m["height"], m["width"], cell) for m in metas]
     kept = [m["num_frames"] * m["height"] * m["width"] for m in metas]
     scales = [m["original"].get("scale", 1.0) for m in metas]
+    stretches = [abs(m["original"].get("stretch", 0.0)) for m in metas]
     native = sum(
         m["num_frames"]
         * m["original"].get("height", m["height"])
@@ -89,6 +91,8 @@ def summarise_split(metas: list[dict[str, Any]], config: IngestConfig) -> dict[s
             "source_pixels": native,
             "kept_pixels": sum(kept),
             "smallest_scale": min(scales),
+            "clips_stretched": sum(share > 0 for share in stretches),
+            "largest_stretch": max(stretches),
         },
         "histograms": {
             "size": histogram(f"{m['width']}x{m['height']}" for m in metas),
@@ -165,8 +169,18 @@ def pixel_line(manifest: dict[str, Any]) -> str:
     return (
         f"pixels kept: {kept:.1%} of those read ({read - in_clips:.1%} are in frames that no clip "
         f"holds, {max(0.0, in_clips - kept):.1%} were scaled away by "
-        f"token_cap={manifest['token_cap']})"
+        f"token_cap={manifest['token_cap']}); {stretch_words(manifest)}"
     )
+
+
+def stretch_words(manifest: dict[str, Any]) -> str:
+    """Say how much the shape of pictures changed where their sides were rounded to pixels."""
+    scaled = [split["downscale"] for split in manifest["splits"].values()]
+    largest = max((down.get("largest_stretch", 0.0) for down in scaled), default=0.0)
+    if not largest:
+        return "no pixel is stretched"
+    clips = sum(down["clips_stretched"] for down in scaled)
+    return f"{counted(clips, 'sample')} stretched by at most {largest:.2%}, as sides are whole"
 
 
 def summarise_filters(

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from rich.console import Console
 
-from data.decode.decoders import open_picture
+from data.decode.pictures import open_picture
 from data.files import write_text
 from data.reading import read_object
 from data.show.progress import Progress
