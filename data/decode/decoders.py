@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data.decode.colour import with_matrix
+from data.decode.colour import TRANSFERS, with_matrix
 from data.decode.pictures import (
     EXIF_ORIENTATION,
     PICTURE_FAILURES,
@@ -293,8 +293,8 @@ def probe_video(payload: bytes) -> dict[str, Any]:
     """Return ``num_frames, height, width, fps`` of a video, by decoding all of it.
 
     Height and width are those of the upright picture. Headers lie (one of the test films claims 444
-    frames and has 68). Raises ValueError if the clip is damaged, has pixels that are not square,
-    changes size, or holds no frame.
+    frames and has 68). Raises ValueError if the clip is damaged, has pixels that are not square, is
+    HDR, changes size, or holds no frame.
     """
     sizes: set[tuple[int, int]] = set()
     num_frames = 0
@@ -302,6 +302,8 @@ def probe_video(payload: bytes) -> dict[str, Any]:
         num_frames += 1
         if frame.rotation % 90:
             raise ValueError(f"is rotated by {frame.rotation} degrees; ingest it instead")
+        if frame.color_trc in TRANSFERS:
+            raise ValueError(f"is HDR ({TRANSFERS[frame.color_trc]}); ingest it instead")
         size = (frame.height, frame.width)
         sizes.add(size[::-1] if frame.rotation % 180 else size)
     if len(sizes) != 1:

@@ -70,7 +70,7 @@ class MediaFile:
     stamp: time of the file's last change in ns, so that a changed file is another input.
     metadata: what else is said of it, in JSON types; samples carry it as ``original``.
     span: seconds of the film that are meant, the end not included; None means all of it.
-    digest: what its bytes must have, in hexadecimal (``data.ingest.checksums``); empty means unknown.
+    digest: what its bytes must have (``data.ingest.checksums``); empty means unknown.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A file of pictures that are shown in turn as a film: animated WebP, PNG, GIF and AVIF, TIFF pages."""
+"""Pictures shown in turn as a film: animated WebP, PNG, GIF and AVIF, pages of a TIFF."""
 
 from collections.abc import Iterator
 from fractions import Fraction

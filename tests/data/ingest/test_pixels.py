@@ -1,4 +1,4 @@
-"""Pixels are right: what a film or picture means is what its clips show, and what was done is said."""
+"""Pixels are right: clips show what a film or picture means, and what was done is said."""
 
 import io
 from fractions import Fraction
