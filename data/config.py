@@ -150,6 +150,7 @@ class Engine(StrEnum):
 
     local = "local"
     ray = "ray"
+    slurm = "slurm"
 
 
 @dataclass
@@ -203,7 +204,11 @@ class IngestConfig:
         Count, Doc("Child processes; each handles one input file at a time.")
     ] = 2
     engine: Annotated[
-        Engine, Doc("Who builds: local children, or the nodes of a Ray cluster (the extra ray).")
+        Engine,
+        Doc(
+            "Who builds: local children, the nodes of a Ray cluster (the extra ray), or tasks of a "
+            "SLURM array (kinescale array)."
+        ),
     ] = Engine.local
     address: Annotated[
         str, Doc("The cluster of engine=ray, as HOST:PORT; empty starts one on this machine.")
@@ -211,8 +216,8 @@ class IngestConfig:
     share: Annotated[
         str,
         Doc(
-            "I/N builds every N-th input from the I-th on (from 0) and no shards, as a task of an "
-            "array; the command without it builds what is missing, and the shards."
+            "I/N builds every N-th part from the I-th on (from 0) and no index, as a task of an "
+            "array; the command without it builds what is missing, and the index."
         ),
     ] = ""
     cell: Annotated[

@@ -1,32 +1,29 @@
 """Shards on disk: webdataset tars beside an index that says where each payload lies.
 
 The tars stay plain webdataset, so any reader of that format can use them; the index lets this
-project read any sample with one ``pread``, in any order, and verify it. They are written with
-tarfile: importing webdataset imports torch, 3 processor seconds before the first sample.
+project read any sample with one ``pread``, in any order, and verify it.
 """
 
-import dataclasses
 import hashlib
-import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from data.dataset.columns import COLUMNS_NAME, ColumnBuilder
-from data.dataset.sample import SampleInfo, is_file_name, is_key
-from data.files import OpenFile, publish, replacing, write_text
+from data.dataset.sample import SampleInfo, is_file_name
+from data.dataset.tar_writer import TarWriter
+from data.files import OpenFile, replacing, write_text
 
 INDEX_NAME = "index.jsonl"
 MANIFEST_NAME = "manifest.json"
 # Marks a split whose writer has not closed: its shards may be overwritten by the next attempt.
 WRITING_NAME = ".writing"
-TAR_BLOCK_BYTES = 512
 MOST_OPEN = 256  # shards held open for reading, of the 1024 files that many systems allow
 # Bytes of an index that is kept parsed, of 30,000 clips: all runs of a process read the same one.
 # A larger one is read in columns.
@@ -36,10 +33,6 @@ TAR_FAILURES = (
     *(tarfile.TarError, OSError, ValueError, EOFError, ArithmeticError, LookupError),
     *(RecursionError, MemoryError),
 )
-OWNER = "bigdata"  # as webdataset's writer names it
-TRUTH_EXTENSION = "truth.json"
-# Where a sample's bytes lie: in the index only, since a tar does not know it while it is written.
-LOCATIONS = ("shard", "offset", "nbytes", "truth_offset", "truth_nbytes")
 
 
 class ShardWriter:
@@ -53,17 +46,10 @@ class ShardWriter:
     """
 
     def __init__(self, root: Path, split: str, shard_bytes: int) -> None:
-        if shard_bytes < 1:
-            raise ValueError(f"shard_bytes={shard_bytes}: must be at least 1. Use 32000000.")
         if not is_file_name(split):
             raise ValueError(f"split={split!r}: must be a folder name. Use train or val_real.")
         self.folder = Path(root) / split
-        self.shard_bytes = shard_bytes
-        self.infos: list[SampleInfo] = []
-        self._keys: set[str] = set()
-        self._num_shards = 0
-        self._stream: IO[bytes] | None = None
-        self._tar: tarfile.TarFile | None = None
+        self._tars = TarWriter(self.folder, shard_bytes, lambda n, _: f"shard-{n:06d}.tar")
         self._prepare_folder()
 
     def _prepare_folder(self) -> None:
@@ -87,87 +73,14 @@ class ShardWriter:
         extension: str,
         truth: dict[str, Any] | None = None,
     ) -> SampleInfo:
-        """Append one sample and return where it lies.
-
-        ``meta`` holds the fields of :class:`SampleInfo` except ``sha256`` and where things lie,
-        which are worked out here; ``extension`` is mp4, png or safetensors; ``truth`` is what a
-        simulator knows, in JSON types.
-        Raises ValueError on an unusable or repeated key and on values out of range; then nothing
-        was written.
-        """
-        if not is_key(extension.replace(".", "_")) or extension == "json":
-            raise ValueError(f"extension={extension!r}: must name the payload. Use mp4 or png.")
-        key = meta.get("key")
-        if key in self._keys:
-            raise ValueError(f"key={key!r}: is already in this split. Make keys unique.")
-        located = {
-            "sha256": hashlib.sha256(payload).hexdigest(),
-            "shard": f"shard-{self._num_shards:06d}.tar",
-            "offset": 0,
-            "nbytes": len(payload),
-            "truth_offset": 0,
-            "truth_nbytes": 0,
-        }
-        info = SampleInfo.from_json({**meta, **located})
-        known = b"" if truth is None else json.dumps(truth, ensure_ascii=False).encode()
-        if self._tar is None:
-            self._open()
-        stored = {k: v for k, v in info.to_json().items() if k not in LOCATIONS}
-        self._append(info.key, "json", json.dumps(stored, ensure_ascii=False).encode())
-        if known:
-            place = self._append(info.key, TRUTH_EXTENSION, known)
-            info = dataclasses.replace(info, truth_offset=place, truth_nbytes=len(known))
-        info = dataclasses.replace(info, offset=self._append(info.key, extension, payload))
-        end = self._end()
-        self.infos.append(info)
-        self._keys.add(info.key)
-        if end > self.shard_bytes:
-            self._close_shard()
-        return info
-
-    def _append(self, key: str, extension: str, content: bytes) -> int:
-        """Write one tar member; return where its content lies, counted back from its end."""
-        assert self._tar is not None
-        member = tarfile.TarInfo(f"{key}.{extension}")
-        member.size, member.mtime, member.mode = len(content), 0, 0o444
-        member.uname = member.gname = OWNER
-        self._tar.addfile(member, io.BytesIO(content))
-        padded = -(-len(content) // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
-        return self._end() - padded
-
-    def _end(self) -> int:
-        """Return how many bytes of the open shard are written."""
-        assert self._tar is not None
-        return int(self._tar.offset)
+        """Append one sample and return where it lies, as :meth:`TarWriter.write` does."""
+        return self._tars.write(meta, payload, extension, truth)
 
     def close(self) -> None:
         """Finish the last shard and write the index, atomically."""
-        self._close_shard()
-        write_index(self.folder, self.infos)
+        self._tars.close()
+        write_index(self.folder, self._tars.infos)
         (self.folder / WRITING_NAME).unlink(missing_ok=True)
-
-    def abort(self) -> None:
-        """Drop the unfinished shard and write no index."""
-        if self._stream is not None and self._tar is not None:
-            with suppress(OSError):  # a full disk, say: what is left unwritten goes anyway
-                self._tar.close()
-            self._stream.close()
-            Path(self._stream.name).unlink(missing_ok=True)
-        self._stream = self._tar = None
-
-    def _open(self) -> None:
-        path = self.folder / f"shard-{self._num_shards:06d}.tar.tmp"
-        self._stream = open(path, "wb")  # noqa: SIM115 - closed by _close_shard or abort
-        self._tar = tarfile.open(fileobj=self._stream, mode="w|")  # noqa: SIM115 - as above
-
-    def _close_shard(self) -> None:
-        if self._stream is None or self._tar is None:
-            return
-        self._tar.close()
-        self._stream.close()
-        publish(Path(self._stream.name), Path(self._stream.name.removesuffix(".tmp")))
-        self._stream = self._tar = None
-        self._num_shards += 1
 
     def __enter__(self) -> Self:
         return self
@@ -181,7 +94,7 @@ class ShardWriter:
         if error is None:
             self.close()
         else:
-            self.abort()
+            self._tars.abort()
 
 
 def write_index(folder: Path, infos: Sequence[SampleInfo]) -> None:
@@ -327,18 +240,32 @@ def _read_bytes(root: Path | str, split: str, info: SampleInfo, offset: int, nby
     return content
 
 
-def write_manifest(root: Path | str, manifest: dict[str, Any]) -> None:
-    """Write ``manifest.json`` atomically, adding bytes and SHA-256 of shards and indexes."""
+def write_manifest(
+    root: Path | str,
+    manifest: dict[str, Any],
+    digests: Mapping[Path, dict[str, Any]] | None = None,
+) -> None:
+    """Write ``manifest.json`` atomically, adding bytes and SHA-256 of shards and indexes.
+
+    digests: of all shards, where they are known; else of every tar that is there.
+    """
     shards: dict[str, dict[str, dict[str, Any]]] = {}
     known: dict[Path, dict[str, Any]] = {}  # splits of an index may link to the same shard
-    for path in sorted(Path(root).glob("*/*.tar")):
+    for path in sorted(Path(root).glob("*/*.tar")) if digests is None else []:
         # A pipe would be waited for, for ever; bytes that are no UTF-8 no manifest can hold.
         if not path.is_file() or not is_utf8(path.name):
             continue
         real = path.resolve()
-        known[real] = known.get(real) or _digest_of(path)
+        known[real] = known.get(real) or digest_of(path)
         shards.setdefault(path.parent.name, {})[path.name] = known[real]
-    indexes = {path.parent.name: _digest_of(path) for path in Path(root).glob(f"*/{INDEX_NAME}")}
+    for path, about in sorted((digests or {}).items()):
+        shards.setdefault(path.parent.name, {})[path.name] = about
+    splits = (
+        [path.parent.name for path in Path(root).glob(f"*/{INDEX_NAME}")]
+        if digests is None
+        else shards
+    )
+    indexes = {split: digest_of(Path(root) / split / INDEX_NAME) for split in splits}
     whole = {**manifest, "shards": shards, "indexes": dict(sorted(indexes.items()))}
     text = json.dumps(whole, indent=2, ensure_ascii=False)
     Path(root).mkdir(parents=True, exist_ok=True)
@@ -350,7 +277,8 @@ def is_utf8(name: str) -> bool:
     return name.encode("utf-8", "replace").decode() == name
 
 
-def _digest_of(path: Path) -> dict[str, Any]:
+def digest_of(path: Path) -> dict[str, Any]:
+    """Return the SHA-256 and the bytes of a file."""
     with open(path, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"sha256": digest, "nbytes": path.stat().st_size}

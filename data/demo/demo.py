@@ -20,8 +20,10 @@ from data.command_line import parse
 from data.config import DemoConfig
 from data.dataset.shards import read_manifest
 from data.demo.packages import TABLE, fetch_all
-from data.engine.parts import Notes, Source, build_dataset, digest_of
+from data.engine.drafts import digest_of
+from data.engine.parts import build_dataset
 from data.engine.settings import check
+from data.engine.source import Notes, Source
 from data.ingest.media_file import MediaFile
 from data.media.h264 import encode_h264
 from data.shell import command

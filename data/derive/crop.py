@@ -19,9 +19,11 @@ from typing_extensions import Doc
 from data.command_line import parse
 from data.config import Count, IngestConfig, Rate
 from data.dataset.sample import SampleInfo
-from data.dataset.shards import LOCATIONS, read_index, read_payload, read_truth
+from data.dataset.shards import read_index, read_payload, read_truth
+from data.dataset.tar_writer import LOCATIONS
 from data.decode.decoders import decode_by_first
-from data.engine.parts import Notes, Sample, Source, build_dataset
+from data.engine.parts import build_dataset
+from data.engine.source import Notes, Sample, Source
 from data.media.h264 import encode_h264, encode_png
 from data.media.probe import Reject
 from data.shell import command

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data.dataset.sample import SampleInfo, is_count, is_key, is_real, is_table_of_numbers
-from data.dataset.shards import TRUTH_EXTENSION
+from data.dataset.tar_writer import TRUTH_EXTENSION
 from data.decode.pool import DecoderPool
 from data.derive.members import Group, Member, last_suffix
 from data.ingest.layouts import CAPTIONS, LICENCES, SHORTS, plain

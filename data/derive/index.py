@@ -135,11 +135,22 @@ def index_shards(root: Path | str, split: str, config: IndexConfig | None = None
     shards = {shard.name: shard for shard in sorted(folder.glob("*.tar"))}
     report = IndexReport()
     read_shards(folder, shards, config, report)
+    leave_out_again(Path(root), split, report)
     write_refused(folder, report)
     refuse_nothing(report, folder)
     write_index(folder, report.infos)
     describe_dataset(Path(root), {split: report.infos}, report)
     return report
+
+
+def leave_out_again(root: Path, split: str, report: IndexReport) -> None:
+    """Refuse the near-duplicates that lie in shards of this project and are in no index."""
+    manifest = read_manifest(root) if (root / MANIFEST_NAME).is_file() else {}
+    gone = set(manifest.get("left_out", {}).get(split, []))
+    for info in report.infos:
+        if info.key in gone:
+            report.refuse(info.key, "nearly repeats another sample: see rejects in the manifest")
+    report.infos = [info for info in report.infos if info.key not in gone]
 
 
 def index_into(config: IndexConfig) -> IndexReport:

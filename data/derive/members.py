@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from data.dataset.shards import TAR_FAILURES, TRUTH_EXTENSION
+from data.dataset.shards import TAR_FAILURES
+from data.dataset.tar_writer import TRUTH_EXTENSION
 from data.dataset.tars import open_tar
 from data.ingest.layouts import FILM_FOLDERS, WORD_FOLDERS
 from data.media.reject import printable

@@ -20,9 +20,11 @@ from typing_extensions import Doc
 from data.command_line import parse
 from data.config import Count, IngestConfig, Rate
 from data.dataset.sample import SampleInfo
-from data.dataset.shards import LOCATIONS, read_index, read_payload
+from data.dataset.shards import read_index, read_payload
+from data.dataset.tar_writer import LOCATIONS
 from data.decode.decoders import decode_by_first
-from data.engine.parts import Notes, Sample, Source, build_dataset
+from data.engine.parts import build_dataset
+from data.engine.source import Notes, Sample, Source
 from data.loading.mixture import limited
 from data.media.h264 import encode_exact, encode_h264
 from data.media.probe import Reject

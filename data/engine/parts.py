@@ -1,335 +1,160 @@
-"""Build a dataset out of finished parts, so that an interrupt loses at most one source's work.
+"""Build a dataset out of final parts: what is there is kept, and assembly copies no payload.
 
-A part is everything one source gave: ``NAME.bin`` (payloads) and ``NAME.jsonl`` (a line for each
-sample, then one of notes). The latter grows as ``NAME.tmp`` and is renamed last, so that what a
-killed child had finished is not lost; the payloads are on disk before it. A part that an earlier
-attempt left counts only if its payloads are those that its lines say, else it is built again. Parts
-live in ``ROOT/.parts`` until every source is done, then become shards in the given order.
+Consecutive sources of a split make a part: about ``shard_bytes`` of work. Whoever builds a part
+drafts its sources one by one, in children that can be killed (data/engine/drafts.py), and seals the
+drafts into shards (data/dataset/part.py). Near-duplicates are known only when all parts are there:
+they stay in their shards, and the index leaves them out.
 """
 
-import hashlib
-import json
-import os
 import shutil
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from data.config import IngestConfig
-from data.dataset.shards import ShardWriter, read_manifest, write_manifest
+from data.dataset.part import (
+    SHARD,
+    PartName,
+    PartWriter,
+    Piece,
+    find_pieces,
+    index_pieces,
+    is_whole,
+    part_id,
+    read_piece,
+)
+from data.dataset.sample import SampleInfo
+from data.dataset.shards import MANIFEST_NAME, WRITING_NAME, read_manifest
+from data.engine.drafts import (
+    Draft,
+    build_draft,
+    digest_of,
+    drop_draft,
+    finish_dead,
+    is_whole_draft,
+    last_pulse,
+    payloads_of,
+    read_draft,
+    source_ids,
+)
 from data.engine.duplicates import drop_duplicates
-from data.engine.engines import Work, build_all
-from data.engine.settings import BUILDERS, share_of
-from data.engine.source import Notes, Sample, Source
-from data.files import local_folder, publish, sync
-from data.media.film import Account
-from data.media.reject import Reject
+from data.engine.engines import Work, carry_out, in_children
+from data.engine.settings import BUILDERS, STAYING, share_of
+from data.engine.source import Notes, Source
+from data.files import local_folder
 from data.show.report import summarise
 from data.words import counted
 
-PARTS = ".parts"
-# Lists the splits that are being written, so that the next attempt knows them for its own.
-ASSEMBLING = "assembling.json"
-NOT_READ = "not_read"  # why frames after the last clip of a killed child are in no clip
-PULSE_SECONDS = 1.0
+DRAFTS = ".parts"
+BYTES_A_SECOND = 1.5e6  # of work: the rule of thumb of a source's weight
+Report = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One source to be built into a folder; ``attempt`` parts those who build it at once."""
+    """Some sources of one split; ``ids`` are digests of all that decides their samples."""
 
-    folder: Path
-    source: Source
+    root: Path
+    name: PartName
+    sources: tuple[Source, ...]
+    ids: tuple[str, ...]
     config: IngestConfig
-    attempt: str = ""
 
     @property
-    def stem(self) -> Path:
-        """Path of the part's files, without suffix."""
-        digest = hashlib.sha256(self.source.name.encode()).hexdigest()[:24]
-        return self.folder / digest
+    def weight(self) -> float:
+        """Expected work."""
+        return sum(source.weight for source in self.sources)
 
     @property
-    def growing(self) -> Path:
-        """Path of the files while they are written, without suffix."""
-        return (
-            self.stem.with_name(f"{self.stem.name}-{self.attempt}") if self.attempt else self.stem
-        )
+    def drafts(self) -> list[Draft]:
+        """Its sources on their way."""
+        folder = self.root / DRAFTS
+        pairs = zip(self.sources, self.ids, strict=True)
+        return [Draft(folder, source, id, self.config) for source, id in pairs]
+
+    def is_whole(self) -> bool:
+        """Say whether it is there and its shards hold what they did."""
+        piece = read_piece(self.name.piece(self.root))
+        return piece is not None and is_whole(piece, by_digest=True)
 
 
-def build_part(part: Part) -> int:
-    """Write one part; return its number of samples. Runs in a child process."""
-    cv2.setNumThreads(1)  # the children share the cores already
-    notes = Notes(on_frame=Pulse(part.growing.with_suffix(".tmp")))
-    count = 0
-    with (
-        open(part.growing.with_suffix(".bin"), "wb") as payloads,
-        open(part.growing.with_suffix(".tmp"), "wb") as lines,
-    ):
-        try:
-            for sample in part.source.samples(part.config, notes):
-                line = line_of(sample, payloads.tell())
-                payloads.write(sample.payload)
-                payloads.flush()
-                lines.write(as_line(line))  # after its payload: a line says that it is all there
-                lines.flush()
-                count += 1
-        except Reject as error:
-            notes.reject(part.source.name, error)
-            if count:
-                notes.warnings.append(
-                    f"{part.source.name}: kept the first {counted(count, 'clip')}"
-                )
-        lines.write(as_line(notes.to_json()))
-    finish(part)
-    return count
+def plan_parts(
+    root: Path, sources: Sequence[tuple[Source, str]], config: IngestConfig, first: int
+) -> list[Part]:
+    """Group sources, each with its id, into parts numbered from ``first`` on."""
+    groups: list[list[tuple[Source, str]]] = []
+    growing: dict[str, tuple[list[tuple[Source, str]], float]] = {}
+    for source, id in sources:
+        if source.split not in growing:
+            growing[source.split] = [], 0.0
+            groups.append(growing[source.split][0])
+        group, weight = growing.pop(source.split)
+        group.append((source, id))
+        if weight + source.weight < config.shard_bytes / BYTES_A_SECOND:
+            growing[source.split] = group, weight + source.weight
+    parts = []
+    for number, group in enumerate(groups, first):
+        ids = tuple(id for _, id in group)
+        name = PartName(group[0][0].split, number, part_id(ids))
+        parts.append(Part(root, name, tuple(source for source, _ in group), ids, config))
+    return parts
 
 
-class Pulse:
-    """Shows in the time of a file's last change that its child is not standing still."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.last = path, time.monotonic()
-
-    def __call__(self) -> None:
-        """Show it, once a second at most."""
-        if time.monotonic() - self.last > PULSE_SECONDS:
-            self.last = time.monotonic()
-            os.utime(self.path)
-
-
-def last_pulse(part: Part) -> float:
-    """Return when a part's child last showed that it is at work, in seconds of the epoch."""
-    try:
-        return part.growing.with_suffix(".tmp").stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def finish(part: Part) -> None:
-    """Name a part's lines, once they and the payloads that they speak of outlast a power cut."""
-    payloads = part.growing.with_suffix(".bin")
-    payloads.touch()  # a child may have died before it had any
-    sync(payloads)
-    if part.attempt:
-        os.replace(payloads, part.stem.with_suffix(".bin"))
-    publish(part.growing.with_suffix(".tmp"), part.stem.with_suffix(".jsonl"))
-
-
-def line_of(sample: Sample, offset: int) -> dict[str, Any]:
-    """Return what a part's list says of a sample whose payload starts at ``offset``."""
-    return {
-        "meta": sample.meta,
-        "extension": sample.extension,
-        "truth": sample.truth,
-        "fingerprint": sample.fingerprint,
-        "offset": offset,
-        "nbytes": len(sample.payload),
-        "sha256": hashlib.sha256(sample.payload).hexdigest(),
-    }
+def build_parts(
+    parts: Sequence[Part], num_workers: int, on_wait: Callable[[], None]
+) -> Iterator[tuple[float, int]]:
+    """Build parts with children of this process; yield work done and samples made, as it goes."""
+    waiting: dict[str, int] = {}  # sources that a part lacks
+    part_of: dict[str, Part] = {}
+    missing: list[Draft] = []
+    for part in parts:
+        (part.root / DRAFTS).mkdir(parents=True, exist_ok=True)
+        lacking = [draft for draft in part.drafts if not is_whole_draft(draft)]
+        part_of |= {draft.id: part for draft in lacking}
+        waiting[part.name.id] = len(lacking)
+        missing += lacking
+        if not lacking:
+            seal(part)
+        yield part.weight - sum(draft.source.weight for draft in lacking), 0
+    if not missing:
+        return
+    config = missing[0].config
+    built = in_children(
+        *(build_draft, finish_dead, last_pulse, missing, config, num_workers, on_wait)
+    )
+    for draft, count in built:
+        part = part_of[draft.id]
+        waiting[part.name.id] -= 1
+        if not waiting[part.name.id]:
+            seal(part)
+        yield draft.source.weight, count
 
 
-def as_line(value: dict[str, Any]) -> bytes:
-    """Return a value as one line of JSON."""
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+def seal(part: Part) -> None:
+    """Turn the drafts of a part into its shards and its piece of the index; remove them.
 
-
-def finish_dead_part(part: Part, death: str) -> int:
-    """Finish the part of a child that died with the samples it had; return how many.
-
-    Of a film the account is made up from its clips: the other frames that it promised count as not
-    read, and its shots are not known.
+    Raises ValueError if a draft's payloads are not those that its lines say.
     """
     notes = Notes()
-    notes.reject(part.source.name, Reject(death, "Raise timeout_seconds, or re-encode the file."))
-    found = part.growing.with_suffix(".tmp")
-    whole = found.read_bytes().split(b"\n")[:-1] if found.exists() else []
-    lines = [
-        line for line in map(json.loads, whole) if "meta" in line
-    ]  # it may have died finishing
-    if lines:
-        notes.warnings.append(f"{part.source.name}: kept the first {counted(len(lines), 'clip')}")
-        meta = lines[-1]["meta"]
-        if meta["media"] == "video" and "start_frame" in meta["original"]:
-            used = sum(line["meta"]["num_frames"] for line in lines)
-            expected = max(meta["original"]["num_frames"], used)
-            dropped = Counter({NOT_READ: expected - used})
-            pixels = meta["original"]["height"] * meta["original"]["width"]
-            account = Account(
-                *(part.source.name, meta["licence"], meta["fps"], pixels, expected, used),
-                dropped=dropped,
-            )
-            notes.films.append(account.to_json())
-    found.write_bytes(b"".join(map(as_line, [*lines, notes.to_json()])))
-    finish(part)
-    return len(lines)
-
-
-def read_part(part: Part) -> tuple[Notes, list[dict[str, Any]]]:
-    """Read the notes and the sample lines of a finished part."""
-    with open(part.stem.with_suffix(".jsonl"), encoding="utf-8") as stream:
-        *lines, last = (json.loads(line) for line in stream)
-    return Notes(**last), lines
-
-
-def payloads_of(part: Part, lines: list[dict[str, Any]]) -> Iterator[bytes]:
-    """Yield the payloads of a finished part, in the order of its lines.
-
-    Raises ValueError at one whose size or digest is not what its line says; nothing of the part is
-    left then, so that the next attempt builds it anew.
-    """
-    with open(part.stem.with_suffix(".bin"), "rb") as stream:
-        for line in lines:
-            payload = stream.read(line["nbytes"])
-            if hashlib.sha256(payload).hexdigest() != line["sha256"]:
-                drop_part(part)
-                raise ValueError(
-                    f"part={part.source.name}: its payloads changed after they were written. "
-                    "Check the disk and run the same command again: only this part is built anew."
-                )
-            yield payload
-
-
-def drop_part(part: Part) -> None:
-    """Remove the files of a part."""
-    for suffix in (".jsonl", ".tmp", ".bin"):
-        part.stem.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def is_whole(part: Part) -> bool:
-    """Say whether a finished part is there; remove one that lost or changed bytes since."""
-    if not part.stem.with_suffix(".jsonl").exists():
-        return False
+    made_of = part.name, part.ids
     try:
-        _, lines = read_part(part)
-        for _ in payloads_of(part, lines):
-            pass
-    except (ValueError, LookupError, TypeError, OSError):  # no lines of a part, or none of ours
-        drop_part(part)
-        return False
-    return True
-
-
-def digest_of(values: Any) -> str:
-    """Return a short digest of a JSON-like value."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def prepare_root(root: Path, digest: str, overwrite: bool) -> bool:
-    """Return whether there is anything to build in ``root``; drop parts of other settings.
-
-    A dataset to be replaced stays until the new one's parts are all there.
-
-    Raises ValueError if another dataset is there and may not be replaced.
-    """
-    if (root / "manifest.json").is_file():
-        manifest = read_manifest(root)
-        if manifest.get("digest") == digest:
-            shutil.rmtree(root / PARTS, ignore_errors=True)
-            return False
-        if not overwrite:
-            raise ValueError(
-                f"output={root}: holds a dataset made from other inputs or settings. "
-                "Choose another folder, or say overwrite=true to replace it."
-            )
-    for stale in (root / PARTS).glob("*"):
-        if stale.name != digest and not (stale / ASSEMBLING).exists():
-            shutil.rmtree(stale)
-    (root / PARTS / digest).mkdir(parents=True, exist_ok=True)
-    return True
-
-
-def clear_splits(root: Path) -> None:
-    """Remove the dataset that is to be replaced, or what an interrupted assembly left."""
-    doomed: set[str] = set()
-    if (root / "manifest.json").is_file():
-        doomed |= set(read_manifest(root).get("splits", {}))
-        (root / "manifest.json").unlink()
-    for mark in (root / PARTS).glob(f"*/{ASSEMBLING}"):
-        doomed |= set(json.loads(mark.read_text()))
-    for split in doomed:
-        shutil.rmtree(root / split, ignore_errors=True)
-
-
-def build_dataset(
-    root: Path,
-    sources: Sequence[Source],
-    config: IngestConfig,
-    notes: Notes,
-    on_progress: Callable[[float, float, str], None] = lambda done, total, text: None,
-    extra: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Build (or find finished) the dataset of these sources and return its manifest.
-
-    ``notes`` carries what was already left out; ``extra`` goes into the manifest;
-    ``on_progress(done, total, text)`` is called at least twice a second. Parts of an interrupted
-    build with the same digest are kept. With a ``share`` its parts are built and {} is returned.
-    Raises ValueError if no source gave a sample.
-    """
-    local_folder("dataset", root)
-    names = [source.name for source in sources]
-    if len(set(names)) != len(names):
-        raise ValueError("source=(repeated): names must be unique. Rename one of the inputs.")
-    cut = {k: v for k, v in asdict(config).items() if k not in BUILDERS}
-    digest = digest_of([cut, [repr(source) for source in sources], notes.to_json()])
-    if not prepare_root(root, digest, config.overwrite):
-        return read_manifest(root)
-    parts = [Part(root.absolute() / PARTS / digest, source, config) for source in sources]
-    if share := share_of(config.share):
-        run_parts(parts[share[0] :: share[1]], config, on_progress)
-        return {}
-    run_parts(parts, config, on_progress)
-    samples = assemble(root, parts, config, notes)
-    if not samples:
-        raise ValueError(
-            f"input=({counted(len(sources), 'file')}): none gave a clip. {reasons(notes)} "
-            "Give files that PyAV or Pillow can read."
-        )
-    account = summarise(samples, notes.rejects, notes.warnings, config, notes.films)
-    write_manifest(root, {"digest": digest, **(extra or {}), **account})
-    shutil.rmtree(root / PARTS, ignore_errors=True)
-    return read_manifest(root)
-
-
-def assemble(
-    root: Path, parts: list[Part], config: IngestConfig, notes: Notes
-) -> dict[str, list[dict[str, Any]]]:
-    """Turn finished parts into shards; return the samples' metadata by split.
-
-    Raises ValueError if a part's payloads are not those that its lines say.
-    """
-    clear_splits(root)
-    splits = sorted({part.source.split for part in parts})
-    (parts[0].folder / ASSEMBLING).write_text(json.dumps(splits))
-    heard = [read_part(part) for part in parts]
-    paired = list(zip(parts, heard, strict=True))
-    for said, lines in heard:
-        notes.rejects += said.rejects
-        notes.warnings += said.warnings
-        notes.films += said.films
-        name_scenes(lines, said.films)
-    samples_of = {part.source.name: (part.source.split, lines) for part, (_, lines) in paired}
-    alike = drop_duplicates(samples_of, config, notes)
-    samples: dict[str, list[dict[str, Any]]] = {}
-    with ExitStack() as stack:
-        writers: dict[str, ShardWriter] = {}
-        for part, (_, lines) in paired:
-            split = part.source.split
-            for line, payload in zip(lines, payloads_of(part, lines), strict=True):
-                if (split, line["meta"]["key"]) in alike:
-                    continue
-                if split not in writers:
-                    writer = ShardWriter(root, split, config.shard_bytes)
-                    writers[split] = stack.enter_context(writer)
-                writers[split].write(line["meta"], payload, line["extension"], line["truth"])
-                samples.setdefault(split, []).append({**line["meta"], "nbytes": len(payload)})
-    return samples
+        with PartWriter(part.root, *made_of, part.config.shard_bytes) as writer:
+            for draft in part.drafts:
+                said, lines = read_draft(draft)
+                notes.add(said)
+                name_scenes(lines, said.films)
+                for line, payload in zip(lines, payloads_of(draft, lines), strict=True):
+                    what = line["meta"], payload, line["extension"], line["truth"]
+                    more = {"fingerprint": line["fingerprint"], "file": draft.source.name}
+                    writer.write(*what, **more)
+            writer.said["notes"] = notes.to_json()
+    except FileNotFoundError:
+        if not part.is_whole():  # else another process sealed it meanwhile
+            raise
+    for draft in part.drafts:
+        drop_draft(draft)
 
 
 def name_scenes(lines: list[dict[str, Any]], films: list[dict[str, Any]]) -> None:
@@ -341,32 +166,160 @@ def name_scenes(lines: list[dict[str, Any]], films: list[dict[str, Any]]) -> Non
             original["scene"] = scenes[original["shot"]]
 
 
+def build_dataset(
+    root: Path,
+    sources: Sequence[Source],
+    config: IngestConfig,
+    notes: Notes,
+    on_progress: Report = lambda done, total, text: None,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Build (or find finished) the dataset of these sources and return its manifest.
+
+    ``notes`` carries what was already left out; ``extra`` goes into the manifest;
+    ``on_progress(done, total, text)`` is called at least twice a second. Parts that are there are
+    kept, those of a finished dataset of fewer sources, too. With a ``share`` its parts are built
+    and {} is returned. Raises ValueError if no source gave a sample, and where the folder holds a
+    dataset of other sources or settings.
+    """
+    local_folder("dataset", root)
+    root = root.absolute()
+    names = [source.name for source in sources]
+    if len(set(names)) != len(names):
+        raise ValueError("source=(repeated): names must be unique. Rename one of the inputs.")
+    cut = {k: v for k, v in asdict(config).items() if k not in BUILDERS}
+    digest = digest_of([cut, [repr(source) for source in sources], notes.to_json()])
+    manifest = read_manifest(root) if (root / MANIFEST_NAME).is_file() else {}
+    if manifest.get("digest") == digest and not config.overwrite:
+        shutil.rmtree(root / DRAFTS, ignore_errors=True)
+        return manifest
+    ids = source_ids(sources, config)
+    kept = pieces_to_keep(root, manifest, set(ids), config)
+    covered = {id for piece in kept for id in piece.made_of}
+    fresh = [pair for pair in zip(sources, ids, strict=True) if pair[1] not in covered]
+    first = 1 + max((piece.number for piece in kept), default=-1)
+    parts = plan_parts(root, fresh, config, first)
+    if share := share_of(config.share):
+        run_parts(parts[share[0] :: share[1]], config, on_progress)
+        return {}
+    run_parts(parts, config, on_progress)
+    paths = [*(piece.path for piece in kept), *(part.name.piece(root) for part in parts)]
+    about = {"digest": digest, "staying": staying(config), **(extra or {})}
+    assemble(root, paths, config, notes, about)
+    shutil.rmtree(root / DRAFTS, ignore_errors=True)
+    return read_manifest(root)
+
+
+def staying(config: IngestConfig) -> list[Any]:
+    """Return the settings that say which samples of parts the index holds."""
+    return [getattr(config, name) for name in STAYING]
+
+
+def pieces_to_keep(
+    root: Path, manifest: dict[str, Any], ids: set[str], config: IngestConfig
+) -> list[Piece]:
+    """Return the heads of the parts of a dataset that are made of given sources alone.
+
+    Raises ValueError where another dataset is there and may not be replaced, or a part is damaged.
+    """
+    if not manifest:
+        refuse_foreign(root)
+        return []
+    pieces, damaged = find_pieces(root, manifest)
+    kept = [piece for piece in pieces if ids.issuperset(piece.made_of)]
+    if config.overwrite:
+        return kept
+    same = "parts" in manifest and manifest.get("staying") == staying(config)
+    if not same or len(kept) < len(pieces):
+        raise ValueError(
+            f"output={root}: holds a dataset made from other inputs or settings. "
+            "Choose another folder, or say overwrite=true to replace it."
+        )
+    if damaged:
+        raise ValueError(
+            f"part={damaged[0]}: it or one of its shards is missing or was changed. "
+            "Restore it, or say overwrite=true to build it again."
+        )
+    return kept
+
+
+def refuse_foreign(root: Path) -> None:
+    """Raise ValueError where shards lie that no build of parts, whole or not, has left."""
+    for path in root.glob("*/*.tar"):
+        if not SHARD.fullmatch(path.name) and not (path.parent / WRITING_NAME).exists():
+            raise ValueError(
+                f"output={root}: {path} already is there and was not made here. "
+                "Choose another folder, or delete that one."
+            )
+
+
+def assemble(
+    root: Path, paths: list[Path], config: IngestConfig, notes: Notes, about: dict[str, Any]
+) -> None:
+    """Write indexes and manifest of finished parts, by the paths of their pieces.
+
+    Raises ValueError if they hold no sample, or one is damaged.
+    """
+    pieces = []
+    sources: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    for path in paths:
+        piece = read_piece(path)
+        if piece is None or not is_whole(piece, by_digest=False):
+            raise ValueError(f"part={path}: was damaged meanwhile. Run the same command again.")
+        pieces.append(piece)
+        notes.add(Notes(**piece.said["notes"]))
+        for info, more in zip(piece.infos, piece.extra, strict=True):
+            line = {"meta": info.to_json(), "fingerprint": more["fingerprint"]}
+            sources.setdefault(more["file"], (piece.split, []))[1].append(line)
+    if not any(piece.infos for piece in pieces):
+        raise ValueError(
+            f"input=({counted(len(paths), 'part')}): none gave a clip. {reasons(notes)} "
+            "Give files that PyAV or Pillow can read."
+        )
+    alike = drop_duplicates(sources, config, notes)
+    scores = {
+        (split, line["meta"]["key"]): line["meta"].get("scores", {})
+        for split, lines in sources.values()
+        for line in lines
+    }
+    infos: dict[str, list[SampleInfo]] = {}
+    for piece in pieces:
+        for info in piece.infos:
+            place = piece.split, info.key
+            if place not in alike:
+                infos.setdefault(piece.split, []).append(replace(info, scores=scores[place]))
+    metas = {split: [info.to_json() for info in members] for split, members in infos.items()}
+    account = summarise(metas, notes.rejects, notes.warnings, config, notes.films)
+    left_out: dict[str, list[str]] = {}
+    for split, key in sorted(alike):
+        left_out.setdefault(split, []).append(key)
+    index_pieces(root, pieces, infos, {**about, "left_out": left_out, **account}, True)
+
+
 def reasons(notes: Notes, most: int = 3) -> str:
     """Quote the first reasons for which inputs were left out."""
     return " ".join(f"{r['file']}: {r['reason']}." for r in notes.rejects[:most])
 
 
-def run_parts(
-    parts: list[Part], config: IngestConfig, on_progress: Callable[[float, float, str], None]
-) -> None:
+def run_parts(parts: list[Part], config: IngestConfig, on_progress: Report) -> None:
     """Build the parts that are not there yet or not whole, by the engine of the settings."""
-    total = sum(part.source.weight for part in parts)
+    total = sum(part.weight for part in parts)
     done, clips = 0.0, 0
 
     def report() -> None:
         on_progress(done, total, counted(clips, "clip"))
 
     missing = []
-    for part in parts:
-        if is_whole(part):
-            done += part.source.weight
-        else:
-            missing.append(part)
-        report()
+    with ThreadPoolExecutor(config.num_workers) as threads:
+        for part, whole in zip(parts, threads.map(Part.is_whole, parts), strict=True):
+            if whole:
+                done += part.weight
+            else:
+                missing.append(part)
+            report()
     if not missing:
         return
-    work = Work(missing[0].folder, build_part, finish_dead_part, is_whole, last_pulse)
-    for part, count in build_all(work, missing, config, report):
-        clips += count
-        done += part.source.weight
+    folders = (missing[0].root,)
+    for weight, count in carry_out(Work(build_parts, folders), missing, config, report):
+        done, clips = done + weight, clips + count
         report()

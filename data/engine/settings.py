@@ -1,9 +1,17 @@
 """What settings of an ingest must agree on, and which of them change nothing that is built."""
 
+from typing import Any
+
 from data.config import Engine, IngestConfig
 
 # Who builds, and how much of it at once, changes nothing that is built.
 BUILDERS = ("num_workers", "overwrite", "engine", "address", "share")
+# What says which sources there are, and which of their samples stay, changes no sample.
+STAYING = ("duplicate_bits", "repeat_bits")
+FINDERS = (
+    *BUILDERS, *STAYING, "input", "output", "split", "val_fraction", "licence", "captions",
+    "caption_column", "path_column", "where", "shard_bytes",
+)  # fmt: skip
 
 
 def check(config: IngestConfig) -> None:
@@ -27,24 +35,42 @@ def check(config: IngestConfig) -> None:
             "must be a name. Use train or by_source",
         ),
         (
-            "share",
-            not config.share or share_of(config.share) is not None,
-            "must be I/N with I from 0 to N - 1. Use for example 0/8",
-        ),
-        (
-            "address",
-            not config.address or config.engine is Engine.ray,
-            "is the cluster of engine=ray. Say engine=ray, too, or leave it out",
-        ),
-        (
             "captions",
             not (config.captions == "none" and (config.caption_column or config.path_column)),
             "reads no table, so that caption_column and path_column name nothing. Leave them out",
         ),
     ]
+    check_rules(config, rules)
+    check_builders(config)
+
+
+def check_builders(settings: Any) -> None:
+    """Raise ValueError where ``engine``, ``address`` and ``share`` of settings mean nothing."""
+    rules: list[tuple[str, bool, str]] = [
+        (
+            "share",
+            not settings.share or share_of(settings.share) is not None,
+            "must be I/N with I from 0 to N - 1. Use for example 0/8",
+        ),
+        (
+            "address",
+            not settings.address or settings.engine is Engine.ray,
+            "is the cluster of engine=ray. Say engine=ray, too, or leave it out",
+        ),
+        (
+            "engine",
+            settings.engine is not Engine.slurm,
+            "is a queue, which is told of jobs. Use kinescale COMMAND, or kinescale array COMMAND",
+        ),
+    ]
+    check_rules(settings, rules)
+
+
+def check_rules(settings: Any, rules: list[tuple[str, bool, str]]) -> None:
+    """Raise ValueError at the first rule (key, whether it holds, what it wants) that is broken."""
     for name, holds, rule in rules:
         if not holds:
-            raise ValueError(f"{name}={getattr(config, name)}: {rule}.")
+            raise ValueError(f"{name}={getattr(settings, name)}: {rule}.")
 
 
 def share_of(text: str) -> tuple[int, int] | None:

@@ -40,6 +40,12 @@ class Notes:
         """Return what is noted."""
         return {"rejects": self.rejects, "warnings": self.warnings, "films": self.films}
 
+    def add(self, other: "Notes") -> None:
+        """Join what another says."""
+        self.rejects += other.rejects
+        self.warnings += other.warnings
+        self.films += other.films
+
     def reject(self, file: str, error: Reject) -> None:
         """List something that is left out; its name may be any bytes."""
         self.rejects.append({"file": printable(file), **error.to_json()})

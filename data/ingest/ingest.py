@@ -16,10 +16,11 @@ Tables of many captions (metadata.csv, prompts.txt with videos.txt, metas/ and o
 are read where their layout is known. Another one is asked about: captions=FILE caption_column=NAME
 path_column=NAME, or captions=none. Whatever else they say of a film is in ``original``.
 
-Many machines share the work where they share the folders: engine=ray address=HOST:PORT, or an array
-of tasks with share=I/N and then the command without it:
+The dataset is made of parts, each with shards of its own. The same command after films were added
+builds parts of these alone, and touches no shard that was there.
 
-    sbatch --array=0-7 --wrap='kinescale ingest ... share=$SLURM_ARRAY_TASK_ID/8'
+Many machines share the work where they share the folders: engine=ray address=HOST:PORT,
+engine=slurm tasks=8 cluster=SITE, or tasks of any queue with share=I/N, then the command without.
 
 What cannot be used is listed in ``manifest.json`` under ``rejects`` with its reason, what became of
 every frame under ``films``. ``index.html`` shows the dataset: open it in a browser, offline.

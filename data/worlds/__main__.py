@@ -20,8 +20,9 @@ from rich.console import Console
 
 from data.command_line import parse
 from data.config import WorldPreset, WorldsConfig
-from data.engine.parts import Notes, Source, build_dataset
+from data.engine.parts import build_dataset
 from data.engine.settings import check
+from data.engine.source import Notes, Source
 from data.shell import command
 from data.show.progress import Progress
 from data.show.report import print_report, print_share

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.config import IngestConfig
-from data.engine.parts import Notes, Sample
+from data.engine.source import Notes, Sample
 from data.media.h264 import encode_exact, encode_h264
 from data.worlds.clip import Clip
 

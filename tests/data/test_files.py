@@ -108,6 +108,6 @@ def test_nobody_else_replaces_files_by_hand() -> None:
         for path in sorted((ROOT / room).rglob("*.py"))
         if by_hand.search(path.read_text(encoding="utf-8"))
     ]
-    # Parts and shards grow under another name; a snapshot of the code is a folder.
-    grown = ["data/dataset/shards.py", "data/engine/parts.py"]
-    assert found == [grown[0], grown[1], "data/files.py", "launch/slurm/snapshot.py"]
+    # What grows under another name, and a snapshot of the code, which is a folder.
+    grown = ["data/dataset/shards.py", "data/engine/drafts.py"]
+    assert found == [*grown, "data/files.py", "launch/slurm/snapshot.py"]

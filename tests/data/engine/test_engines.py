@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from data.config import IngestConfig
-from data.engine.engines import NotSeen, Work, build_batch
-from data.engine.parts import Part, build_part, finish_dead_part, is_whole, last_pulse
+from data.engine.drafts import build_draft, is_whole_draft, source_ids
+from data.engine.engines import Work, do_batch
+from data.engine.parts import Part, build_parts, plan_parts
 from data.engine.source import Notes
 from data.ingest import ingest
 from data.ingest.ingest import find_sources
@@ -20,6 +21,7 @@ needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: it is an extra"
 )
 EXTRA = {"duplicate_bits": -1, "repeat_bits": -1, "num_workers": 1, "timeout_seconds": 900}
+EXTRA |= {"shard_bytes": 300_000}  # of work: two files a part
 
 
 @pytest.fixture
@@ -53,11 +55,13 @@ def test_shares_of_an_array_and_the_command_without_give_the_same_shards(films, 
     for number in (1, 0):
         assert run(films, out, f"share={number}/2") == {}
         assert f"share {number}/2 is there" in capsys.readouterr().out
-        assert len(list(out.glob(".parts/*/*.jsonl"))) == (3, 6)[number == 0]
-    made = {path: path.stat().st_mtime_ns for path in out.glob(".parts/*/*.jsonl")}
+        assert len(list(out.glob("train/part-*.jsonl"))) == (1, 3)[number == 0]
+        assert not (out / "manifest.json").exists()
+    made = {path: path.stat().st_mtime_ns for path in out.glob("train/*")}
     assert len(made) == 6
     assert run(films, out) == whole
-    assert len(whole) == 2
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert sum(name.endswith(".tar") for name in whole) == 3
 
 
 def start_cluster(attempts: int = 3) -> None:
@@ -101,43 +105,54 @@ def test_a_cluster_that_is_not_there_is_told_in_words(films, tmp_path, capsys):
     assert "address=no cluster: no Ray cluster answers there" in capsys.readouterr().err
 
 
-def work_of(films: Path, folder: Path) -> tuple[Work, list[Part], IngestConfig]:
-    config = IngestConfig(input=str(films), output=str(folder), **EXTRA)
-    folder.mkdir(exist_ok=True)
-    parts = [Part(folder, source, config) for source in find_sources(config, Notes())]
-    return Work(folder, build_part, finish_dead_part, is_whole, last_pulse), parts, config
+def planned(films: Path, out: Path) -> list[Part]:
+    """Return the three parts of the films."""
+    config = IngestConfig(input=str(films), output=str(out), **EXTRA)
+    out.mkdir(exist_ok=True)
+    sources = find_sources(config, Notes())
+    return plan_parts(out, list(zip(sources, source_ids(sources, config), strict=True)), config, 0)
 
 
 @pytest.mark.heavy
 def test_a_batch_that_goes_again_builds_only_what_is_missing(films, tmp_path):
     """As on another node, after the first one died in its middle."""
-    work, parts, config = work_of(films, tmp_path / "parts")
-    assert build_batch(work, parts[:2], config, Path.cwd()) == [1, 1]
-    first = parts[0].stem.with_suffix(".jsonl")
-    made = first.stat().st_mtime_ns
-    parts[2].stem.with_name(f"{parts[2].stem.name}-dead-17").with_suffix(".tmp").touch()
-    assert build_batch(work, parts, config, Path.cwd()) == [0, 0, 1, 1, 1, 0]
-    assert first.stat().st_mtime_ns == made
-    assert all(map(is_whole, parts))
+    first, *rest = parts = planned(films, tmp_path / "out")
+    work = Work(build_parts, (tmp_path / "out",))
+    assert do_batch([first], work, "", Path.cwd())[1] == 2
+    made = first.name.piece(first.root).stat().st_mtime_ns
+    draft = rest[0].drafts[0]
+    assert build_draft(draft) == 1
+    dead = draft.stem.with_name(f"{draft.stem.name}-dead-17").with_suffix(".tmp")
+    dead.touch()
+    drafted = draft.stem.with_suffix(".bin").stat().st_mtime_ns
+    weight, samples = do_batch(parts, work, "", Path.cwd())
+    assert weight == pytest.approx(sum(part.weight for part in parts))
+    assert samples == 2  # d.png and e.mp4; f.mp4 is none
+    assert first.name.piece(first.root).stat().st_mtime_ns == made
+    assert all(part.is_whole() for part in parts)
+    assert drafted
+    assert sorted(p.name for p in (tmp_path / "out" / ".parts").iterdir()) == [dead.name]
 
 
-def test_two_that_build_a_part_at_once_never_write_one_file(films, tmp_path):
-    _, parts, _ = work_of(films, tmp_path / "parts")
-    one, other = (replace(parts[0], attempt=name) for name in ("a", "b"))
+def test_two_that_draft_a_source_at_once_never_write_one_file(films, tmp_path):
+    draft = planned(films, tmp_path / "out")[0].drafts[0]
+    one, other = (replace(draft, attempt=name, folder=tmp_path) for name in ("a", "b"))
     assert one.stem == other.stem
     assert one.growing != other.growing
-    assert build_part(one) == 1
+    assert build_draft(one) == 1
     payloads = one.stem.with_suffix(".bin").read_bytes()
-    assert build_part(other) == 1
+    assert build_draft(other) == 1
     assert one.stem.with_suffix(".bin").read_bytes() == payloads
-    assert is_whole(parts[0])
-    assert sorted(p.suffix for p in (tmp_path / "parts").iterdir()) == [".bin", ".jsonl"]
+    assert is_whole_draft(replace(draft, folder=tmp_path))
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert sorted(p.suffix for p in files) == [".bin", ".jsonl"]
 
 
 def test_a_node_that_does_not_see_the_folders_is_named(films, tmp_path):
-    work, parts, config = work_of(films, tmp_path / "parts")
-    with pytest.raises(NotSeen, match=r"does not see .*Put input and output where all nodes"):
-        build_batch(replace(work, folder=tmp_path / "elsewhere"), parts, config, Path.cwd())
+    parts = planned(films, tmp_path / "out")
+    work = Work(build_parts, (tmp_path / "elsewhere",))
+    with pytest.raises(ValueError, match=r"does not see .*Put input and output where all nodes"):
+        do_batch(parts, work, "head:6379", Path.cwd())
 
 
 @pytest.mark.parametrize("said", ["share=2/2", "share=1", "share=a/b", "address=host:6379"])

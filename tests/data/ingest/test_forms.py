@@ -14,7 +14,8 @@ from rich.console import Console
 
 from data.config import small_clips
 from data.dataset.shards import read_index, read_payload
-from data.engine.parts import Part, build_dataset, build_part, read_part
+from data.engine.drafts import Draft, build_draft, read_draft
+from data.engine.parts import build_dataset
 from data.engine.source import Notes
 from data.ingest.ingest import ingest
 from data.ingest.media_file import MediaFile
@@ -190,9 +191,9 @@ def test_clips_before_damage_are_kept_and_said_to_be(tmp_path):
     path = tmp_path / "film.mp4"
     path.write_bytes(film(8, num_frames=51))
     source = Damaged("film.mp4", "train", path, nbytes=path.stat().st_size)
-    part = Part(tmp_path, source, small_clips())
-    assert build_part(part) == 2
-    notes, lines = read_part(part)
+    draft = Draft(tmp_path, source, "film", small_clips())
+    assert build_draft(draft) == 2
+    notes, lines = read_draft(draft)
     assert [line["meta"]["original"]["start_frame"] for line in lines] == [0, 17]
     assert notes.rejects[0]["reason"] == "decoding failed: cut off"
     assert "kept the first 2 clips" in notes.warnings[0]

@@ -11,7 +11,7 @@ import pytest
 
 from data.config import IngestConfig
 from data.engine.children import collect
-from data.engine.parts import Part, Pulse, build_part, last_pulse, read_part
+from data.engine.drafts import Draft, Pulse, build_draft, last_pulse, read_draft
 from data.engine.source import Notes
 from data.ingest.ingest import main
 from data.ingest.media_file import MediaFile
@@ -45,16 +45,16 @@ def test_each_frame_that_is_read_shows_that_a_film_goes_on(tmp_path):
     assert len(shown) == 21
 
 
-def test_a_pulse_is_the_time_of_the_file_that_a_part_grows_in(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.engine.parts.PULSE_SECONDS", 0.0)
-    part = Part(tmp_path, SimpleNamespace(name="film"), IngestConfig())
-    assert last_pulse(part) == 0.0
-    growing = part.stem.with_suffix(".tmp")
+def test_a_pulse_is_the_time_of_the_file_that_a_draft_grows_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.engine.drafts.PULSE_SECONDS", 0.0)
+    draft = Draft(tmp_path, SimpleNamespace(name="film"), "film", IngestConfig())
+    assert last_pulse(draft) == 0.0
+    growing = draft.stem.with_suffix(".tmp")
     growing.touch()
     os.utime(growing, (1000, 1000))
-    assert last_pulse(part) == 1000.0
+    assert last_pulse(draft) == 1000.0
     Pulse(growing)()
-    assert last_pulse(part) == pytest.approx(time.time(), abs=60)
+    assert last_pulse(draft) == pytest.approx(time.time(), abs=60)
 
 
 def with_hole(path, frames, before, seconds):
@@ -74,9 +74,9 @@ def with_hole(path, frames, before, seconds):
 @pytest.mark.parametrize("shots", ["split", "keep", "none"])
 def test_a_hole_of_two_minutes_parts_clips_and_is_filled_with_nothing(tmp_path, shots):
     with_hole(tmp_path / "a.mp4", sliding(1, 40), 20, 120)
-    part = Part(tmp_path, media(tmp_path / "a.mp4"), IngestConfig(shots=shots))
-    assert build_part(part) == 2
-    _, lines = read_part(part)
+    draft = Draft(tmp_path, media(tmp_path / "a.mp4"), "a", IngestConfig(shots=shots))
+    assert build_draft(draft) == 2
+    _, lines = read_draft(draft)
     told = [line["meta"]["original"] for line in lines]
     assert [line["meta"]["num_frames"] for line in lines] == [17, 17]
     assert [t["start_frame"] for t in told] == [0, 20]
