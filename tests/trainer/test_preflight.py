@@ -176,7 +176,7 @@ def test_one_step_finds_what_no_index_tells(
     monkeypatch.setattr(notices, "NEXT_SECONDS", 1000.0)
     broken = tmp_path / "broken"
     shutil.copytree(latents, broken)
-    shard = broken / "val_real" / "shard-000000.tar"
+    (shard,) = (broken / "val_real").glob("*.tar")
     content = bytearray(shard.read_bytes())
     content[700:] = bytes(len(content) - 700)
     shard.write_bytes(content)

@@ -1,15 +1,15 @@
-"""Batches of a data set that is encoded, and the shards they become.
+"""Parts of a data set that is encoded: each has shards of its own, and is final.
 
-A batch that is done lies in two files until all are: what is interrupted, or shared among tasks,
-is not done twice.
+A part is made of consecutive samples of one shard of the source, so that what is added there adds
+parts here. It is encoded in batches, which lie in two files each until all of the part's are there:
+what is interrupted is not done twice.
 """
 
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,17 +18,54 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from data.dataset.part import PartName, PartWriter, is_whole, numbers_there, part_id, read_piece
 from data.dataset.sample import SampleInfo
-from data.dataset.shards import LOCATIONS, MANIFEST_NAME, ShardWriter, read_truth
+from data.dataset.shards import read_truth
+from data.dataset.tar_writer import LOCATIONS
 from data.decode.pool import DecodeError
 from data.files import write_json
 from data.loading.batch import Sample
 from models.codec.codec import Codec
 from models.text import TextEncoder
 from trainer.codec.statistics import ChannelStatistics
+from trainer.config import RunConfig
 
-PARTS = ".parts"
+BATCHES = ".parts"
+BATCH = 64  # samples read and captioned together
+PART_BATCHES = 8
 _SHARD_BYTES = 64_000_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples whose latents get shards of their own; ``made_of`` decides every byte of them."""
+
+    run: RunConfig
+    out: Path
+    name: PartName
+    infos: list[SampleInfo]
+    made_of: str
+
+    @property
+    def batches(self) -> list["Batch"]:
+        """What is read and encoded together."""
+        stem = self.out / BATCHES / self.name.id
+        starts = range(0, len(self.infos), BATCH)
+        return [
+            Batch(self.name.split, self.infos[start : start + BATCH],
+                  stem.with_name(f"{stem.name}-{start // BATCH:06d}"))
+            for start in starts
+        ]  # fmt: skip
+
+    @property
+    def piece(self) -> Path:
+        """The file that exists once the part is done."""
+        return self.name.piece(self.out)
+
+    def is_whole(self) -> bool:
+        """Say whether the part is done and its shards hold what they did."""
+        piece = read_piece(self.piece)
+        return piece is not None and is_whole(piece, by_digest=True)
 
 
 @dataclass(frozen=True)
@@ -36,7 +73,7 @@ class Batch:
     """Samples that are read and encoded together; ``stem`` names the two files of the result.
 
     ``stem.bin`` holds the payloads one after another, ``stem.json``, written last, what
-    ``assemble`` needs beside them.
+    ``seal`` needs beside them.
     """
 
     split: str
@@ -61,6 +98,32 @@ class Batch:
         if self.payloads.stat().st_size != sum(one["nbytes"] for one in record["samples"]):
             return False
         return bool(record.get("sha256") == digest_of(self.payloads))
+
+
+def plan_parts(
+    run: RunConfig, out: Path, infos: dict[str, list[SampleInfo]], settings: str
+) -> list[Part]:
+    """Cut all splits into parts, in order; ``settings`` is a digest of codec and text encoder."""
+    parts = []
+    size = BATCH * PART_BATCHES
+    for split, members in infos.items():
+        there, number = numbers_there(out, split), 0
+        for _, shard in groupby(members, lambda info: info.shard):
+            samples = list(shard)
+            for start in range(0, len(samples), size):
+                chosen = samples[start : start + size]
+                made_of = made_from(settings, split, chosen)
+                id = part_id([made_of])
+                name = PartName(split, there.get(id, number), id)
+                parts.append(Part(run, out, name, chosen, made_of))
+                number += 1
+    return parts
+
+
+def made_from(settings: str, split: str, infos: Iterable[SampleInfo]) -> str:
+    """Return a digest of all that decides the latents and caption states of samples."""
+    read = [[i.key, i.sha256, i.caption, i.short_caption] for i in infos]
+    return hashlib.sha256(json.dumps([settings, split, read]).encode()).hexdigest()
 
 
 def digest_of(path: Path) -> str:
@@ -115,32 +178,22 @@ def _meta(info: SampleInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return meta | {"media": "latent"} | lengths
 
 
-def assemble(out: Path, batches: Sequence[Batch], train_split: str) -> dict[str, Any]:
-    """Turn finished batches into shards in place of what was there; return what they tell."""
-    (out / MANIFEST_NAME).unlink(missing_ok=True)  # first: without it nothing counts as whole
-    for stale in out.iterdir():
-        if stale.is_dir() and stale.name != PARTS:
-            shutil.rmtree(stale)
-    statistics, decoders, dropped = ChannelStatistics(), Counter[str](), []
-    num_captions, num_cut = 0, 0
-    for split, members in groupby(batches, lambda batch: batch.split):
-        with ShardWriter(out, split, _SHARD_BYTES) as writer:
-            for batch in members:
+def seal(part: Part) -> None:
+    """Turn the finished batches of a part into its shards and its piece of the index."""
+    told: list[dict[str, Any]] = []
+    try:
+        with PartWriter(part.out, part.name, [part.made_of], _SHARD_BYTES) as writer:
+            for batch in part.batches:
                 record = json.loads(batch.record.read_text(encoding="utf-8"))
-                decoders.update(record["decoders"])
-                dropped += record["dropped"]
-                num_captions += sum(bool(e["meta"]["caption"]) for e in record["samples"])
-                num_cut += record.get("captions_cut", 0)  # batches of an earlier version tell none
-                if split == train_split and record["samples"]:
-                    statistics.merge(record["statistics"])
                 with open(batch.payloads, "rb") as stream:
                     for entry in record["samples"]:
                         payload = stream.read(entry["nbytes"])
                         writer.write(entry["meta"], payload, "safetensors", entry["truth"])
-    reading = {"dropped": dropped, "decoders": dict(decoders)}
-    captions = {"written": num_captions, "cut": num_cut}
-    return {
-        "latent_statistics": statistics.summary(),
-        "reading": reading,
-        "captions_encoded": captions,
-    }
+                told.append({k: v for k, v in record.items() if k not in ("samples", "sha256")})
+            writer.said["batches"] = told
+    except FileNotFoundError:
+        if not part.is_whole():  # else another process sealed it meanwhile
+            raise
+    for batch in part.batches:
+        batch.record.unlink(missing_ok=True)
+        batch.payloads.unlink(missing_ok=True)

@@ -17,8 +17,8 @@ from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
 from models.codec.wavelet import WaveletCodec
 from trainer.config import RunConfig, compose_run
-from trainer.encode import encode
-from trainer.encode.encode import encode_dataset, main
+from trainer.encode import batches
+from trainer.encode.encode import EncodeJob, encode_dataset, main
 
 TEXT = ["text.kind=bytes", "text.width=32", "model.text_width=32"]
 
@@ -140,7 +140,10 @@ def test_a_fresh_result_is_kept_and_a_stale_one_is_made_anew(
     first = state(out)
     assert main(arguments) == 0
     assert state(out) == first
+    old = set(parts_of(out))
     assert main([*arguments, "codec.mean=[0.5,0,0,0,0,0]"]) == 0
+    assert len(old) == len(parts_of(out)) == 4
+    assert not old & set(parts_of(out))
     moved = "codec.mean=[0.5,0,0,0,0,0]"
     changed = compose_run([f"data.root={clips}", "horizon.steps=1", *TEXT, moved])
     sample = read(changed, out, "val")[0]
@@ -152,7 +155,7 @@ def test_a_fresh_result_is_kept_and_a_stale_one_is_made_anew(
 def test_an_interrupted_encoding_goes_on_where_it_was(
     clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    monkeypatch.setattr(encode, "_BATCH", 1)
+    monkeypatch.setattr(batches, "BATCH", 1)
     whole, out, seen = tmp_path / "whole", tmp_path / "latents", []
     encode_dataset(run, whole)
     real = WaveletCodec.encode
@@ -179,7 +182,7 @@ def test_an_interrupted_encoding_goes_on_where_it_was(
 def test_tasks_share_an_encoding_and_one_puts_it_together(
     clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    monkeypatch.setattr(encode, "_BATCH", 1)
+    monkeypatch.setattr(batches, "BATCH", 1)
     whole, out = tmp_path / "whole", tmp_path / "latents"
     encode_dataset(run, whole)
     command = [f"data.root={clips}", f"out={out}", *TEXT]
@@ -196,40 +199,95 @@ def test_tasks_share_an_encoding_and_one_puts_it_together(
         assert f"share={bad}: must be I/N" in capsys.readouterr().err
 
 
-def batches_of(out: Path) -> list[Path]:
-    return sorted((out / ".parts").glob("*/*.bin"))
+def parts_of(out: Path) -> dict[Path, int]:
+    """Return the shards and pieces with the times when they were written."""
+    found = [*out.glob("*/*.tar"), *out.glob("*/part-*.jsonl")]
+    return {path: path.stat().st_mtime_ns for path in sorted(found)}
 
 
 @pytest.mark.heavy
-def test_a_batch_that_lost_or_changed_bytes_is_encoded_again(
-    clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_part_that_lost_or_changed_bytes_is_encoded_again(
+    clips: Path, run: RunConfig, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(encode, "_BATCH", 1)
     whole, out = tmp_path / "whole", tmp_path / "latents"
     encode_dataset(run, whole)
     for share in range(2):
         encode_dataset(run, out, (share, 2))
-    short, other, gone, _ = batches_of(out)
+    short, other = sorted(out.glob("*/*.tar"))
     os.truncate(short, short.stat().st_size - 9)
     other.write_bytes(other.read_bytes()[:-1] + b"?")
-    gone.unlink()
     encode_dataset(run, out)
     assert contents(out) == contents(whole)
     assert not (out / ".parts").exists()
+    short.unlink()
+    encode_dataset(run, out)  # finished, as its manifest says, and mended all the same
+    assert contents(out) == contents(whole)
 
 
 @pytest.mark.heavy
-def test_tasks_with_other_settings_leave_each_others_batches_alone(
+def test_tasks_with_other_settings_leave_each_others_parts_alone(
     run: RunConfig, tmp_path: Path
 ) -> None:
     out = tmp_path / "latents"
     moved = replace(run, codec=replace(run.codec, mean=(0.5, 0, 0, 0, 0, 0)))
     encode_dataset(moved, out, (0, 2))
-    theirs = batches_of(out)
-    assert theirs
+    theirs = parts_of(out)
+    assert len(theirs) == 2
     encode_dataset(run, out, (0, 2))
     encode_dataset(run, out)
-    assert batches_of(out) == theirs
+    assert {path: parts_of(out)[path] for path in theirs} == theirs
+    assert len(parts_of(out)) == 6
+    encode_dataset(moved, out)
+    assert {path: parts_of(out)[path] for path in theirs} == theirs
+    assert len(parts_of(out)) == 4  # what the manifest before named is gone
+
+
+@pytest.mark.heavy
+def test_clips_that_are_added_are_encoded_alone(
+    clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = tmp_path / "clips", tmp_path / "latents"
+    shutil.copytree(clips, root)
+    (root / "val").rename(tmp_path / "later")
+    write_manifest(root, {})
+    run = replace(run, data=replace(run.data, root=str(root)))
+    encode_dataset(run, out)
+    before, seen, real = parts_of(out), [], WaveletCodec.encode
+    (tmp_path / "later").rename(root / "val")
+    write_manifest(root, {})
+    monkeypatch.setattr(
+        WaveletCodec, "encode", lambda self, frames: (seen.append(1), real(self, frames))[1]
+    )
+    encode_dataset(run, out)
+    assert len(seen) == 1
+    assert {path: parts_of(out)[path] for path in before} == before
+    assert [len(read_index(out, split)) for split in ("train", "val")] == [3, 1]
+
+
+@pytest.mark.heavy
+def test_captions_and_scores_of_a_table_are_joined_by_key(
+    clips: Path, run: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = tmp_path / "said.csv", tmp_path / "latents"
+    table.write_text("key,caption,aesthetic\ntrain-1,now with words,5.5\nelsewhere,x,1\n")
+    assert main([f"data.root={clips}", f"out={out}", f"captions={table}", *TEXT]) == 0
+    joined, (first, _, last) = (
+        {i.key: i for i in read_index(out, "train")}["train-1"],
+        read_index(out, "train"),
+    )
+    assert (joined.caption, joined.scores["aesthetic"]) == ("now with words", 5.5)
+    assert joined.caption_tokens == len("now with words")
+    assert (first.caption, last.caption) == ("a ramp", "a long ramp")
+    told = json.loads((out / "manifest.json").read_text())["captions"]
+    assert (told["joined"], told["without"], told["of no sample"]) == (1, 3, 1)
+    before = parts_of(out)
+    table.write_text("key,caption,aesthetic\ntrain-1,now with words,7\n")
+    encode_dataset(run, out, job=EncodeJob(captions=str(table)))
+    assert parts_of(out) == before  # another score is no other latent
+    assert {i.key: i for i in read_index(out, "train")}["train-1"].scores["aesthetic"] == 7
+    table.write_text("key,caption\nelsewhere,x\n")
+    assert main([f"data.root={clips}", f"out={out}", f"captions={table}", *TEXT]) == 2
+    assert "none of its 1 rows has the key of a sample" in capsys.readouterr().err
 
 
 @pytest.mark.heavy
@@ -292,6 +350,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     ("arguments", "message"),
     [
         (["data.root=nowhere"], "out=[]: must be given once. Add out=FOLDER."),
+        (["out=x", "engine=slurm"], "engine=slurm: is a queue, which is told of jobs."),
         (["data.root=nowhere", "out=x"], "nowhere"),
         (["out=x", "data.rot=y"], "data.rot: unknown key. Did you mean root? Allowed:"),
     ],
