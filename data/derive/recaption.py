@@ -1,36 +1,34 @@
-"""Write a data set again with other captions: the same payloads, truth, splits and order.
+"""Give a data set other captions: an index of its own over the same shards, which are linked.
 
-Who wrote the captions is none of this room's business: they come as a table, with a line of
-provenance for the manifest.
+Text is written, no payload: payloads, truth, splits and order are those of the first. Who wrote the
+captions is none of this room's business: they come as a table, with a line of provenance for the
+manifest.
 """
 
 import hashlib
 import json
 import shutil
-import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import (
-    LOCATIONS,
     MANIFEST_NAME,
-    TAR_BLOCK_BYTES,
-    ShardWriter,
+    digest_of,
     read_index,
     read_manifest,
-    read_payload,
-    read_truth,
+    write_index,
     write_manifest,
 )
 from data.files import local_folder
 
-SHARD_BYTES = 32_000_000
-FORMAT = 1
+FORMAT = 2
+# What a manifest says of its own files alone.
+OF_FILES = ("shards", "indexes", "parts", "left_out", "staying")
 CaptionKey = tuple[str, str]  # split and key of a sample
 
 
@@ -116,7 +114,7 @@ def recaption(
     provenance: dict[str, Any],
     update: Callable[[float, float, str], None],
 ) -> dict[str, Any]:
-    """Write ``root`` with new captions into ``out``; return its manifest.
+    """Write an index of ``root`` with new captions into ``out``; return its manifest.
 
     A sample without a new caption keeps its old ones and is counted. The manifest's entry
     ``recaptioned`` tells who wrote the captions. An equal result is kept, an unfinished or stale
@@ -137,17 +135,24 @@ def recaption(
     if (out / MANIFEST_NAME).exists() and read_manifest(out)["recaptioned"]["digest"] == digest:
         return read_manifest(out)
     (out / MANIFEST_NAME).unlink(missing_ok=True)
-    total = sum(len(read_index(root, split)) for split in splits)
     counts: Counter[str] = Counter()
-    done = 0
-    for split in splits:
-        shutil.rmtree(out / split, ignore_errors=True)
-        with ShardWriter(out, split, SHARD_BYTES) as writer:
-            for info in read_index(root, split):
-                _copy(root, split, info, captions.get((split, info.key)), policy, writer, counts)
-                done += 1
-                update(done, total, split)
     manifest = read_manifest(root)
+    digests: dict[Path, dict[str, Any]] = {}
+    for number, split in enumerate(splits):
+        update(number, len(splits), split)
+        infos = [
+            _joined(info, captions.get((split, info.key)), policy, counts)
+            for info in read_index(root, split)
+        ]
+        shutil.rmtree(out / split, ignore_errors=True)
+        (out / split).mkdir(parents=True)
+        known = manifest.get("shards", {}).get(split, {})
+        for name in sorted({info.shard for info in infos}):
+            link = out / split / name
+            link.symlink_to((root / split / name).resolve())
+            digests[link] = known.get(name) or digest_of(link)
+        write_index(out / split, infos)
+    update(len(splits), len(splits), "")
     about = {
         "digest": digest,
         "source": parts["source"],
@@ -158,41 +163,24 @@ def recaption(
         "before": manifest.get("recaptioned"),
         **provenance,
     }
-    write_manifest(
-        out, {k: v for k, v in manifest.items() if k != "shards"} | {"recaptioned": about}
-    )
+    kept = {k: v for k, v in manifest.items() if k not in OF_FILES}
+    write_manifest(out, kept | {"recaptioned": about}, digests)
     return read_manifest(out)
 
 
-def _copy(
-    root: Path,
-    split: str,
-    info: SampleInfo,
-    new: NewCaption | None,
-    policy: Policy,
-    writer: ShardWriter,
-    counts: Counter[str],
-) -> None:
-    """Write one sample with its new captions, or with its old ones where there are none."""
+def _joined(
+    info: SampleInfo, new: NewCaption | None, policy: Policy, counts: Counter[str]
+) -> SampleInfo:
+    """Return a sample with its new captions, or with its old ones where there are none."""
     if info.media == "latent":
         raise ValueError(
             f"media=latent: {info.key!r} carries encoded captions, which new words would belie. "
             "Caption the clips, then encode them."
         )
-    meta = {k: v for k, v in info.to_json().items() if k not in ("sha256", *LOCATIONS)}
     counts["old" if new is None else "new"] += 1
-    if new is not None:
-        short, origin = policy.short_of(info, new)
-        counts[origin] += 1
-        meta |= {"caption": new.caption, "short_caption": short}
-        meta["scores"] = info.scores | new.scores
-    payload = read_payload(root, split, info)
-    writer.write(meta, payload, _extension(root, split, info), read_truth(root, split, info))
-
-
-def _extension(root: Path, split: str, info: SampleInfo) -> str:
-    """Return the extension of a payload, from the tar header before it."""
-    with open(root / split / info.shard, "rb") as stream:
-        stream.seek(info.offset - TAR_BLOCK_BYTES)
-        header = tarfile.TarInfo.frombuf(stream.read(TAR_BLOCK_BYTES), "utf-8", "surrogateescape")
-    return header.name.rpartition(".")[2]
+    if new is None:
+        return info
+    short, origin = policy.short_of(info, new)
+    counts[origin] += 1
+    scores = info.scores | new.scores
+    return replace(info, caption=new.caption, short_caption=short, scores=scores)

@@ -11,11 +11,16 @@ examples:
 
 Each caption is kept in OUT/captions.jsonl as soon as it is written: the same command continues
 where it was stopped, and asks again for what failed. When all are there, OUT becomes the data set
-with both captions in its shards; its manifest tells who wrote them. docs/captions.md has more.
+with both captions: an index of its own over the shards of DATASET, which are linked. Text is
+written, no payload. Its manifest tells who wrote them. docs/captions.md has more.
+
+Many machines share the work where they share the folders: engine=ray address=HOST:PORT,
+engine=slurm tasks=8 cluster=SITE, or share=I/N and then the command without it.
 """
 
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -25,7 +30,8 @@ from rich.console import Console
 from typing_extensions import Doc
 
 from data.command_line import parse
-from data.config import DataConfig
+from data.config import DataConfig, Engine
+from data.dataset.part import attempt_name
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
 from data.derive.recaption import (
@@ -37,6 +43,8 @@ from data.derive.recaption import (
     list_splits,
     recaption,
 )
+from data.engine.engines import Work, carry_out
+from data.engine.settings import check_builders, share_of
 from data.shell import command
 from data.show.progress import Progress
 from trainer.captioner.journal import Entry, Journal
@@ -45,6 +53,7 @@ from trainer.config import Seed
 
 FAILED = 1  # exit status where clips are left without a caption
 _SHOWN = 5
+PART_CLIPS = 256  # that one process captions, where several do
 
 
 class OnError(StrEnum):
@@ -97,6 +106,18 @@ class CaptionJob(EndpointConfig):
     decode_workers: Annotated[int, Ge(1), Doc("Decoder processes.")] = 1
     frames: Annotated[int, Ge(1), Doc("Frames of a clip that an endpoint sees.")] = 8
     side: Annotated[int, Ge(1), Doc("Their longer side in pixels.")] = 512
+    engine: Annotated[Engine, Doc("Who captions: this process, or a Ray cluster.")] = Engine.local
+    address: Annotated[str, Doc("The cluster of engine=ray, as HOST:PORT.")] = ""
+    share: Annotated[
+        str, Doc("I/N captions every N-th part from the I-th on, and writes no data set.")
+    ] = ""
+
+    num_workers = 1  # a captioner takes all cores
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes caption the same data set meanwhile."""
+        return bool(self.share) or self.engine is not Engine.local
 
     def check_job(self) -> None:
         """Raise ValueError on values that cannot work together."""
@@ -107,6 +128,12 @@ class CaptionJob(EndpointConfig):
             raise ValueError(
                 f"weights={self.weights}, endpoint={self.endpoint}: exactly one must be given. "
                 "Use weights=FOLDER, or endpoint=URL model=NAME."
+            )
+        check_builders(self)
+        if self.max_cost and self.is_shared:
+            raise ValueError(
+                f"max_cost={self.max_cost:g}: is counted by one process. Give it without engine "
+                "and share."
             )
         if self.endpoint:
             self.check()
@@ -124,6 +151,7 @@ class Writer(Protocol):
 def caption_dataset(job: CaptionJob, console: Console) -> dict[str, Any]:
     """Caption what the journal lacks, then write the data set; return a summary.
 
+    With a ``share`` its clips are captioned and {} is returned.
     The summary's ``failed`` lists the entries without caption; the data set was written unless
     there are some and ``on_error`` is ``stop``. Raises ValueError on settings that cannot work.
     """
@@ -134,10 +162,12 @@ def caption_dataset(job: CaptionJob, console: Console) -> dict[str, Any]:
     check_target(root, out)
     policy = Policy(job.existing, job.short_words)
     policy.check()
-    data = DataConfig(root=job.root, decode_workers=job.decode_workers)
-    with Journal(out) as journal:
+    with Journal(out, job.share.replace("/", "-of-")) as journal:
         writer, provenance = open_writer(job, journal)
-        _write(writer, journal, data, infos, console)
+        _write(job, writer, journal, infos, console)
+        if job.share:
+            return {}
+        journal.entries = journal.read_all()
         answers = journal.answers(writer.by)
         tokens = journal.tokens(writer.by)
         failures = {e.name: e for e in journal.entries if e.by == writer.by and e.error}
@@ -184,33 +214,82 @@ def _endpoint_of(job: CaptionJob) -> EndpointConfig:
     return EndpointConfig(**{k: v for k, v in asdict(job).items() if k in names})
 
 
+@dataclass(frozen=True)
+class CaptionPart:
+    """Clips of one split that are captioned by one process."""
+
+    job: CaptionJob
+    split: str
+    infos: list[SampleInfo]
+
+
 def _write(
+    job: CaptionJob,
     writer: Writer,
     journal: Journal,
-    data: DataConfig,
     infos: dict[str, list[SampleInfo]],
     console: Console,
 ) -> None:
-    """Caption every clip that the journal has no answer for, split by split."""
+    """Caption every clip that no journal has an answer for, here or by ``job.engine``."""
     known = journal.answers(writer.by)
-    missing = {
-        split: [i for i in members if (split, i.key, i.sha256, writer.by) not in known]
+    size = PART_CLIPS if job.is_shared else max(map(len, infos.values()))
+    parts = [
+        CaptionPart(job, split, members[start : start + size])
         for split, members in infos.items()
-    }
-    total = sum(map(len, infos.values()))
-    done = total - sum(map(len, missing.values()))
+        for start in range(0, len(members), size)
+    ]
+    if share := share_of(job.share):
+        parts = parts[share[0] :: share[1]]
+    total = sum(len(part.infos) for part in parts)
+    parts = [
+        replace(part, infos=missing)
+        for part in parts
+        if (missing := [i for i in part.infos if (part.split, i.key, i.sha256, writer.by)
+                        not in known])
+    ]  # fmt: skip
+    done = total - sum(len(part.infos) for part in parts)
     with Progress("caption", console) as progress:
         progress.update(done, total, "")
-        for split, members in missing.items():
+        if job.engine is Engine.ray:
+            folders = Path(job.root), Path(job.out)
+            found = carry_out(
+                *(Work(caption_parts, folders), parts, job),
+                lambda: progress.update(done, total, ""),
+            )
+            for clips, _ in found:
+                done += int(clips)
+            progress.update(done, total, "")
+            return
+        for part in parts:
 
-            def add(entry: Entry, split: str = split) -> None:
+            def add(entry: Entry, split: str = part.split) -> None:
                 nonlocal done
                 journal.add(entry)
                 done += 1
                 progress.update(done, total, split)
 
-            if members:
-                writer.run(data, split, members, add)
+            writer.run(_data_of(job), part.split, part.infos, add)
+
+
+def caption_parts(
+    parts: Sequence[CaptionPart], num_workers: int, on_wait: Callable[[], None]
+) -> Iterator[tuple[float, int]]:
+    """Caption parts on a node, into a journal that nobody else writes; yield the clips of each."""
+    job = parts[0].job
+    with Journal(Path(job.out), attempt_name()) as journal:
+        writer, _ = open_writer(job, journal)
+        known = journal.answers(writer.by)
+        for part in parts:
+            missing = [i for i in part.infos
+                       if (part.split, i.key, i.sha256, writer.by) not in known]  # fmt: skip
+            if missing:
+                writer.run(_data_of(job), part.split, missing, journal.add)
+            on_wait()
+            yield len(part.infos), len(missing)
+
+
+def _data_of(job: CaptionJob) -> DataConfig:
+    return DataConfig(root=job.root, decode_workers=job.decode_workers)
 
 
 def _caption_of(entry: Entry) -> NewCaption:
@@ -270,7 +349,12 @@ def main(arguments: list[str]) -> int:
     console = Console()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     job = parse(CaptionJob, arguments)
-    return report(job, caption_dataset(job, console), console)
+    summary = caption_dataset(job, console)
+    if not summary:
+        said = f"share {job.share} is there; the command without share= puts all together"
+        console.print(said, highlight=False)
+        return 0
+    return report(job, summary, console)
 
 
 if __name__ == "__main__":

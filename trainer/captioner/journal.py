@@ -1,4 +1,6 @@
-"""Every caption as soon as it is written: a file of JSON lines beside the new data set.
+"""Every caption as soon as it is written: files of JSON lines beside the new data set.
+
+Each process writes one of its own, ``captions.jsonl`` or ``captions-NAME.jsonl``, and reads all.
 
 A line holds what was described (split, key, sha256 of the payload), by whom (a digest of the
 captioner or of the endpoint's model and prompt), and the caption or why there is none. Nothing is
@@ -46,12 +48,13 @@ class Entry:
 class Journal:
     """The open journal of one process; another process that opens it is refused.
 
+    name: tells it from those of other processes at work on the same data set.
     Raises ValueError if it is open elsewhere. A last line that a crash cut short is ignored.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / NAME
+        self.path = folder / (f"captions-{name}.jsonl" if name else NAME)
         self._stream = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - closed by close
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,20 +64,27 @@ class Journal:
                 f"out={folder}: another process writes captions there. Wait for it, or stop it."
             ) from error
         self._lock = threading.Lock()
-        self.entries = self._read()
+        self._end_last_line()
+        self.entries = self.read_all()
 
-    def _read(self) -> list[Entry]:
+    def _end_last_line(self) -> None:
+        """Keep a line that a crash cut short apart from the next one."""
         self._stream.seek(0)
         text = self._stream.read()
         if text and not text.endswith("\n"):
             self._stream.write("\n")
             self._stream.flush()
+
+    def read_all(self) -> list[Entry]:
+        """Return the entries of all journals of the folder, those of other processes, too."""
         entries = []
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                entries.append(parse_entry(json.loads(line)))
-            except (ValueError, TypeError) as error:
-                log.warning("%s:%d: ignored (%s)", self.path, number, error)
+        for path in sorted(self.path.parent.glob("captions*.jsonl")):
+            text = path.read_text(encoding="utf-8")
+            for number, line in enumerate(text.splitlines(), 1):
+                try:
+                    entries.append(parse_entry(json.loads(line)))
+                except (ValueError, TypeError) as error:
+                    log.warning("%s:%d: ignored (%s)", path, number, error)
         return entries
 
     def add(self, entry: Entry) -> None:

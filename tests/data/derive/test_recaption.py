@@ -1,5 +1,6 @@
 """Other captions, the same data: payloads, truth and order stay, old captions follow the policy."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,13 +83,14 @@ def test_both_captions_lie_beside_the_same_payload_and_truth(
     assert manifest["shards"].keys() == {"train", "val"}
 
 
-def test_tars_alone_still_tell_everything(source: Path, tmp_path: Path) -> None:
-    from data.derive.index import index_shards
-
-    recaption(source, tmp_path, captions(), Policy(), {}, silent)
-    expected = read_index(tmp_path, "train")
-    assert index_shards(tmp_path, "train").infos == expected
-    assert index_shards(tmp_path, "val").infos[0].caption == "a dense still"
+def test_text_is_written_and_no_payload(source: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in source.glob("*/*")}
+    manifest = recaption(source, tmp_path, captions(), Policy(), {}, silent)
+    shards = list(tmp_path.glob("*/*.tar"))
+    assert len(shards) > 1
+    assert all(path.is_symlink() and path.resolve().parent.parent == source for path in shards)
+    assert {path: path.stat().st_mtime_ns for path in source.glob("*/*")} == before
+    assert manifest["shards"] == json.loads((source / "manifest.json").read_text())["shards"]
 
 
 def test_a_clip_without_a_new_caption_keeps_its_own(source: Path, tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_an_equal_result_is_kept_and_a_stale_or_unfinished_one_made_anew(
     source: Path, tmp_path: Path
 ) -> None:
     def state() -> list[int]:
-        return [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.tar"))]
+        return [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/index.jsonl"))]
 
     first = recaption(source, tmp_path, captions(), Policy(), {}, silent)
     times = state()
