@@ -5,6 +5,8 @@ import sys
 from data.shell import USER_ERROR, asks_for_help, flushed, outlive_readers, run_module
 from kinescale import __version__
 from kinescale.commands import COMMANDS, map_of_commands
+from launch.array import COMMANDS as ARRAYS
+from launch.array import ENGINES, array_words
 
 COMPLETION = "kinescale.completion"
 
@@ -14,6 +16,8 @@ def main() -> None:
     name, *words = sys.argv[1:] or ["--help"]
     if name == "help" and words:  # kinescale help train
         name, words = words[0], ["--help"]
+    if not set(words).isdisjoint(ENGINES) and name in ARRAYS:
+        name, words = "array", [name, *array_words(words)]
     if name in COMMANDS:
         run_module(COMMANDS[name].module, words)
     if name == "completion":

@@ -23,6 +23,12 @@ COMMANDS = (
             "launch/conf",
         ),
     ),
+    Row(
+        "array",
+        "launch.array",
+        "build a dataset by the tasks of an array",
+        groups=("launch/conf",),
+    ),
     Row("status", "launch.status", "show what runs are doing", groups=("launch/conf",)),
     Row("logs", "launch.logs", "print a run's log, and follow it"),
     Row("cancel", "launch.cancel", "cancel runs, which save first"),

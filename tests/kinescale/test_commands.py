@@ -45,6 +45,7 @@ WORDS = {
     "tensorboard": "{none}",
     "plan": "model={none} horizon.steps=1",
     "submit": "{none}",
+    "array": "{none}",
     "status": "{none}",
     "logs": "{none}",
     "cancel": "{none}",
