@@ -43,6 +43,7 @@ def schemas() -> tuple[Schema, ...]:
     from trainer.captioner.caption import CaptionJob
     from trainer.captioner.config import CaptionerRun
     from trainer.config import RunConfig
+    from trainer.encode.job import EncodeJob
     from trainer.generate.expand import ExpandJob
     from trainer.generate.request import Request
     from trainer.probes.common import ProbeConfig
@@ -77,6 +78,7 @@ def schemas() -> tuple[Schema, ...]:
         Schema("A smaller or shorter data set", ReshapeConfig, "reshape"),
         Schema("Foreign shards as a data set", IndexConfig, "index"),
         Schema("Captions for a data set", CaptionJob, "caption"),
+        Schema("Latents of a data set", EncodeJob, "encode"),
         Schema("Longer prompts", ExpandJob, "expand"),
         Schema("A drawn clip", Request, "generate"),
         Schema("A page that draws", PlaygroundConfig, "playground"),

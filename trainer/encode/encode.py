@@ -27,20 +27,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from annotated_types import Ge
 from rich.console import Console
-from typing_extensions import Doc
 
 from data.command_line import parse, unquoted
-from data.config import Engine
-from data.dataset.part import find_pieces, index_pieces, is_whole, read_piece
+from data.dataset.part import PartName, find_pieces, index_pieces, is_whole, read_piece
 from data.dataset.sample import SampleInfo
 from data.dataset.shards import MANIFEST_NAME, read_index, read_manifest
 from data.decode.pool import DecodeError
@@ -68,6 +65,7 @@ from trainer.encode.batches import (
     plan_parts,
     seal,
 )
+from trainer.encode.job import EncodeJob
 from trainer.parallel.mesh import Mesh, alone, stop_mesh
 from trainer.parallel.workers import join_workers, own_share
 
@@ -77,24 +75,6 @@ FORMAT = 2
 OF_SOURCE = ("shards", "indexes", "parts", "left_out", "staying", "digest")
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass
-class EncodeJob:
-    """Where latents go, and who makes them; all other keys are those of a run."""
-
-    out: Annotated[str, Doc("Folder of the latents.")] = ""
-    captions: Annotated[
-        str,
-        Doc(
-            "A table of captions and scores by key (csv, jsonl, parquet, ...), or a folder that "
-            "kinescale caption has written, which go before those of the data set."
-        ),
-    ] = ""
-    engine: Annotated[Engine, Doc("Who encodes: this process, or a Ray cluster.")] = Engine.local
-    address: Annotated[str, Doc("The cluster of engine=ray, as HOST:PORT.")] = ""
-    share: Annotated[str, Doc("I/N encodes every N-th part from the I-th on, and no index.")] = ""
-    num_workers: Annotated[int, Ge(0), Doc("Threads that encode; 0 takes one a core.")] = 0
 
 
 def encode_dataset(
@@ -215,14 +195,13 @@ def encode_parts(
     Yields the samples of each batch, and of those how many were there already.
     """
     run = parts[0].run
-    waiting = {}
-    part_of = {}
+    waiting: dict[PartName, int] = {}  # batches that a part lacks
+    part_of: dict[Path, Part] = {}
     missing: list[Batch] = []
     there = 0
     for part in parts:
-        batches = part.batches
-        lacking = [batch for batch in batches if not batch.is_whole()]
-        there += sum(len(batch.infos) for batch in batches if batch not in lacking)
+        lacking = [batch for batch in part.batches if not batch.is_whole()]
+        there += len(part.infos) - sum(len(batch.infos) for batch in lacking)
         part_of |= {batch.stem: part for batch in lacking}
         waiting[part.name] = len(lacking)
         missing += lacking

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from data.config import Engine
 from data.dataset.shards import ShardWriter, read_index, write_manifest
 from data.loading.loader import SampleReader
 from data.media.h264 import encode_h264, encode_png
 from models.codec.wavelet import WaveletCodec
+from tests.data.engine.test_engines import needs_ray, start_cluster
 from trainer.config import RunConfig, compose_run
 from trainer.encode import batches
-from trainer.encode.encode import EncodeJob, encode_dataset, main
+from trainer.encode.encode import encode_dataset, main
+from trainer.encode.job import EncodeJob
 
 TEXT = ["text.kind=bytes", "text.width=32", "model.text_width=32"]
 
@@ -262,6 +265,25 @@ def test_clips_that_are_added_are_encoded_alone(
     assert len(seen) == 1
     assert {path: parts_of(out)[path] for path in before} == before
     assert [len(read_index(out, split)) for split in ("train", "val")] == [3, 1]
+
+
+@needs_ray
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_ray_gives_the_same_latents_bit_for_bit(
+    clips: Path, run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    encode_dataset(run, tmp_path / "whole", job=EncodeJob(num_workers=1))
+    start_cluster()
+    try:
+        encode_dataset(run, tmp_path / "latents", job=EncodeJob(engine=Engine.ray))
+    finally:
+        ray.shutdown()
+    assert contents(tmp_path / "latents") == contents(tmp_path / "whole")
 
 
 @pytest.mark.heavy
