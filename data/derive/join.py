@@ -60,7 +60,7 @@ def join_table(
 
 def with_row(info: SampleInfo, row: Row) -> SampleInfo:
     """Return a sample with the captions and scores of a row."""
-    words = {name: str(row[name]) for name in CAPTIONS if row.get(name)}
+    words: dict[str, Any] = {name: str(row[name]) for name in CAPTIONS if row.get(name)}
     scores = row.get("scores")
     found = dict(scores) if isinstance(scores, dict) else {}
     found |= {SCORE_NAMES.get(k, k): v for k, v in row.items() if k not in NO_SCORES}
