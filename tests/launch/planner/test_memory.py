@@ -7,7 +7,7 @@ from launch.planner.machine import load_machine
 from launch.planner.memory import PARTS, plan_memory, quick_state, stage_blocks
 from models.config import ModelConfig
 from trainer.layout.config import Gradients, ParallelConfig, Precision, Recompute
-from trainer.layout.cost import rank_bytes
+from trainer.layout.cost import OVERLAP_BUCKET, rank_bytes
 from trainer.layout.layout import Coordinates
 from trainer.layout.shapes import rank_params
 
@@ -34,6 +34,16 @@ def test_the_quick_table_is_within_a_percent_of_the_exact_count(stage, tp, gradi
     slack = 0.35 if stage == 2 and gradients is Gradients.own else 0.01
     assert quick.gradients == pytest.approx(exact.gradients, rel=slack)
     assert quick.buffers == pytest.approx(exact.buffers, rel=slack)
+
+
+def test_overlapping_reductions_hold_two_small_buckets_in_the_place_of_a_large_one():
+    params = rank_params(MODEL, layout().layout, 1, Coordinates())
+    plain, overlapping = (layout(zero_stage=2, overlap_comm=o) for o in (False, True))
+    exact = [rank_bytes(MODEL, p, Coordinates()).buffers for p in (plain, overlapping)]
+    quick = [quick_state(params, p).buffers for p in (plain, overlapping)]
+    assert params > 2 * OVERLAP_BUCKET
+    for before, after in (exact, quick):
+        assert before - after == 2 * (params - 2 * OVERLAP_BUCKET)
 
 
 def test_the_parts_of_a_plan_are_the_trainers_bytes_and_add_up():
