@@ -158,8 +158,8 @@ def _te_kernel(engine: Any) -> Any:
         most: int,
     ) -> Tensor:
         flat: Tensor = layer(q.shape[1], q.shape[2])(
-            q, k, v, cu_seqlens_q=q_offsets, cu_seqlens_kv=k_offsets, max_seqlen_q=rows,
-            max_seqlen_kv=keys,
+            q, k, v, cu_seqlens_q=q_offsets, cu_seqlens_kv=k_offsets, max_seqlen_q=q_most,
+            max_seqlen_kv=most,
         )  # fmt: skip  # (S, N E)
         return flat.unflatten(-1, q.shape[1:])
 
