@@ -66,7 +66,11 @@ class Found:
     @property
     def title(self) -> str:
         """What tells it from others."""
-        return f"{self.budget:.2g} FLOPs" if self.budget else self.run.name
+        return (
+            f"{self.budget:.3g} FLOPs".replace("e+0", "e").replace("e+", "e")
+            if self.budget
+            else self.run.name
+        )
 
     @property
     def note(self) -> str:

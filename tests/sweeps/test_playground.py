@@ -32,7 +32,7 @@ def test_a_study_offers_the_best_run_of_each_budget_or_all(tmp_path: Path) -> No
     found = found_in(tmp_path)
     assert [one.run.name for one in found] == ["better", "worse", "large", "going"]
     assert [one.run.name for one in best_of(found)] == ["better", "large", "going"]
-    assert [one.title for one in best_of(found)] == ["1e+09 FLOPs", "4e+09 FLOPs", "9e+09 FLOPs"]
+    assert [one.title for one in best_of(found)] == ["1e9 FLOPs", "4e9 FLOPs", "9e9 FLOPs"]
     assert found[0].note == "12,345 parameters, loss 0.5"
     assert found[-1].note == "not finished"
     assert [one.run.name for one in found_in(runs / "large")] == ["large"]
