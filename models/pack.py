@@ -53,6 +53,25 @@ class Ragged:
         return torch.arange(self.lone).repeat_interleave(lengths).to(self.offsets.device)
 
 
+@dataclass(frozen=True)
+class Twins:
+    """Segments at the end that are earlier ones once more, but for their captions.
+
+    first: the segments before them. rows: which row each row behind those repeats.
+    """
+
+    first: Ragged
+    rows: Int[Tensor, " R"]
+
+    @classmethod
+    def of(cls, lengths: list[int], twins: Sequence[int], device: torch.device) -> "Twins":
+        """Return twins by the segments that they repeat."""
+        first = lengths[: len(lengths) - len(twins)]
+        starts = [0, *accumulate(first)]
+        rows = [torch.arange(starts[n], starts[n + 1]) for n in twins]
+        return cls(Ragged.of(first, device), torch.cat(rows).to(device))
+
+
 @dataclass
 class TokenPack:
     """Tokens of M segments in one buffer of S rows; rows beyond ``sum(lengths)`` are padding.
@@ -72,6 +91,8 @@ class TokenPack:
     lone: segments at the end that are known to have one caption token or none, for a network that
         saves their attention to it; a sampler says so of what guides away, in packs without
         padding. 0 says nothing.
+    twins: which segments the last ones repeat in all but their captions, so that a network may see
+        both as one until it reads those. Said by a sampler, as ``lone``.
     periods: latent frames after which each row's clip begins again, 0 where it does not; None
         where none does. For loops that are drawn.
 
@@ -91,6 +112,7 @@ class TokenPack:
     first_row: int = 0
     spans: SpanTable | None = None
     lone: int = 0
+    twins: tuple[int, ...] = ()
     periods: Int[Tensor, " S"] | None = None
 
     @property

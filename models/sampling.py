@@ -8,7 +8,7 @@ room for the next one: what is drawn beside it changes nothing.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import log
 
 import torch
@@ -296,9 +296,14 @@ def draw(
 
 def _together(live: list[_Live]) -> TokenPack:
     """Return one pack of all captioned segments, then those that guide them away."""
-    pack = join([one.order.pack for one in live] + [one.against for one in _guided(live)])
+    guided = _guided(live)
+    pack = join([one.order.pack for one in live] + [one.against for one in guided])
     heard = [number for number, count in enumerate(pack.caption_lengths, 1) if count > 1]
-    return replace(pack, lone=len(pack.lengths) - max(heard, default=0))
+    counts = [len(one.order.pack.lengths) for one in live]
+    ends = zip(live, counts, accumulate(counts), strict=True)
+    numbers = {one.number: range(end - count, end) for one, count, end in ends}
+    twins = tuple(number for one in guided for number in numbers[one.number])
+    return replace(pack, lone=len(pack.lengths) - max(heard, default=0), twins=twins)
 
 
 def _guided(live: list[_Live]) -> list[_Live]:

@@ -9,7 +9,7 @@ from models.attention import Attend
 from models.config import ModelConfig
 from models.dit.modulation import Spans, add_gated, modulate, norm_rows
 from models.dit.rope import rotate
-from models.pack import Ragged
+from models.pack import Ragged, Twins
 
 
 class SelfAttention(nn.Module):
@@ -108,12 +108,18 @@ class Block(nn.Module):
         caption: Float[Tensor, "K D"],
         segments: Ragged,
         caption_segments: Ragged,
+        twins: Twins | None = None,
     ) -> Float[Tensor, "S D"]:
-        """Map the residual stream through the block."""
+        """Map the residual stream through the block; rows of twins attend once for both."""
         parts = (modulation + self.offset).unflatten(-1, (6, -1)).transpose(0, 1).contiguous()
         shift1, scale1, gate1, shift2, scale2, gate2 = parts.unbind()  # (T, D) each
-        normed = modulate(x, shift1, scale1, spans, self.norm_rows)
-        attended = self.self_attention(normed, rotation, segments)
+        modulated = modulate(x, shift1, scale1, spans, self.norm_rows)
+        if twins is None:
+            attended = self.self_attention(modulated, rotation, segments)
+        else:
+            first, rows = twins.first, twins.first.total
+            once = self.self_attention(modulated[:rows], rotation[:rows], first)
+            attended = torch.cat([once, once.index_select(0, twins.rows)])
         x = add_gated(x, self.share * gate1, attended, spans)
         crossed = self.cross_attention(x, caption, segments, caption_segments)
         x = torch.add(x, crossed, alpha=self.share)

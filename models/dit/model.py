@@ -19,7 +19,7 @@ from models.dit.embed import sinusoids
 from models.dit.modulation import Spans, modulate, norm_rows
 from models.dit.rope import rope_rotation
 from models.network import initial_values
-from models.pack import Ragged, TokenPack
+from models.pack import Ragged, TokenPack, Twins
 from models.precondition import Coefficients, value_spread, velocity_coefficients
 
 FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
@@ -125,11 +125,14 @@ class DiT(nn.Module):
         segments = Ragged.of(pack.lengths, device, pack.lone)
         captions = Ragged.of(tokens, device, pack.lone)
         spans = Spans.of(pack)
+        twins = {"twins": Twins.of(pack.lengths, pack.twins, device)} if pack.twins else {}
         # In fp32, so that the gradients of all blocks are added up in it.
         x, modulation, caption = stream.x, stream.modulation.float(), stream.caption
         for number in range(self.config.depth) if blocks is None else blocks:
             block = self.blocks[number]
-            x = block(x, modulation, spans, rotation, caption, segments, captions)
+            # Only the first block has not yet read a caption where it attends to itself.
+            more = twins if number == 0 else {}
+            x = block(x, modulation, spans, rotation, caption, segments, captions, **more)
         return replace(stream, x=x)
 
     def read_out(self, pack: TokenPack, stream: Stream) -> Float[Tensor, "S V"]:

@@ -147,19 +147,20 @@ def test_guidance_acts_inside_its_range_alone() -> None:
 
 
 def test_what_guides_away_without_a_caption_lies_last_and_is_said_to() -> None:
-    found: list[tuple[list[int], int]] = []
+    found: list[tuple[list[int], int, tuple[int, ...]]] = []
     network = Counting()
 
     def watched(pack: TokenPack, x: Tensor, t: Tensor) -> Tensor:
-        found.append((pack.caption_lengths, pack.lone))
+        found.append((pack.caption_lengths, pack.lone, pack.twins))
         return network(pack, x, t)
 
     negative = replace(order(4, 1, guidance=Guidance(2.0)), against=clip(4, 2))
     list(draw(watched, [negative, order(2, 1, guidance=Guidance(2.0)), order(3, 1)], 100))
-    assert found == [([3, 3, 3, 2, 0], 1)]
+    # By size: of two, three and four rows; then what guides that of four away, and that of two.
+    assert found == [([3, 3, 3, 2, 0], 1, (2, 0))]
     unheard = replace(order(2, 1), pack=clip(2, 0))
     list(draw(watched, [unheard], 100))
-    assert found[1] == ([0], 1)
+    assert found[1] == ([0], 1, ())
     # Which velocity is whose does not depend on where it lies: slopes of 3 - 2, 3 - 0 and 3.
     ends = dict(draw(Counting(), [
         replace(order(4, 1, guidance=Guidance(2.0)), against=clip(4, 2)),

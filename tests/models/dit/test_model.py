@@ -155,6 +155,44 @@ def test_segments_that_see_one_token_get_its_value_without_asking(
     torch.testing.assert_close(found, model(pack, x_t, t), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("twins", [(0, 1), (1,), (2, 0)], ids=str)
+def test_a_segment_and_what_guides_it_away_attend_once_until_they_read_captions(
+    twins: tuple[int, ...],
+) -> None:
+    model, generator = moved(CONFIG, 1.0), torch.Generator().manual_seed(8)
+    lengths, captions, rows = [6, 9, 4], [3, 2, 4], 19
+    first = {
+        "x": torch.randn(rows, 24, generator=generator),
+        "positions": torch.randint(0, 9, (rows, 3), generator=generator),
+        "place": torch.randn(rows, POSITION_FEATURES, generator=generator),
+    }
+    own = torch.cat([torch.arange(rows).split(lengths)[number] for number in twins])
+    both = {name: torch.cat([value, value[own]]) for name, value in first.items()}
+    every = [*range(3), *twins]
+    counts = captions + [0] * (len(twins) - 1) + [5]
+    pack = TokenPack(
+        latent=torch.zeros_like(both["x"]),
+        valid=torch.ones_like(both["x"], dtype=torch.bool),
+        positions=both["positions"],
+        place=both["place"],
+        segment=torch.arange(len(every)).repeat_interleave(
+            torch.tensor([lengths[number] for number in every])
+        ),
+        lengths=[lengths[number] for number in every],
+        fps=torch.tensor([12.0, 0.0, 30.0])[every],
+        caption=torch.randn(sum(counts), 16, generator=generator),
+        caption_lengths=counts,
+    )
+    t = torch.tensor([0.2, 0.5, 0.8])[every]
+    asked: list[int] = []
+    for block in model.blocks:
+        query = block.self_attention.qkv  # type: ignore[union-attr]
+        query.register_forward_hook(lambda _, given, out: asked.append(len(out)))
+    found = model(dataclasses.replace(pack, twins=twins), both["x"], t)
+    assert asked == [rows, len(both["x"])]
+    torch.testing.assert_close(found, model(pack, both["x"], t), rtol=1e-4, atol=1e-5)
+
+
 def test_a_networks_input_and_output_have_unit_variance_at_every_time() -> None:
     # Brute force over draws: what the coefficients make of x_t and of the target.
     sigma, generator = 0.3, torch.Generator().manual_seed(5)
