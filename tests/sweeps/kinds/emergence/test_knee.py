@@ -29,7 +29,7 @@ def runner_of(clips: Path, runs: Path, *words: str) -> EmergenceRunner:
     study = compose_any(
         ["study=emergence_smoke", f"root={runs}", f'law=["data.root={clips}"]',
          f'twin=["data.root={clips}/lawless"]', "least=0.003", "pairs.looks=[given]",
-         "draws.clips=0", *words]
+         "draws={clips: 0, shown: 0}", *words]
     )  # fmt: skip
     assert isinstance(study, EmergenceConfig)
     return EmergenceRunner(study, [])

@@ -65,8 +65,8 @@ def test_numbers_below_a_column_are_means_of_its_own_run_beside_the_twin() -> No
 
 
 def test_the_picture_has_the_best_size_of_each_budget_and_the_truth_last(tmp_path: Path) -> None:
-    runs = [asked(4e12, 1, 0.2, 2), asked(1e11, 1, 0.5, 8, seed=1), asked(1e11, 1, 0.5, 1),
-            asked(1e11, 9, 0.6, 7)]  # fmt: skip
+    runs = [asked(4e12, 1, 0.2, 2), asked(1e11, 9, 0.6, 7), asked(1e11, 1, 0.5, 8, seed=1),
+            asked(1e11, 1, 0.5, 1)]  # fmt: skip
     (path,) = write_ladders(tmp_path / "samples", runs, [0])
     assert path.name == "ladder-strip.png"
     pixels = np.asarray(Image.open(path))
