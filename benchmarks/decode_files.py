@@ -22,6 +22,12 @@ FPS = 24
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "12", "-pix_fmt", "yuv420p")
 VP9 = ("-c:v", "libvpx-vp9", "-b:v", "2M", "-deadline", "realtime", "-cpu-used", "8",
        "-pix_fmt", "yuv420p")  # fmt: skip
+HEVC = ("-c:v", "libx265", "-crf", "14", "-preset", "superfast", "-x265-params", "log-level=none",
+        "-pix_fmt", "yuv420p", "-tag:v", "hvc1")  # fmt: skip
+VP8 = ("-c:v", "libvpx", "-b:v", "4M", "-auto-alt-ref", "1", "-deadline", "realtime")
+AV1 = ("-c:v", "libsvtav1", "-preset", "10", "-crf", "20", "-pix_fmt", "yuv420p")
+MPEG2 = ("-c:v", "mpeg2video", "-q:v", "2", "-bf", "2")
+MJPEG = ("-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj420p")
 NORMALISED = ("-bf", "0", "-x264-params", "keyint=99:scenecut=0", "-use_editlist", "0")
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
@@ -132,16 +138,13 @@ def healthy() -> list[Case]:
         whole("h264, mkv", ".mkv", *X264, *long_gop),
         whole("h264, fragmented mp4", ".mp4", *X264, "-movflags", "frag_keyframe+empty_moov"),
         whole("h264, interlaced coding", ".mp4", *X264, "-flags", "+ildct+ilme"),
-        whole("hevc", ".mp4", "-c:v", "libx265", "-crf", "14", "-preset", "superfast",
-              "-x265-params", "log-level=none", "-pix_fmt", "yuv420p", "-tag:v", "hvc1"),
-        whole("vp8", ".webm", "-c:v", "libvpx", "-b:v", "4M", "-auto-alt-ref", "1",
-              "-deadline", "realtime"),
+        whole("hevc", ".mp4", *HEVC),
+        whole("vp8", ".webm", *VP8),
         whole("vp9", ".webm", *VP9),
-        whole("av1", ".mp4", "-c:v", "libsvtav1", "-preset", "10", "-crf", "20",
-              "-pix_fmt", "yuv420p"),
+        whole("av1", ".mp4", *AV1),
         whole("mpeg4", ".avi", "-c:v", "mpeg4", "-q:v", "2", "-bf", "2"),
-        whole("mpeg2", ".mpg", "-c:v", "mpeg2video", "-q:v", "2", "-bf", "2"),
-        whole("mjpeg", ".avi", "-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj420p"),
+        whole("mpeg2", ".mpg", *MPEG2),
+        whole("mjpeg", ".avi", *MJPEG),
         whole("ffv1, lossless RGB", ".mkv", "-c:v", "ffv1", "-pix_fmt", "bgr0", bound=60),
         whole("variable rate, mp4", ".mp4", *vfr, *X264, "-bf", "2"),
         whole("variable rate, webm", ".webm", *vfr, *VP9),
@@ -168,6 +171,8 @@ def odd() -> list[Case]:
               "-color_range", "pc"),
         whole("h264, BT.709", ".mp4", "-vf", "scale=out_color_matrix=bt709", *X264,
               "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
+        whole("h264, 1280 columns of BT.709 that do not say so", ".mp4", "-vf",
+              "scale=out_color_matrix=bt709", *X264, "-bf", "0", shape=(12, 64, 1280)),
         whole("pixels of 4:3", ".mp4", "-vf", "setsar=4/3", *X264, refused=True),
     ]  # fmt: skip
 
@@ -179,7 +184,15 @@ def damaged() -> list[Case]:
     flips = [
         whole(f"{name}, damaged in the middle ({seed})", suffix, *options, change=flipped(seed))
         for seed in range(3)
-        for name, suffix, options in (("h264", ".mp4", start), ("vp9", ".webm", VP9))
+        for name, suffix, options in (
+            ("h264", ".mp4", start),
+            ("vp9", ".webm", VP9),
+            ("hevc", ".mp4", (*HEVC, "-movflags", "+faststart")),
+            ("vp8", ".webm", VP8),
+            ("av1", ".mp4", (*AV1, "-movflags", "+faststart")),
+            ("mpeg2", ".mpg", MPEG2),
+            ("mjpeg", ".avi", MJPEG),
+        )
     ]
     broken = [
         whole("cut in half, index lost", ".mp4", *X264, change=half),

@@ -114,6 +114,8 @@ def test_loading_starts_no_program_for_a_postscript_sample_that_an_index_lists(t
 @pytest.mark.heavy
 @pytest.mark.parametrize("form", PICTURE_FORMATS)
 def test_a_child_gives_the_pixels_that_pillow_gives_here(form):
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     buffer = io.BytesIO()
     Image.fromarray(paint(1, 40, 56)[0]).save(buffer, form)
     with DecoderPool(1, 20.0) as pool:
