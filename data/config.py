@@ -306,6 +306,13 @@ class IngestConfig:
     repeat_bits: Annotated[
         Bits, Doc("The same within a source, where clips are more alike; -1 keeps all.")
     ] = 2.0
+    find_copies: Annotated[
+        bool,
+        Doc(
+            "Also leave out letterboxed, mirrored, cropped and shifted copies of clips of other "
+            "sources (the extra copies: faiss)."
+        ),
+    ] = False
     min_side: Annotated[
         Count, Doc("Videos and images with a side under this many pixels are rejected.")
     ] = 16

@@ -14,6 +14,7 @@ from typing import Any
 
 from data.config import IngestConfig
 from data.engine.source import Notes
+from data.media.copies import copies, looks_from
 from data.media.reject import Reject
 
 NUM_HASHES = 6
@@ -96,10 +97,11 @@ def drop_duplicates(
     ``sources`` gives each source's split and the lines of its samples, whose metadata gets a score.
     Held-out splits choose first, then larger samples, so training never holds what is held out.
     """
-    if max(config.duplicate_bits, config.repeat_bits) < 0:
+    if max(config.duplicate_bits, config.repeat_bits) < 0 and not config.find_copies:
         return set()
     metas: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
     candidates: list[Candidate] = []
+    seen: dict[tuple[str, str], str] = {}
     for name, (split, lines) in sources.items():
         for line in lines:
             meta = line["meta"]
@@ -108,9 +110,18 @@ def drop_duplicates(
             metas[split, meta["key"]] = meta, name
             rank = (split == "train", -size_of(meta), meta["key"])
             id = (split, meta["key"])
-            candidates.append(Candidate(id, meta["source"], line["fingerprint"], rank))
+            bits, _, looks = line["fingerprint"].partition(":")
+            candidates.append(Candidate(id, meta["source"], bits, rank))
+            if looks:
+                seen[id] = looks
     left_out, nearest = near_duplicates(candidates, config.duplicate_bits, config.repeat_bits)
-    films = {film["file"]: film for film in notes.films}
+    rest = sorted((c for c in candidates if c.id in seen), key=lambda c: c.rank)
+    changed = changed_copies([c for c in rest if c.id not in left_out], seen)
+    for id, why in changed.items():
+        meta, file = metas[id]
+        notes.reject(f"{file}: {meta['key']}", Reject(why, "Say find_copies=false to keep it."))
+        drop_from(films_of(notes), file, meta)
+    films = films_of(notes)
     for id, match in nearest.items():
         meta, file = metas[id]
         meta["scores"] = {**meta.get("scores", {}), "duplicate": round(match.distance, 4)}
@@ -125,11 +136,40 @@ def drop_duplicates(
                 *("duplicate", round(match.distance, 4), getattr(config, limit)),
             ),
         )
-        if file in films:
-            dropped, length = films[file]["dropped"], meta["num_frames"]
-            films[file]["used"] -= length
-            dropped["duplicate"] = dropped.get("duplicate", 0) + length
-    return left_out
+        drop_from(films, file, meta)
+    return left_out | changed.keys()
+
+
+def changed_copies(
+    clips: Sequence[Candidate], seen: dict[tuple[str, str], str]
+) -> dict[tuple[str, str], str]:
+    """Return why clips, given by rank, are left out: each is a changed copy of one that stays."""
+    if not clips:
+        return {}
+    found = copies([looks_from(seen[c.id]) for c in clips], [c.source for c in clips])
+    reasons: dict[tuple[str, str], str] = {}
+    for place, clip in enumerate(clips):
+        for copy in found.get(place, []):
+            other = clips[copy.other]
+            if copy.other < place and other.id not in reasons:
+                how = " mirrored" if copy.mirrored else ""
+                how += f" cut to {copy.view:g}" if copy.view < 1 else ""
+                reasons[clip.id] = f"shows what {other.id[1]} does{how or ' at other times'}"
+                break
+    return reasons
+
+
+def films_of(notes: Notes) -> dict[str, dict[str, Any]]:
+    """Return the accounts of films by name."""
+    return {film["file"]: film for film in notes.films}
+
+
+def drop_from(films: dict[str, dict[str, Any]], file: str, meta: dict[str, Any]) -> None:
+    """Count the frames of a clip that is left out in its film's account."""
+    if file in films:
+        dropped, length = films[file]["dropped"], meta["num_frames"]
+        films[file]["used"] -= length
+        dropped["duplicate"] = dropped.get("duplicate", 0) + length
 
 
 def size_of(meta: dict[str, Any]) -> int:

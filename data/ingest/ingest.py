@@ -45,6 +45,7 @@ from data.ingest.inputs import Entry, find_entries
 from data.ingest.media_file import MediaFile
 from data.ingest.sidecar import Told, read_sidecars
 from data.ingest.where import check_columns, conditions_of
+from data.media.copies import check_copies
 from data.media.reject import Reject
 from data.shell import command
 from data.show.progress import Progress
@@ -151,6 +152,7 @@ def ingest(config: IngestConfig, console: Console) -> dict[str, Any]:
     """Ingest ``config.input`` into ``config.output`` and return the manifest."""
     check(config)
     local_folder("output", config.output)
+    check_copies(config)
     notes = Notes()
     sources: list[Source] = [*find_sources(config, notes)]
     if not sources:

@@ -17,6 +17,7 @@ from data.config import IngestConfig, Sound
 from data.dataset.tokens import shape_name
 from data.engine.source import Notes, Sample
 from data.ingest.checksums import check_digest
+from data.media.copies import looks_of
 from data.media.film import (
     Account,
     Shown,
@@ -204,7 +205,8 @@ def video_samples(
             payload = with_sound(payload, samples, sound.rate, sound.layout)
             meta["original"]["audio"] = meta["original"]["audio"] | {"kept": STORED}
         account.used += length
-        yield Sample(meta, payload, "mp4", fingerprint=fingerprint(greys))
+        looks = f":{looks_of(greys, facts.fps)}" if config.find_copies else ""
+        yield Sample(meta, payload, "mp4", fingerprint=fingerprint(greys) + looks)
     if not found:
         reject_short(account.num_frames, config)
 

@@ -97,7 +97,7 @@ def with_sound(payload: bytes, samples: Samples, rate: int, layout: str) -> byte
     """Return an MP4 with the same packets of pictures, and these samples beside them."""
     buffer = io.BytesIO()
     with (
-        av.open(io.BytesIO(payload)) as source,
+        av.open(io.BytesIO(payload), "r") as source,
         av.open(buffer, "w", format="mp4", options=MP4_OPTIONS) as out,
     ):
         pictures = out.add_stream_from_template(source.streams.video[0])
