@@ -40,7 +40,7 @@ def config(tmp_path):
     paint(tmp_path / "in", "abcd")
     return IngestConfig(
         input=str(tmp_path / "in"), output=str(tmp_path / "out"), num_workers=1,
-        shard_bytes=SHARD_BYTES, duplicate_bits=-1, repeat_bits=-1,
+        shard_bytes=SHARD_BYTES, duplicate_bits=-1, repeat_bits=-1, timeout_seconds=900,
     )  # fmt: skip
 
 
