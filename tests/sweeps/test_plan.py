@@ -138,7 +138,12 @@ def test_shapes_that_bend_a_law_are_noted(tmp_path):
     study = ["study=demo", f"root={tmp_path}", 'base=["experiment=cpu_demo","data.root=nowhere"]']
     notes = " ".join(plan_study(compose_any(study), Clips()).notes)
     assert "Widths 16, 24 are below a token's 32 values" in notes
+    assert "ask for objective.prediction=data" in notes
     assert "Some sizes have one head and others 2: they" in notes
+    data = '["experiment=cpu_demo","data.root=nowhere","objective.prediction=data"]'
+    notes = " ".join(plan_study(compose_any([*study[:2], f"base={data}"]), Clips()).notes)
+    assert "Widths 16, 24 are below" in notes
+    assert "ask for objective" not in notes
     even = plan_study(compose_any([*study, "grid.min_params=1e5", "grid.heads=2"]), Clips())
     assert "Widths" not in " ".join(even.notes)
     assert "one head" not in " ".join(even.notes)

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from data.words import counted
+from models.objective import Prediction
 from sweeps.kinds.isoflop.config import StudyConfig
 from sweeps.kinds.isoflop.pilot import pilot_minimum
 from sweeps.kinds.isoflop.plan import StudyPlan
@@ -71,7 +72,8 @@ def expect(study: StudyConfig, clips: Clips) -> Planned:
             runs += [Expected(spec, partial(plan.compose, spec)) for spec in more]
         shapes |= {(rung.width, rung.width // rung.head_dim) for rung in rungs}
     runs += [Expected(spec, partial(plan.compose, spec)) for spec in plan.twins()]
-    notes += _bends(shapes, plan.base.model.values_per_token)
+    base = plan.base
+    notes += _bends(shapes, base.model.values_per_token, base.objective.prediction)
     if study.grid.max_extensions:
         notes.append(
             f"Not in the table: where a budget's best size is at an edge up to "
@@ -84,8 +86,8 @@ def expect(study: StudyConfig, clips: Clips) -> Planned:
     return Planned(study.folder, runs, notes)
 
 
-def _bends(shapes: set[tuple[int, int]], values: int) -> list[str]:
-    """Say what of a study's (width, heads) may bend its law (docs/log.md, 2026-11-27)."""
+def _bends(shapes: set[tuple[int, int]], values: int, prediction: Prediction) -> list[str]:
+    """Say what of a study's (width, heads) may bend its law (decisions 001 and 024)."""
     notes = []
     if narrow := sorted({width for width, _ in shapes if width < values}):
         listed = ", ".join(map(str, narrow))
@@ -94,6 +96,11 @@ def _bends(shapes: set[tuple[int, int]], values: int) -> list[str]:
             "limits the loss, and they bend the law of wider models. For a law of record raise "
             "grid.min_params."
         )
+        if prediction is not Prediction.data:
+            notes[-1] += (
+                " Noise fills all values of a token and must pass through them: clips of few "
+                "dimensions, as those of codec=pixels, ask for objective.prediction=data."
+            )
     counts = sorted({heads for _, heads in shapes})
     if counts[0] == 1 < counts[-1]:
         notes.append(
