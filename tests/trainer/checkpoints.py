@@ -8,10 +8,14 @@ from typing import Any
 import torch
 
 from models.architecture import Split
+from models.network import initial_values
 from trainer.checkpoint.write import CheckpointWriter, Loaded, load_latest
+from trainer.identity import freeze
 from trainer.layout.layout import Layout
 from trainer.layout.plan import Fragment
 from trainer.parallel.mesh import Mesh, alone
+
+from .conftest import compose_smoke
 
 ROOT = Path(__file__).parents[2]
 SHAPES = {"a.weight": (6, 7), "b": (11,), "scalar": ()}
@@ -47,6 +51,20 @@ def save_pieces(
     writer = CheckpointWriter(folder, alone(), keep, background=False)
     writer.save(step, pieces, state)
     return writer.wait()
+
+
+def write_untrained(folder: Path, latents: Path) -> Path:
+    """Write the folder of a smoke run whose checkpoint holds weights that were only drawn."""
+    run = compose_smoke(latents, "horizon.steps=3")
+    generator = torch.Generator().manual_seed(7)
+    values = [
+        (name, value + 0.05 * torch.randn(value.shape, generator=generator))
+        for name, value in initial_values(run.model, generator)
+    ]
+    freeze(run, folder)
+    pieces = [Fragment(name, 0, {"ema": value.reshape(-1)}) for name, value in values]
+    assert save_pieces(folder / "checkpoints", 3, pieces, {}) is not None
+    return folder
 
 
 def same(loaded: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:

@@ -22,7 +22,7 @@ from trainer.generate.sampler import draw_clips
 from trainer.generate.tasks import trimmed
 
 MODELS = 8  # that are kept loaded
-JOBS = 50  # that are remembered; files stay
+TICKETS = 50  # that are remembered; files stay
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Drawing:
 
 
 @dataclass
-class Job:
+class Ticket:
     """A request and its drawings. version: rises with every change."""
 
     id: str
@@ -93,14 +93,14 @@ class Desk:
         self.out = out
         self._device = device
         self._changed = threading.Condition()
-        self._jobs: dict[str, Job] = {}
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._tickets: dict[str, Ticket] = {}
+        self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._load = lru_cache(maxsize=MODELS)(self._loaded)
         self._thread = threading.Thread(target=self._work, name="desk", daemon=True)
         self._thread.start()
 
-    def ask(self, request: Request, rungs: Sequence[str]) -> Job:
-        """Queue a request; return its job.
+    def ask(self, request: Request, rungs: Sequence[str]) -> Ticket:
+        """Queue a request; return its ticket.
 
         Raises ValueError on rungs that are none, and on what a run's codec cannot make.
         """
@@ -111,37 +111,38 @@ class Desk:
                 raise ValueError(f"rungs={name}: is none of {', '.join(self.rungs)}. Name one.")
             check_shape(load_run(self.rungs[name].folder), request)
         with self._changed:
-            number = 1 + max((int(name) for name in self._jobs), default=self._last_kept())
-            job = Job(f"{number:04d}", request, [Drawing(name) for name in rungs])
-            self._jobs[job.id] = job
-            for old in [name for name, one in self._jobs.items() if one.is_over][:-JOBS]:
-                del self._jobs[old]
-        self._queue.put(job)
-        return job
+            number = 1 + max((int(name) for name in self._tickets), default=self._last_kept())
+            ticket = Ticket(f"{number:04d}", request, [Drawing(name) for name in rungs])
+            self._tickets[ticket.id] = ticket
+            for old in [name for name, one in self._tickets.items() if one.is_over][:-TICKETS]:
+                del self._tickets[old]
+        self._queue.put(ticket)
+        return ticket
 
     def look(self, name: str, seen: int = -1, seconds: float = 0.0) -> dict[str, Any] | None:
-        """Return a job as plain values once it has changed since ``seen``; None where none is."""
+        """Return a ticket as plain values once it is newer than ``seen``; None where none is."""
         with self._changed:
-            job = self._jobs.get(name)
-            if job is None:
+            ticket = self._tickets.get(name)
+            if ticket is None:
                 return None
-            self._changed.wait_for(lambda: job.version > seen or job.is_over, seconds)
-            drawings = [asdict(drawing) for drawing in job.drawings]
+            self._changed.wait_for(lambda: ticket.version > seen or ticket.is_over, seconds)
+            drawings = [asdict(drawing) for drawing in ticket.drawings]
             return {
-                "id": job.id, "version": job.version, "over": job.is_over, "drawings": drawings,
-                "prompt": job.request.prompt, "task": job.request.task.value,
-                "seed": job.request.seed, "shape": list(job.request.shape),
+                "id": ticket.id, "version": ticket.version, "over": ticket.is_over,
+                "drawings": drawings,
+                "prompt": ticket.request.prompt, "task": ticket.request.task.value,
+                "seed": ticket.request.seed, "shape": list(ticket.request.shape),
             }  # fmt: skip
 
     def cancel(self, name: str) -> None:
-        """End a job; what is drawn already stays."""
+        """End a ticket; what is drawn already stays."""
         with self._changed:
-            if (job := self._jobs.get(name)) is not None:
-                job.cancelled = True
+            if (ticket := self._tickets.get(name)) is not None:
+                ticket.cancelled = True
 
     def close(self) -> None:
-        """End the thread, and the job that it draws."""
-        for name in list(self._jobs):
+        """End the thread, and the ticket that it draws."""
+        for name in list(self._tickets):
             self.cancel(name)
         self._queue.put(None)
         self._thread.join(timeout=10)
@@ -155,50 +156,50 @@ class Desk:
         run, model = load_model(folder, self._device)
         return run, model, facts_of(run, model)
 
-    def _tell(self, job: Job, drawing: Drawing, **values: Any) -> None:
+    def _tell(self, ticket: Ticket, drawing: Drawing, **values: Any) -> None:
         with self._changed:
             for key, value in values.items():
                 setattr(drawing, key, value)
-            job.version += 1
+            ticket.version += 1
             self._changed.notify_all()
 
     def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
-            for drawing in job.drawings:
+        while (ticket := self._queue.get()) is not None:
+            for drawing in ticket.drawings:
                 try:
-                    self._draw(job, drawing)
+                    self._draw(ticket, drawing)
                 except _Cancelled:
-                    self._tell(job, drawing, state=State.cancelled)
+                    self._tell(ticket, drawing, state=State.cancelled)
                 except (ValueError, OSError) as error:
-                    self._tell(job, drawing, state=State.failed, error=str(error))
+                    self._tell(ticket, drawing, state=State.failed, error=str(error))
                 except Exception as error:  # noqa: BLE001 - the page goes on, the terminal says why
                     traceback.print_exc(file=sys.stderr)
-                    self._tell(job, drawing, state=State.failed, error=in_words(error))
+                    self._tell(ticket, drawing, state=State.failed, error=in_words(error))
 
-    def _draw(self, job: Job, drawing: Drawing) -> None:
-        if job.cancelled:
+    def _draw(self, ticket: Ticket, drawing: Drawing) -> None:
+        if ticket.cancelled:
             raise _Cancelled
-        self._tell(job, drawing, state=State.loading)
+        self._tell(ticket, drawing, state=State.loading)
         rung, started = self.rungs[drawing.rung], time.monotonic()
         run, model, facts = self._load(rung.folder)
-        first = Format.png if job.request.num_frames == 1 else Format.mp4
+        first = Format.png if ticket.request.num_frames == 1 else Format.mp4
         also = [] if first is Format.png else [Format.gif, Format.png]
-        file = self.out / job.id / f"{rung.name}.{first.value}"
-        request = trimmed(replace(job.request, out=str(file), also=also), run.codec.stride[0])
-        self._tell(job, drawing, state=State.drawing, warnings=list(warnings_of(run, [request])))
+        file = self.out / ticket.id / f"{rung.name}.{first.value}"
+        request = trimmed(replace(ticket.request, out=str(file), also=also), run.codec.stride[0])
+        self._tell(ticket, drawing, state=State.drawing, warnings=list(warnings_of(run, [request])))
 
         def told(done: float, total: float) -> None:
-            if job.cancelled:
+            if ticket.cancelled:
                 raise _Cancelled
             share, spent = done / total, time.monotonic() - started
-            self._tell(job, drawing, share=share, eta_seconds=spent * (1 - share) / share)
+            self._tell(ticket, drawing, share=share, eta_seconds=spent * (1 - share) / share)
 
         (frames,) = draw_clips(run, model, [request], told=told, device=self._device)
         keep(request, frames, facts)
         files = {path.suffix[1:]: path.name for path in request.files}
         files["json"] = f"{file.name}.json"
         seconds = time.monotonic() - started
-        self._tell(job, drawing, state=State.done, share=1.0, files=files, seconds=seconds)
+        self._tell(ticket, drawing, state=State.done, share=1.0, files=files, seconds=seconds)
 
 
 def check_shape(run: RunConfig, request: Request) -> None:

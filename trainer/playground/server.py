@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 PAGE = Path(__file__).with_name("page.html")
-LOOK_SECONDS = 10.0  # that a look at a job waits for news
+LOOK_SECONDS = 10.0  # that a look at a ticket waits for news
 UPLOAD_BYTES = 256 * 2**20
 # Keys of a request that the page may set; files are those that it sent.
 KEYS = {
@@ -176,25 +176,29 @@ def build_app(desk: Desk, page: str, hosts: list[str] | None = None) -> "Starlet
         return {"id": (await run_in_threadpool(desk.ask, request, body.get("rungs", []))).id}
 
     async def look(call: "Call") -> dict[str, Any]:
-        seen, name = call.query_params.get("seen", "-1"), call.path_params["job"]
+        seen, name = call.query_params.get("seen", "-1"), call.path_params["ticket"]
         found = await run_in_threadpool(desk.look, name, int(seen), LOOK_SECONDS)
         if found is None:
-            raise ValueError(f"job={name}: is forgotten. Its files are kept in {desk.out / name}.")
+            raise ValueError(
+                f"ticket={name}: is forgotten. Its files are kept in {desk.out / name}."
+            )
         for drawing in found["drawings"]:
             drawing["error"] = uploads.in_words(drawing["error"])
         return found
 
     async def cancel(call: "Call") -> dict[str, Any]:
-        desk.cancel(call.path_params["job"])
+        desk.cancel(call.path_params["ticket"])
         return {}
 
     async def file(call: "Call") -> "Response":
-        job, name = call.path_params["job"], call.path_params["name"]
-        known = desk.look(job)
+        ticket, name = call.path_params["ticket"], call.path_params["name"]
+        known = desk.look(ticket)
         kept = [n for one in (known or {"drawings": []})["drawings"] for n in one["files"].values()]
         if name not in kept:
-            return JSONResponse({"error": f"file={name}: is none of job {job}."}, status_code=404)
-        return FileResponse(desk.out / job / name)
+            return JSONResponse(
+                {"error": f"file={name}: is none of ticket {ticket}."}, status_code=404
+            )
+        return FileResponse(desk.out / ticket / name)
 
     return Starlette(
         routes=[
@@ -202,9 +206,9 @@ def build_app(desk: Desk, page: str, hosts: list[str] | None = None) -> "Starlet
             Route("/state", told(state)),
             Route("/uploads", told(upload), methods=["POST"]),
             Route("/draw", told(draw), methods=["POST"]),
-            Route("/jobs/{job}", told(look)),
-            Route("/jobs/{job}/cancel", told(cancel), methods=["POST"]),
-            Route("/files/{job}/{name}", file),
+            Route("/tickets/{ticket}", told(look)),
+            Route("/tickets/{ticket}/cancel", told(cancel), methods=["POST"]),
+            Route("/files/{ticket}/{name}", file),
         ],
         # A page of somebody else whose name points here may not ask.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts or ["*"])],

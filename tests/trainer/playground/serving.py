@@ -74,17 +74,17 @@ class Served:
             return status, content
 
     def draw(self, request: dict[str, Any], rungs: list[str]) -> dict[str, Any]:
-        """Draw a request to its end; return the job."""
+        """Draw a request to its end; return the ticket."""
         status, said = self.ask("draw", {"request": request, "rungs": rungs})
         assert status == 200, said
         return self.end_of(said["id"])
 
     def end_of(self, name: str) -> dict[str, Any]:
-        """Return a job once it is over."""
-        job = self.ask(f"jobs/{name}")[1]
-        while not job["over"]:
-            job = self.ask(f"jobs/{name}?seen={job['version']}")[1]
-        return job
+        """Return a ticket once it is over."""
+        ticket = self.ask(f"tickets/{name}")[1]
+        while not ticket["over"]:
+            ticket = self.ask(f"tickets/{name}?seen={ticket['version']}")[1]
+        return ticket
 
     def browse(self, folder: Path, width: int, height: int = 900, *more: str) -> dict[str, Any]:
         """Open the page at a width in headless Chromium; return what its script found."""

@@ -18,21 +18,28 @@ from trainer.config import load_run
 from trainer.playground.desk import Rung
 from trainer.playground.server import POLICY, listen, usual_shape
 
+from ..checkpoints import write_untrained
 from .serving import Served, serving
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "steps": 2}
 
 
-def rungs_of(trained: Path) -> list[Rung]:
+def rungs_of(run: Path) -> list[Rung]:
     """Return one run under two names."""
-    return [Rung(name, trained, f"{name} FLOPs", "a note") for name in ("first", "second")]
+    return [Rung(name, run, f"{name} FLOPs", "a note") for name in ("first", "second")]
 
 
 @pytest.fixture(scope="module")
-def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def drawn(latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of weights that were only drawn."""
+    return write_untrained(tmp_path_factory.mktemp("drawn"), latents)
+
+
+@pytest.fixture(scope="module")
+def served(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Return a playground of one run under two names."""
-    with serving(rungs_of(trained), tmp_path_factory.mktemp("kept")) as found:
+    with serving(rungs_of(drawn), tmp_path_factory.mktemp("kept")) as found:
         yield found
 
 
@@ -45,36 +52,36 @@ def picture() -> bytes:
 
 
 def test_a_request_is_drawn_by_each_run_from_the_same_noise_and_kept(served: Served) -> None:
-    job = served.draw({"prompt": "a blob", "seed": 3, **SMALL}, ["first", "second"])
-    assert [one["state"] for one in job["drawings"]] == ["done", "done"]
-    assert job["shape"] == [5, 32, 48]
-    folder = served.desk.out / job["id"]
+    ticket = served.draw({"prompt": "a blob", "seed": 3, **SMALL}, ["first", "second"])
+    assert [one["state"] for one in ticket["drawings"]] == ["done", "done"]
+    assert ticket["shape"] == [5, 32, 48]
+    folder = served.desk.out / ticket["id"]
     names = {f"{rung}.{end}" for rung in ("first", "second") for end in ("mp4", "gif", "png")}
     assert {path.name for path in folder.iterdir()} == names | {
         "first.mp4.json", "second.mp4.json"
     }  # fmt: skip
-    first, second = (served.ask(f"files/{job['id']}/{rung}.mp4") for rung in ("first", "second"))
+    first, second = (served.ask(f"files/{ticket['id']}/{rung}.mp4") for rung in ("first", "second"))
     assert first == second
     assert first[0] == 200
     facts = json.loads((folder / "first.mp4.json").read_text(encoding="utf-8"))
     assert (facts["prompt"], facts["seed"], len(facts["weights"])) == ("a blob", 3, 64)
     image = served.draw({**SMALL, "num_frames": 1}, ["first"])
     assert image["drawings"][0]["files"] == {"png": "first.png", "json": "first.png.json"}
-    assert image["id"] > job["id"]
+    assert image["id"] > ticket["id"]
 
 
 def test_progress_is_told_while_it_is_drawn(served: Served) -> None:
     name = served.ask("draw", {"request": {**SMALL, "steps": 6}, "rungs": ["first"]})[1]["id"]
     shares, seen = [], -1
     while True:
-        job = served.ask(f"jobs/{name}?seen={seen}")[1]
-        assert job["version"] > seen or job["over"]
-        seen = job["version"]
-        shares.append(job["drawings"][0]["share"])
-        if job["over"]:
+        ticket = served.ask(f"tickets/{name}?seen={seen}")[1]
+        assert ticket["version"] > seen or ticket["over"]
+        seen = ticket["version"]
+        shares.append(ticket["drawings"][0]["share"])
+        if ticket["over"]:
             break
         if 0 < shares[-1] < 1:
-            assert job["drawings"][0]["eta_seconds"] > 0
+            assert ticket["drawings"][0]["eta_seconds"] > 0
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert len(set(shares)) > 2
@@ -84,10 +91,10 @@ def test_an_image_that_was_sent_begins_a_clip(served: Served) -> None:
     status, said = served.ask("uploads?key=image&name=my%20ball.png", picture())
     assert status == 200
     request = {"task": "image_to_video", "image": said["id"], "num_frames": 5, "steps": 1}
-    job = served.draw(request, ["first"])
-    assert job["drawings"][0]["state"] == "done"
-    assert job["shape"] == [5, 32, 48]  # that of the image
-    assert "never met image_to_video" in job["drawings"][0]["warnings"][0]
+    ticket = served.draw(request, ["first"])
+    assert ticket["drawings"][0]["state"] == "done"
+    assert ticket["shape"] == [5, 32, 48]  # that of the image
+    assert "never met image_to_video" in ticket["drawings"][0]["warnings"][0]
 
 
 BAD = {
@@ -126,33 +133,33 @@ def test_what_only_drawing_finds_is_told_by_the_name_that_its_sender_knows(serve
         for key in ("image", "mask")
     }
     assert served.ask("uploads?key=out&name=x", picture())[0] == 400
-    job = served.draw({"task": "loop", **SMALL}, ["first", "second"])
-    assert [one["state"] for one in job["drawings"]] == ["failed", "failed"]
-    assert "task=loop needs whole latents" in job["drawings"][0]["error"]
+    ticket = served.draw({"task": "loop", **SMALL}, ["first", "second"])
+    assert [one["state"] for one in ticket["drawings"]] == ["failed", "failed"]
+    assert "task=loop needs whole latents" in ticket["drawings"][0]["error"]
     everything = {"task": "image_to_video", "image": ids["image"], **SMALL, "num_frames": 1}
     (failed,) = served.draw(everything, ["first"])["drawings"]
     assert "leaves nothing to make" in failed["error"]
     assert str(served.desk.out) not in failed["error"]
 
 
-def test_a_job_that_is_cancelled_ends_and_the_next_one_is_drawn(served: Served) -> None:
+def test_a_ticket_that_is_cancelled_ends_and_the_next_one_is_drawn(served: Served) -> None:
     long = {"request": {**SMALL, "steps": 1000}, "rungs": ["first", "second"]}
     name = served.ask("draw", long)[1]["id"]
-    assert served.ask(f"jobs/{name}/cancel", b"")[0] == 200
-    job = served.end_of(name)
-    assert [one["state"] for one in job["drawings"]] == ["cancelled", "cancelled"]
+    assert served.ask(f"tickets/{name}/cancel", b"")[0] == 200
+    ticket = served.end_of(name)
+    assert [one["state"] for one in ticket["drawings"]] == ["cancelled", "cancelled"]
     assert served.draw(SMALL, ["first"])["drawings"][0]["state"] == "done"
 
 
 def test_only_what_was_drawn_is_given_away_and_to_this_host_alone(served: Served) -> None:
-    job = served.draw(SMALL, ["first"])
+    ticket = served.draw(SMALL, ["first"])
     for name in ("second.mp4", "..%2F..%2Fconfig.yaml", ".."):
-        assert served.ask(f"files/{job['id']}/{name}")[0] == 404
+        assert served.ask(f"files/{ticket['id']}/{name}")[0] == 404
     assert served.ask("files/9999/first.mp4")[0] == 404
     assert served.ask("state", Host="elsewhere.example")[0] == 400
-    status, said = served.ask("jobs/9999")
+    status, said = served.ask("tickets/9999")
     assert status == 400
-    assert said["error"].startswith("job=9999: is forgotten")
+    assert said["error"].startswith("ticket=9999: is forgotten")
 
 
 def test_a_port_that_is_taken_is_refused() -> None:
@@ -165,15 +172,15 @@ def test_a_port_that_is_taken_is_refused() -> None:
         taken.close()
 
 
-def test_the_page_begins_with_the_shape_that_most_clips_had(trained: Path) -> None:
-    assert usual_shape(load_run(trained)) == {
+def test_the_page_begins_with_the_shape_that_most_clips_had(drawn: Path) -> None:
+    assert usual_shape(load_run(drawn)) == {
         "num_frames": 17, "height": 64, "width": 96, "fps": 12.0
     }  # fmt: skip
 
 
 @pytest.mark.heavy
-def test_the_command_serves_a_run_until_ctrl_c(trained: Path, tmp_path: Path) -> None:
-    words = [f"run={trained}", "port=0", f"out={tmp_path / 'kept'}"]
+def test_the_command_serves_a_run_until_ctrl_c(drawn: Path, tmp_path: Path) -> None:
+    words = [f"run={drawn}", "port=0", f"out={tmp_path / 'kept'}"]
     command = [sys.executable, "-m", "sweeps.playground", *words]
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env)
@@ -185,8 +192,8 @@ def test_the_command_serves_a_run_until_ctrl_c(trained: Path, tmp_path: Path) ->
             state = json.load(answer)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-    assert [rung["name"] for rung in state["rungs"]] == [trained.name]
-    assert "parameters, loss" in state["rungs"][0]["note"]
+    assert [rung["name"] for rung in state["rungs"]] == [drawn.name]
+    assert state["rungs"][0]["note"] == "not finished"
 
 
 # Draws a clip, then asks for a height of zero, then chooses another task.
@@ -246,9 +253,9 @@ def script(values: dict[str, object], last: bool = False) -> str:
 @pytest.mark.page
 @pytest.mark.parametrize("width", [1200, 400])
 def test_the_page_draws_side_by_side_and_says_what_is_wrong_at_any_width(
-    trained: Path, tmp_path: Path, width: int
+    drawn: Path, tmp_path: Path, width: int
 ) -> None:
-    with serving(rungs_of(trained), tmp_path / "kept", script(VALUES)) as served:
+    with serving(rungs_of(drawn), tmp_path / "kept", script(VALUES)) as served:
         probe = served.browse(tmp_path, width)
         origin = served.address
     assert probe["errors"] == []
