@@ -198,7 +198,8 @@ class Sampler:
         orders = []
         for n in numbers:
             request, start = requests[n], starts[n]
-            stairs = stairs_of(request, start.beginning, tuple(start.noise.shape[1:]))
+            f, h, w = start.noise.shape[1:]
+            stairs = stairs_of(request, start.beginning, (f, h, w))
             order = self._order(request, start, stairs)
             behind = request.lag * (len(stairs.parts) - 1) if stairs else 0
             self._expected += order.pack.num_tokens * (evaluations(request) + behind)
@@ -291,7 +292,7 @@ class Sampler:
         """Return the way of a clip, or of its parts one behind the other."""
         if stairs is None:
             return self._objective.walk(noise, len(noise), request.route)
-        parts, rest = [part.to(noise.device) for part in stairs.parts], []
+        parts, rest = [part.to(noise.device) for part in stairs.parts], list[float]()
         if start.beginning is not None and len(stairs.given):
             # Noise of its own: a frame's first noise is no longer independent of what it became.
             clean, name = patchify(start.beginning.latent), f"{request.prompt}/{start.first}"

@@ -69,8 +69,8 @@ def usual_shape(run: RunConfig) -> dict[str, float]:
             key = info.num_frames, info.height, info.width, info.fps
             counts[key] = counts.get(key, 0) + 1
         if counts:
-            *found, fps = max(counts, key=lambda key: counts[key])
-            shape = found[0], found[1], found[2]
+            frames, height, width, fps = max(counts, key=lambda key: counts[key])
+            shape = frames, height, width
     return {"num_frames": shape[0], "height": shape[1], "width": shape[2], "fps": fps}
 
 
