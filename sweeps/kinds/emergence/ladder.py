@@ -21,6 +21,7 @@ from trainer.probes.samples.pictures import unpacked
 
 SCALE, GAP, APART, SIDE = 3, 2, 28, 8  # of the picture's pixels
 TITLE, LINE, MARGIN = 24, 30, 14
+NARROWEST = 290  # that a column's words fit in
 GIVEN, MADE = (150, 150, 165), (40, 160, 90)
 INK, NOTE = (20, 20, 20), (90, 90, 90)
 NOTHING, GOING_ON = "drawn with nothing given", "going on from {} true frames (grey)"
@@ -101,12 +102,14 @@ def drawn(columns: Sequence[Column], note: str) -> Image.Image:
     high, wide = first.shape[1] * SCALE, first.shape[2] * SCALE
     block = NUM_FRAMES * (high + GAP)
     across = SIDE + len(columns[0].continued) * (wide + 2 * GAP)
-    pitch = max(across, 9 * TITLE) + APART
+    pitch = max(across, NARROWEST) + APART
     tops = [MARGIN + 2 * LINE]
     tops.append(tops[0] + block + LINE + MARGIN)
     below = tops[1] + block + MARGIN
     height = below + (len(columns[0].lines) + 1) * LINE + MARGIN
-    image = Image.new("RGB", (2 * MARGIN + len(columns) * pitch - APART, height), "white")
+    words = ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(note, font_size=TITLE - 4)
+    width = max(len(columns) * pitch - APART, int(words) + 1)
+    image = Image.new("RGB", (2 * MARGIN + width, height), "white")
     pen = ImageDraw.Draw(image)
     for top, title in zip(tops, (NOTHING, GOING_ON.format(SPLICE)), strict=True):
         pen.text((MARGIN, top - LINE), title, fill=NOTE, font_size=TITLE - 4)
@@ -116,8 +119,8 @@ def drawn(columns: Sequence[Column], note: str) -> Image.Image:
         every = NUM_FRAMES if column.true else 0
         _draw_clips(image, (left, tops[0]), column.free, every)
         _draw_clips(image, (left, tops[1]), column.continued, every or SPLICE)
-        for line, words in enumerate(column.lines):
-            pen.text((left, below + line * LINE), words, fill=INK, font_size=TITLE - 2)
+        for line, text in enumerate(column.lines):
+            pen.text((left, below + line * LINE), text, fill=INK, font_size=TITLE - 2)
     pen.text((MARGIN, below + len(columns[0].lines) * LINE), note, fill=NOTE, font_size=TITLE - 4)
     return image
 

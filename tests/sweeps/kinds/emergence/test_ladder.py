@@ -16,6 +16,7 @@ from sweeps.kinds.emergence.ladder import (
     LINE,
     MADE,
     MARGIN,
+    NARROWEST,
     SCALE,
     SIDE,
     columns_of,
@@ -73,7 +74,7 @@ def test_the_picture_has_the_best_size_of_each_budget_and_the_truth_last(tmp_pat
     bars = [tuple(row) for row in (pixels[:, MARGIN] == MADE).all(-1)[:, None]]
     top = bars.index((True,))  # the first frame of what was drawn with nothing given
     high = 8 * SCALE
-    pitch = (pixels.shape[1] - 2 * MARGIN + APART) // 3
+    pitch = NARROWEST + APART  # one clip is narrower than its words
 
     def shown(column: int, frame: int, block: int) -> np.ndarray:
         y = top + frame * (high + 2) + block * (9 * (high + 2) + LINE + MARGIN)
