@@ -6,6 +6,7 @@ How large that is, is measured: of the clip whose pixels are crossed, the second
 from B's, as a share of that of A's from B's.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def trace(codec: Codec, filmed: Sequence[HiddenPair], stride: int) -> float:
         a, b, ab = (encoded(codec, frames)[:, first:] for frames in (pair.a, pair.b, mixed))
         own += float((ab - b).square().sum())
         between += float((a - b).square().sum())
-    return (own / between) ** 0.5
+    return math.sqrt(own / between)
 
 
 def encoded(codec: Codec, frames: Frames) -> Latent:
