@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from typing import Any
 
 import cv2
 import numpy as np
@@ -183,7 +184,7 @@ def copies(clips: Sequence[Looks], sources: Sequence[str]) -> dict[int, list[Cop
     for view in range(len(VIEWS)):
         stored = np.concatenate([unit(v[view, at]) for v, at in zip(vectors, kept, strict=True)])
         kind = "Flat" if len(stored) < FLAT_BELOW else f"IVF{round(4 * len(stored) ** 0.5)},Flat"
-        index = faiss.index_factory(stored.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+        index: Any = faiss.index_factory(stored.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
             index.train(np.ascontiguousarray(stored[:: max(1, len(stored) // 500_000)]))
             index.nprobe = PROBES
@@ -197,8 +198,8 @@ def copies(clips: Sequence[Looks], sources: Sequence[str]) -> dict[int, list[Cop
         }
     found: dict[int, list[Copy]] = {}
     for a, b in sorted(pairs):
-        still, moving, view, mirrored = compared(vectors[a], vectors[b])
+        still, moving, share, mirrored = compared(vectors[a], vectors[b])
         if still >= LEAST_STILL and moving >= LEAST_MOVING:
-            found.setdefault(a, []).append(Copy(b, view, mirrored, still, moving))
-            found.setdefault(b, []).append(Copy(a, view, mirrored, still, moving))
+            found.setdefault(a, []).append(Copy(b, share, mirrored, still, moving))
+            found.setdefault(b, []).append(Copy(a, share, mirrored, still, moving))
     return found
