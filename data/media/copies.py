@@ -26,10 +26,10 @@ LOOKS_A_SECOND, MOST_LOOKS = 8.0, 24
 VIEWS = (1.0, 0.9, 0.8, 0.7)  # shares of the sides, about the middle
 DARK = 24  # grey level under which a border is black
 MOST_BORDER = 0.5  # of the picture; what is darker is a dark film
-NEIGHBOURS, PROBES = 32, 24
+NEIGHBOURS, PROBES = 32, 16
 SAME_LOOK = 0.97  # cosine of looks of one clip of which the first stands for both
-FLAT_BELOW = 50_000  # vectors that are compared one by one
-LEAST_NEAR = 0.8  # cosine of a candidate
+FLAT_BELOW = 4000  # vectors that are compared one by one
+LEAST_NEAR = 0.9  # cosine of a candidate
 LEAST_STILL, LEAST_MOVING = 0.97, 0.7  # mean cosine of the pictures; of their changes in time
 STILL_SHARE = 0.02  # changes below this share of the picture's own contrast are noise
 
@@ -183,7 +183,7 @@ def copies(clips: Sequence[Looks], sources: Sequence[str]) -> dict[int, list[Cop
     pairs: set[tuple[int, int]] = set()
     for view in range(len(VIEWS)):
         stored = np.concatenate([unit(v[view, at]) for v, at in zip(vectors, kept, strict=True)])
-        kind = "Flat" if len(stored) < FLAT_BELOW else f"IVF{round(4 * len(stored) ** 0.5)},Flat"
+        kind = "Flat" if len(stored) < FLAT_BELOW else f"IVF{round(1.5 * len(stored) ** 0.5)},Flat"
         index: Any = faiss.index_factory(stored.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
             index.train(np.ascontiguousarray(stored[:: max(1, len(stored) // 500_000)]))

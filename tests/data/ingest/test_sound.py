@@ -13,7 +13,7 @@ from tests.data.ingest.test_pixels import ingested
 RATE = 48_000
 
 
-def ticking(path, num_frames=48, codec="flac", begins=0.0, fps=24, channels=2, more=None):
+def ticking(path, num_frames=48, codec="flac", begins=0.0, fps=24, channels=2):
     """A film with a click of its own height at the start of each frame, from ``begins`` on."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
@@ -23,12 +23,11 @@ def ticking(path, num_frames=48, codec="flac", begins=0.0, fps=24, channels=2, m
         for image in paint(num_frames, 64, 96):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-        values = clicks(num_frames, fps)[round(begins * RATE) :]
-        packed = np.repeat(values[:, None], channels, 1).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(packed), "s16", "stereo" if channels == 2 else "mono"
-        )
-        frame.sample_rate, frame.pts = RATE, round(begins * RATE)
+        start = round(begins * RATE)
+        packed = np.repeat(clicks(num_frames, fps)[start:, None], channels, 1).reshape(1, -1)
+        form = "stereo" if channels == 2 else "mono"
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(packed), "s16", form)
+        frame.sample_rate, frame.pts = RATE, start
         container.mux(sound.encode(frame))
         container.mux(sound.encode())
 
@@ -37,7 +36,7 @@ def clicks(num_frames, fps):
     values = np.zeros(round(num_frames / fps * RATE), np.int16)
     for index in range(num_frames):
         at = round(index / fps * RATE)
-        values[at : at + 200] = 500 * (index + 1)
+        values[at : at + 200] = 400 * (index + 1)
     return values
 
 
@@ -66,9 +65,10 @@ def test_each_clip_keeps_its_own_sound_to_the_sample(tmp_path, name):
         got = heard(sample.payload)
         assert got.shape == (length, 2)
         shift = 48 if name == "a.mkv" else 1  # Matroska tells times in milliseconds
+        inner = slice(start + shift, start + length - shift)
         away = min(
             np.abs(
-                got[50:-50, 0].astype(int) - want[start + 50 + d : start + length - 50 + d]
+                got[shift : length - shift, 0].astype(int) - want[inner.start + d : inner.stop + d]
             ).max()
             for d in range(-shift, shift + 1)
         )
@@ -113,3 +113,51 @@ def test_a_copied_clip_keeps_its_pictures_bit_for_bit_beside_its_sound(tmp_path)
     assert notes.films[0]["remuxed_clips"] == 1
     np.testing.assert_array_equal(*map(PyAVDecoder().decode, (found[0].payload, copied.payload)))
     np.testing.assert_array_equal(heard(found[0].payload), heard(copied.payload))
+
+
+def test_a_gap_in_the_sound_is_silence_of_its_length(tmp_path):
+    """Two parts joined by time stamps in a container: 0.5 s of sound, half a second of none."""
+    ticking(tmp_path / "whole.mkv")
+    with (
+        av.open(str(tmp_path / "whole.mkv")) as source,
+        av.open(str(tmp_path / "a.mkv"), "w") as out,
+    ):
+        streams = {s.index: out.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if not packet.size:
+                continue
+            if packet.stream.type == "audio" and 0.5 <= packet.pts * packet.time_base < 1.0:
+                continue
+            packet.stream = streams[packet.stream.index]
+            out.mux(packet)
+    found, notes = ingested(tmp_path / "a.mkv", audio="keep", max_frames=45)
+    assert not notes.rejects
+    (sample,) = found
+    got, want = heard(sample.payload)[:, 0].astype(int), clicks(48, 24)
+    quiet = slice(round(0.6 * RATE), round(0.95 * RATE))
+    assert want[quiet].any()
+    assert not got[quiet].any()
+    late = slice(round(1.2 * RATE), round(1.6 * RATE))
+    away = min(
+        np.abs(got[late] - want[late.start + d : late.stop + d]).max() for d in range(-60, 61)
+    )
+    assert away == 0
+
+
+def test_sound_of_a_lossy_codec_is_that_of_the_whole_film(tmp_path):
+    ticking(tmp_path / "a.mkv", codec="aac", num_frames=72)
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        resampler = av.AudioResampler("s16", "stereo", RATE)
+        frames = list(container.decode(audio=0))
+        first = round(frames[0].time * RATE)
+        whole = np.concatenate(
+            [p.to_ndarray().reshape(-1, 2) for f in frames for p in resampler.resample(f)]
+        ).astype(int)
+    found, _ = ingested(tmp_path / "a.mkv", audio="keep", max_frames=17)
+    for sample in found[1:3]:
+        got = heard(sample.payload).astype(int)
+        start = round(sample.meta["original"]["start_seconds"] * RATE) - first
+        away = min(
+            np.abs(got - whole[start + d : start + d + len(got)]).max() for d in range(-60, 61)
+        )
+        assert away <= 1
