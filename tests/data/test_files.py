@@ -109,5 +109,5 @@ def test_nobody_else_replaces_files_by_hand() -> None:
         if by_hand.search(path.read_text(encoding="utf-8"))
     ]
     # What grows under another name, and a snapshot of the code, which is a folder.
-    grown = ["data/dataset/shards.py", "data/engine/drafts.py"]
+    grown = ["data/dataset/part.py", "data/dataset/shards.py", "data/engine/drafts.py"]
     assert found == [*grown, "data/files.py", "launch/slurm/snapshot.py"]
