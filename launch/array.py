@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
     name, *words = argv or [""]
     if name not in COMMANDS:
         raise ValueError(
-            f"{name or 'COMMAND'}: is none that tasks share. Use {', '.join(COMMANDS)}."
+            f"{name or 'COMMAND'}: is no command that tasks share. Use {', '.join(COMMANDS)}."
         )
     about, words = split_overrides(words)
     tasks, words = tasks_of(words)
