@@ -83,7 +83,8 @@ class TokenPack:
     segment: segment index of each row (S,); padding rows carry the last segment's.
     lengths: tokens of each segment; their sum is at most S.
     fps: frames per second of each segment (M,); 0 for images.
-    caption: caption token states of all segments (K, text width).
+    caption: caption token states of all segments (K, text width); rows beyond
+        ``sum(caption_lengths)`` are padding.
     caption_lengths: caption tokens of each segment; 0 means "no caption".
     first_row: where in the whole pack the rows of these tensors begin.
     spans: which rows share a time (``models.spans``); None where each segment has one. ``latent``
@@ -96,8 +97,9 @@ class TokenPack:
     periods: latent frames after which each row's clip begins again, 0 where it does not; None
         where none does. For loops that are drawn.
 
-    A rank that holds a part of the rows has its rows in every tensor but ``positions``, which cover
-    the rows its projections see (trainer/parallel/rows.py); lengths always count the whole pack.
+    A rank that holds a part of the rows has its rows in every tensor but ``positions`` and
+    ``periods``, which cover the rows its projections see (trainer/parallel/rows.py); lengths always
+    count the whole pack.
     """
 
     latent: Float[Tensor, "S V"]
@@ -141,6 +143,11 @@ class TokenPack:
         return t if self.spans is None else self.spans.times(t)
 
     @property
+    def caption_rows(self) -> int:
+        """Caption rows that a network projects: states, one for no caption, and padding."""
+        return len(self.caption) + self.caption_lengths.count(0)
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that are not padding."""
         return sum(self.lengths)
@@ -174,7 +181,7 @@ def join(packs: Sequence[TokenPack]) -> TokenPack:
         segment=torch.repeat_interleave(torch.arange(len(lengths), device=device), counts),
         lengths=lengths,
         fps=torch.cat([pack.fps for pack in packs]),
-        caption=torch.cat([pack.caption for pack in packs]),
+        caption=torch.cat([pack.caption[: sum(pack.caption_lengths)] for pack in packs]),
         caption_lengths=[length for pack in packs for length in pack.caption_lengths],
         spans=join_spans([(pack.spans, pack.lengths) for pack in packs]),
         periods=_join_periods(packs),

@@ -39,18 +39,22 @@ class ByteEncoder:
 
 
 class TransformerEncoder:
-    """A frozen encoder from a local folder, through ``transformers``; float32, evaluation mode."""
+    """A frozen encoder from a local folder, through ``transformers``; float32, evaluation mode.
 
-    def __init__(self, config: TextConfig, folder: Path) -> None:
+    It computes on ``device``; states come back to the host.
+    """
+
+    def __init__(self, config: TextConfig, folder: Path, device: torch.device) -> None:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # of loading weights: it would stand among a command's own lines
-        self.config = config
+        self.config, self._device = config, device
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
         ).eval()
+        self._model.to(device)
         if self._model.config.hidden_size != config.width:
             raise ValueError(
                 f"text.width={config.width}: must equal the encoder's hidden size. "
@@ -71,7 +75,7 @@ class TransformerEncoder:
             truncation=True,
             max_length=self.config.max_tokens,
         )
-        output = self._model(**batch).last_hidden_state
+        output = self._model(**batch.to(self._device)).last_hidden_state.cpu()
         for row, index in enumerate(present):
             states[index] = output[row, : int(batch["attention_mask"][row].sum())].clone()
         return states
@@ -106,8 +110,11 @@ class CaptionMemory:
         return self._encoder.num_cut(captions)
 
 
-def build_text_encoder(config: TextConfig) -> TextEncoder:
-    """Build the encoder a config names; weights come from a local folder or a package."""
+def build_text_encoder(config: TextConfig, device: torch.device | None = None) -> TextEncoder:
+    """Build the encoder a config names; weights come from a local folder or a package.
+
+    device: where its network computes, by default the CPU.
+    """
     if config.kind is TextKind.bytes:
         return ByteEncoder(config)
     if config.path:
@@ -121,4 +128,4 @@ def build_text_encoder(config: TextConfig) -> TextEncoder:
             f"text.path={folder}: must be a folder with config.json, weights and tokenizer. "
             "Leave it empty for the packaged MiniLM."
         )
-    return TransformerEncoder(config, folder)
+    return TransformerEncoder(config, folder, device or torch.device("cpu"))

@@ -40,8 +40,8 @@ def schemas() -> tuple[Schema, ...]:
     from sweeps.ladder.table import TableConfig
     from sweeps.playground import PlaygroundConfig
     from sweeps.predict.price import PriceConfig
-    from trainer.captioner.caption import CaptionJob
     from trainer.captioner.config import CaptionerRun
+    from trainer.captioner.job import CaptionJob
     from trainer.config import RunConfig
     from trainer.encode.job import EncodeJob
     from trainer.generate.expand import ExpandJob

@@ -22,7 +22,7 @@ COMMANDS = (
         "caption",
         "trainer.captioner.caption",
         "write dense captions for a dataset",
-        schema="trainer.captioner.caption:CaptionJob",
+        schema="trainer.captioner.job:CaptionJob",
     ),
     Row(
         "expand",

@@ -100,10 +100,12 @@ def check_target(root: Path, out: Path) -> None:
     if (out / MANIFEST_NAME).exists():
         if "recaptioned" not in read_manifest(out):
             raise ValueError(f"out={out}: holds another data set. Give another folder.")
-    elif any(out.glob("*/*.tar")) and not any(out.glob("*/.writing")):
-        finished = out / "captions.jsonl"
-        if not finished.exists():
-            raise ValueError(f"out={out}: holds shards of unknown origin. Give another folder.")
+    elif (
+        any(out.glob("*/*.tar"))
+        and not any(out.glob("*/.writing"))
+        and not any(out.glob("captions*.jsonl"))
+    ):
+        raise ValueError(f"out={out}: holds shards of unknown origin. Give another folder.")
 
 
 def recaption(

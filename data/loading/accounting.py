@@ -23,8 +23,9 @@ class MemberCount:
 class Accounting:
     """What became of every source pixel and token that was planned so far.
 
-    All but ``decoders`` and ``dropped`` follow from the plan and cover all ranks; those two cover
-    the packs that this rank decoded. Samples are visits: a second epoch counts again.
+    All but ``decoders``, ``dropped`` and captions follow from the plan and cover all ranks; those
+    cover the packs that this rank decoded since it started. ``caption_padding``: rows of padding
+    beside ``caption_rows``. Samples are visits: a second epoch counts again.
     ``pieces`` are those of clips that no pack holds; a piece's first frame ends the one before, and
     is met twice. ``edge_pixels`` are the repeated border pixels that complete the patch grid; they
     are masked from the loss and are not in ``source_pixels``. ``members`` is empty without a
@@ -48,6 +49,8 @@ class Accounting:
     decoders: dict[str, int] = field(default_factory=dict)
     dropped: list[tuple[str, str]] = field(default_factory=list)
     members: dict[str, MemberCount] = field(default_factory=dict)
+    caption_rows: int = 0
+    caption_padding: int = 0
 
     def add_member(self, name: str, num_samples: int, share: float) -> None:
         """Begin to count a member of a mixture."""
@@ -65,6 +68,11 @@ class Accounting:
             self.packs += 1
             used = sum(self._add_sample(info, cell) for info, _ in pack)
             self.padding_tokens += budget - used
+
+    def add_captions(self, rows: int, padded: int) -> None:
+        """Count the caption rows of a pack, and those that it was padded to."""
+        self.caption_rows += rows
+        self.caption_padding += padded - rows
 
     def _add_sample(self, info: SampleInfo, cell: Cell) -> int:
         f, h, w = grid(info.num_frames, info.height, info.width, cell)
@@ -141,6 +149,9 @@ class Accounting:
             ("  rendered", f"{self.rendered_tokens:,}", f"{self.rendered_share:.2%} of tokens"),
             ("  real", f"{self.tokens - self.rendered_tokens:,}", f"{1 - self.rendered_share:.2%}"),
         ]
+        if self.caption_padding:
+            padding = self.caption_padding / (self.caption_rows + self.caption_padding)
+            rows.append(("caption rows", f"{self.caption_rows:,}", f"{padding:.2%} padding beside"))
         for name, member in self.members.items():
             passes = member.samples / max(member.samples_in_split, 1)
             share = (

@@ -14,6 +14,10 @@ where it was stopped, and asks again for what failed. When all are there, OUT be
 with both captions: an index of its own over the shards of DATASET, which are linked. Text is
 written, no payload. Its manifest tells who wrote them. docs/captions.md has more.
 
+Weights compute on device= (auto), in precision= (fp32). Several processes of a machine share the
+clips and write the data set that one writes:
+  torchrun --standalone --nproc_per_node 8 -m trainer.captioner.caption root=... out=... weights=...
+
 Many machines share the work where they share the folders: engine=ray address=HOST:PORT,
 engine=slurm tasks=8 cluster=SITE, or share=I/N and then the command without it.
 """
@@ -21,13 +25,11 @@ engine=slurm tasks=8 cluster=SITE, or share=I/N and then the command without it.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from annotated_types import Ge, Gt, Le
 from rich.console import Console
-from typing_extensions import Doc
 
 from data.command_line import parse
 from data.config import DataConfig, Engine
@@ -36,7 +38,6 @@ from data.dataset.sample import SampleInfo
 from data.dataset.shards import read_index
 from data.derive.recaption import (
     CaptionKey,
-    Existing,
     NewCaption,
     Policy,
     check_target,
@@ -44,99 +45,20 @@ from data.derive.recaption import (
     recaption,
 )
 from data.engine.engines import Work, carry_out
-from data.engine.settings import check_builders, share_of
+from data.engine.settings import share_of
 from data.shell import command
 from data.show.progress import Progress
+from trainer.captioner.job import CaptionJob, OnError
 from trainer.captioner.journal import Entry, Journal
 from trainer.chat.endpoint import Endpoint, EndpointConfig
-from trainer.config import Seed
+from trainer.layout.config import Precision
+
+if TYPE_CHECKING:
+    from trainer.parallel.mesh import Mesh
 
 FAILED = 1  # exit status where clips are left without a caption
 _SHOWN = 5
-PART_CLIPS = 256  # that one process captions, where several do
-
-
-class OnError(StrEnum):
-    """What to do when clips are left without a caption.
-
-    stop: write no data set. keep: these clips keep the captions that they had.
-    """
-
-    stop = "stop"
-    keep = "keep"
-
-
-@dataclass
-class CaptionJob(EndpointConfig):
-    """What to caption, by whom, and what becomes of old captions.
-
-    Without ``weights`` an endpoint writes the captions.
-    """
-
-    root: Annotated[str, Doc("Data set to read.")] = ""
-    out: Annotated[str, Doc("Folder of the new one.")] = ""
-    weights: Annotated[str, Doc("Folder of a trained captioner; or give endpoint and model.")] = ""
-    existing: Annotated[
-        Existing,
-        Doc(
-            "short keeps short captions (a caption of at most short_words words becomes one "
-            "too); drop replaces all."
-        ),
-    ] = Existing.short
-    short_words: Annotated[int, Ge(0), Doc("Most words of a short caption.")] = 12
-    on_error: Annotated[OnError, Doc("Stop, or keep the old captions of clips that got none.")] = (
-        OnError.stop
-    )
-    temperature: Annotated[
-        float,
-        Ge(0),
-        Doc(
-            "0 takes the likeliest word; above, words are drawn by seed from the likeliest; "
-            "for weights only."
-        ),
-    ] = 0.0
-    top_p: Annotated[
-        float,
-        Gt(0),
-        Le(1),
-        Doc("Words are drawn from the likeliest that hold this share of the probability."),
-    ] = 0.9
-    seed: Annotated[Seed, Doc("Decides the draws.")] = 0
-    batch: Annotated[int, Ge(1), Doc("Clips that the captioner reads at once.")] = 16
-    decode_workers: Annotated[int, Ge(1), Doc("Decoder processes.")] = 1
-    frames: Annotated[int, Ge(1), Doc("Frames of a clip that an endpoint sees.")] = 8
-    side: Annotated[int, Ge(1), Doc("Their longer side in pixels.")] = 512
-    engine: Annotated[Engine, Doc("Who captions: this process, or a Ray cluster.")] = Engine.local
-    address: Annotated[str, Doc("The cluster of engine=ray, as HOST:PORT.")] = ""
-    share: Annotated[
-        str, Doc("I/N captions every N-th part from the I-th on, and writes no data set.")
-    ] = ""
-
-    num_workers = 1  # a captioner takes all cores
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether other processes caption the same data set meanwhile."""
-        return bool(self.share) or self.engine is not Engine.local
-
-    def check_job(self) -> None:
-        """Raise ValueError on values that cannot work together."""
-        for key in ("root", "out"):
-            if not getattr(self, key):
-                raise ValueError(f"{key}=(missing): must name a data set. Use {key}=FOLDER.")
-        if bool(self.weights) == bool(self.endpoint):
-            raise ValueError(
-                f"weights={self.weights}, endpoint={self.endpoint}: exactly one must be given. "
-                "Use weights=FOLDER, or endpoint=URL model=NAME."
-            )
-        check_builders(self)
-        if self.max_cost and self.is_shared:
-            raise ValueError(
-                f"max_cost={self.max_cost:g}: is counted by one process. Give it without engine "
-                "and share."
-            )
-        if self.endpoint:
-            self.check()
+PART_CLIPS = 256  # that a node of a Ray cluster captions at once, to a whole batch
 
 
 class Writer(Protocol):
@@ -148,10 +70,11 @@ class Writer(Protocol):
         """Caption clips of one split and hand every entry to ``add``."""
 
 
-def caption_dataset(job: CaptionJob, console: Console) -> dict[str, Any]:
-    """Caption what the journal lacks, then write the data set; return a summary.
+def caption_dataset(job: CaptionJob, console: Console, mesh: "Mesh") -> dict[str, Any]:
+    """Caption what the journals lack, then write the data set; return a summary.
 
-    With a ``share`` its clips are captioned and {} is returned.
+    With a ``share`` its clips are captioned and {} is returned. Workers of a mesh share the clips,
+    or a ``share`` of them; the main one writes the data set, the others return {}.
     The summary's ``failed`` lists the entries without caption; the data set was written unless
     there are some and ``on_error`` is ``stop``. Raises ValueError on settings that cannot work.
     """
@@ -162,10 +85,13 @@ def caption_dataset(job: CaptionJob, console: Console) -> dict[str, Any]:
     check_target(root, out)
     policy = Policy(job.existing, job.short_words)
     policy.check()
-    with Journal(out, job.share.replace("/", "-of-")) as journal:
-        writer, provenance = open_writer(job, journal)
-        _write(job, writer, journal, infos, console)
-        if job.share:
+    share = own_of(job.share, mesh)
+    with Journal(out, "{}-of-{}".format(*share) if share[1] > 1 else "") as journal:
+        writer, provenance = open_writer(job, journal, str(mesh.device))
+        _write(job, writer, journal, _parts(job, infos, share), console, str(mesh.device))
+        if mesh.world > 1:
+            mesh.barrier()
+        if job.share or not mesh.is_main:
             return {}
         journal.entries = journal.read_all()
         answers = journal.answers(writer.by)
@@ -179,7 +105,7 @@ def caption_dataset(job: CaptionJob, console: Console) -> dict[str, Any]:
         return summary
     captions = {name[:2]: _caption_of(e) for name, e in answers.items() if name in wanted}
     provenance |= {
-        "journal": "captions.jsonl",
+        "journal": "captions*.jsonl",
         "failed": [[e.split, e.key, e.error] for e in failed],
     }
     provenance |= {"by": writer.by, "tokens_in": tokens[0], "tokens_out": tokens[1]}
@@ -189,7 +115,7 @@ def caption_dataset(job: CaptionJob, console: Console) -> dict[str, Any]:
     return summary
 
 
-def open_writer(job: CaptionJob, journal: Journal) -> tuple[Writer, dict[str, Any]]:
+def open_writer(job: CaptionJob, journal: Journal, device: str) -> tuple[Writer, dict[str, Any]]:
     """Return who writes, and what the manifest says of it; what was paid before counts."""
     if job.endpoint:
         from trainer.captioner.remote import RemoteWriter
@@ -200,12 +126,16 @@ def open_writer(job: CaptionJob, journal: Journal) -> tuple[Writer, dict[str, An
         told: dict[str, Any] = {"kind": "endpoint", "endpoint": job.endpoint, "model": job.model}
         told |= {"prompt_sha256": remote.prompt_sha256, "frames": job.frames, "side": job.side}
         return remote, told | {"price_in": job.price_in, "price_out": job.price_out}
+    import torch
+
     from trainer.captioner.local import LocalWriter
     from trainer.captioner.weights import load_captioner
 
-    trained = load_captioner(Path(job.weights))
+    dtype = torch.bfloat16 if job.precision is Precision.bf16 else torch.float32
+    trained = load_captioner(Path(job.weights), torch.device(device), dtype)
     local = LocalWriter(trained, job.temperature, job.top_p, job.seed, job.batch)
     told = {"kind": "weights", "weights_sha256": trained.sha256, "about": trained.about}
+    told |= {"precision": job.precision.value} if job.precision is not Precision.fp32 else {}
     return local, told | {k: getattr(job, k) for k in ("temperature", "top_p", "seed")}
 
 
@@ -223,39 +153,52 @@ class CaptionPart:
     infos: list[SampleInfo]
 
 
+def own_of(share: str, mesh: "Mesh") -> tuple[int, int]:
+    """Return this worker's share (i, n) of all clips, or of the share I/N of them."""
+    first, count = share_of(share) or (0, 1)
+    return first * mesh.world + mesh.rank, count * mesh.world
+
+
+def _parts(
+    job: CaptionJob, infos: dict[str, list[SampleInfo]], share: tuple[int, int]
+) -> list[CaptionPart]:
+    """Return the clips of a share (i, n): every n-th batch of a split from the i-th on.
+
+    Batches are those of one process, so that captions are, too: rounding depends on what is read
+    beside a clip.
+    """
+    (first, count), size = share, job.batch
+    parts = []
+    for split, members in infos.items():
+        batches = [members[start : start + size] for start in range(0, len(members), size)]
+        own, most = batches[first::count], len(batches)
+        if job.engine is Engine.ray:
+            most = max(1, PART_CLIPS // size)
+        parts += [
+            CaptionPart(job, split, [info for batch in own[start : start + most] for info in batch])
+            for start in range(0, len(own), most)
+        ]
+    return parts
+
+
 def _write(
     job: CaptionJob,
     writer: Writer,
     journal: Journal,
-    infos: dict[str, list[SampleInfo]],
+    parts: list[CaptionPart],
     console: Console,
+    device: str,
 ) -> None:
     """Caption every clip that no journal has an answer for, here or by ``job.engine``."""
-    known = journal.answers(writer.by)
-    size = PART_CLIPS if job.is_shared else max(map(len, infos.values()))
-    parts = [
-        CaptionPart(job, split, members[start : start + size])
-        for split, members in infos.items()
-        for start in range(0, len(members), size)
-    ]
-    if share := share_of(job.share):
-        parts = parts[share[0] :: share[1]]
     total = sum(len(part.infos) for part in parts)
-    parts = [
-        replace(part, infos=missing)
-        for part in parts
-        if (missing := [i for i in part.infos if (part.split, i.key, i.sha256, writer.by)
-                        not in known])
-    ]  # fmt: skip
+    parts = _missing(parts, journal, writer.by)
     done = total - sum(len(part.infos) for part in parts)
     with Progress("caption", console) as progress:
         progress.update(done, total, "")
         if job.engine is Engine.ray:
             folders = Path(job.root), Path(job.out)
-            found = carry_out(
-                *(Work(caption_parts, folders), parts, job),
-                lambda: progress.update(done, total, ""),
-            )
+            work = Work(partial(caption_parts, device=device), folders, int(device != "cpu"))
+            found = carry_out(work, parts, job, lambda: progress.update(done, total, ""))
             for clips, _ in found:
                 done += int(clips)
             progress.update(done, total, "")
@@ -271,21 +214,31 @@ def _write(
             writer.run(_data_of(job), part.split, part.infos, add)
 
 
+def _missing(parts: Sequence[CaptionPart], journal: Journal, by: str) -> list[CaptionPart]:
+    """Return parts without the clips that ``by`` has captioned, and without those left empty."""
+    known = journal.answers(by)
+    kept = (
+        replace(
+            part, infos=[i for i in part.infos if (part.split, i.key, i.sha256, by) not in known]
+        )
+        for part in parts
+    )
+    return [part for part in kept if part.infos]
+
+
 def caption_parts(
-    parts: Sequence[CaptionPart], num_workers: int, on_wait: Callable[[], None]
+    parts: Sequence[CaptionPart], num_workers: int, on_wait: Callable[[], None], device: str
 ) -> Iterator[tuple[float, int]]:
     """Caption parts on a node, into a journal that nobody else writes; yield the clips of each."""
     job = parts[0].job
     with Journal(Path(job.out), attempt_name()) as journal:
-        writer, _ = open_writer(job, journal)
-        known = journal.answers(writer.by)
+        writer, _ = open_writer(job, journal, device)
         for part in parts:
-            missing = [i for i in part.infos
-                       if (part.split, i.key, i.sha256, writer.by) not in known]  # fmt: skip
-            if missing:
-                writer.run(_data_of(job), part.split, missing, journal.add)
+            missing = _missing([part], journal, writer.by)
+            for left in missing:
+                writer.run(_data_of(job), left.split, left.infos, journal.add)
             on_wait()
-            yield len(part.infos), len(missing)
+            yield len(part.infos), sum(len(left.infos) for left in missing)
 
 
 def _data_of(job: CaptionJob) -> DataConfig:
@@ -349,7 +302,16 @@ def main(arguments: list[str]) -> int:
     console = Console()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     job = parse(CaptionJob, arguments)
-    summary = caption_dataset(job, console)
+    job.check_job()
+    from trainer.parallel.mesh import stop_mesh
+    from trainer.parallel.workers import join_workers
+
+    mesh = join_workers(job.device if job.weights else "cpu")
+    summary = caption_dataset(job, console, mesh)
+    if mesh.world > 1:
+        stop_mesh(mesh)
+    if not mesh.is_main:
+        return 0
     if not summary:
         said = f"share {job.share} is there; the command without share= puts all together"
         console.print(said, highlight=False)

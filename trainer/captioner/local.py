@@ -24,6 +24,7 @@ from trainer.captioner.weights import TrainedCaptioner
 from trainer.rng import generator
 
 log = logging.getLogger("trainer")
+Batch = list[tuple[SampleInfo, Sample | DecodeError]]
 
 
 class LocalWriter:
@@ -31,6 +32,7 @@ class LocalWriter:
 
     temperature 0 takes the likeliest word each time; else words are drawn (models.captioner.words),
     by a generator named by the seed and the clip's key, so a clip's caption is always the same.
+    It computes where the network lies, in its precision.
     """
 
     def __init__(
@@ -38,7 +40,10 @@ class LocalWriter:
     ) -> None:
         self.trained, self.temperature, self.top_p = trained, temperature, top_p
         self.seed, self.batch = seed, batch
-        drawn = [temperature, top_p, seed] if temperature else []
+        weight = trained.model.head.weight
+        self._device = weight.device
+        drawn: list[float | str] = [temperature, top_p, seed] if temperature else []
+        drawn += [str(weight.dtype)] if weight.dtype != torch.float32 else []
         text = json.dumps(["weights", trained.sha256, *drawn])
         self.by = hashlib.sha256(text.encode()).hexdigest()
 
@@ -65,52 +70,50 @@ class LocalWriter:
     def _draws(self, samples: list[Sample], kind: str) -> torch.Tensor:
         most = self.trained.model.config.max_caption_tokens
         rows = [generator(self.seed, f"write {kind}", s.info.key, 0).random(most) for s in samples]
-        return torch.from_numpy(np.stack(rows))
+        return torch.from_numpy(np.stack(rows)).to(self._device)
 
     def run(
         self, data: DataConfig, split: str, infos: list[SampleInfo], add: Callable[[Entry], None]
     ) -> None:
-        """Caption clips of one split, one batch a core at a time; each is handed to ``add``."""
+        """Caption clips of one split, one batch a core at a time; ``add`` gets each, in order."""
 
-        def work(samples: list[Sample]) -> list[Entry]:
-            described = self.describe(samples)
+        def work(batch: Batch) -> list[Entry]:
+            samples = [found for _, found in batch if isinstance(found, Sample)]
+            described = iter(self.describe(samples) if samples else [])
             return [
-                entry_of(
-                    split, s.info, self.by, caption=dense, short_caption=short, logprob=logprob
-                )
-                if dense
-                else entry_of(split, s.info, self.by, error="the captioner wrote nothing")
-                for s, (dense, short, logprob) in zip(samples, described, strict=True)
+                entry_of(split, info, self.by, error=f"decoding: {found.reason}")
+                if isinstance(found, DecodeError)
+                else self._entry(split, info, *next(described))
+                for info, found in batch
             ]
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # one batch a core: more than two threads in one batch
         try:
-            for entries in self._in_threads(work, self._read(data, split, infos, add)):
+            for entries in self._in_threads(work, self._read(data, split, infos)):
                 for entry in entries:
                     add(entry)
         finally:
             torch.set_num_threads(threads)
 
-    def _read(
-        self, data: DataConfig, split: str, infos: list[SampleInfo], add: Callable[[Entry], None]
-    ) -> Iterator[list[Sample]]:
+    def _entry(self, split: str, info: SampleInfo, dense: str, short: str, logprob: float) -> Entry:
+        if not dense:
+            return entry_of(split, info, self.by, error="the captioner wrote nothing")
+        said = {"caption": dense, "short_caption": short, "logprob": logprob}
+        return entry_of(split, info, self.by, **said)
+
+    def _read(self, data: DataConfig, split: str, infos: list[SampleInfo]) -> Iterator[Batch]:
         reader = SampleReader(data, split, infos)
         try:
             for start in range(0, len(infos), self.batch):
                 part = infos[start : start + self.batch]
                 found = reader.read([(info, 0) for info in part])
-                for info, sample in zip(part, found, strict=True):
-                    if isinstance(sample, DecodeError):
-                        add(entry_of(split, info, self.by, error=f"decoding: {sample.reason}"))
-                samples = [sample for sample in found if isinstance(sample, Sample)]
-                if samples:
-                    yield samples
+                yield list(zip(part, found, strict=True))
         finally:
             reader.close()
 
     def _in_threads(
-        self, work: Callable[[list[Sample]], list[Entry]], batches: Iterator[list[Sample]]
+        self, work: Callable[[Batch], list[Entry]], batches: Iterator[Batch]
     ) -> Iterator[list[Entry]]:
         workers = len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(workers, "caption") as pool:

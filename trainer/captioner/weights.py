@@ -51,8 +51,10 @@ def save_captioner(
     return digest
 
 
-def load_captioner(folder: Path) -> TrainedCaptioner:
-    """Load a captioner and check its digest. Raises ValueError with the remedy."""
+def load_captioner(
+    folder: Path, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> TrainedCaptioner:
+    """Load a captioner onto a device (the CPU); check its digest. Raises ValueError, remedied."""
     remedy = "Give a folder that a captioner's training wrote, or train one again."
     try:
         content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -75,7 +77,7 @@ def load_captioner(folder: Path) -> TrainedCaptioner:
         model.load_state_dict({name: value.float() for name, value in load(payload).items()})
     except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"weights={folder}: does not fit together ({error}). {remedy}") from error
-    model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False).to(device or torch.device("cpu"), dtype)
     vocabulary = Vocabulary(parts["pieces"])
     return TrainedCaptioner(model, vocabulary, content.get("about", {}), content["sha256"])
 

@@ -6,7 +6,7 @@ any other. Nothing is ever unpickled.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models.architecture import Split
+from models.architecture import Specification, Split
 from trainer.checkpoint.files import (
     FORMAT,
     FORMATS,
@@ -178,6 +178,15 @@ class Stored:
         full = self.loaded.tensor(self.kind, self.name, self.shape, self.split)
         own = full if cut is None else cut.cut(full, index, count)
         return own.reshape(-1)[start : start + length]
+
+
+def stored_values(
+    loaded: Loaded, facts: Specification, kind: str, names: Collection[str]
+) -> Iterator[tuple[str, Stored]]:
+    """Yield the wanted parameters of a checkpoint, which read what is asked of them."""
+    for name, shape in facts.shapes.items():
+        if name in names:
+            yield name, Stored(loaded, kind, name, shape, facts.cuts.get(name))
 
 
 class _OpenFiles:

@@ -53,8 +53,8 @@ class PackItem:
 class Collator:
     """Encode samples (latents pass through) and lay them side by side in a pack.
 
-    caption: encodes a caption into states (L, D); the latest are kept. device: where the codec's
-    network computes, by default the CPU.
+    caption: encodes a caption into states (L, D); the latest are kept. device: where the networks
+    of codec and text encoder compute, by default the CPU.
     """
 
     def __init__(
@@ -114,17 +114,26 @@ class Collator:
 
     def _encode_caption(self, text: str) -> Float[Tensor, "L D"]:
         if self._encoder is None:
-            self._encoder = build_text_encoder(self._text)
+            self._encoder = build_text_encoder(self._text, self._device)
         return self._encoder.encode([text])[0].clone()  # no view: it may be kept for long
 
     def pack(
-        self, items: list[PackItem], captions: list[CaptionUse], pad_to: int | None = None
+        self,
+        items: list[PackItem],
+        captions: list[CaptionUse],
+        pad_to: int | None = None,
+        caption_rows: int = 0,
     ) -> TokenPack:
-        """Lay items side by side; ``pad_to`` rows gives static shapes for accelerators."""
+        """Lay items side by side; ``pad_to`` rows gives static shapes for accelerators.
+
+        caption_rows: to which captions are padded where they are fewer, see ``data.caption_rows``.
+        """
         geometry = [self._geometry(item.size, *item.source) for item in items]
         lengths = [len(item.tokens) for item in items]
         states = [item.caption_for(use) for item, use in zip(items, captions, strict=True)]
         segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+        rows = sum(max(len(state), 1) for state in states)
+        states.append(torch.zeros(max(0, caption_rows - rows), states[0].shape[1]))
         pack = TokenPack(
             latent=torch.cat([item.tokens for item in items]),
             valid=torch.cat([valid for valid, _, _ in geometry]),
@@ -134,11 +143,11 @@ class Collator:
             lengths=lengths,
             fps=torch.tensor([float(item.fps) for item in items]),
             caption=torch.cat(states),
-            caption_lengths=[len(c) for c in states],
+            caption_lengths=[len(c) for c in states[:-1]],
         )
         if any(item.spans is not None for item in items):
             pack = _with_spans(pack, items)
-        return pack if pad_to in (None, len(pack.latent)) else _pad(pack, pad_to)
+        return pack if pad_to in (None, len(pack.latent)) else pad_pack(pack, pad_to)
 
     def _geometry_of(
         self, size: tuple[int, int, int], num_frames: int, height: int, width: int
@@ -157,7 +166,7 @@ def _with_spans(pack: TokenPack, items: list[PackItem]) -> TokenPack:
     return replace(pack, valid=pack.valid & ~given.unsqueeze(-1), spans=lay_spans(spans))
 
 
-def _pad(pack: TokenPack, rows: int) -> TokenPack:
+def pad_pack(pack: TokenPack, rows: int) -> TokenPack:
     """Append padding rows up to ``rows``; they carry no loss and nobody attends to them."""
     extra = rows - len(pack.latent)
     if extra < 0:
@@ -169,8 +178,8 @@ def _pad(pack: TokenPack, rows: int) -> TokenPack:
         return torch.cat([tensor, tensor.new_zeros(extra, *tensor.shape[1:])])
 
     fields = dict(vars(pack))
-    for name in ("latent", "valid", "positions", "place"):
-        fields[name] = grow(fields[name])
+    for name in ("latent", "valid", "positions", "place", "periods"):
+        fields[name] = None if fields[name] is None else grow(fields[name])
     last = pack.segment[-1:].expand(extra)
     fields["segment"] = torch.cat([pack.segment, last])
     fields["spans"] = None if pack.spans is None else pack.spans.padded(extra)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from data.loading.batch import Step
 from data.loading.loader import Loader
-from models.architecture import Specification, specification_of
+from models.architecture import specification_of
 from models.config import Draws
 from models.initial import Drawn, drawn_values
 from models.network import initial_values
 from models.objective import build_objective
 from models.tasks import Task
-from trainer.checkpoint.read import Loaded, Stored
+from trainer.checkpoint.read import Loaded, stored_values
 from trainer.checkpoint.write import CheckpointWriter
 from trainer.config import RunConfig
 from trainer.diffusion.branch import load_start
@@ -70,7 +70,7 @@ class Training:
         heartbeat.advance(0, "load")
         loaded = load_start(run, folder, horizon.steps, mesh)
         heartbeat.advance(0, "start")
-        values = partial(_loaded_values, loaded, self._facts, "param") if loaded else self._fresh
+        values = partial(stored_values, loaded, self._facts, "param") if loaded else self._fresh
         attention = attention_of(run.model, run.parallel, mesh)
         if mesh.is_main:
             log.info("%s", attention)
@@ -105,9 +105,9 @@ class Training:
     def _restore(self, loaded: Loaded) -> None:
         """Copy saved weights, optimizer state and averages into this rank's fragments."""
         for kind in ("param", "exp_avg", "exp_avg_sq"):
-            self.engine.write(kind, partial(_loaded_values, loaded, self._facts, kind))
+            self.engine.write(kind, partial(stored_values, loaded, self._facts, kind))
         self.engine.publish()
-        self.engine.fill(self.ema.average, partial(_loaded_values, loaded, self._facts, "ema"))
+        self.engine.fill(self.ema.average, partial(stored_values, loaded, self._facts, "ema"))
         self.progress = Progress(**loaded.state["progress"])
         self._window = Window(**loaded.state["window"])
         self.engine.set_progress(self.progress.updates)
@@ -188,7 +188,10 @@ class Training:
         return bool(stop), bool(save), norm, lr
 
     def _prepare(self, planned: Step) -> list[MicroBatch]:
-        return [prepare(p, self.run_config, self.collator, self.mesh) for p in planned.packs]
+        batches = [prepare(p, self.run_config, self.collator, self.mesh) for p in planned.packs]
+        for batch in batches:
+            self.loader.accounting().add_captions(batch.caption_rows, batch.pack.caption_rows)
+        return batches
 
     def _agree(self, batches: list[MicroBatch], stop: bool, lost: int) -> list[float]:
         """Sum the loss denominator, FLOPs, flags and losses over ranks before the first forward."""
@@ -341,15 +344,6 @@ class Training:
 def _keys(planned: Step) -> list[str]:
     """Return the keys of a step's samples on all ranks."""
     return [info.key for pack in planned.plan for info, _ in pack]
-
-
-def _loaded_values(
-    loaded: Loaded, facts: Specification, kind: str, names: Collection[str]
-) -> Iterator[tuple[str, Stored]]:
-    """Yield the wanted parameters of a checkpoint, which read what is asked of them."""
-    for name, shape in facts.shapes.items():
-        if name in names:
-            yield name, Stored(loaded, kind, name, shape, facts.cuts.get(name))
 
 
 def _init_generator(seed: int) -> torch.Generator:

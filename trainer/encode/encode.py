@@ -213,7 +213,7 @@ def encode_parts(
         return
     with doing("loading codec and text encoder"):
         codec = load_codec(run.codec, torch.device(device))
-        text = CaptionMemory(build_text_encoder(run.text), CAPTIONS)
+        text = CaptionMemory(build_text_encoder(run.text, torch.device(device)), CAPTIONS)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one batch a core: more than two threads in one batch
     try:

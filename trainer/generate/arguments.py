@@ -19,6 +19,20 @@ _TEXTS = ("prompt", "negative", "source_prompt", *PATH_KEYS)
 _TEXT_KEYS = ("run", "requests", "out", *_TEXTS)
 
 
+def take_axes(argv: list[str]) -> tuple[list[str], int, int]:
+    """Take ``tp=`` and ``cp=`` out of arguments: how many ranks hold a network together."""
+    axes, rest = {"tp": 1, "cp": 1}, []
+    for argument in argv:
+        key, _, value = argument.partition("=")
+        if key not in axes:
+            rest.append(argument)
+            continue
+        if not value.isdigit() or not int(value):
+            raise ValueError(f"{key}={value}: must be a number of processes. Use {key}=1.")
+        axes[key] = int(value)
+    return rest, axes["tp"], axes["cp"]
+
+
 def parse(argv: list[str]) -> tuple[Path, list[Request], int]:
     """Parse key=value arguments into a run folder, requests and the token budget of a pack.
 

@@ -21,6 +21,7 @@ alone, so a request draws the same clip in any company, and two runs start from 
 
 All is computed on the run's device. Several processes share a file of requests, and write the same
 files: torchrun --standalone --nproc_per_node 8 -m trainer.generate run=RUN requests=many.json
+A model that one device does not hold is cut over tp= of them, long clips over cp=.
 
 task=image_to_video image=, extend_forwards video=, extend_backwards video=, connect video=
 next_video=, edit video= mask= strength=, flow_edit video= source_prompt=, loop: docs/generate.md
@@ -38,7 +39,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
@@ -57,21 +58,20 @@ from data.words import counted
 from models.architecture import specification_of
 from models.config import TextConfig
 from models.network import Network, build_network
-from models.objective import build_objective
+from models.objective import Predict, build_objective
 from models.tasks import Task as Learned
-from trainer.checkpoint.pieces import CheckpointError
-from trainer.checkpoint.write import load_latest
 from trainer.config import RunConfig, load_run
 from trainer.diffusion.collate import Collator
-from trainer.generate.arguments import parse
+from trainer.generate.arguments import parse, take_axes
 from trainer.generate.files import write_clip
 from trainer.generate.request import Request, Task
 from trainer.generate.sampler import draw_clips, parties_of
+from trainer.generate.split import fitting, latest_of, load_split
 from trainer.generate.tasks import trimmed
 from trainer.identity import identity, run_name
-from trainer.layout.config import Precision
-from trainer.parallel.mesh import stop_mesh
-from trainer.parallel.workers import join_workers, own_share
+from trainer.parallel.engine import dtype_of
+from trainer.parallel.mesh import Mesh, stop_mesh
+from trainer.parallel.workers import join_workers, own_share, worker_layout
 
 # Under which task of training a task's given tokens are met.
 LEARNED = {
@@ -81,7 +81,6 @@ LEARNED = {
     Task.connect: Learned.connect,
     Task.edit: Learned.masked_region,
 }
-_DTYPES = {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16}
 HASH_LETTERS = 10  # of a run's name that tell its config
 _HASHED = re.compile(rf"-[0-9a-f]{{{HASH_LETTERS}}}$")
 INDEX_BYTES = 64e6  # of a data set's index that is read for a warning
@@ -94,24 +93,30 @@ def load_model(folder: Path, device: torch.device | None = None) -> tuple[RunCon
     CPU, where a network in bf16 would be slower.
     """
     run = load_run(folder)
-    loaded = load_latest(folder / "checkpoints")
-    if loaded is None:
-        raise ValueError(f"run={folder}: has no checkpoint. Train it first.")
+    loaded = latest_of(folder)
     predicts, facts = build_objective(run.objective).coefficients, specification_of(run.model)
     model = build_network(run.model, precondition=predicts).requires_grad_(False)
-    try:
-        weights = loaded.tensors("ema", facts.shapes, facts.cuts)
-    except CheckpointError as error:
-        raise ValueError(
-            f"run={folder}: its weights do not fit its config.yaml ({error}). Put back the "
-            "config.yaml that they were trained with."
-        ) from error
-    model.load_state_dict(weights)
+    with fitting(folder):
+        model.load_state_dict(loaded.tensors("ema", facts.shapes, facts.cuts))
+    return run, placed(model, run, device)
+
+
+def load(folder: Path, mesh: Mesh) -> tuple[RunConfig, Predict, Iterable[tuple[str, torch.Tensor]]]:
+    """Load a run, in parts where ranks of a mesh hold it together; also its weights by name."""
+    if mesh.layout.row_shards > 1:
+        run, split = load_split(folder, mesh)
+        return run, split, split.named_parameters()
+    run, model = load_model(folder, mesh.device)
+    return run, model, sorted(model.named_parameters())
+
+
+def placed(model: torch.nn.Module, run: RunConfig, device: torch.device | None) -> Network:
+    """Return a network on a device in the run's precision; on the CPU as it is."""
     network = cast(Network, model)
     if device is not None and device.type != "cpu":
-        model.to(device, _DTYPES[run.parallel.precision])
+        model.to(device, dtype_of(run.parallel))
         network.restore_buffers(device)
-    return run, network
+    return network
 
 
 def write_reference(run: RunConfig, request: Request) -> np.ndarray:
@@ -136,18 +141,18 @@ def write_reference(run: RunConfig, request: Request) -> np.ndarray:
     return encoded.decode(latent.float(), infos[0].height, infos[0].width).numpy()
 
 
-def facts_of(run: RunConfig, model: Network) -> dict[str, str]:
+def facts_of(run: RunConfig, weights: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
     """Return what tells the weights of a clip from all others.
 
-    Hashes are SHA-256: of what defines the experiment, and of the weights in the order of their
-    names, whatever layout they were saved by.
+    Hashes are SHA-256: of what defines the experiment, and of the weights, which come in the order
+    of their names, whatever layout they were saved by.
     """
     config = json.dumps(identity(run), sort_keys=True).encode()
-    weights = hashlib.sha256()
-    for name, value in sorted(model.named_parameters()):
-        weights.update(name.encode())
-        weights.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    hashes = {"config": hashlib.sha256(config).hexdigest(), "weights": weights.hexdigest()}
+    digest = hashlib.sha256()
+    for name, value in weights:
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    hashes = {"config": hashlib.sha256(config).hexdigest(), "weights": digest.hexdigest()}
     return {"run": run_name(run), **hashes}
 
 
@@ -204,11 +209,15 @@ def warnings_of(run: RunConfig, requests: list[Request]) -> Iterator[str]:
 @command(__doc__, keys=Request, kept="clips named above are written. Run the same command again.")
 def main(argv: list[str]) -> int:
     """Parse the command line, draw and write; print each file when it is there."""
+    argv, tp, cp = take_axes(argv)
     folder, requests, pack_tokens = parse(argv)
-    mesh = join_workers(load_run(folder).parallel.device)
+    saved = load_run(folder)
+    parallel = worker_layout(saved.parallel.device, tp, cp)
+    parallel.check(saved.model, parallel.layout.dp)
+    mesh = join_workers(saved.parallel.device, tp, cp)
     with doing(f"loading {folder}"):
-        run, model = load_model(folder, mesh.device)
-        facts = facts_of(run, model)
+        run, model, weights = load(folder, mesh)
+        facts = facts_of(run, weights) if mesh.leads_replica else {}
         requests = [trimmed(request, run.codec.stride[0]) for request in requests]
         said = [*other_config(run, folder), *warnings_of(run, requests)]
         for warning in said if mesh.is_main else ():
@@ -225,6 +234,8 @@ def main(argv: list[str]) -> int:
             drawn = draw_clips(run, model, asked, pack_tokens, told, mesh.device)
             for request in party:
                 frames = write_reference(run, request) if request.reference else next(drawn)
+                if not mesh.leads_replica:
+                    continue
                 keep(request, frames, facts)
                 for path in request.files:
                     print(path, flush=True)

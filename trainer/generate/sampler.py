@@ -11,8 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from models.codec.codec import Codec
 from models.dit.embed import patchify, position_features, unpatchify
-from models.network import Network
-from models.objective import Method, Objective, Walk, build_objective
+from models.objective import Method, Objective, Predict, Walk, build_objective
 from models.pack import TokenPack, join
 from models.sampling import Guidance, Order, draw, staircase, turning
 from models.spans import given_tokens
@@ -33,7 +32,7 @@ def _silent(done: float, total: float) -> None:
 
 
 def generate(
-    run: RunConfig, model: Network, requests: list[Request], pack_tokens: int = 0
+    run: RunConfig, model: Predict, requests: list[Request], pack_tokens: int = 0
 ) -> list[np.ndarray]:
     """Sample requests side by side; return uint8 frames (F, H, W, 3) for each."""
     return list(draw_clips(run, model, requests, pack_tokens))
@@ -41,7 +40,7 @@ def generate(
 
 def draw_clips(
     run: RunConfig,
-    model: Network,
+    model: Predict,
     requests: list[Request],
     pack_tokens: int = 0,
     told: Told = _silent,
@@ -123,7 +122,7 @@ class Sampler:
     def __init__(
         self,
         run: RunConfig,
-        model: Network,
+        model: Predict,
         pack_tokens: int = 0,
         device: torch.device | None = None,
     ) -> None:

@@ -42,6 +42,7 @@ def own_rows(pack: TokenPack, layout: Layout, rank: int) -> TokenPack:
         segment=pack.segment[mine],
         first_row=mine.start,
         spans=None if pack.spans is None else pack.spans.held(mine),
+        periods=None if pack.periods is None else pack.periods[seen],
     )
 
 

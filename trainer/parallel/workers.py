@@ -15,19 +15,24 @@ T = TypeVar("T")
 _WAIT_SECONDS = 7 * 86400.0  # for the slowest worker's share, which may take days
 
 
-def join_workers(device: str) -> Mesh:
+def join_workers(device: str, tp: int = 1, cp: int = 1) -> Mesh:
     """Return the mesh of the workers that the environment describes, or of this process alone.
 
-    device: as ``parallel.device`` of a run. Collective.
+    device: as ``parallel.device`` of a run. tp, cp: tensor and context ranks, which are one worker
+    together. Collective.
     """
+    parallel = worker_layout(device, tp, cp)
+    return start_mesh(parallel) if parallel.processes > 1 else alone(str(device_of(device)))
+
+
+def worker_layout(device: str, tp: int = 1, cp: int = 1) -> ParallelConfig:
+    """Return the layout of the workers that the environment describes."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        return alone(str(device_of(device)))
-    return start_mesh(
-        ParallelConfig(processes=world, device=device, start_timeout_seconds=_WAIT_SECONDS)
+    return ParallelConfig(
+        processes=world, tp=tp, cp=cp, device=device, start_timeout_seconds=_WAIT_SECONDS
     )
 
 
 def own_share(items: Sequence[T], mesh: Mesh) -> list[T]:
-    """Return every world-th item from this worker's on."""
-    return list(items[mesh.rank :: mesh.world])
+    """Return every n-th item from this worker's on, where n are the workers there are."""
+    return list(items[mesh.place.dp :: mesh.layout.dp])

@@ -154,7 +154,7 @@ class Desk:
 
     def _loaded(self, folder: Path) -> tuple[RunConfig, Network, dict[str, str]]:
         run, model = load_model(folder, self._device)
-        return run, model, facts_of(run, model)
+        return run, model, facts_of(run, sorted(model.named_parameters()))
 
     def _tell(self, ticket: Ticket, drawing: Drawing, **values: Any) -> None:
         with self._changed:

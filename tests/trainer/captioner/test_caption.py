@@ -17,7 +17,6 @@ from models.captioner.views import fit_view
 from models.captioner.vocabulary import Special
 from models.captioner.words import write_captions
 from tests.data.conftest import meta
-from trainer.captioner import caption as caption_module
 from trainer.captioner.caption import main
 from trainer.captioner.config import compose_captioner, load_captioner_run
 from trainer.captioner.train import mirror_words, train_captioner
@@ -211,15 +210,14 @@ def test_captioning_goes_on_where_it_was_stopped(
 
 @pytest.mark.heavy
 def test_tasks_share_captions_in_journals_of_their_own(
-    squares: Path, trained: Path, captioned: Path, tmp_path: Path, monkeypatch, capsys
+    squares: Path, trained: Path, captioned: Path, tmp_path: Path, capsys
 ) -> None:
-    monkeypatch.setattr(caption_module, "PART_CLIPS", 100)
     for share in ("1/2", "0/2"):
         assert caption(squares, tmp_path, trained, "existing=drop", f"share={share}") == 0
         assert f"share {share} is there" in capsys.readouterr().out
     assert not (tmp_path / "manifest.json").exists()
     sizes = {p.name: len(p.read_text().splitlines()) for p in tmp_path.glob("captions-*.jsonl")}
-    assert sizes == {"captions-0-of-2.jsonl": 124, "captions-1-of-2.jsonl": 64}
+    assert sizes == {"captions-0-of-2.jsonl": 100, "captions-1-of-2.jsonl": 88}
     assert caption(squares, tmp_path, trained, "existing=drop") == 0
     assert (tmp_path / "captions.jsonl").read_text() == ""  # nothing was left to caption
     for split in ("train", "val_worlds", "val_clips"):

@@ -11,7 +11,7 @@ from data.loading.batch import Sample
 from data.loading.loader import load_fixed
 from models.dit.embed import patchify
 from trainer.config import CaptionUse, ObjectiveConfig, RunConfig
-from trainer.diffusion.collate import CAPTIONS, Collator, PackItem, _pad
+from trainer.diffusion.collate import CAPTIONS, Collator, PackItem, pad_pack
 from trainer.diffusion.micro_batch import caption_use
 
 from ..conftest import compose_smoke
@@ -106,7 +106,7 @@ def test_a_clip_to_be_made_lies_where_a_stored_one_of_its_shape_does(
 def test_a_pack_over_its_budget_is_refused(run: RunConfig, encoded: list[PackItem]) -> None:
     pack = Collator(run.codec, run.text).pack(encoded, [True] * 6)
     with pytest.raises(ValueError, match=r"data.pack_tokens=16: holds \d+ tokens. Raise"):
-        _pad(pack, 16)
+        pad_pack(pack, 16)
 
 
 def test_frames_are_encoded_and_captions_are_read_as_text(

@@ -12,6 +12,8 @@ from models.pack import TokenPack
 from models.spans import given_frames
 from trainer.config import CaptionUse
 from trainer.diffusion.collate import Collator, PackItem
+from trainer.parallel.mesh import Mesh, alone
+from trainer.parallel.workers import own_share
 from trainer.probes.likelihood.margins import PairErrors
 from trainer.probes.likelihood.pairs import NAMES, Pair
 from trainer.rng import normal
@@ -51,16 +53,22 @@ class Look:
 
 @torch.no_grad()
 def measure_pairs(
-    predict: Predict, objective: Objective, collator: Collator, pairs: list[Pair], look: Look
+    predict: Predict,
+    objective: Objective,
+    collator: Collator,
+    pairs: list[Pair],
+    look: Look,
+    mesh: Mesh | None = None,
 ) -> PairErrors:
-    """Measure all pairs in all strata of t."""
-    tokens = len(pairs[0].clips["aa"].tokens)
+    """Measure all pairs in all strata of t; workers of a mesh share the packs. Collective."""
+    tokens, mesh = len(pairs[0].clips["aa"].tokens), mesh or alone()
     at_once = max(1, PACK_TOKENS // (len(NAMES) * STRATA * tokens))
-    found = [
-        _measure(predict, objective, collator, pairs[start : start + at_once], start, look)
-        for start in range(0, len(pairs), at_once)
-    ]
-    errors = np.concatenate(found)  # (pairs, strata, names)
+    errors = np.zeros((len(pairs), STRATA, len(NAMES)))
+    for start in own_share(range(0, len(pairs), at_once), mesh):
+        part = slice(start, start + at_once)
+        errors[part] = _measure(predict, objective, collator, pairs[part], start, look)
+    if mesh.world > 1:  # each number is one worker's, the others add zeros
+        errors = np.array(mesh.sum(*errors.flatten().tolist())).reshape(errors.shape)
     aa, bb, ab, ba = np.moveaxis(errors, 2, 0)
     return PairErrors(kept=aa + bb, broken=ab + ba)
 

@@ -17,34 +17,53 @@ frames before the splice given clean, where the others alone are asked for. The 
 RUN/probes.json unless out= names another. couples=FILE.json asks many in turn: a list of {run,
 twin, out}, of which those whose out is there are kept. worlds=[rooms,physics] asks about a body
 that changes its colour or its existence out of sight: there an untrained network is the bar.
+
+Several processes share the pairs, on the device of the first run:
+  torchrun --standalone --nproc_per_node 8 -m trainer.probes.likelihood.probe run=RUN
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from data.command_line import parse
 from data.shell import command
-from trainer.probes.couples import in_turn, write_answer
+from trainer.config import load_run
+from trainer.probes.couples import each, in_turn, write_answer
 from trainer.probes.likelihood.config import FILE, LikelihoodConfig
 
 
 @command(__doc__, keys=LikelihoodConfig, doing="measuring crossed pairs")
 def main(argv: list[str]) -> int:
     """Parse the command line, measure, write and print the table."""
+    from trainer.parallel.mesh import stop_mesh
+    from trainer.parallel.workers import join_workers
     from trainer.probes.likelihood.report import table
     from trainer.probes.likelihood.subject import Memo, probe
 
     config = parse(LikelihoodConfig, argv)
     config.check()
-    memo = Memo()
+    memo, mesh = Memo(), join_workers(device_asked(config))
 
     def ask(one: LikelihoodConfig, out: Path) -> None:
-        result = probe(one, memo)
-        write_answer(out, result)
-        print(table(result))
-        print(f"written: {out}")
+        result = probe(one, memo, mesh)
+        if mesh.is_main:
+            write_answer(out, result)
+            print(table(result))
+            print(f"written: {out}")
 
     in_turn(config, FILE, ask)
+    if mesh.world > 1:
+        mesh.barrier()
+        stop_mesh(mesh)
     return 0
+
+
+def device_asked(config: LikelihoodConfig) -> str:
+    """Return the device of the first run that is there; others are told of when they are asked."""
+    for one in each(config):
+        with suppress(ValueError):
+            return load_run(Path(one.run)).parallel.device
+    return "auto"
 
 
 if __name__ == "__main__":

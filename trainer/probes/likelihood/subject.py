@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.worlds.hidden import PROPERTIES as HIDDEN_PROPERTIES
 from data.worlds.hidden import SPLICE as RENDERED_SPLICE
@@ -15,12 +15,14 @@ from data.worlds.hidden import WORLDS as RENDERED
 from data.worlds.tiny.registry import tiny_world
 from data.worlds.tiny.world import NUM_FRAMES, SPLICE, World
 from models.codec.codec import Codec
-from models.network import build_network
+from models.network import Network, build_network
 from models.objective import Objective, build_objective
+from models.pack import TokenPack
 from models.tasks import Task, beside_text
 from trainer.config import CaptionUse, RunConfig
 from trainer.diffusion.collate import Collator, PackItem
-from trainer.generate.generate import load_model
+from trainer.generate.generate import load_model, placed
+from trainer.parallel.mesh import Mesh, alone
 from trainer.probes.likelihood.closed_form import ExactDenoiser, GaussianDenoiser, Places
 from trainer.probes.likelihood.config import LikelihoodConfig
 from trainer.probes.likelihood.margins import PairErrors
@@ -60,12 +62,16 @@ ASKED = (
 
 @dataclass(frozen=True)
 class Subject:
-    """A run that is asked: its networks, trained and not, and its twin's where there is one."""
+    """A run that is asked: its networks, trained and not, and its twin's where there is one.
+
+    mesh: of the workers that share the pairs.
+    """
 
     run: RunConfig
     networks: dict[str, Predict]
     objective: Objective
     collator: Collator
+    mesh: Mesh = field(default_factory=alone)
 
     @property
     def codec(self) -> Codec:
@@ -74,7 +80,7 @@ class Subject:
 
     def errors(self, predict: Predict, pairs: list[Pair], look: Look) -> PairErrors:
         """Measure what one denoiser says of pairs."""
-        return measure_pairs(predict, self.objective, self.collator, pairs, look)
+        return measure_pairs(predict, self.objective, self.collator, pairs, look, self.mesh)
 
 
 @dataclass
@@ -94,10 +100,14 @@ class Memo:
         return self.found[key]
 
 
-def probe(config: LikelihoodConfig, memo: Memo) -> dict[str, Any]:
-    """Measure all properties of all worlds asked for. Raises ValueError on what cannot be asked."""
-    folder = Path(config.run)
-    run, model = load_model(folder)
+def probe(config: LikelihoodConfig, memo: Memo, mesh: Mesh | None = None) -> dict[str, Any]:
+    """Measure all properties of all worlds asked for. Raises ValueError on what cannot be asked.
+
+    Networks compute on the device of the mesh, closed forms on the CPU; its workers share the pairs
+    and all get the result.
+    """
+    folder, mesh = Path(config.run), mesh or alone()
+    run, model = load_model(folder, mesh.device)
     if run.objective.caption_dropout == 0:
         raise ValueError(
             "objective.caption_dropout=0: the run never saw a clip without its caption, but pairs "
@@ -114,11 +124,11 @@ def probe(config: LikelihoodConfig, memo: Memo) -> dict[str, Any]:
         check_seen(seen, tiny, folder)
     if rendered:
         check_filmed(run.data, rendered, folder)
-    networks = {"run": cast(Predict, model), "untrained": untrained(run)}
+    networks = {"run": on_device(model, mesh.device), "untrained": untrained(run, mesh.device)}
     if config.twin:
-        networks["twin"] = twin_of(run, seen, Path(config.twin))
-    objective = build_objective(run.objective)
-    subject = Subject(run, networks, objective, Collator(run.codec, run.text))
+        networks["twin"] = twin_of(run, seen, Path(config.twin), mesh.device)
+    objective, collator = build_objective(run.objective), Collator(run.codec, run.text, mesh.device)
+    subject = Subject(run, networks, objective, collator, mesh)
     worlds = config.worlds or sorted(seen.worlds)
     return {
         "run": folder.name,
@@ -144,7 +154,18 @@ def _plain(value: Any) -> Any:
     return [str(item) for item in value] if isinstance(value, list) else value
 
 
-def untrained(run: RunConfig) -> Predict:
+def on_device(network: Network, device: torch.device) -> Predict:
+    """Return a network that lies on a device as what takes and gives tensors of the host."""
+    if device.type == "cpu":
+        return network
+
+    def predict(pack: TokenPack, x_t: Tensor, t: Tensor) -> Tensor:
+        return network(pack.to(device), x_t.to(device), t.to(device)).cpu()
+
+    return predict
+
+
+def untrained(run: RunConfig, device: torch.device | None = None) -> Predict:
     """Return a network of the same config that learned nothing, its output layers drawn, too.
 
     With an output of zero its margin would be zero by arithmetic, whatever the pairs are.
@@ -156,12 +177,14 @@ def untrained(run: RunConfig) -> Predict:
     for parameter in network.parameters():
         if parameter.dim() > 1 and not parameter.any():
             nn.init.normal_(parameter, 0.0, parameter.shape[1] ** -0.5, generator)
-    return cast(Predict, network)
+    return on_device(placed(network, run, device), device or torch.device("cpu"))
 
 
-def twin_of(run: RunConfig, seen: Seen, folder: Path) -> Predict:
+def twin_of(
+    run: RunConfig, seen: Seen, folder: Path, device: torch.device | None = None
+) -> Predict:
     """Load a lawless twin. Raises ValueError unless it is one of this run."""
-    other, network = load_model(folder)
+    other, network = load_model(folder, device)
     alike = {
         "model": (run.model, other.model),
         "codec": (run.codec, other.codec),
@@ -181,7 +204,7 @@ def twin_of(run: RunConfig, seen: Seen, folder: Path) -> Predict:
                 f"twin={folder}: was not trained on lawless clips of {name} alone. Use clips of "
                 "kinescale worlds preset=tiny lawless=all."
             )
-    return cast(Predict, network)
+    return on_device(network, device or torch.device("cpu"))
 
 
 def looks_at(seed: int, stride: int) -> dict[str, Look]:
@@ -218,7 +241,10 @@ def ask(
         return closed_forms(subject, world, clips, looks[mode])
 
     # What no training changes, each with all that it depends on beside the pairs.
-    fixed = {"untrained": (repr(run.model), run.seed), "gaussian": (config.clips,)}
+    fixed = {
+        "untrained": (repr(run.model), run.seed, run.parallel.precision),
+        "gaussian": (config.clips,),
+    }
     fixed |= {"exact": ()} if world.finite else {}
     rows = []
     for prop in chosen:
