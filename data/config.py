@@ -77,6 +77,15 @@ class DataConfig:
         ),
     ] = 1
     max_segments: Annotated[Count, Doc("Most clips and images one pack may hold.")] = 64
+    caption_rows: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "Rows to which the caption states of a pack are padded in training, so that compiled "
+            "blocks see one shape; a pack that has more keeps them all. Padding is counted in the "
+            "accounting of result.json. 0 pads nothing; max_segments x text.max_tokens holds all."
+        ),
+    ] = 0
     pool: Annotated[Count, Doc("Look-ahead of the refill-pool packer, in samples.")] = 256
     in_order: Annotated[
         Share,

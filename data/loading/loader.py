@@ -169,7 +169,8 @@ class Loader:
 
         It is the same on every rank, and does not contain what the prefetch has planned since.
         """
-        counts = self._accounting.to_dict() | {"decoders": {}, "dropped": []}
+        own = {"decoders": {}, "dropped": [], "caption_rows": 0, "caption_padding": 0}
+        counts = self._accounting.to_dict() | own
         return {
             "version": STATE_VERSION,
             "next_index": self._next_index,

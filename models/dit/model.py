@@ -142,10 +142,14 @@ class DiT(nn.Module):
         return self.head(normed).float()
 
     def _captions(self, pack: TokenPack) -> Float[Tensor, "K D"]:
-        """Project caption states; a segment without one gets the learned null caption."""
-        null = self.null_caption.unsqueeze(0)
-        parts = torch.split(pack.caption.to(null.dtype), pack.caption_lengths)
-        parts = tuple(part if len(part) else null for part in parts)
+        """Project caption states; a segment without one gets the learned null caption.
+
+        Padding comes last, where no segment looks.
+        """
+        null, lengths = self.null_caption.unsqueeze(0), pack.caption_lengths
+        states = pack.caption.to(null.dtype)
+        *parts, padding = torch.split(states, [*lengths, len(states) - sum(lengths)])
+        parts = [part if len(part) else null for part in parts]
         # The empty slice gives the null caption a gradient, of zeros, where nobody uses it: ZeRO
         # reduces what arrives, so all ranks must have gradients of the same parameters.
-        return self.caption_in(torch.cat([*parts, null[:0]]))
+        return self.caption_in(torch.cat([*parts, padding, null[:0]]))

@@ -29,7 +29,7 @@ class MicroBatch:
 
     pack, x_0: own rows of tokens and noise (S, V). t: one time a span (T,).
     keys: the samples in the order of their segments; none of a pack that has lost all of its own.
-    tokens, values, flops: counts of the whole pack.
+    tokens, values, flops: counts of the whole pack. caption_rows: of its captions, without padding.
     """
 
     pack: TokenPack
@@ -39,6 +39,7 @@ class MicroBatch:
     tokens: int
     values: int
     flops: int
+    caption_rows: int = 0
 
     def to(self, device: torch.device) -> "MicroBatch":
         """Return the batch with its tensors on ``device``."""
@@ -61,7 +62,7 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
     items, visits = [item for _, item in pairs], [(s.info.key, s.visit) for s, _ in pairs]
     captions = [caption_use(run, *visit) for visit in visits]
     lengths = [len(item.tokens) for item in items]
-    tokens = collator.pack(items, captions, _rows(run, sum(lengths), mesh))
+    tokens = collator.pack(items, captions, _rows(run, sum(lengths), mesh), run.data.caption_rows)
     draws = [_draw_of(run.seed, *visit) for visit in visits]
     if run.objective.stratified:
         draws = stratified(draws, run.seed, visits)
@@ -79,13 +80,15 @@ def prepare(pack: Pack, run: RunConfig, collator: Collator, mesh: Mesh) -> Micro
         tokens=tokens.num_tokens,
         values=int(tokens.valid.sum()),
         flops=count_flops(run.model, tokens.lengths, contexts, spans=tokens.num_spans).total,
+        caption_rows=sum(contexts),
     )
     return batch.to(mesh.device)
 
 
 def _empty(run: RunConfig, collator: Collator, mesh: Mesh) -> MicroBatch:
     item = collator.filler()
-    tokens = collator.pack([item], [CaptionUse.dropped], _rows(run, len(item.tokens), mesh))
+    rows = _rows(run, len(item.tokens), mesh)
+    tokens = collator.pack([item], [CaptionUse.dropped], rows, run.data.caption_rows)
     tokens = replace(tokens, valid=torch.zeros_like(tokens.valid))
     noise = own_noise([torch.zeros_like(item.tokens)], len(tokens.latent), mesh)
     own = own_rows(tokens, mesh.layout, mesh.rank)

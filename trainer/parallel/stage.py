@@ -59,11 +59,10 @@ class Stage(nn.Module):
 
     def message_sizes(self, pack: TokenPack) -> list[int]:
         """Return how many values each field of a message holds, in order."""
-        captions = sum(max(n, 1) for n in pack.caption_lengths)
         times = {
             Reads.rows: len(pack.segment),
             Reads.spans: pack.num_spans,
-            Reads.captions: captions,
+            Reads.captions: pack.caption_rows,
         }
         return [times[field.reads] * field.width for field in self.facts.stream]
 
