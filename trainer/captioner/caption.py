@@ -171,7 +171,7 @@ def _parts(
     parts = []
     for split, members in infos.items():
         batches = [members[start : start + size] for start in range(0, len(members), size)]
-        own, most = batches[first::count], len(batches)
+        own, most = batches[first::count], max(1, len(batches))
         if job.engine is Engine.ray:
             most = max(1, PART_CLIPS // size)
         parts += [
