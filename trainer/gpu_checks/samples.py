@@ -18,6 +18,7 @@ from models.count import count_flops
 from models.dit.embed import position_features, token_positions
 from models.network import build_network
 from models.pack import TokenPack
+from models.precondition import Coefficients, velocity_coefficients
 from trainer.diffusion.micro_batch import MicroBatch, own_noise
 from trainer.parallel.mesh import Mesh
 from trainer.parallel.rows import own_rows, padded_rows
@@ -97,9 +98,13 @@ def _draw_values(
         yield name, value + (weight.initial is Initial.ones)
 
 
-def build_model(model: ModelConfig, attend: Attend = attend_segments) -> Any:
+def build_model(
+    model: ModelConfig,
+    attend: Attend = attend_segments,
+    precondition: Coefficients = velocity_coefficients,
+) -> Any:
     """Return a network on CPU with the weights of :func:`random_values`."""
-    network = build_network(model, attend)
+    network = build_network(model, attend, precondition)
     parameters = dict(network.named_parameters())
     with torch.no_grad():
         for name, value in _draw_values(model, "cpu", parameters.keys()):

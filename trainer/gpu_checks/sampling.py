@@ -7,13 +7,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from models.network import build_network
 from models.objective import build_objective
 from trainer.config import RunConfig, compose_run
 from trainer.generate.request import Request
 from trainer.generate.sampler import Sampler
 from trainer.gpu_checks.report import Case, Finding, Settings, relative, within
-from trainer.gpu_checks.samples import random_values
+from trainer.gpu_checks.samples import build_model
 
 CLOSE = 1e-2  # of latents in fp32, after steps whose small differences add up
 
@@ -34,14 +33,11 @@ def _draw(
     run: RunConfig, requests: list[Request], device: torch.device, dtype: torch.dtype
 ) -> list[Tensor]:
     """Return the latents that a network with random weights draws."""
-    network = build_network(run.model, precondition=build_objective(run.objective).coefficients)
-    parameters = dict(network.named_parameters())
+    predicts = build_objective(run.objective).coefficients
+    network = build_model(run.model, precondition=predicts).to(device, dtype)
+    network.restore_buffers(device)
     with torch.no_grad():
-        for name, value in random_values(run.model)(parameters.keys()):
-            parameters[name].copy_(value)
-        network.to(device, dtype)
-        network.restore_buffers(device)  # type: ignore[operator]
-        drawn = dict(Sampler(run, network, device=device).draw(requests))  # type: ignore[arg-type]
+        drawn = dict(Sampler(run, network, device=device).draw(requests))
     return [drawn[number].float().cpu() for number in range(len(requests))]
 
 
