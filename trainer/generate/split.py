@@ -45,7 +45,8 @@ class SplitNetwork:
         layout, rank = self._mesh.layout, self._mesh.rank
         rows = padded_rows(len(x_t), layout)
         x = pad(x_t, (0, 0, 0, rows - len(x_t)))[row_slice(rows, layout, rank)]
-        own = own_rows(pad_pack(pack, rows), layout, rank)
+        whole = replace(pad_pack(pack, rows), lone=0, twins=())  # rows lie apart
+        own = own_rows(whole, layout, rank)
         found = self._stage(0, own, x, t, None)
         return gather_rows(found, self._mesh.groups["peers"])[: len(x_t)]
 
