@@ -111,6 +111,8 @@ def on_ray(
         at_once = max(1, int(resources.get("GPU" if work.num_gpus else "CPU", 1)))
         size = min(MOST_TOGETHER, max(1, len(jobs) // (4 * at_once)))
         needs = {"num_cpus": 1, "num_gpus": work.num_gpus, "max_retries": RETRIES}
+        for folder in work.folders:
+            folder.mkdir(parents=True, exist_ok=True)
         task = ray.remote(**needs)(do_batch)
         about = work, address, Path.cwd()
         starts = range(0, len(jobs), size)

@@ -45,7 +45,7 @@ def completed(line: str) -> list[str]:
 
 def test_the_first_word_is_a_command() -> None:
     assert candidates([""]) == [*COMMANDS, "completion"]
-    assert candidates(["pl"]) == ["plan", "plan-study"]
+    assert candidates(["pl"]) == ["plan", "plan-study", "playground"]
     assert candidates(["plan", "nope"]) == []
     assert candidates(["nope", ""]) == []
 

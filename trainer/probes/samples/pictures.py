@@ -6,6 +6,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from data.decode.pictures import open_picture
 from data.worlds.tiny.state import Frames
 
 
@@ -22,7 +23,7 @@ def unpacked(text: str, num_frames: int) -> Frames:
     Raises ValueError for a text that is no picture of so many frames.
     """
     try:
-        with Image.open(BytesIO(b64decode(text, validate=True))) as picture:
+        with open_picture(BytesIO(b64decode(text, validate=True))) as picture:
             rows = np.asarray(picture.convert("RGB"))
         return rows.reshape(num_frames, -1, *rows.shape[1:])
     except (OSError, ValueError) as error:
