@@ -11,6 +11,7 @@ killed process left of its cluster, ``stop_abandoned`` stops.
 
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -18,6 +19,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -402,7 +404,13 @@ class Cluster:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    """Return a port nobody listens on, of a hundred that are this process's own.
+
+    The kernel hands out others, to a cluster beside this one, too, before a daemon is there.
+    """
+    first = 20_000 + os.getpid() % 120 * 100  # below those that the kernel hands out
+    for port in random.sample(range(first, first + 100), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise RuntimeError(f"ports {first} to {first + 99} are all taken")
