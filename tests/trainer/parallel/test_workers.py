@@ -98,7 +98,7 @@ def test_what_the_sampler_asks_lies_where_the_network_does(trained: Path, tmp_pa
     edit = {"task": Task.flow_edit, "video": source, "source_prompt": "b"}
     for extra in ({}, edit, {"task": Task.edit, "video": source, "strength": 0.5}):
         request = Request("a.mp4", prompt="a", guidance=2.0, **common, **extra)
-        order = sampler._order(request, sampler._start(request, sampler._read(request)))
+        order = sampler._order(request, sampler._start(request, sampler._read(request)), None)
         assert order.against is not None
         x, _ = order.walk.send(None)  # type: ignore[arg-type]
         held = [x, *vars(order.pack).values(), *vars(order.against).values()]
