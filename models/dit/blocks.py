@@ -7,9 +7,10 @@ from torch.nn.functional import layer_norm
 
 from models.attention import Attend
 from models.config import ModelConfig
-from models.dit.modulation import Spans, add_gated, modulate, norm_rows
+from models.dit.modulation import Spans, add_gated, modulate
 from models.dit.rope import rotate
 from models.pack import Ragged, Twins
+from models.rows import norm_rows
 
 
 class SelfAttention(nn.Module):

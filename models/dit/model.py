@@ -16,11 +16,12 @@ from models.attention import Attend, attend_segments
 from models.config import POSITION_FEATURES, ModelConfig
 from models.dit.blocks import Block
 from models.dit.embed import sinusoids
-from models.dit.modulation import Spans, modulate, norm_rows
+from models.dit.modulation import Spans, modulate
 from models.dit.rope import rope_rotation
 from models.network import initial_values
 from models.pack import Ragged, TokenPack, Twins
 from models.precondition import Coefficients, value_spread, velocity_coefficients
+from models.rows import norm_rows
 
 FPS_UNIT = 120.0  # frames per second that map to 1 before the sinusoids
 

@@ -4,12 +4,12 @@ In fp32 on CPU run by run of neighbouring rows, by broadcasting: gathering (S, 6
 scattering their gradients back costs more than the norms themselves (docs/decisions/006). A run's
 shift and scale are the bias and weight of a LayerNorm, whose kernel sums their gradients as it
 goes. On CUDA, where a small operation costs as much as a large one, inside compiled code and in
-half precision, whose sums that kernel rounds as it goes, rows are gathered: see :func:`take`.
+half precision, whose sums that kernel rounds as it goes, rows are gathered: see
+``models.rows.take``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from models.pack import TokenPack
+from models.rows import norm_rows, take
 
 
 @dataclass(frozen=True)
@@ -57,40 +58,6 @@ class Spans:
         """Return the row of each run's span."""
         rows = x.unbind()
         return [rows[i] for i in self.runs]
-
-
-class _Take(torch.autograd.Function):
-    """Rows by index, whose gradient is summed in fp32 as one product: in a fixed order.
-
-    ``index_select``'s own backward adds row by row: in bf16 each addition rounds, so that most of
-    thousands of rows leave no trace, and on CUDA the order is another each time.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(index)
-        ctx.rows, ctx.dtype = len(table), table.dtype
-        return table.to(dtype).index_select(0, index)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (index,) = ctx.saved_tensors
-        rows = torch.arange(ctx.rows, device=index.device).unsqueeze(1)  # (T, 1)
-        summed = (index == rows).float() @ gradient.float()  # (T, D)
-        return summed.to(ctx.dtype), None, None
-
-
-def take(
-    table: Float[Tensor, "T D"], index: Int[Tensor, " S"], dtype: torch.dtype
-) -> Float[Tensor, "S D"]:
-    """Return rows of a table in a precision; their gradients are summed in fp32, reproducibly."""
-    taken: Tensor = _Take.apply(table, index, dtype)
-    return taken
-
-
-def norm_rows(x: Float[Tensor, "S D"]) -> Float[Tensor, "S D"]:
-    """Normalise rows without learned parameters; ``models.kernels`` has another that does it."""
-    return layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
 def modulate(

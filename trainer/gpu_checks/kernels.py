@@ -5,9 +5,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm
 
 from models.kernels import Norm, build_te_norm, capability_of
+from models.rows import norm_rows
 from trainer.gpu_checks.attention import milliseconds
 from trainer.gpu_checks.curve import Curve, loss_error, train_curve
 from trainer.gpu_checks.report import Case, Finding, Settings, Skip, relative, within
@@ -19,11 +19,6 @@ from trainer.parallel.mesh import start_mesh, stop_mesh
 # NORM: bf16 rounds a value by up to 2^-9, its norm's few sums too. FLOAT8: of a loss of twenty
 # steps; e4m3 rounds a value by up to 2^-4, a product over thousands of them far less; on CPU: 2e-3.
 NORM, FLOAT8, SAME = 2e-2, 2e-2, 1e-4
-
-
-def norm_rows(x: Tensor) -> Tensor:
-    """Return rows normed by torch, as networks do without a package."""
-    return layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
 def cases(settings: Settings) -> Iterator[Case]:
